@@ -1,0 +1,33 @@
+"""The `avprep` command: a table of commands, each imported only when used."""
+
+from __future__ import annotations
+
+import click
+
+from avprep.cli.lazy import LazyCommand, LazyGroup, run_group
+
+COMMANDS = {
+    "extract": LazyCommand("avprep.cli.extract:extract", "Videos → 16 kHz WAV and 10 JPEG frames."),
+    "manifest": LazyCommand(
+        "avprep.cli.manifest:manifest", "Build a manifest: folder, audioset, vggsound, …"
+    ),
+    "shard": LazyCommand("avprep.cli.shard:shard", "Pack a manifest into WebDataset shards."),
+    "demo-data": LazyCommand("avprep.cli.demo:demo_data", "Make a small labelled video set."),
+}
+
+
+@click.group(cls=LazyGroup, table=COMMANDS, context_settings={"max_content_width": 100})
+@click.version_option(package_name="avprep-cavmae", prog_name="avprep")
+def group() -> None:
+    """From a folder of videos to WebDataset shards.
+
+    \b
+    Example:
+      avprep manifest folder videos/ --out manifest.json
+      avprep shard manifest.json --out shards/
+    """
+
+
+def main() -> None:
+    """Entry point of the `avprep` command."""
+    run_group(group, "avprep")

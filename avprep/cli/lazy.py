@@ -1,0 +1,71 @@
+"""A click group that imports a command only when it is asked for, and one way to end a command."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from avprep.errors import UserError, WorkFailed
+
+
+@dataclass(frozen=True)
+class LazyCommand:
+    """Where a command lives (`package.module:attribute`) and its line in the group's help."""
+
+    target: str
+    summary: str
+
+    def load(self) -> click.Command:
+        module, _, attribute = self.target.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+class LazyGroup(click.Group):
+    """`--help` prints the table below without importing one of the commands."""
+
+    def __init__(self, *args: Any, table: dict[str, LazyCommand], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = self.table.get(cmd_name)
+        return entry.load() if entry else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in self.table.items()])
+
+
+def run_group(group: click.Group, prog_name: str) -> None:
+    """Run a command line and end the process with the documented exit code.
+
+    0 success; 1 the work failed (`WorkFailed`); 2 the user's input is wrong (`UserError` and
+    click's own usage errors); 130 interrupted.
+    """
+    sys.exit(_exit_code(lambda: group.main(prog_name=prog_name, standalone_mode=False)))
+
+
+def _exit_code(command: Callable[[], Any]) -> int:
+    try:
+        result = command()
+        return result if isinstance(result, int) else 0
+    except UserError as error:
+        click.echo(f"Error: {error}", err=True)
+        return 2
+    except WorkFailed as error:
+        click.echo(f"Failed: {error}", err=True)
+        return 1
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted: run the same command again to go on from here.", err=True)
+        return 130

@@ -1,0 +1,48 @@
+"""What can go wrong, as types: raised where the fact is known, put into words once at the CLI."""
+
+from __future__ import annotations
+
+# The closed list of reasons a clip can fail for. Documented in docs/faults.md.
+CAUSES = (
+    "missing",  # no file at that path
+    "unreadable",  # there, but permission, I/O error, or not a regular file
+    "empty",  # zero bytes
+    "garbage",  # not a media file at all
+    "truncated",  # a media file that ends before its first frame or has no index
+    "no-video",  # no video stream
+    "no-audio",  # no audio stream, or one without a single sample
+    "no-frames",  # a video stream without one decodable frame
+    "too-short",  # shorter than one fbank window, or the segment lies past the end
+    "timeout",  # the time limit for one clip ran out
+    "crash",  # the worker process died (segmentation fault, …)
+    "out-of-memory",  # the worker was killed for, or reported, lack of memory
+    "duplicate-id",  # a second clip with the same video_id
+    "bad-name",  # a name that cannot be written to a manifest (not UTF-8)
+)
+
+
+class UserError(Exception):
+    """The user's input is wrong: one line that says what, where and what to do. Exit code 2."""
+
+
+class WorkFailed(Exception):
+    """The input was fine and the work still failed, or too many clips failed. Exit code 1."""
+
+
+class DecodeError(Exception):
+    """A clip that cannot become a sample.
+
+    Args:
+        cause: one of `CAUSES`.
+        detail: one line for a person: what was found.
+    """
+
+    def __init__(self, cause: str, detail: str) -> None:
+        if cause not in CAUSES:
+            raise ValueError(f"unknown failure cause {cause!r}; known: {', '.join(CAUSES)}")
+        super().__init__(cause, detail)
+        self.cause = cause
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.cause}: {self.detail}"

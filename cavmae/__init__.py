@@ -1,0 +1,1 @@
+"""cavmae: the CAV-MAE model and its streaming trainer."""

@@ -1,0 +1,34 @@
+"""The `cavmae` command: a table of commands, each imported only when used."""
+
+from __future__ import annotations
+
+import click
+
+from avprep.cli.lazy import LazyCommand, LazyGroup, run_group
+
+COMMANDS = {
+    "pretrain": LazyCommand("cavmae.cli.pretrain:pretrain", "Train CAV-MAE on a shard set."),
+    "finetune": LazyCommand("cavmae.cli.finetune:finetune", "Train a classifier on a shard set."),
+    "eval": LazyCommand("cavmae.cli.eval:evaluate", "Accuracy, mAP, AUC and d′ of a classifier."),
+    "stats": LazyCommand("cavmae.cli.stats:stats", "fbank mean and std of a shard set."),
+    "convert": LazyCommand("cavmae.cli.convert:convert", "Published .pth ↔ safetensors."),
+}
+
+
+@click.group(cls=LazyGroup, table=COMMANDS, context_settings={"max_content_width": 100})
+@click.version_option(package_name="avprep-cavmae", prog_name="cavmae")
+def group() -> None:
+    """Pretrain, finetune and evaluate CAV-MAE straight from WebDataset shards.
+
+    \b
+    Example:
+      cavmae pretrain --shards shards/train --out runs/pretrain
+      cavmae finetune --shards shards/train --val-shards shards/test \\
+          --init runs/pretrain --out runs/finetune
+      cavmae eval --shards shards/test --checkpoint runs/finetune
+    """
+
+
+def main() -> None:
+    """Entry point of the `cavmae` command."""
+    run_group(group, "cavmae")
