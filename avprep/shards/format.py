@@ -1,0 +1,257 @@
+"""The shard format: what stands in `dataset.json`, in a shard's index, and in a sample's key.
+
+    SHARDS/dataset.json              the shard set: label set, options, shards, totals
+    SHARDS/shard-000000.tar          samples: KEY.json, KEY.flac, KEY.0.jpg … KEY.9.jpg
+    SHARDS/shard-000000.index.json   byte range of every sample, and the clips that failed
+
+Every field is described in docs/formats.md. This module is the only thing that `avprep` and
+`cavmae` share: it reads and writes JSON, and imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from avprep import storage
+from avprep.errors import UserError
+
+FORMAT = "avprep-shards"
+VERSION = 1
+DATASET_FILE = "dataset.json"
+INDEX_SUFFIX = ".index.json"
+
+_UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
+_LONGEST_KEY = 80  # KEY.index suffixes must fit the 100 bytes of a tar header's name field
+
+
+def sample_key(video_id: str) -> str:
+    """The name of a sample inside a shard: dot-free and different for different ids.
+
+    WebDataset cuts member names at the first dot, so bytes outside `[A-Za-z0-9_-]` become `=XX`
+    (hex of the UTF-8 byte). A name too long for a tar header ends in a digest of the id instead.
+    """
+    raw = video_id.encode("utf-8", "surrogatepass")
+    key = _UNSAFE.sub(lambda match: b"=%02X" % match.group()[0], raw).decode("ascii")
+    if 0 < len(key) <= _LONGEST_KEY:
+        return key
+    # "==" never comes out of the escaping above, so no short key can look like this one.
+    return f"{key[:40]}=={hashlib.sha256(raw).hexdigest()[:32]}"
+
+
+@dataclass(frozen=True, slots=True)
+class SampleEntry:
+    """Where one sample lies in its shard."""
+
+    key: str
+    video_id: str
+    offset: int  # of the first byte of its first tar header
+    size: int  # bytes of all its members, headers and padding included
+    labels: tuple[int, ...]  # indices into the label set
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFailure:
+    """A clip that did not become a sample."""
+
+    video_id: str
+    path: str
+    stage: str  # "decode", "pack", "plan"
+    cause: str  # one of avprep.errors.CAUSES
+    detail: str
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """`shard-NNNNNN.index.json`: what the job that built a shard has to say about it."""
+
+    name: str  # of the tar file; also when it holds no sample and was not written
+    fingerprint: str  # of the plan this shard belongs to
+    bytes: int
+    sha256: str
+    seconds: float  # of audio in all samples
+    samples: tuple[SampleEntry, ...]
+    failures: tuple[ClipFailure, ...]
+
+    def to_bytes(self) -> bytes:
+        """UTF-8 JSON, one sample a line, the same bytes for the same content."""
+        head = {
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "seconds": self.seconds,
+            "failures": [asdict(failure) for failure in self.failures],
+        }
+        text = json.dumps(head, ensure_ascii=True)[:-1]
+        rows = ",\n".join(json.dumps(asdict(entry), ensure_ascii=True) for entry in self.samples)
+        return f'{text}, "samples": [\n{rows}\n]}}\n'.encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, where: str) -> ShardIndex:
+        """Parse an index.
+
+        Raises:
+            UserError: not an index of this format; `where` names the file in the message.
+        """
+        try:
+            raw = json.loads(data)
+            return cls(
+                name=raw["name"],
+                fingerprint=raw["fingerprint"],
+                bytes=raw["bytes"],
+                sha256=raw["sha256"],
+                seconds=raw["seconds"],
+                samples=tuple(
+                    SampleEntry(s["key"], s["video_id"], s["offset"], s["size"], tuple(s["labels"]))
+                    for s in raw["samples"]
+                ),
+                failures=tuple(ClipFailure(**failure) for failure in raw["failures"]),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{where}: not a shard index ({error!r}). Delete it and run `avprep shard` again "
+                "to rebuild this shard."
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInfo:
+    """One line of `dataset.json`'s list of shards."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """`dataset.json`: all that a reader must know before it opens a shard."""
+
+    labels: tuple[tuple[str, str], ...]  # (mid, display name); position = label index
+    options: Mapping[str, Any]
+    tools: Mapping[str, str]
+    shards: tuple[ShardInfo, ...]
+    samples: int
+    clips: int  # in the manifest: samples + failures
+    seconds: float  # of audio
+    failures: Mapping[str, int]  # clips by cause
+    class_counts: tuple[int, ...]  # samples per label index
+    fingerprint: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)  # "fbank", "weights", …
+
+    @property
+    def fbank_stats(self) -> tuple[float, float] | None:
+        """(mean, std) of the fbank over the shard set, once `cavmae stats` has run."""
+        stats = self.extra.get("fbank")
+        return (float(stats["mean"]), float(stats["std"])) if stats else None
+
+    def to_bytes(self) -> bytes:
+        """UTF-8 JSON, indented for people."""
+        document = {
+            "format": FORMAT,
+            "version": VERSION,
+            "fingerprint": self.fingerprint,
+            "samples": self.samples,
+            "clips": self.clips,
+            "seconds": self.seconds,
+            "failures": dict(self.failures),
+            "options": dict(self.options),
+            "tools": dict(self.tools),
+            **self.extra,
+            "labels": [{"mid": mid, "name": name} for mid, name in self.labels],
+            "class_counts": list(self.class_counts),
+            "shards": [asdict(shard) for shard in self.shards],
+        }
+        return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+_KNOWN = {
+    "format", "version", "fingerprint", "samples", "clips", "seconds", "failures", "options",
+    "tools", "labels", "class_counts", "shards",
+}  # fmt: skip
+
+
+def read_dataset(location: str | Path) -> DatasetInfo:
+    """Read `dataset.json` of the shard set in a folder or under a URL prefix.
+
+    Raises:
+        UserError: no such folder, no dataset.json in it, or not one of this format.
+    """
+    path = storage.join(location, DATASET_FILE)
+    if not storage.is_url(location) and not Path(location).is_dir():
+        raise UserError(f"{location}: no such folder. Give the folder that `avprep shard` wrote.")
+    try:
+        data = storage.read_bytes(path)
+    except FileNotFoundError:
+        tars = [name for name in storage.list_names(location) if name.endswith(".tar")]
+        found = f"{len(tars)} .tar files but no {DATASET_FILE}" if tars else f"no {DATASET_FILE}"
+        raise UserError(
+            f"{location}: {found}, so this is not a finished shard set. Run "
+            f"`avprep shard MANIFEST --out {location}` (again) to finish it."
+        ) from None
+    try:
+        raw = json.loads(data)
+        if raw["format"] != FORMAT:
+            raise UserError(f"{path}: format is {raw['format']!r}, expected {FORMAT!r}.")
+        if raw["version"] > VERSION:
+            raise UserError(
+                f"{path}: format version {raw['version']}, this program reads up to {VERSION}. "
+                "Upgrade avprep-cavmae."
+            )
+        return DatasetInfo(
+            labels=tuple((label["mid"], label["name"]) for label in raw["labels"]),
+            options=raw["options"],
+            tools=raw["tools"],
+            shards=tuple(ShardInfo(**shard) for shard in raw["shards"]),
+            samples=raw["samples"],
+            clips=raw["clips"],
+            seconds=raw["seconds"],
+            failures=raw["failures"],
+            class_counts=tuple(raw["class_counts"]),
+            fingerprint=raw["fingerprint"],
+            extra={key: value for key, value in raw.items() if key not in _KNOWN},
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: not a dataset.json of this format ({error!r}). Run `avprep shard` again."
+        ) from error
+
+
+def write_dataset(location: str | Path, info: DatasetInfo) -> None:
+    """Write `dataset.json` whole or not at all."""
+    storage.write_atomic(storage.join(location, DATASET_FILE), info.to_bytes())
+
+
+def update_dataset(location: str | Path, **extra: Any) -> None:
+    """Set keys of `DatasetInfo.extra` (such as `fbank` or `weights`) in `dataset.json`."""
+    info = read_dataset(location)
+    merged = {**info.extra, **extra}
+    write_dataset(location, DatasetInfo(**{**vars(info), "extra": merged}))
+
+
+def index_name(shard_name: str) -> str:
+    """`shard-000000.tar` → `shard-000000.index.json`."""
+    return shard_name.removesuffix(".tar") + INDEX_SUFFIX
+
+
+def read_index(location: str | Path, shard_name: str) -> ShardIndex:
+    """Read the index of one shard.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    path = storage.join(location, index_name(shard_name))
+    try:
+        return ShardIndex.from_bytes(storage.read_bytes(path), path)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: missing. Copy shard sets with their .index.json files, or run "
+            "`avprep shard` again to rebuild this shard."
+        ) from None
