@@ -5,8 +5,11 @@ Two promises: what has its final name is whole, and every failure names the plac
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from avprep.errors import UserError
@@ -42,6 +45,27 @@ def exists(path: str | Path) -> bool:
     return filesystem.isfile(key)
 
 
+def size(path: str | Path) -> int | None:
+    """Bytes of a file; None where it does not exist."""
+    try:
+        if not is_url(path):
+            return Path(path).stat().st_size
+        filesystem, key = _filesystem(str(path))
+        return filesystem.size(key)
+    except FileNotFoundError:
+        return None
+
+
+def make_folder(location: str | Path) -> None:
+    """Make a local folder with its parents; object stores need none."""
+    if is_url(location):
+        return
+    try:
+        Path(location).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{location}: cannot make this folder ({error.strerror}).") from error
+
+
 def list_names(location: str | Path) -> list[str]:
     """Sorted names of the files directly in `location`; empty where it does not exist."""
     if not is_url(location):
@@ -73,38 +97,46 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         filesystem, key = _filesystem(str(path))
         filesystem.pipe_file(key, data)  # object stores make a finished upload visible at once
         return
-    target = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:80]}.")
+    temporary = temporary_beside(path)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        publish(temporary, target)
+        publish(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
+def temporary_beside(path: str | Path) -> Path:
+    """A hidden name in the same folder that no other process uses."""
+    target = Path(path)
+    return target.with_name(f".tmp-{secrets.token_hex(8)}")
+
+
+@contextlib.contextmanager
+def workspace(location: str | Path) -> Iterator[Path]:
+    """A local folder to build a file for `location` in: the folder itself, if it is local."""
+    if not is_url(location):
+        yield Path(location)
+        return
+    with tempfile.TemporaryDirectory(prefix="avprep-") as folder:
+        yield Path(folder)
+
+
 def publish(temporary: str | Path, target: str | Path) -> None:
-    """Give a finished local file its final name and make the name itself durable."""
-    os.chmod(temporary, 0o666 & ~_umask())
+    """Give a finished local file its final name, and make the name itself durable.
+
+    A target that is a URL gets a copy: object stores show an upload only when it is complete.
+    """
+    if is_url(target):
+        filesystem, key = _filesystem(str(target))
+        filesystem.put_file(str(temporary), key)
+        return
     os.replace(temporary, target)
     directory = os.open(Path(target).parent, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
-
-
-def upload(local: str | Path, url: str) -> None:
-    """Copy a finished local file to a URL."""
-    filesystem, key = _filesystem(url)
-    filesystem.put_file(str(local), key)
-
-
-def _umask() -> int:
-    """The process's umask (only settable, so set and restored)."""
-    value = os.umask(0)
-    os.umask(value)
-    return value

@@ -20,6 +20,7 @@ from typing import Any
 
 from avprep import storage
 from avprep.errors import UserError
+from avprep.failures import ClipFailure
 
 FORMAT = "avprep-shards"
 VERSION = 1
@@ -53,17 +54,6 @@ class SampleEntry:
     offset: int  # of the first byte of its first tar header
     size: int  # bytes of all its members, headers and padding included
     labels: tuple[int, ...]  # indices into the label set
-
-
-@dataclass(frozen=True, slots=True)
-class ClipFailure:
-    """A clip that did not become a sample."""
-
-    video_id: str
-    path: str
-    stage: str  # "decode", "pack", "plan"
-    cause: str  # one of avprep.errors.CAUSES
-    detail: str
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,76 @@
+"""`avprep extract`: videos become audio and frame files."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from avprep.cli.options import (
+    decode_options,
+    limit_options,
+    pool_options,
+    progress_bar,
+    sample_options,
+)
+from avprep.failures import check_failures, failure_table, parse_limit
+
+
+@click.command()
+@click.argument("videos", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Output folder.")
+@click.option("--max-failures", help="End with exit code 1 above this many (20) or share (5%).")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@decode_options
+@pool_options
+def extract(
+    videos: Path, out: Path, max_failures: str | None, as_json: bool, **options: Any
+) -> None:
+    """Extract 16 kHz mono audio and 10 frames of every video in the folder VIDEOS.
+
+    Files follow the published layout: audio/ID.wav and frames/frame_{0..9}/ID.jpg. Run the same
+    command again after an interruption and it does what is missing. To go straight to shards,
+    skip this command: `avprep shard` decodes the videos itself.
+
+    \b
+    Example:
+      avprep extract videos/ --out extracted/
+      avprep manifest folder videos/ --extracted extracted/ --out manifest.json
+    """
+    from avprep.clips import discover_clips
+    from avprep.extraction import ExtractSettings, extract_clips
+    from avprep.jobs import PoolOptions
+
+    limit = parse_limit(max_failures) if max_failures is not None else None
+    clips = discover_clips(videos)
+    settings = ExtractSettings(out, sample_options(options, "wav"), limit_options(options))
+    pool = PoolOptions(options["workers"], options["backend"], options["address"])
+    started = time.monotonic()
+    with progress_bar(len(clips), "clip", "extract") as bar:
+
+        def show(done: int, failed: int) -> None:
+            bar.set_postfix(failed=failed, refresh=False)
+            bar.update(done - bar.n)
+
+        report = extract_clips(clips, settings, pool, show)
+    if as_json:
+        summary = {
+            "out": str(out),
+            "clips": report.clips,
+            "found": report.found,
+            "extracted": report.extracted,
+            "failed": dict(Counter(failure.cause for failure in report.failures)),
+            "seconds": round(time.monotonic() - started, 2),
+        }
+        click.echo(json.dumps(summary))
+    else:
+        if report.found:
+            click.echo(f"found {report.found} clips extracted before")
+        click.echo(f"{out}: extracted {report.extracted} of {report.clips} clips")
+        if report.failures:
+            click.echo(f"{len(report.failures)} clips failed:\n{failure_table(report.failures)}")
+    check_failures(len(report.failures), report.clips, limit)

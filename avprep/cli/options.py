@@ -1,0 +1,123 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from avprep.errors import UserError
+from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
+
+if TYPE_CHECKING:  # a progress bar is needed only when work has begun
+    from tqdm import tqdm
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def decode_options(command: Command) -> Command:
+    """Options that say how a clip is decoded."""
+    defaults, limits = DecodeOptions(), IsolationOptions()
+    for option in (
+        click.option(
+            "--memory-limit",
+            type=click.FloatRange(min=0.25),
+            default=limits.memory_limit,
+            show_default=True,
+            help="GiB that decoding one clip may take.",
+        ),
+        click.option(
+            "--time-limit",
+            type=click.FloatRange(min=0, min_open=True),
+            default=limits.time_limit,
+            show_default=True,
+            help="Seconds that one clip may take.",
+        ),
+        click.option(
+            "--decoder",
+            type=click.Choice(["auto", "pyav", "ffmpeg"]),
+            default=defaults.decoder,
+            show_default=True,
+            help="auto: PyAV, and ffmpeg + OpenCV for files that PyAV cannot read.",
+        ),
+        click.option(
+            "--missing-audio",
+            type=click.Choice(["fail", "silence"]),
+            default=defaults.missing_audio,
+            show_default=True,
+            help="What a clip without an audio stream becomes.",
+        ),
+        click.option(
+            "--channels",
+            type=click.Choice(["first", "mix"]),
+            default=defaults.channels,
+            show_default=True,
+            help="Mono from the first channel, as published, or from all of them.",
+        ),
+        click.option(
+            "--frames",
+            type=click.IntRange(min=1),
+            default=defaults.frames,
+            show_default=True,
+            help="Frames a clip, evenly spaced over its first 10 s.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def pool_options(command: Command) -> Command:
+    """Options that say who does the work."""
+    for option in (
+        click.option(
+            "--address",
+            default="",
+            help="Address of a running dask scheduler or ray cluster. [default: a local one]",
+        ),
+        click.option(
+            "--backend",
+            type=click.Choice(["loky", "dask", "ray"]),
+            default="loky",
+            show_default=True,
+            help="joblib back end: processes here, or a dask or ray cluster.",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=0),
+            default=0,
+            help="Worker processes. [default: one a core]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def sample_options(options: dict[str, Any], audio: str = "flac") -> SampleOptions:
+    """`SampleOptions` from the values of `decode_options`."""
+    names = ("frames", "channels", "missing_audio", "decoder")
+    return SampleOptions(DecodeOptions(**{name: options[name] for name in names}), audio)
+
+
+def limit_options(options: dict[str, Any]) -> IsolationOptions:
+    """`IsolationOptions` from the values of `decode_options`."""
+    return IsolationOptions(options["time_limit"], options["memory_limit"])
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """`"2/8"` → (2, 8).
+
+    Raises:
+        UserError: not of the form k/n with 1 ≤ k ≤ n.
+    """
+    part, slash, parts = text.partition("/")
+    if slash and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts):
+        return int(part), int(parts)
+    raise UserError(f"--part {text!r}: give k/n with 1 ≤ k ≤ n, for example --part 3/16.")
+
+
+def progress_bar(total: int, unit: str, description: str) -> tqdm:
+    """A progress bar on standard error; silent where that is not a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit=unit, desc=description, disable=None, smoothing=0.05)

@@ -1,0 +1,160 @@
+"""Write a folder's clips as files in the published layout, for people who want to look.
+
+    OUT/audio/ID.wav             16 kHz mono, 16 bit
+    OUT/frames/frame_{0..9}/ID.jpg
+    OUT/extract.json             options and totals
+    OUT/failures.csv             clips that failed, and why
+
+A clip's WAV is written last, so a WAV that is there stands for a whole clip.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from avprep import storage
+from avprep.clips import Clip
+from avprep.encoded import EncodedSample
+from avprep.errors import DecodeError, UserError
+from avprep.failures import FAILURES_FILE, ClipFailure, failures_csv
+from avprep.isolation import IsolatedEncoder
+from avprep.jobs import PoolOptions, run_jobs
+from avprep.options import IsolationOptions, SampleOptions
+
+EXTRACT_FILE = "extract.json"
+_CLIPS_A_JOB = 8
+_LONGEST_NAME = 255  # bytes of a file name on Linux and macOS
+
+
+@dataclass(frozen=True)
+class ExtractSettings:
+    """What every job of an extraction shares."""
+
+    out: Path
+    sample: SampleOptions
+    limits: IsolationOptions
+
+
+@dataclass(frozen=True)
+class ExtractReport:
+    """What one call of `extract_clips` found and did."""
+
+    clips: int
+    found: int  # clips extracted before
+    extracted: int
+    failures: tuple[ClipFailure, ...]
+
+
+def extract_clips(
+    clips: Sequence[Clip],
+    settings: ExtractSettings,
+    pool: PoolOptions,
+    on_progress: Callable[[int, int], None] = lambda done, failed: None,
+) -> ExtractReport:
+    """Extract every clip that is not there yet.
+
+    Args:
+        clips: with unique video ids that are file names, as `discover_clips` gives them.
+        settings: where to, and how.
+        pool: who does the work.
+        on_progress: called with (clips done, clips failed) after every job.
+
+    Raises:
+        UserError: the folder holds files extracted with other options.
+    """
+    make_layout(settings)
+    todo = [clip for clip in clips if not audio_path(settings.out, clip.video_id).exists()]
+    found = done = len(clips) - len(todo)
+    failures: list[ClipFailure] = []
+    on_progress(done, 0)
+    jobs = list(_batches(todo, _CLIPS_A_JOB))
+    work = functools.partial(_extract_batch, settings=settings)
+    for attempted, failed in run_jobs(work, jobs, pool):
+        failures += failed
+        done += attempted
+        on_progress(done, len(failures))
+    failures.sort(key=lambda failure: failure.video_id)
+    storage.write_atomic(settings.out / FAILURES_FILE, failures_csv(failures))
+    _write_facts(settings, clips=len(clips), failures=failures)
+    return ExtractReport(len(clips), found, len(todo) - len(failures), tuple(failures))
+
+
+def make_layout(settings: ExtractSettings) -> None:
+    """Make the folders, or refuse a folder whose files were made with other options."""
+    facts_path = settings.out / EXTRACT_FILE
+    if facts_path.exists():
+        theirs = json.loads(facts_path.read_bytes())["options"]
+        if theirs != asdict(settings.sample):
+            raise UserError(
+                f"{settings.out}: its files were extracted with other options ({theirs}). "
+                "Use those, or choose another --out."
+            )
+    storage.make_folder(settings.out / "audio")
+    for number in range(settings.sample.decode.frames):
+        storage.make_folder(settings.out / "frames" / f"frame_{number}")
+    if not facts_path.exists():
+        _write_facts(settings, clips=0, failures=[])
+
+
+def audio_path(out: Path, video_id: str) -> Path:
+    """Where a clip's audio is."""
+    return out / "audio" / f"{video_id}.wav"
+
+
+def frame_path(out: Path, video_id: str, number: int) -> Path:
+    """Where a clip's frame is."""
+    return out / "frames" / f"frame_{number}" / f"{video_id}.jpg"
+
+
+def _extract_batch(
+    clips: tuple[Clip, ...], settings: ExtractSettings
+) -> tuple[int, list[ClipFailure]]:
+    failures = []
+    with IsolatedEncoder(settings.sample, settings.limits) as encoder:
+        for clip in clips:
+            try:
+                if len(os.fsencode(clip.video_id)) + len(".wav") > _LONGEST_NAME:
+                    raise DecodeError("bad-name", f"{clip.video}: name too long for {'ID.wav'!r}")
+                _write_files(clip, encoder.encode(clip), settings.out)
+            except DecodeError as error:
+                failure = ClipFailure(
+                    clip.video_id, clip.video, "extract", error.cause, error.detail
+                )
+                failures.append(failure)
+    return len(clips), failures
+
+
+def _write_files(clip: Clip, sample: EncodedSample, out: Path) -> None:
+    files = [
+        (frame_path(out, clip.video_id, number), jpeg) for number, jpeg in enumerate(sample.frames)
+    ]
+    for path, data in [*files, (audio_path(out, clip.video_id), sample.audio)]:
+        # Not synced one by one: eleven syncs a clip would cost more than decoding it. A power cut
+        # can lose the latest files; a killed process cannot.
+        temporary = storage.temporary_beside(path)
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _write_facts(settings: ExtractSettings, clips: int, failures: Sequence[ClipFailure]) -> None:
+    facts = {
+        "options": asdict(settings.sample),
+        "clips": clips,
+        "failures": dict(Counter(failure.cause for failure in failures)),
+    }
+    text = json.dumps(facts, indent=1) + "\n"
+    storage.write_atomic(settings.out / EXTRACT_FILE, text.encode())
+
+
+def _batches(clips: Sequence[Clip], size: int) -> Iterator[tuple[Clip, ...]]:
+    for start in range(0, len(clips), size):
+        yield tuple(clips[start : start + size])

@@ -1,0 +1,82 @@
+"""The record of clips that failed: `failures.csv`, and a table for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
+
+from avprep.errors import UserError, WorkFailed
+
+FAILURES_FILE = "failures.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFailure:
+    """A clip that did not become a sample."""
+
+    video_id: str
+    path: str
+    stage: str  # "decode", "pack", "plan"
+    cause: str  # one of avprep.errors.CAUSES
+    detail: str
+
+
+def failures_csv(failures: Sequence[ClipFailure]) -> bytes:
+    """The content of failures.csv: one line a clip, sorted by id."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in fields(ClipFailure))
+    writer.writerows(astuple(failure) for failure in sorted(failures, key=_order))
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _order(failure: ClipFailure) -> tuple[str, str]:
+    return failure.video_id, failure.path
+
+
+def failure_table(failures: Sequence[ClipFailure], examples: int = 3) -> str:
+    """Failures by cause, the most frequent first, with a few examples of each."""
+    lines = []
+    for cause, count in Counter(failure.cause for failure in failures).most_common():
+        lines.append(f"{cause:>14}  {count}")
+        named = [failure for failure in failures if failure.cause == cause]
+        lines += [f"{'':>14}    {failure.detail}" for failure in named[:examples]]
+        if count > examples:
+            lines.append(f"{'':>14}    … and {count - examples} more in {FAILURES_FILE}")
+    return "\n".join(lines)
+
+
+def parse_limit(text: str) -> tuple[float, bool]:
+    """`"20"` → (20, False), a number of clips; `"5%"` → (5, True), a share of them.
+
+    Raises:
+        UserError: neither.
+    """
+    number, percent = text.removesuffix("%"), text.endswith("%")
+    try:
+        value = float(number)
+    except ValueError:
+        value = -1.0
+    if value < 0 or (percent and value > 100):
+        raise UserError(f"--max-failures {text!r}: give a number of clips, or a share such as 5%.")
+    return value, percent
+
+
+def check_failures(failed: int, clips: int, limit: tuple[float, bool] | None) -> None:
+    """Turn too many failures into a failed command.
+
+    Raises:
+        WorkFailed: not one clip succeeded, or more failed than `--max-failures` allows.
+    """
+    if clips and failed == clips:
+        raise WorkFailed(f"not one of {clips} clips could be used; see the causes above.")
+    if limit is None:
+        return
+    value, percent = limit
+    allowed = clips * value / 100 if percent else value
+    if failed > allowed:
+        shown = f"{value:g}%" if percent else f"{value:g}"
+        raise WorkFailed(f"{failed} of {clips} clips failed, more than --max-failures {shown}.")

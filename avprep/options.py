@@ -1,0 +1,35 @@
+"""What can be chosen when a clip is turned into a sample, and the defaults, stated once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How a video becomes `Media`."""
+
+    frames: int = 10  # evenly spaced over the first 10 s
+    frame_size: int = 224  # pixels, square
+    sample_rate: int = 16000  # Hz, mono
+    channels: Literal["first", "mix"] = "first"  # the published choice, or the average
+    missing_audio: Literal["fail", "silence"] = "fail"
+    decoder: Literal["auto", "pyav", "ffmpeg"] = "auto"
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How a clip becomes the members of a sample."""
+
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
+    audio: Literal["flac", "wav"] = "flac"
+    jpeg_quality: int = 75
+
+
+@dataclass(frozen=True)
+class IsolationOptions:
+    """What one clip may cost before it is given up."""
+
+    time_limit: float = 120.0  # seconds a clip
+    memory_limit: float = 4.0  # GiB a worker

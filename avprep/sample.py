@@ -1,0 +1,75 @@
+"""A clip becomes the members of one sample: decoded from its video, or packed from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from avprep.audio import decode_audio, encode_flac, encode_wav
+from avprep.clips import Clip
+from avprep.decode import decode_clip
+from avprep.encoded import EncodedSample
+from avprep.errors import DecodeError
+from avprep.images import encode_jpeg, jpeg_size
+from avprep.options import SampleOptions
+
+
+def encode_clip(clip: Clip, options: SampleOptions) -> EncodedSample:
+    """Make the members of a clip's sample.
+
+    A clip with `wav` is packed from its extracted files; any other is decoded from `video`.
+
+    Raises:
+        DecodeError: the clip cannot become a sample; its cause says why.
+    """
+    return pack_files(clip, options) if clip.wav else decode_video(clip, options)
+
+
+def decode_video(clip: Clip, options: SampleOptions) -> EncodedSample:
+    """Decode `clip.video` and encode audio and frames."""
+    media = decode_clip(clip.video, clip.start, clip.end, options.decode)
+    encode_audio = {"flac": encode_flac, "wav": encode_wav}[options.audio]
+    return EncodedSample(
+        audio=encode_audio(media.pcm),
+        frames=tuple(encode_jpeg(frame, options.jpeg_quality) for frame in media.frames),
+        frame_times=media.frame_times,
+        num_samples=len(media.pcm),
+        decoder=media.decoder,
+    )
+
+
+def pack_files(clip: Clip, options: SampleOptions) -> EncodedSample:
+    """Take the files that were extracted before; JPEG bytes are kept as they are."""
+    audio = _read(Path(clip.wav))
+    try:
+        pcm = decode_audio(audio)
+    except (RuntimeError, ValueError) as error:
+        raise DecodeError("garbage", f"{clip.wav}: {error}") from error
+    if not len(pcm):
+        raise DecodeError("no-audio", f"{clip.wav}: holds no audio sample")
+    if options.audio == "flac" and not audio.startswith(b"fLaC"):
+        audio = encode_flac(pcm)
+    elif options.audio == "wav" and not audio.startswith(b"RIFF"):
+        audio = encode_wav(pcm)
+    frames = []
+    for number in range(options.decode.frames):
+        path = Path(clip.video_path) / f"frame_{number}" / f"{clip.video_id}.jpg"
+        jpeg = _read(path)
+        expected = (options.decode.frame_size, options.decode.frame_size)
+        found = jpeg_size(jpeg)
+        if found != expected:
+            what = "not a JPEG image" if found is None else f"{found[0]}x{found[1]} pixels"
+            raise DecodeError("garbage", f"{path}: {what}, expected {expected[0]}x{expected[1]}")
+        frames.append(jpeg)
+    return EncodedSample(audio, tuple(frames), (), len(pcm), "files")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DecodeError("missing", f"{path}: no such file") from None
+    except OSError as error:
+        raise DecodeError("unreadable", f"{path}: {error.strerror}") from error
+    if not data:
+        raise DecodeError("empty", f"{path}: zero bytes")
+    return data
