@@ -11,6 +11,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from avprep.errors import UserError
 
@@ -97,16 +98,22 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         filesystem, key = _filesystem(str(path))
         filesystem.pipe_file(key, data)  # object stores make a finished upload visible at once
         return
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file to write that gets the name `path` when the block ends without an exception."""
     temporary = temporary_beside(path)
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         publish(temporary, path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def temporary_beside(path: str | Path) -> Path:

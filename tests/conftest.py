@@ -16,3 +16,20 @@ def shared() -> Path:
     if not (folder / "golden").is_dir():
         pytest.skip("needs the reference material in ../shared, which is not part of the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small demo set: 8 classes, 2 + 1 clips a class of 1 s, and the two broken files."""
+    from avprep.demo_data import DemoDataOptions, make_demo_data
+    from avprep.jobs import PoolOptions
+
+    folder = tmp_path_factory.mktemp("demo") / "videos"
+    make_demo_data(folder, DemoDataOptions(train_clips=2, test_clips=1, seconds=1.0), PoolOptions())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_clip(demo_videos: Path) -> Path:
+    """One whole video of the demo set."""
+    return sorted(demo_videos.glob("test/*/*.mp4"))[0]

@@ -1,0 +1,49 @@
+"""`avprep demo-data`: a small labelled video set to try everything on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from avprep.cli.options import progress_bar
+
+
+@click.command("demo-data")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--train-clips", type=click.IntRange(min=1), default=24, show_default=True, help="A class."
+)
+@click.option(
+    "--test-clips", type=click.IntRange(min=1), default=8, show_default=True, help="A class."
+)
+@click.option("--seconds", type=float, default=3.0, show_default=True, help="Length of a clip.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of everything that varies.")
+@click.option(
+    "--workers", type=click.IntRange(min=0), default=0, help="Processes. [default: one a core]"
+)
+def demo_data(
+    out: Path, train_clips: int, test_clips: int, seconds: float, seed: int, workers: int
+) -> None:
+    """Make a video set of 8 classes in OUT: train/CLASS/*, test/CLASS/* and labels.csv.
+
+    Most files are H.264+AAC mp4, some mkv, webm and avi with other codecs. Two files are broken
+    on purpose, to show what becomes of such.
+
+    \b
+    Example:
+      avprep demo-data runs/demo/videos
+    """
+    from avprep.demo_data import BROKEN, DemoDataOptions, make_demo_data
+    from avprep.jobs import PoolOptions
+
+    options = DemoDataOptions(train_clips, test_clips, seconds, seed)
+    with progress_bar(0, "clip", "demo-data") as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        labels = make_demo_data(out, options, PoolOptions(workers), show)
+    clips = (train_clips + test_clips) * len(labels)
+    click.echo(f"{out}: {clips} clips in {len(labels)} classes, and {len(BROKEN)} broken files")

@@ -1,0 +1,141 @@
+"""The manifest: the published JSON, and one object a line (`.jsonl`) for millions of clips.
+
+    {"data": [{"video_id": …, "wav": …, "video_path": …, "labels": "/m/a,/m/b"}, …]}
+
+Our optional keys `video`, `start`, `end` and `split` stand only where they are set; programs that
+read the published format ignore them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from avprep import storage
+from avprep.clips import Clip
+from avprep.errors import UserError
+
+_REQUIRED = ("video_id", "wav", "video_path", "labels")
+_TEXTS = ("video_id", "wav", "video_path", "labels", "video", "split")
+
+
+def read_manifest(path: Path) -> list[Clip]:
+    """All clips of a manifest.
+
+    Raises:
+        UserError: no such file, not JSON, or an entry that is not one; named by its place.
+    """
+    return list(iter_manifest(path))
+
+
+def iter_manifest(path: Path) -> Iterator[Clip]:
+    """The clips of a manifest one after another; a `.jsonl` is never held in memory."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            if path.suffix == ".jsonl":
+                yield from _iter_lines(file, path)
+            else:
+                yield from _iter_document(file, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the manifest ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: the manifest is not UTF-8 ({error.reason}).") from error
+
+
+def write_manifest(path: Path, clips: Iterable[Clip]) -> int:
+    """Write a manifest, whole or not at all; `.jsonl` or the published JSON by the file's name.
+
+    Returns:
+        The number of clips.
+    """
+    if path.suffix not in (".json", ".jsonl"):
+        raise UserError(f"{path}: a manifest's name ends in .json or .jsonl.")
+    lines = path.suffix == ".jsonl"
+    storage.make_folder(path.parent)
+    count = 0
+    with storage.replacing(path) as file:
+        if not lines:
+            file.write(b'{"data": [\n')
+        for clip in clips:
+            if count and not lines:
+                file.write(b",\n")
+            file.write(json.dumps(to_entry(clip), ensure_ascii=False).encode())
+            if lines:
+                file.write(b"\n")
+            count += 1
+        if not lines:
+            file.write(b"\n]}\n")
+    return count
+
+
+def to_entry(clip: Clip) -> dict[str, Any]:
+    """A clip as an object of the manifest."""
+    entry: dict[str, Any] = {
+        "video_id": clip.video_id,
+        "wav": clip.wav,
+        "video_path": clip.video_path,
+        "labels": ",".join(clip.labels),
+    }
+    for key in ("video", "start", "end", "split"):
+        value = getattr(clip, key)
+        if value not in ("", None):
+            entry[key] = value
+    return entry
+
+
+def from_entry(entry: Any, where: str) -> Clip:
+    """An object of the manifest as a clip.
+
+    Raises:
+        UserError: a key is missing or its value is of another type; `where` names the place.
+    """
+    if not isinstance(entry, dict):
+        raise UserError(f"{where}: expected an object, found {type(entry).__name__}.")
+    for key in _REQUIRED:
+        if key not in entry:
+            raise UserError(f"{where}: has no {key!r}. It needs {', '.join(_REQUIRED)}.")
+    for key in _TEXTS:
+        if not isinstance(entry.get(key, ""), str):
+            raise UserError(f"{where}: {key!r} must be a string, found {entry[key]!r}.")
+    for key in ("start", "end"):
+        value = entry.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise UserError(f"{where}: {key!r} must be seconds, found {value!r}.")
+    if not entry["video_id"]:
+        raise UserError(f"{where}: 'video_id' is empty.")
+    if not (entry["wav"] or entry.get("video")):
+        raise UserError(f"{where}: names neither a 'wav' nor a 'video'.")
+    return Clip(
+        video_id=entry["video_id"],
+        labels=tuple(label for label in entry["labels"].split(",") if label),
+        video=entry.get("video", ""),
+        start=entry.get("start"),
+        end=entry.get("end"),
+        wav=entry["wav"],
+        video_path=entry["video_path"],
+        split=entry.get("split", ""),
+    )
+
+
+def _iter_lines(file: IO[str], path: Path) -> Iterator[Clip]:
+    for number, line in enumerate(file, start=1):
+        if line.strip():
+            where = f"{path}: line {number}"
+            try:
+                entry = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{where}: not JSON ({error}).") from error
+            yield from_entry(entry, where)
+
+
+def _iter_document(file: IO[str], path: Path) -> Iterator[Clip]:
+    try:
+        document = json.load(file)
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}).") from error
+    if not isinstance(document, dict) or not isinstance(document.get("data"), list):
+        raise UserError(f'{path}: not a manifest; expected {{"data": [ … ]}}.')
+    for number, entry in enumerate(document["data"]):
+        yield from_entry(entry, f"{path}: data[{number}]")

@@ -1,0 +1,31 @@
+# The main job on a small made-up video set, command by command. `make demo` runs these and times
+# them; typed one by one they do the same.
+
+# videos
+avprep demo-data runs/demo/videos
+
+# extract
+avprep extract runs/demo/videos/train --out runs/demo/extracted/train
+avprep extract runs/demo/videos/test --out runs/demo/extracted/test
+
+# manifest
+avprep manifest folder runs/demo/videos/train --extracted runs/demo/extracted/train --out runs/demo/train.json
+avprep manifest folder runs/demo/videos/test --extracted runs/demo/extracted/test --out runs/demo/test.json
+
+# shard
+avprep shard runs/demo/train.json --labels runs/demo/videos/labels.csv --out runs/demo/shards/train
+avprep shard runs/demo/test.json --labels runs/demo/videos/labels.csv --out runs/demo/shards/test
+cavmae stats runs/demo/shards/train
+
+# pretrain
+cavmae pretrain --config pipelines/demo/demo.toml --shards runs/demo/shards/train --out runs/demo/pretrain
+
+# finetune
+cavmae finetune --config pipelines/demo/demo.toml --shards runs/demo/shards/train --val-shards runs/demo/shards/test --init runs/demo/pretrain --out runs/demo/finetune
+
+# eval
+cavmae eval --shards runs/demo/shards/test --checkpoint runs/demo/finetune --frames all --json
+
+# from-scratch
+cavmae finetune --config pipelines/demo/demo.toml --shards runs/demo/shards/train --val-shards runs/demo/shards/test --out runs/demo/from-scratch
+cavmae eval --shards runs/demo/shards/test --checkpoint runs/demo/from-scratch --frames all --json

@@ -1,0 +1,99 @@
+"""The plan decides everything that a shard's bytes depend on, before any work."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avprep.clips import Clip
+from avprep.errors import UserError
+from avprep.labels import LabelSet
+from avprep.shards.format import sample_key
+from avprep.shards.plan import default_samples_per_shard, part_of, plan_shards
+
+NO_LABELS = LabelSet((), ())
+
+
+def plan(clips, **kwargs):
+    return plan_shards(clips, NO_LABELS, {"audio": "flac"}, {"av": "1"}, **kwargs)
+
+
+def clips(count):
+    return [Clip(f"clip{number}", video=f"/v/{number}.mp4") for number in range(count)]
+
+
+@given(st.integers(0, 300), st.integers(1, 50), st.integers(0, 5))
+def test_every_clip_is_in_exactly_one_shard(count, size, seed):
+    result = plan(clips(count), samples_per_shard=size, seed=seed)
+    planned = [clip.video_id for job in result.jobs for clip in job.clips]
+    assert sorted(planned) == sorted(clip.video_id for clip in clips(count))
+    assert all(len(job.clips) == size for job in result.jobs[:-1])
+    assert result.clips == count
+
+
+@given(st.integers(0, 200), st.integers(1, 9))
+def test_parts_share_the_shards_without_overlap(count, parts):
+    jobs = plan(clips(count), samples_per_shard=7).jobs
+    split = [part_of(jobs, k, parts) for k in range(1, parts + 1)]
+    assert sorted((job for part in split for job in part), key=lambda job: job.name) == list(jobs)
+    assert max(map(len, split)) - min(map(len, split)) <= 1
+
+
+def test_order_is_shuffled_by_the_seed_alone():
+    first, again, other = plan(clips(50)), plan(clips(50)), plan(clips(50), seed=1)
+    assert first == again
+    assert first.jobs != other.jobs
+    assert first.fingerprint != other.fingerprint
+
+
+def test_duplicate_ids_keep_the_first_and_name_the_second():
+    result = plan([Clip("x", video="/a/x.mp4"), Clip("y", video="y"), Clip("x", video="/b/x.mp4")])
+    assert [failure.cause for failure in result.rejected] == ["duplicate-id"]
+    assert "/b/x.mp4" in result.rejected[0].detail
+    assert "/a/x.mp4" in result.rejected[0].detail
+    assert result.clips == 3
+
+
+def test_fingerprint_changes_with_whatever_changes_the_bytes():
+    base = plan(clips(3)).fingerprint
+    assert plan([*clips(2), Clip("clip2", video="/v/2.mp4", start=1.0)]).fingerprint != base
+    labelled = plan_shards(
+        clips(3), LabelSet(("/m/a",), ("A",)), {"audio": "flac"}, {"av": "1"}
+    ).fingerprint
+    assert labelled != base
+    newer = plan_shards(clips(3), NO_LABELS, {"audio": "flac"}, {"av": "2"}).fingerprint
+    assert newer != base
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, 1), (1, 1), (10, 2), (4000, 500), (10**6, 500)])
+def test_small_sets_are_spread_over_eight_shards(count, expected):
+    assert default_samples_per_shard(count) == expected
+
+
+@given(st.lists(st.text(min_size=1, max_size=300), unique=True, min_size=2, max_size=20))
+def test_keys_are_dot_free_short_and_never_collide(ids):
+    keys = [sample_key(video_id) for video_id in ids]
+    assert len(set(keys)) == len(ids)
+    for key in keys:
+        assert "." not in key
+        assert "/" not in key
+        assert 0 < len(key) <= 80
+        assert key.isascii()
+
+
+@pytest.mark.parametrize(
+    "video_id", ["00W1lcxW-WU_40.000", "--4gqARaEJE", "a b", "été", "日本", "x\ny", "=2E", "a" * 255]
+)
+def test_keys_of_known_hostile_ids_differ_from_their_neighbours(video_id):
+    assert sample_key(video_id) != sample_key(video_id.replace(".", "=2E") + "_")
+    assert sample_key(video_id) == sample_key(video_id)
+
+
+def test_part_must_be_k_of_n():
+    from avprep.cli.options import parse_part
+
+    assert parse_part("3/16") == (3, 16)
+    for bad in ("0/3", "4/3", "1", "a/b", "1/0", "-1/2"):
+        with pytest.raises(UserError, match="--part"):
+            parse_part(bad)
