@@ -1,0 +1,42 @@
+"""16-bit mono audio as bytes: FLAC, WAV and back."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+SAMPLE_RATE = 16000
+
+
+def encode_flac(pcm: NDArray[np.int16], sample_rate: int = SAMPLE_RATE) -> bytes:
+    """FLAC bytes of int16 [samples]; lossless."""
+    return _encode(pcm, sample_rate, "FLAC")
+
+
+def encode_wav(pcm: NDArray[np.int16], sample_rate: int = SAMPLE_RATE) -> bytes:
+    """WAV bytes of int16 [samples]."""
+    return _encode(pcm, sample_rate, "WAV")
+
+
+def decode_audio(data: bytes, sample_rate: int = SAMPLE_RATE) -> NDArray[np.int16]:
+    """int16 [samples] of FLAC or WAV bytes.
+
+    Raises:
+        RuntimeError: not audio (soundfile's own error type derives from it).
+        ValueError: not mono, or of another sample rate.
+    """
+    pcm, rate = soundfile.read(io.BytesIO(data), dtype="int16", always_2d=True)
+    if rate != sample_rate or pcm.shape[1] != 1:
+        raise ValueError(
+            f"is {rate} Hz with {pcm.shape[1]} channels, expected {sample_rate} Hz mono"
+        )
+    return pcm[:, 0]
+
+
+def _encode(pcm: NDArray[np.int16], sample_rate: int, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, pcm, sample_rate, format=kind, subtype="PCM_16")
+    return buffer.getvalue()

@@ -1,0 +1,30 @@
+"""What decoding a clip gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.options import DecodeOptions
+
+__all__ = ["DecodeOptions", "Media"]
+
+
+@dataclass(frozen=True)
+class Media:
+    """A decoded clip.
+
+    Attributes:
+        pcm: int16 [samples], mono at the rate asked for (16 kHz by default). Sample 0 is the
+            first audio sample of the clip: audio that starts late is not padded.
+        frames: uint8 [frames, size, size, 3], RGB, in time order.
+        frame_times: seconds from the clip's start at which each frame is shown.
+        decoder: the engine that read the file, "pyav" or "ffmpeg".
+    """
+
+    pcm: NDArray[np.int16]
+    frames: NDArray[np.uint8]
+    frame_times: tuple[float, ...]
+    decoder: str

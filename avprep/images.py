@@ -1,0 +1,68 @@
+"""Frames as pictures: resize, crop, JPEG."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def resize_and_crop(
+    rgb: NDArray[np.uint8], size: int = 224, pixel_aspect: Fraction | float = 1
+) -> NDArray[np.uint8]:
+    """Scale the short side to `size` (bilinear, antialiased) and cut the centre out.
+
+    Args:
+        rgb: uint8 [height, width, 3].
+        size: of the square result, pixels.
+        pixel_aspect: shown width of a pixel over its shown height.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    image = Image.fromarray(rgb)
+    # Only the part that survives the crop is resampled: the same pixels, less work.
+    box = crop_box(image.width, image.height, size, float(pixel_aspect))
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box))
+
+
+def crop_box(
+    width: int, height: int, size: int, pixel_aspect: float
+) -> tuple[float, float, float, float]:
+    """The source rectangle that becomes the centre crop: (left, top, right, bottom)."""
+    shown_width = width * pixel_aspect
+    if shown_width >= height:
+        scaled_width, scaled_height = max(size, int(size * shown_width / height)), size
+    else:
+        scaled_width, scaled_height = size, max(size, int(size * height / shown_width))
+    left, top = round((scaled_width - size) / 2), round((scaled_height - size) / 2)
+    x, y = width / scaled_width, height / scaled_height
+    return left * x, top * y, min((left + size) * x, width), min((top + size) * y, height)
+
+
+def encode_jpeg(rgb: NDArray[np.uint8], quality: int = 75) -> bytes:
+    """JPEG bytes of uint8 [height, width, 3]."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
+    """uint8 [height, width, 3] of JPEG bytes.
+
+    Raises:
+        OSError: not an image, or damaged.
+    """
+    return np.asarray(Image.open(io.BytesIO(data), formats=["JPEG"]).convert("RGB"))
+
+
+def jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of JPEG bytes without decoding them; None where they are none."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            return image.size
+    except OSError:
+        return None
