@@ -87,7 +87,7 @@ def _run_once(
             pre_dispatch="2*n_jobs",
         )
         try:
-            yield from parallel(task(number, job) for number, job in jobs.items())
+            yield from parallel(task(number, job) for number, job in list(jobs.items()))
         except BaseException:
             if pool.backend == "loky":
                 get_reusable_executor().shutdown(wait=False, kill_workers=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep.options import DecodeOptions
-
-__all__ = ["DecodeOptions", "Media"]
+SHORTEST_AUDIO = 400  # samples of one fbank window, 25 ms at 16 kHz
 
 
 @dataclass(frozen=True)
@@ -28,3 +27,12 @@ class Media:
     frames: NDArray[np.uint8]
     frame_times: tuple[float, ...]
     decoder: str
+
+
+def channels_to_mono(
+    channels: NDArray[np.int16], how: Literal["first", "mix"]
+) -> NDArray[np.int16]:
+    """int16 [channels, samples] → int16 [samples]: the first channel, or the mean of all."""
+    if how == "first" or len(channels) == 1:
+        return channels[0].copy()
+    return np.rint(channels.mean(axis=0)).astype(np.int16)

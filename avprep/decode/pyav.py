@@ -29,7 +29,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from avprep.decode.frames import PUBLISHED_SECONDS, choose_frames, plausible_rate
-from avprep.decode.media import Media
+from avprep.decode.media import SHORTEST_AUDIO, Media, channels_to_mono
 from avprep.decode.sniff import looks_like_media
 from avprep.errors import DecodeError
 from avprep.images import resize_and_crop
@@ -37,7 +37,6 @@ from avprep.options import DecodeOptions
 
 av.logging.set_level(None)  # libav's complaints end up in our causes, not on the terminal
 
-SHORTEST_AUDIO = 400  # samples of one fbank window, 25 ms at 16 kHz
 _AUDIO_PREROLL = 0.5  # seconds read before a segment, for codecs that need their past
 _RESAMPLER_PREROLL = 256  # source samples fed before a segment, for the resampler's filter
 
@@ -304,9 +303,9 @@ class _Frame:
         pixels = resize_and_crop(rgb, options.frame_size, aspect if aspect > 0 else 1)
         turns = round(frame.rotation / 90) % 4
         # Turning the square after the crop is the same as turning the picture before it.
-        return cls(
-            np.rot90(pixels, turns) if turns else pixels, frame.time if time is None else time
-        )
+        if turns:
+            pixels = np.ascontiguousarray(np.rot90(pixels, turns))
+        return cls(pixels, float(frame.pts * stream.time_base) if time is None else time)
 
 
 def _time_of(frame: VideoFrame, earlier: Sequence[float], stream: VideoStream) -> float:
@@ -409,7 +408,7 @@ class _AudioTrack:
     def _keep(self, frames: Iterable[AudioFrame]) -> None:
         for frame in frames:
             channels = frame.to_ndarray()  # int16 [channels, samples]
-            self._pieces.append(_to_mono(channels, self._options.channels))
+            self._pieces.append(channels_to_mono(channels, self._options.channels))
             self._count += frame.samples
 
 
@@ -424,9 +423,3 @@ def _without_beginning(frame: AudioFrame, skip: int) -> AudioFrame:
     )
     cut.sample_rate = frame.sample_rate
     return cut
-
-
-def _to_mono(channels: NDArray[np.int16], how: str) -> NDArray[np.int16]:
-    if how == "first" or len(channels) == 1:
-        return channels[0].copy()
-    return np.rint(channels.mean(axis=0)).astype(np.int16)

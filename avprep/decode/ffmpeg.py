@@ -1,0 +1,152 @@
+"""The second engine: audio through ffmpeg-python, frames through OpenCV.
+
+Slower than the first and built on other code, so it can read what PyAV cannot, and bears witness
+against it in tests. Frames are grabbed one after another, never sought by number.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import cv2
+import ffmpeg
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.decode.frames import PUBLISHED_SECONDS, choose_frames, plausible_rate
+from avprep.decode.media import SHORTEST_AUDIO, Media, channels_to_mono
+from avprep.decode.sniff import looks_like_media
+from avprep.errors import DecodeError
+from avprep.ffmpeg_binary import find_ffmpeg
+from avprep.images import resize_and_crop
+from avprep.options import DecodeOptions
+
+
+def decode_with_ffmpeg(
+    path: str | Path, start: float | None, end: float | None, options: DecodeOptions
+) -> Media:
+    """Decode a file, or a segment of it, with ffmpeg and OpenCV.
+
+    Raises:
+        DecodeError: see `avprep.decode.decode_clip`.
+    """
+    frames, times = _read_frames(path, start, end, options)
+    pcm = _read_audio(path, start, end, options)
+    if pcm is None:
+        if options.missing_audio == "fail":
+            raise DecodeError("no-audio", f"{path}: has no audio that ffmpeg can read")
+        seconds = (end or times[-1]) - (start or 0.0)
+        pcm = np.zeros(int(seconds * options.sample_rate), np.int16)
+    if len(pcm) < SHORTEST_AUDIO:
+        raise DecodeError("too-short", f"{path}: {len(pcm) / options.sample_rate:.3f} s of audio")
+    return Media(pcm, frames, times, "ffmpeg")
+
+
+def _read_audio(
+    path: str | Path, start: float | None, end: float | None, options: DecodeOptions
+) -> NDArray[np.int16] | None:
+    """int16 [samples] of the first audio stream; None where there is none."""
+    seek = {"ss": start} if start else {}
+    length = {"t": end - (start or 0.0)} if end is not None else {}
+    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file", **seek)
+    # All channels are resampled and one is taken afterwards, in the published order.
+    output = ffmpeg.output(
+        source["a:0"],
+        "pipe:1",
+        format="au",  # the simplest stream that says how many channels it has
+        acodec="pcm_s16be",
+        ar=options.sample_rate,
+        **length,
+    )
+    try:
+        stream, _ = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+    except ffmpeg.Error:
+        return None
+    _, payload, _, _, _, channels = struct.unpack(">6I", stream[:24])
+    samples = np.frombuffer(stream, ">i2", offset=payload).reshape(-1, channels)
+    if not len(samples):
+        return None
+    return channels_to_mono(samples.T.astype(np.int16), options.channels)
+
+
+def _read_frames(
+    path: str | Path, start: float | None, end: float | None, options: DecodeOptions
+) -> tuple[NDArray[np.uint8], tuple[float, ...]]:
+    """The chosen frames, and the times they are shown at: one pass for times, one for pictures."""
+    times = _frame_times(path, start, end)
+    if not times:
+        raise _why_no_frames(path, start)
+    begin = start or times[0][1]
+    rate = plausible_rate(_reported_rate(path), [time for _, time in times])
+    shown = [max(time, begin) for _, time in times]
+    chosen = [times[i] for i in choose_frames(shown, rate, options.frames)]
+    wanted = {number for number, _ in chosen}
+    pictures = {}
+    capture = _open(path)
+    for number in range(max(wanted) + 1):
+        if not capture.grab():
+            raise DecodeError("truncated", f"{path}: ends at frame {number} on a second reading")
+        if number in wanted:
+            _, bgr = capture.retrieve()
+            pictures[number] = resize_and_crop(
+                cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), options.frame_size, _pixel_aspect(capture)
+            )
+    capture.release()
+    frames = np.stack([pictures[number] for number, _ in chosen])
+    return frames, tuple(round(max(time - begin, 0.0), 6) for _, time in chosen)
+
+
+def _frame_times(
+    path: str | Path, start: float | None, end: float | None
+) -> list[tuple[int, float]]:
+    """(number, seconds) of the frames on screen during the clip's first 10 s."""
+    capture = _open(path)
+    rate = plausible_rate(capture.get(cv2.CAP_PROP_FPS), ())
+    last = float("inf") if end is None else end
+    times: list[tuple[int, float]] = []
+    number = 0
+    while capture.grab():
+        time = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if number and time <= 0:  # a container without time stamps
+            time = number / rate
+        begin = start if start else (times[0][1] if times else time)
+        if time >= min(last, begin + PUBLISHED_SECONDS):
+            break
+        if start and times and time <= start:
+            times.clear()  # only the frame on screen when the segment begins counts
+        times.append((number, time))
+        number += 1
+    capture.release()
+    if start and times and number and times[-1][1] < start and len(times) == 1:
+        return []
+    return times
+
+
+def _why_no_frames(path: str | Path, start: float | None) -> DecodeError:
+    capture = _open(path)
+    opened, streams = capture.isOpened(), capture.get(cv2.CAP_PROP_FRAME_WIDTH)
+    capture.release()
+    if start:
+        return DecodeError("too-short", f"{path}: ends before the segment at {start:g} s")
+    if opened and streams:
+        return DecodeError("no-frames", f"{path}: OpenCV decodes not one frame of it")
+    if looks_like_media(path):
+        return DecodeError("truncated", f"{path}: OpenCV cannot open it; damaged or no video in it")
+    return DecodeError("garbage", f"{path}: not a media file")
+
+
+def _open(path: str | Path) -> cv2.VideoCapture:
+    return cv2.VideoCapture(f"file:{path}", cv2.CAP_FFMPEG)
+
+
+def _reported_rate(path: str | Path) -> float:
+    capture = _open(path)
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    capture.release()
+    return rate
+
+
+def _pixel_aspect(capture: cv2.VideoCapture) -> float:
+    width, height = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
+    return width / height if width > 0 and height > 0 else 1.0
