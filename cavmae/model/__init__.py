@@ -1,0 +1,18 @@
+"""The CAV-MAE models."""
+
+from cavmae.model.cavmae import CAVMAE, PretrainOptions, PretrainOutput
+from cavmae.model.classifier import MODES, CAVMAEClassifier, Mode
+from cavmae.model.config import ModelConfig
+from cavmae.model.masking import MASK_MODES, MaskMode
+
+__all__ = [
+    "CAVMAE",
+    "MASK_MODES",
+    "MODES",
+    "CAVMAEClassifier",
+    "MaskMode",
+    "Mode",
+    "ModelConfig",
+    "PretrainOptions",
+    "PretrainOutput",
+]

@@ -66,7 +66,9 @@ def test_fingerprint_changes_with_whatever_changes_the_bytes():
     assert newer != base
 
 
-@pytest.mark.parametrize(("count", "expected"), [(0, 1), (1, 1), (10, 2), (4000, 500), (10**6, 500)])
+@pytest.mark.parametrize(
+    ("count", "expected"), [(0, 1), (1, 1), (10, 2), (4000, 500), (10**6, 500)]
+)
 def test_small_sets_are_spread_over_eight_shards(count, expected):
     assert default_samples_per_shard(count) == expected
 
@@ -83,7 +85,8 @@ def test_keys_are_dot_free_short_and_never_collide(ids):
 
 
 @pytest.mark.parametrize(
-    "video_id", ["00W1lcxW-WU_40.000", "--4gqARaEJE", "a b", "été", "日本", "x\ny", "=2E", "a" * 255]
+    "video_id",
+    ["00W1lcxW-WU_40.000", "--4gqARaEJE", "a b", "été", "日本", "x\ny", "=2E", "a" * 255],
 )
 def test_keys_of_known_hostile_ids_differ_from_their_neighbours(video_id):
     assert sample_key(video_id) != sample_key(video_id.replace(".", "=2E") + "_")

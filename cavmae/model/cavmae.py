@@ -1,0 +1,217 @@
+"""CAV-MAE (arXiv 2210.07839): masked reconstruction and audio-visual contrast in one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cavmae.model.blocks import Block
+from cavmae.model.config import ModelConfig
+from cavmae.model.encoder import Encoder, run_blocks
+from cavmae.model.masking import MaskMode, mask_noise, split_by_noise
+from cavmae.model.positions import sincos_positions
+
+TEMPERATURE = 0.05
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """What the pretraining loss is made of."""
+
+    mask_ratio_audio: float = 0.75
+    mask_ratio_image: float = 0.75
+    mask_mode: MaskMode = "unstructured"  # of the audio; images are always unstructured
+    mae_weight: float = 1.0
+    contrast_weight: float = 0.01
+    norm_pix_loss: bool = True  # reconstruct patches normalised one by one
+    bidirectional: bool = False  # contrast in both directions
+
+
+@dataclass
+class PretrainOutput:
+    """Losses are float32 scalars. Parts whose weight is zero are not computed and stay zero."""
+
+    loss: Tensor  # mae_weight * loss_mae + contrast_weight * loss_contrast
+    loss_mae: Tensor  # loss_mae_audio + loss_mae_image
+    loss_mae_audio: Tensor
+    loss_mae_image: Tensor
+    loss_contrast: Tensor  # not weighted
+    contrast_accuracy: Tensor
+    mask_audio: Tensor  # float32 [B, La], 1 where the patch was hidden
+    mask_image: Tensor  # float32 [B, Lv]
+    pred_audio: Tensor | None  # [B, La, 256]
+    pred_image: Tensor | None  # [B, Lv, 768]
+    pooled_audio: Tensor | None  # [B, dim], before l2-normalisation
+    pooled_image: Tensor | None
+
+
+class CAVMAE(Encoder):
+    """The pretraining model: encoder, decoder, both losses."""
+
+    def __init__(self, config: ModelConfig | None = None) -> None:
+        config = config or ModelConfig()
+        super().__init__(config)
+        dim, patch = config.decoder_dim, config.patch_size
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.decoder_modality_a = nn.Parameter(torch.zeros(1, 1, dim))
+        self.decoder_modality_v = nn.Parameter(torch.zeros(1, 1, dim))
+        trainable = config.trainable_positions
+        self.decoder_pos_embed_a = nn.Parameter(sincos_positions(dim, config.audio_grid), trainable)
+        self.decoder_pos_embed_v = nn.Parameter(sincos_positions(dim, config.image_grid), trainable)
+        self.decoder_embed = nn.Linear(config.embed_dim, dim)
+        self.decoder_blocks = nn.ModuleList(
+            Block(dim, config.decoder_heads, config.mlp_ratio) for _ in range(config.decoder_depth)
+        )
+        for block in self.decoder_blocks:
+            block.freeze_stream_norms()
+        self.decoder_norm = nn.LayerNorm(dim)
+        self.decoder_pred_a = nn.Linear(dim, patch**2)
+        self.decoder_pred_v = nn.Linear(dim, patch**2 * 3)
+        self.initialise()
+        for parameter in (self.mask_token, self.decoder_modality_a, self.decoder_modality_v):
+            nn.init.normal_(parameter, std=0.02)
+
+    def forward(
+        self,
+        audio: Tensor,
+        image: Tensor,
+        options: PretrainOptions | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        noise_audio: Tensor | None = None,
+        noise_image: Tensor | None = None,
+        gather: Callable[[Tensor], Tensor] | None = None,
+    ) -> PretrainOutput:
+        """One training pass.
+
+        Args:
+            audio: float [B, frames, mel], normalised fbank.
+            image: float [B, 3, H, W], normalised.
+            options: masking and the parts of the loss.
+            generator: of the masks, on the inputs' device.
+            noise_audio: float [B, La], used in place of random numbers.
+            noise_image: float [B, Lv], likewise.
+            gather: float [B, dim] → float [N, dim], collects the pooled features of all ranks
+                with gradient; None contrasts within this batch, as published.
+        """
+        options = options or PretrainOptions()
+        config = self.config
+        audio_patches, image_patches = self.audio_patches(audio), self.image_patches(image)
+        if noise_audio is None:
+            noise_audio = mask_noise(
+                len(audio), config.audio_grid, options.mask_ratio_audio, options.mask_mode,
+                generator, audio.device,
+            )  # fmt: skip
+        if noise_image is None:
+            noise_image = mask_noise(
+                len(image), config.image_grid, options.mask_ratio_image, "unstructured",
+                generator, image.device,
+            )  # fmt: skip
+        audio_ids, mask_audio = split_by_noise(noise_audio, options.mask_ratio_audio)
+        image_ids, mask_image = split_by_noise(noise_image, options.mask_ratio_image)
+
+        audio_tokens = self.own_audio(self.embed_audio(audio_patches, audio_ids))
+        image_tokens = self.own_image(self.embed_image(image_patches, image_ids))
+
+        zero = audio.new_zeros((), dtype=torch.float32)
+        loss_audio = loss_image = loss_contrast = accuracy = zero
+        pred_audio = pred_image = pooled_audio = pooled_image = None
+        if options.mae_weight:
+            joint = self.shared(torch.cat([audio_tokens, image_tokens], dim=1), "joint")
+            pred_audio, pred_image = self.decode(joint, audio_ids, image_ids)
+            normalise = options.norm_pix_loss
+            loss_audio = mae_loss(audio_patches, pred_audio, mask_audio, normalise)
+            loss_image = mae_loss(image_patches, pred_image, mask_image, normalise)
+        if options.contrast_weight:
+            pooled_audio = self.shared(audio_tokens, "audio").mean(dim=1)
+            pooled_image = self.shared(image_tokens, "image").mean(dim=1)
+            loss_contrast, accuracy = contrastive_loss(
+                pooled_audio, pooled_image, options.bidirectional, gather
+            )
+        loss_mae = loss_audio + loss_image
+        loss = options.mae_weight * loss_mae + options.contrast_weight * loss_contrast
+        return PretrainOutput(
+            loss, loss_mae, loss_audio, loss_image, loss_contrast, accuracy, mask_audio,
+            mask_image, pred_audio, pred_image, pooled_audio, pooled_image,
+        )  # fmt: skip
+
+    def decode(self, joint: Tensor, audio_ids: Tensor, image_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens of the visible patches → predictions of all patches.
+
+        Args:
+            joint: float [B, kept_a + kept_v, dim].
+            audio_ids: int64 [B, kept_a], where the audio tokens come from.
+            image_ids: int64 [B, kept_v].
+
+        Returns:
+            float [B, La, 256] and float [B, Lv, 768].
+        """
+        tokens = self.decoder_embed(joint)
+        audio, image = tokens.split([audio_ids.shape[1], image_ids.shape[1]], dim=1)
+        audio = self._unshuffle(audio, audio_ids, self.config.audio_patches)
+        image = self._unshuffle(image, image_ids, self.config.image_patches)
+        audio = audio + self.decoder_pos_embed_a + self.decoder_modality_a
+        image = image + self.decoder_pos_embed_v + self.decoder_modality_v
+        tokens = run_blocks(self.decoder_blocks, torch.cat([audio, image], dim=1), "joint")
+        audio, image = self.decoder_norm(tokens).split(
+            [self.config.audio_patches, self.config.image_patches], dim=1
+        )
+        return self.decoder_pred_a(audio), self.decoder_pred_v(image)
+
+    def _unshuffle(self, tokens: Tensor, ids: Tensor, length: int) -> Tensor:
+        """Put tokens back to their places, with the mask token everywhere else."""
+        batch, _, dim = tokens.shape
+        everywhere = self.mask_token.to(tokens.dtype).expand(batch, length, dim)
+        return everywhere.scatter(1, ids.unsqueeze(-1).expand(-1, -1, dim), tokens)
+
+
+def mae_loss(patches: Tensor, prediction: Tensor, mask: Tensor, normalise: bool) -> Tensor:
+    """Mean squared error over the hidden patches (paper, equation 5), in float32.
+
+    Args:
+        patches: float [B, L, P], the truth.
+        prediction: float [B, L, P].
+        mask: float [B, L], 1 where hidden.
+        normalise: compare with each patch's own mean and (unbiased) variance taken out.
+    """
+    with torch.autocast(patches.device.type, enabled=False):
+        target = patches.float()
+        if normalise:
+            variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
+            target = (target - mean) / (variance + 1e-6).sqrt()
+        error = (prediction.float() - target).square().mean(dim=-1)
+        return (error * mask).sum() / mask.sum()
+
+
+def contrastive_loss(
+    audio: Tensor,
+    image: Tensor,
+    bidirectional: bool = False,
+    gather: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """InfoNCE between the clips' audio and images (paper, equation 4), in float32.
+
+    Args:
+        audio: float [B, dim], pooled features.
+        image: float [B, dim].
+        bidirectional: average both directions; else each image picks its audio, as published.
+        gather: see `CAVMAE.forward`.
+
+    Returns:
+        The loss and the share of images whose most similar audio is their own.
+    """
+    with torch.autocast(audio.device.type, enabled=False):
+        audio, image = F.normalize(audio.float(), dim=-1), F.normalize(image.float(), dim=-1)
+        if gather is not None:
+            audio, image = gather(audio), gather(image)
+        similarity = audio @ image.T / TEMPERATURE  # [audio, image]
+        truth = torch.arange(len(similarity), device=similarity.device)
+        loss = F.cross_entropy(similarity.T, truth)
+        if bidirectional:
+            loss = (loss + F.cross_entropy(similarity, truth)) / 2
+        accuracy = (similarity.argmax(dim=0) == truth).float().mean()
+        return loss, accuracy

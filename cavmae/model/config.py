@@ -1,0 +1,106 @@
+"""The size of a model, and the sizes that have a name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from avprep.errors import UserError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides the shapes of a model's parameters. Defaults: the published base."""
+
+    embed_dim: int = 768
+    depth: int = 12  # of each modality's stream, the shared blocks included
+    modality_depth: int = 11  # blocks of its own that each modality has
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    decoder_dim: int = 512
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+    patch_size: int = 16
+    image_size: int = 224  # pixels
+    audio_frames: int = 1024  # rows of the fbank, 10 ms each
+    mel_bins: int = 128
+    trainable_positions: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "audio_frames", "mel_bins"):
+            value = getattr(self, name)
+            if value < self.patch_size or value % self.patch_size:
+                raise UserError(
+                    f"{name} is {value}, it must be a multiple of the patch size {self.patch_size}."
+                )
+        for width, heads in (("embed_dim", "num_heads"), ("decoder_dim", "decoder_heads")):
+            if getattr(self, width) % getattr(self, heads):
+                raise UserError(
+                    f"{width} {getattr(self, width)} is not a multiple of "
+                    f"{heads} {getattr(self, heads)}."
+                )
+            if getattr(self, width) % 4:
+                raise UserError(f"{width} {getattr(self, width)} is not a multiple of 4.")
+        if not 0 <= self.modality_depth < self.depth:
+            raise UserError(
+                f"modality_depth {self.modality_depth} must be at least 0 and below depth "
+                f"{self.depth}: one block at least is shared."
+            )
+
+    @property
+    def audio_grid(self) -> tuple[int, int]:
+        """Patches of a spectrogram: (along frequency, along time)."""
+        return self.mel_bins // self.patch_size, self.audio_frames // self.patch_size
+
+    @property
+    def image_grid(self) -> tuple[int, int]:
+        """Patches of an image: (rows, columns)."""
+        side = self.image_size // self.patch_size
+        return side, side
+
+    @property
+    def audio_patches(self) -> int:
+        return self.audio_grid[0] * self.audio_grid[1]
+
+    @property
+    def image_patches(self) -> int:
+        return self.image_grid[0] * self.image_grid[1]
+
+    @classmethod
+    def preset(cls, name: str, **changes: object) -> ModelConfig:
+        """A named size, with some fields changed.
+
+        Raises:
+            UserError: no such name, or a combination that cannot be.
+        """
+        if name not in PRESETS:
+            raise UserError(f"no model size {name!r}; there are {', '.join(PRESETS)}.")
+        return dataclasses.replace(PRESETS[name], **changes)  # type: ignore[arg-type]
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelConfig:
+        """The config that `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+PRESETS = {
+    "tiny": ModelConfig(
+        embed_dim=96,
+        depth=4,
+        modality_depth=3,
+        num_heads=3,
+        decoder_dim=64,
+        decoder_depth=1,
+        decoder_heads=2,
+    ),
+    "small": ModelConfig(
+        embed_dim=384, num_heads=6, decoder_dim=256, decoder_depth=4, decoder_heads=8
+    ),
+    "base": ModelConfig(),
+    "large": ModelConfig(embed_dim=1024, depth=24, modality_depth=22, num_heads=16),
+}

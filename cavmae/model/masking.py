@@ -1,0 +1,76 @@
+"""Which patches the encoder sees. Pure functions of random numbers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+MaskMode = Literal["unstructured", "time", "freq", "tf"]
+MASK_MODES: tuple[MaskMode, ...] = ("unstructured", "time", "freq", "tf")
+
+_MASKED = 1.1  # above every uniform random number, so that these patches are kept last
+_TF_SHARE = 0.7  # rows and columns overlap, so each axis gets less than the ratio
+
+
+def mask_noise(
+    batch: int,
+    grid: tuple[int, int],
+    ratio: float,
+    mode: MaskMode = "unstructured",
+    generator: torch.Generator | None = None,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Random numbers whose smallest are the patches to keep.
+
+    Args:
+        batch: samples.
+        grid: (rows, columns) of patches; for audio (frequency, time).
+        ratio: of patches to remove.
+        mode: unstructured, or whole columns (`time`), rows (`freq`) or both (`tf`) first.
+        generator: source of randomness, on `device`; None for the global one.
+        device: where the result is made.
+
+    Returns:
+        float32 [batch, rows * columns].
+    """
+    rows, columns = grid
+    noise = torch.rand(batch, rows, columns, generator=generator, device=device)
+    if mode in ("time", "tf"):
+        share = ratio if mode == "time" else ratio * _TF_SHARE
+        chosen = _choose(batch, columns, int(columns * share), generator, device)
+        noise = noise.masked_fill(chosen[:, None, :], _MASKED)
+    if mode in ("freq", "tf"):
+        share = ratio if mode == "freq" else ratio * _TF_SHARE
+        chosen = _choose(batch, rows, int(rows * share), generator, device)
+        noise = noise.masked_fill(chosen[:, :, None], _MASKED)
+    return noise.reshape(batch, rows * columns)
+
+
+def _choose(
+    batch: int,
+    size: int,
+    count: int,
+    generator: torch.Generator | None,
+    device: torch.device | None,
+) -> Tensor:
+    """bool [batch, size] with `count` random positions true in each row."""
+    ranks = torch.rand(batch, size, generator=generator, device=device).argsort(1).argsort(1)
+    return ranks < count
+
+
+def split_by_noise(noise: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
+    """Keep the patches with the smallest noise.
+
+    Args:
+        noise: float [B, L].
+        ratio: of patches to remove.
+
+    Returns:
+        (ids, mask): int64 [B, kept], the patches that stay, and float32 [B, L], 1 where removed.
+    """
+    batch, length = noise.shape
+    ids = noise.argsort(dim=1)[:, : int(length * (1 - ratio))]
+    mask = torch.ones(batch, length, device=noise.device)
+    return ids, mask.scatter(1, ids, 0.0)
