@@ -31,7 +31,7 @@ __all__ = [
 _FORMAT = "cavmae"
 _RUN_FILES = ("best.safetensors", "model.safetensors")  # of a run directory, by preference
 _PUBLISHED_HEAD_DIM = 64
-_LINES_SHOWN = 6
+_NAMES_SHOWN = 2
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def init_from(model: Encoder, path: str | Path) -> LoadReport:
     if wrong or len(missing) == len([name for name in own if not name.startswith("mlp_head.")]):
         raise UserError(
             _difference(file, "this model", wrong, missing if not wrong else [], [])
-            + "\nChoose the --model size that the checkpoint was trained with."
+            + " Choose the --model size that the checkpoint was trained with."
         )
     usable = {name: value for name, value in weights.items() if name in own}
     model.load_state_dict(usable, strict=False)
@@ -245,15 +245,13 @@ def _misshapen(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list
 def _difference(
     file: Path, model: str, wrong: list[str], missing: list[str], unexpected: list[str]
 ) -> str:
-    lines = [f"{file}: does not fit {model}."]
+    parts = []
     for title, names in (
-        ("other shape", wrong),
+        ("of another shape", wrong),
         ("missing", missing),
         ("unexpected", unexpected),
     ):
         if names:
-            lines.append(f"  {title}: {len(names)}")
-            lines += [f"    {name}" for name in names[:_LINES_SHOWN]]
-            if len(names) > _LINES_SHOWN:
-                lines.append("    …")
-    return "\n".join(lines)
+            shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
+            parts.append(f"{len(names)} {title} ({shown})")
+    return f"{file}: does not fit {model}: tensors {'; '.join(parts)}."
