@@ -147,3 +147,9 @@ def publish(temporary: str | Path, target: str | Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def read_range(url: str, offset: int, size: int) -> bytes:
+    """Some bytes of a file behind a URL; fewer where it ends before."""
+    filesystem, key = _filesystem(url)
+    return filesystem.cat_file(key, start=offset, end=offset + size)

@@ -1,0 +1,7 @@
+"""Streaming from shard sets."""
+
+from cavmae.data.batch import Batch
+from cavmae.data.loader import LoaderOptions, ShardLoader
+from cavmae.data.shardset import ShardSet
+
+__all__ = ["Batch", "LoaderOptions", "ShardLoader", "ShardSet"]

@@ -1,0 +1,137 @@
+"""Who reads which sample when. Pure functions of numbers: no I/O, no torch.
+
+The order of an epoch depends on the seed and the epoch alone. A step takes the next samples of
+that order and deals them out to the ranks, so that a run can go on with any number of ranks or
+workers where another one stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHUFFLE_WINDOW = 64  # shards that are mixed with one another at a time
+_MIXUP_BETA = 10.0
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """Everything random about an epoch, by place in its order.
+
+    Attributes:
+        index: int64 [N], the sample.
+        frame: int64 [N], which of its frames.
+        partner: int64 [N], the sample to mix in, or -1.
+        partner_frame: int64 [N].
+        share: float32 [N], the weight λ of the sample itself when mixed.
+    """
+
+    index: NDArray[np.int64]
+    frame: NDArray[np.int64]
+    partner: NDArray[np.int64]
+    partner_frame: NDArray[np.int64]
+    share: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The places in an epoch's order that one step takes: [start, stop), over all ranks."""
+
+    start: int
+    stop: int
+
+    def places(self, rank: int, world: int) -> NDArray[np.int64]:
+        """The places that one rank reads; ranks differ by one sample at most."""
+        return np.arange(self.start + rank, self.stop, world)
+
+
+def plan_epoch(
+    order: NDArray[np.int64],
+    total: int,
+    frames: int,
+    seed: int,
+    epoch: int,
+    mixup: float = 0.0,
+) -> EpochPlan:
+    """Draw frames and mixup partners for an order.
+
+    Args:
+        order: int64 [N], samples.
+        total: samples in the shard set; partners are uniform over these.
+        frames: stored frames of a sample.
+        seed: of the run.
+        epoch: from 0.
+        mixup: share of places that get a partner.
+    """
+    rng = np.random.default_rng([seed, epoch, 1])
+    count = len(order)
+    frame = rng.integers(frames, size=count)
+    partner = rng.integers(total, size=count)
+    partner = np.where(rng.random(count) < mixup, partner, -1)
+    partner_frame = rng.integers(frames, size=count)
+    share = rng.beta(_MIXUP_BETA, _MIXUP_BETA, size=count).astype(np.float32)
+    return EpochPlan(order, frame, partner, partner_frame, share)
+
+
+def shuffled_order(
+    shard_sizes: Sequence[int], seed: int, epoch: int, window: int = SHUFFLE_WINDOW
+) -> NDArray[np.int64]:
+    """Every sample once: shards in random order, samples mixed across `window` of them at a time.
+
+    Readers keep at most `window` shards open; with fewer shards than that, the mixing is perfect.
+
+    Returns:
+        int64 [N], sample numbers counted through the shards in their stored order.
+    """
+    rng = np.random.default_rng([seed, epoch, 0])
+    starts = np.concatenate([[0], np.cumsum(shard_sizes, dtype=np.int64)])
+    shards = rng.permutation(len(shard_sizes))
+    pieces = []
+    for first in range(0, len(shards), window):
+        members = [
+            np.arange(starts[shard], starts[shard + 1]) for shard in shards[first : first + window]
+        ]
+        pieces.append(rng.permutation(np.concatenate(members)))
+    return np.concatenate(pieces) if pieces else np.empty(0, np.int64)
+
+
+def balanced_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray[np.int64]:
+    """As many draws as samples, with replacement, each sample as likely as its weight."""
+    rng = np.random.default_rng([seed, epoch, 0])
+    return rng.choice(len(weights), size=len(weights), p=weights / weights.sum())
+
+
+def steps(total: int, batch: int, world: int, start: int = 0) -> Iterator[Step]:
+    """Cut the places [start, total) into steps of `batch` samples a rank.
+
+    Every place is in exactly one step, and every rank gets as many batches. The last step is
+    shorter; where it would leave a rank without a sample, the one before takes its samples.
+
+    Raises:
+        ValueError: fewer samples than ranks.
+    """
+    if total - start < world and total > start:
+        raise ValueError(f"{total - start} samples cannot be shared by {world} ranks")
+    size = batch * world
+    while start < total:
+        stop = start + size
+        if total - stop < world:
+            stop = total
+        yield Step(start, stop)
+        start = stop
+
+
+def step_count(total: int, batch: int, world: int) -> int:
+    """Number of steps of an epoch."""
+    return sum(1 for _ in steps(total, batch, world))
+
+
+def class_weights(counts: Sequence[int]) -> NDArray[np.float64]:
+    """The published weight of each class: 1000 / (count + 0.01)."""
+    return 1000.0 / (np.asarray(counts, np.float64) + 0.01)
