@@ -1,0 +1,228 @@
+"""Options that the training commands share; each has its default from an options dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from avprep.errors import UserError
+from cavmae.train.options import OptimOptions, TrainOptions
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_OPTIM, _TRAIN = OptimOptions(), TrainOptions()
+
+
+def load_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+    """Take the defaults of this command from its table in a TOML file.
+
+    Raises:
+        UserError: the file cannot be read, or sets something that is no option.
+    """
+    if path is None:
+        return None
+    try:
+        import tomllib
+    except ModuleNotFoundError:  # Python 3.10
+        import tomli as tomllib  # type: ignore[no-redef]
+    try:
+        document = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the recipe ({error.strerror}).") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not TOML ({error}).") from error
+    table = {key.replace("-", "_"): value for key, value in document.get(ctx.info_name, {}).items()}
+    known = {parameter.name for parameter in ctx.command.params}
+    if strangers := sorted(set(table) - known):
+        raise UserError(
+            f"{path}: [{ctx.info_name}] sets {strangers[0]!r}, which is no option; see "
+            f"`cavmae {ctx.info_name} --help`."
+        )
+    ctx.default_map = {**(ctx.default_map or {}), **table}
+    return path
+
+
+def pick(cls: type, values: dict[str, Any]) -> Any:
+    """An options dataclass from those of the values that it has fields for."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    return cls(**{name: value for name, value in values.items() if name in names})
+
+
+def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    callback=load_config,
+    is_eager=True,
+    expose_value=False,
+    help="Recipe: a TOML file whose table of this command's name holds defaults.",
+)
+
+device_option = click.option(
+    "--device", default=_TRAIN.device, show_default=True, help="auto, cpu, cuda or cuda:N."
+)
+
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=_TRAIN.workers,
+    show_default=True,
+    help="Loading processes; 0 loads in the training process.",
+)
+
+bad_samples_option = click.option(
+    "--max-bad-samples",
+    type=click.IntRange(min=0),
+    default=_TRAIN.max_bad_samples,
+    show_default=True,
+    help="Unreadable samples that are skipped before the command gives up.",
+)
+
+training_options = _stack(
+    config_option,
+    click.option(
+        "--epochs",
+        type=click.IntRange(min=1),
+        default=_TRAIN.epochs,
+        show_default=True,
+        help="Passes over the shard set.",
+    ),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=_TRAIN.batch_size,
+        show_default=True,
+        help="Samples a batch, of one process.",
+    ),
+    click.option(
+        "--accumulate",
+        type=click.IntRange(min=1),
+        default=_TRAIN.accumulate,
+        show_default=True,
+        help="Batches an optimiser step.",
+    ),
+    click.option("--lr", type=float, default=_OPTIM.lr, show_default=True, help="Learning rate."),
+    click.option(
+        "--optimizer",
+        type=click.Choice(["adam", "adamw"]),
+        default=_OPTIM.optimizer,
+        show_default=True,
+        help="adam as published; adamw decouples the weight decay.",
+    ),
+    click.option("--beta1", type=float, default=_OPTIM.beta1, show_default=True, help="Of Adam."),
+    click.option("--beta2", type=float, default=_OPTIM.beta2, show_default=True, help="Of Adam."),
+    click.option(
+        "--weight-decay",
+        type=float,
+        default=_OPTIM.weight_decay,
+        show_default=True,
+        help="Of the optimiser.",
+    ),
+    click.option(
+        "--schedule",
+        type=click.Choice(["multistep", "cosine"]),
+        default=_OPTIM.schedule,
+        show_default=True,
+        help="multistep as published, or cosine to zero.",
+    ),
+    click.option(
+        "--warmup-epochs",
+        type=click.FloatRange(min=0),
+        default=_OPTIM.warmup_epochs,
+        show_default=True,
+        help="Epochs over which the rate rises linearly.",
+    ),
+    click.option(
+        "--decay-start",
+        type=click.IntRange(min=1),
+        default=_OPTIM.decay_start,
+        show_default=True,
+        help="multistep: epochs at the full rate.",
+    ),
+    click.option(
+        "--decay-step",
+        type=click.IntRange(min=1),
+        default=_OPTIM.decay_step,
+        show_default=True,
+        help="multistep: epochs between decays after that.",
+    ),
+    click.option(
+        "--decay-rate",
+        type=float,
+        default=_OPTIM.decay_rate,
+        show_default=True,
+        help="multistep: factor of each decay.",
+    ),
+    click.option(
+        "--clip-grad",
+        type=click.FloatRange(min=0),
+        default=_OPTIM.clip_grad,
+        show_default=True,
+        help="Largest gradient norm; 0 for no limit.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16", "fp16"]),
+        default=_TRAIN.precision,
+        show_default=True,
+        help="Of the model's arithmetic; losses are always float32.",
+    ),
+    workers_option,
+    click.option(
+        "--seed", type=int, default=_TRAIN.seed, show_default=True, help="Of everything random."
+    ),
+    device_option,
+    click.option(
+        "--noise/--no-noise",
+        default=True,
+        show_default=True,
+        help="Add noise to the fbank and rotate it in time.",
+    ),
+    click.option(
+        "--checkpoint-steps",
+        type=click.IntRange(min=0),
+        default=_TRAIN.checkpoint_steps,
+        show_default=True,
+        help="Also save every so many steps; 0 for at epoch ends only.",
+    ),
+    click.option(
+        "--checkpoint-minutes",
+        type=click.FloatRange(min=0, min_open=True),
+        default=_TRAIN.checkpoint_minutes,
+        show_default=True,
+        help="Also save when so much time has passed.",
+    ),
+    click.option(
+        "--keep-checkpoints",
+        type=click.IntRange(min=1),
+        default=_TRAIN.keep_checkpoints,
+        show_default=True,
+        help="Older ones are deleted.",
+    ),
+    click.option(
+        "--log-steps",
+        type=click.IntRange(min=0),
+        default=_TRAIN.log_steps,
+        show_default=True,
+        help="Steps between log rows inside an epoch; 0 for none.",
+    ),
+    bad_samples_option,
+    click.option(
+        "--resume",
+        type=click.Choice(["auto", "never"]),
+        default="auto",
+        show_default=True,
+        help="auto goes on from the newest checkpoint in --out; never refuses a used folder.",
+    ),
+)

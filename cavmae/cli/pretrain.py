@@ -1,0 +1,90 @@
+"""`cavmae pretrain`: train CAV-MAE on a shard set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cavmae.cli.options import training_options
+
+
+@click.command()
+@click.option("--shards", required=True, help="Folder or URL of the training shard set.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Run directory.")
+@click.option("--init", type=click.Path(path_type=Path), help="Checkpoint or run to start from.")
+@click.option(
+    "--model",
+    default="base",
+    show_default=True,
+    help="Size: tiny, small, base (published) or large.",
+)
+@click.option(
+    "--audio-frames",
+    type=click.IntRange(min=16),
+    help="fbank rows the model takes, 10 ms each. [default: 1024, or as --init]",
+)
+@click.option(
+    "--mask-ratio",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.75,
+    show_default=True,
+    help="Share of patches hidden from the encoder.",
+)
+@click.option(
+    "--mask-mode",
+    type=click.Choice(["unstructured", "time", "freq", "tf"]),
+    default="unstructured",
+    show_default=True,
+    help="How audio patches are chosen.",
+)
+@click.option(
+    "--mae-weight",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Of the reconstruction loss.",
+)
+@click.option(
+    "--contrast-weight",
+    type=click.FloatRange(min=0),
+    default=0.01,
+    show_default=True,
+    help="Of the contrastive loss.",
+)
+@click.option(
+    "--contrast-scope",
+    type=click.Choice(["per-rank", "global"]),
+    default="per-rank",
+    show_default=True,
+    help="Contrast within each process's batch, as published, or over all of them.",
+)
+@click.option(
+    "--bidirectional/--one-direction",
+    default=False,
+    show_default=True,
+    help="Contrast image to audio as well as audio to image.",
+)
+@click.option(
+    "--norm-pix-loss/--no-norm-pix-loss",
+    default=True,
+    show_default=True,
+    help="Reconstruct patches normalised one by one.",
+)
+@training_options
+def pretrain(**values: Any) -> None:
+    """Train CAV-MAE: reconstruct masked patches, and match sounds with images.
+
+    Writes RUN/model.safetensors, log.csv, curves.png, result.json, TensorBoard events and
+    checkpoints. Run the same command again after an interruption and it goes on where it was.
+
+    \b
+    Example:
+      cavmae pretrain --shards shards/train --out runs/pretrain --model base
+      torchrun --nproc-per-node 8 -m cavmae pretrain --config pipelines/pretrain-base.toml \\
+          --shards shards/train --out runs/pretrain
+    """
+    from cavmae.train.runs import run_pretraining
+
+    run_pretraining(values)

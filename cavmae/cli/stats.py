@@ -1,0 +1,33 @@
+"""`cavmae stats`: mean and standard deviation of a shard set's fbank."""
+
+from __future__ import annotations
+
+import click
+
+from cavmae.cli.options import bad_samples_option, workers_option
+
+
+@click.command()
+@click.argument("shards")
+@click.option(
+    "--target-length",
+    type=click.IntRange(min=1),
+    default=1024,
+    show_default=True,
+    help="fbank rows of a clip that count; padding never does.",
+)
+@workers_option
+@bad_samples_option
+def stats(shards: str, target_length: int, workers: int, max_bad_samples: int) -> None:
+    """Measure the fbank's mean and standard deviation over SHARDS.
+
+    Writes them into SHARDS/dataset.json, from where training takes them.
+
+    \b
+    Example:
+      cavmae stats shards/train
+    """
+    from cavmae.evaluate.stats import measure_stats
+
+    mean, std, samples = measure_stats(shards, target_length, workers, max_bad_samples)
+    click.echo(f"{shards}: fbank mean {mean:.4f}, std {std:.4f} over {samples} samples")

@@ -1,0 +1,87 @@
+"""How good scores are: accuracy, mAP, AUC, d′. Pure functions of arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class's share in the means; nan where it has no positive (or no negative) clip."""
+
+    positives: int
+    average_precision: float
+    auc: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A classifier's results.
+
+    Attributes:
+        accuracy: share of clips whose highest score is one of their labels.
+        map: mean over classes of average precision.
+        auc: mean over classes of the area under the ROC curve.
+        d_prime: √2 · Φ⁻¹(auc).
+        classes: one entry a class.
+        left_out: classes without a positive clip, which no mean includes.
+    """
+
+    accuracy: float
+    map: float
+    auc: float
+    d_prime: float
+    classes: tuple[ClassScore, ...]
+    left_out: int
+
+
+def score(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> Scores:
+    """Compare scores with labels.
+
+    Args:
+        scores: [clips, classes], higher is more likely.
+        labels: [clips, classes], 1 for each of a clip's labels; clips without one count in no
+            metric but as negatives.
+    """
+    truth = labels > 0
+    labelled = truth.any(axis=1)
+    best = scores.argmax(axis=1)
+    hits = truth[np.arange(len(truth)), best][labelled]
+    classes = tuple(_score_class(scores[:, k], truth[:, k]) for k in range(truth.shape[1]))
+    auc = _mean([one.auc for one in classes])
+    return Scores(
+        accuracy=float(hits.mean()) if len(hits) else float("nan"),
+        map=_mean([one.average_precision for one in classes]),
+        auc=auc,
+        d_prime=d_prime(auc),
+        classes=classes,
+        left_out=sum(one.positives == 0 for one in classes),
+    )
+
+
+def d_prime(auc: float) -> float:
+    """√2 · Φ⁻¹(AUC); infinite at 0 and 1, nan of nan."""
+    if auc in (0, 1):
+        return float("inf") if auc else float("-inf")
+    if auc != auc:
+        return auc
+    return 2**0.5 * NormalDist().inv_cdf(auc)
+
+
+def _score_class(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> ClassScore:
+    positives = int(truth.sum())
+    if positives == 0:
+        return ClassScore(0, float("nan"), float("nan"))
+    precision = float(average_precision_score(truth, scores))
+    auc = float(roc_auc_score(truth, scores)) if positives < len(truth) else float("nan")
+    return ClassScore(positives, precision, auc)
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")

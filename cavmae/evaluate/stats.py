@@ -1,0 +1,55 @@
+"""Mean and standard deviation of a shard set's fbank, in one pass."""
+
+from __future__ import annotations
+
+import torch
+from tqdm import tqdm
+
+from avprep.shards.format import update_dataset
+from cavmae.data import LoaderOptions, ShardLoader, ShardSet
+from cavmae.frontend.fbank import MEL_BINS, fbank, frame_count, samples_for
+from cavmae.frontend.frontend import centred
+
+_BATCH = 16
+
+
+def measure_stats(
+    location: str, target_length: int, workers: int, max_bad_samples: int
+) -> tuple[float, float, int]:
+    """Measure and write `fbank` into dataset.json.
+
+    Only real frames count: neither padding nor what a model of `target_length` rows would cut.
+
+    Returns:
+        mean, standard deviation (of the population), samples.
+    """
+    shards = ShardSet.open(location)
+    options = LoaderOptions(
+        _BATCH,
+        workers,
+        shuffle=False,
+        frame="middle",
+        longest=samples_for(target_length),
+        max_bad_samples=max_bad_samples,
+    )
+    loader = ShardLoader(shards, options)
+    count, total, squares = 0, 0.0, 0.0
+    samples = 0
+    with tqdm(total=len(shards), unit="clip", desc="stats", disable=None) as bar:
+        for batch in loader.epoch():
+            waveform, lengths = centred(batch)
+            energies = fbank(waveform).double()
+            rows = torch.arange(energies.shape[1]) < frame_count(lengths)[:, None]
+            kept = energies[rows]
+            count += len(kept) * MEL_BINS
+            total += kept.sum().item()
+            squares += kept.square().sum().item()
+            samples += len(batch)
+            bar.update(len(batch))
+    mean = total / count
+    std = (squares / count - mean**2) ** 0.5
+    update_dataset(
+        location,
+        fbank={"mean": mean, "std": std, "samples": samples, "target_length": target_length},
+    )
+    return mean, std, samples

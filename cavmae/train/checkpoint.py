@@ -1,0 +1,81 @@
+"""Training state on disk: a folder per checkpoint, whole or absent."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avprep.errors import UserError
+from cavmae.checkpoints import read_weights, save_model
+from cavmae.model import CAVMAE, CAVMAEClassifier
+
+_NAME = re.compile(r"step-(\d{8})")
+_WEIGHTS, _STATE = "model.safetensors", "state.pt"
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    model: CAVMAE | CAVMAEClassifier,
+    state: dict[str, Any],
+    keep: int,
+) -> Path:
+    """Write `folder/step-NNNNNNNN` under a temporary name, rename it, drop the oldest ones.
+
+    Args:
+        folder: RUN/checkpoints.
+        step: names the checkpoint.
+        model: its weights go to model.safetensors.
+        state: everything else; tensors and plain Python values.
+        keep: how many checkpoints stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"step-{step:08d}"
+    temporary = folder / f".tmp-{secrets.token_hex(8)}"
+    temporary.mkdir()
+    try:
+        save_model(temporary / _WEIGHTS, model)
+        with (temporary / _STATE).open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints of a run, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def load_state(checkpoint: Path, model: CAVMAE | CAVMAEClassifier) -> dict[str, Any]:
+    """Put a checkpoint's weights into the model and return the rest of its state.
+
+    Raises:
+        UserError: not a checkpoint of such a model.
+    """
+    weights, _ = read_weights(checkpoint / _WEIGHTS)
+    try:
+        model.load_state_dict(weights)
+        return torch.load(checkpoint / _STATE, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{checkpoint}: cannot be resumed from ({reason}). Delete it to go on from the one "
+            "before, or start anew with --resume never."
+        ) from error

@@ -1,0 +1,45 @@
+"""What a training run is made of. The defaults here are the command line's defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class OptimOptions:
+    """Optimiser and learning rate."""
+
+    lr: float = 1e-4
+    optimizer: Literal["adam", "adamw"] = "adam"  # adam couples weight decay, as published
+    beta1: float = 0.95
+    beta2: float = 0.999
+    weight_decay: float = 5e-7
+    schedule: Literal["multistep", "cosine"] = "multistep"
+    warmup_epochs: float = 0.0
+    decay_start: int = 10  # multistep: epochs at the full rate; then it is multiplied …
+    decay_rate: float = 0.5  # … by this …
+    decay_step: int = 5  # … and again every so many epochs
+    head_lr_ratio: float = 1.0  # of the classifier head
+    freeze_base: bool = False  # train the head alone (linear probe)
+    clip_grad: float = 0.0  # largest gradient norm; 0 for no limit
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The loop."""
+
+    epochs: int = 25
+    batch_size: int = 48  # of one process
+    accumulate: int = 1  # batches a step
+    precision: Precision = "fp32"
+    workers: int = 2
+    seed: int = 0
+    device: str = "auto"
+    checkpoint_steps: int = 0  # also every so many steps; 0 for at epoch ends only
+    checkpoint_minutes: float = 10.0  # also when so much time has passed
+    keep_checkpoints: int = 2
+    log_steps: int = 20
+    max_bad_samples: int = 10

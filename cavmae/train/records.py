@@ -1,0 +1,113 @@
+"""What a run leaves to look at: log.csv, curves.png, TensorBoard events, a progress bar."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from avprep import storage
+
+_LINE_SECONDS = 15.0  # between progress lines where there is no terminal
+
+
+class RunRecords:
+    """The log of a run. Rows have `step`, `epoch`, `split` and whatever was measured."""
+
+    def __init__(self, folder: Path, rows: list[dict[str, Any]]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.folder = folder
+        self.rows = rows
+        purge = rows[-1]["step"] + 1 if rows else None
+        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add one row and its TensorBoard scalars."""
+        self.rows.append(row)
+        for name, value in row.items():
+            if name not in ("step", "epoch", "split"):
+                self._events.add_scalar(f"{row['split']}/{name}", value, row["step"])
+
+    def publish(self) -> None:
+        """Write log.csv and curves.png, each whole or not at all."""
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        storage.write_atomic(self.folder / "log.csv", text.getvalue().encode())
+        storage.write_atomic(self.folder / "curves.png", draw_curves(self.rows))
+        self._events.flush()
+
+    def close(self) -> None:
+        """Finish the event file."""
+        self._events.close()
+
+
+def draw_curves(rows: list[dict[str, Any]]) -> bytes:
+    """PNG: one panel a quantity, training and validation over the steps."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    skipped = {"step", "epoch", "split", "lr", "seconds", "samples_per_second", "data_wait"}
+    names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in skipped]
+    figure = Figure(figsize=(4.2 * max(len(names), 1), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for position, name in enumerate(names):
+        axes = figure.add_subplot(1, len(names), position + 1)
+        for split in dict.fromkeys(row["split"] for row in rows):
+            points = [(r["step"], r[name]) for r in rows if r["split"] == split and name in r]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker=".", label=split)
+        axes.set(title=name, xlabel="step")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    return picture.getvalue()
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write indented JSON, whole or not at all."""
+    storage.write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+class ProgressLine:
+    """A bar on a terminal; elsewhere a line now and then, so that a log shows the run is alive."""
+
+    def __init__(self, total: int, initial: int, name: str, shown: bool) -> None:
+        self._interactive = shown and sys.stderr.isatty()
+        self._shown = shown
+        self._name = name
+        self._total = total
+        self._done = initial
+        self._last = time.monotonic()
+        self._bar = tqdm(
+            total=total, initial=initial, desc=name, unit="step", disable=not self._interactive
+        )
+
+    def update(self, facts: str) -> None:
+        """One step is done; `facts` says how it went."""
+        self._done += 1
+        self._bar.set_postfix_str(facts, refresh=False)
+        self._bar.update()
+        now = time.monotonic()
+        if self._shown and not self._interactive and now - self._last > _LINE_SECONDS:
+            self._last = now
+            print(f"{self._name}: step {self._done}/{self._total} {facts}", flush=True)
+
+    def say(self, line: str) -> None:
+        """Print a line without disturbing the bar."""
+        if self._shown:
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+
+    def close(self) -> None:
+        self._bar.close()

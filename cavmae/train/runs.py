@@ -1,0 +1,316 @@
+"""Whole runs: from a command's values to a trained model in a run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from avprep import storage
+from avprep.errors import UserError
+from cavmae.checkpoints import (
+    config_of,
+    init_from,
+    read_metadata,
+    read_weights,
+    save_model,
+    weights_file,
+)
+from cavmae.data import LoaderOptions, ShardLoader, ShardSet
+from cavmae.evaluate.classify import ClassifyOptions, classify
+from cavmae.evaluate.metrics import score
+from cavmae.frontend import FrontEnd, FrontEndOptions
+from cavmae.frontend.fbank import samples_for
+from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
+from cavmae.train.checkpoint import list_checkpoints
+from cavmae.train.distributed import World, joined_world
+from cavmae.train.loop import Position, Trainer
+from cavmae.train.options import OptimOptions, TrainOptions
+from cavmae.train.records import write_json
+from cavmae.train.tasks import FinetuneTask, PretrainTask, Task
+
+# What may differ when a run is resumed, because no result depends on it.
+_FREE = frozenset(
+    (
+        *("out", "resume", "device", "workers", "max_bad_samples", "log_steps", "epochs"),
+        *("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints"),
+    )
+)
+
+
+def run_pretraining(values: dict[str, Any]) -> None:
+    """`cavmae pretrain`.
+
+    Raises:
+        UserError: inputs that do not fit together.
+    """
+    with joined_world(values["device"]) as world:
+        shards = ShardSet.open(values["shards"])
+        folder = prepare_folder(values, world)
+        torch.manual_seed(values["seed"])
+        config = starting_config(values)
+        check_frames(shards, config)
+        model = CAVMAE(config)
+        if values["init"] is not None:
+            init_from(model, values["init"])
+        frontend = front_end(shards, config, values, world)
+        task = PretrainTask(
+            PretrainOptions(
+                mask_ratio_audio=values["mask_ratio"],
+                mask_ratio_image=values["mask_ratio"],
+                mask_mode=values["mask_mode"],
+                mae_weight=values["mae_weight"],
+                contrast_weight=values["contrast_weight"],
+                norm_pix_loss=values["norm_pix_loss"],
+                bidirectional=values["bidirectional"],
+            ),
+            values["contrast_scope"],
+        )
+        metadata = front_end_metadata(frontend)
+        trainer = build_trainer(model, task, frontend, shards, values, world, folder)
+        seconds = train(trainer, world)
+        if world.is_main:
+            save_model(folder / "model.safetensors", model, metadata)
+            finish(folder, trainer, seconds)
+
+
+def run_finetuning(values: dict[str, Any]) -> None:
+    """`cavmae finetune`.
+
+    Raises:
+        UserError: inputs that do not fit together.
+    """
+    with joined_world(values["device"]) as world:
+        shards = ShardSet.open(values["shards"])
+        validation = ShardSet.open(values["val_shards"])
+        check_labels(shards, validation)
+        folder = prepare_folder(values, world)
+        torch.manual_seed(values["seed"])
+        config = starting_config(values)
+        check_frames(shards, config)
+        model = CAVMAEClassifier.from_pretraining(config, shards.num_classes)
+        if values["init"] is not None:
+            init_from(model, values["init"])
+        frontend = front_end(shards, config, values, world)
+        criterion = choose_criterion(shards, values["criterion"])
+        task = FinetuneTask(values["mode"], criterion)
+        metadata = {
+            **front_end_metadata(frontend),
+            "mode": task.mode,
+            "criterion": criterion,
+            "labels": json.dumps([mid for mid, _ in shards.labels]),
+        }
+        metric = "accuracy" if criterion == "ce" else "map"
+        options = ClassifyOptions(
+            task.mode, "middle", criterion, values["batch_size"], values["workers"],
+            values["max_bad_samples"],
+        )  # fmt: skip
+
+        def after_epoch(position: Position) -> dict[str, float]:
+            own = classify(
+                model, frontend, validation, options, world.device, world.rank, world.size
+            )
+            parts = world.gather((own.probabilities, own.labels))
+            result = score(*(torch.cat([torch.from_numpy(p[k]) for p in parts]).numpy()
+                             for k in (0, 1)))  # fmt: skip
+            measured = {"accuracy": result.accuracy, "map": result.map, "auc": result.auc}
+            if world.is_main and measured[metric] > best(position.rows, metric):
+                save_model(folder / "best.safetensors", model, metadata)
+            return measured
+
+        trainer = build_trainer(model, task, frontend, shards, values, world, folder, after_epoch)
+        seconds = train(trainer, world)
+        if world.is_main:
+            save_model(folder / "model.safetensors", model, metadata)
+            finish(
+                folder, trainer, seconds, {f"best_{metric}": best(trainer.position.rows, metric)}
+            )
+
+
+def prepare_folder(values: dict[str, Any], world: World) -> Path:
+    """Make the run directory and write config.json, or check that an old one fits.
+
+    Raises:
+        UserError: the folder holds another run.
+    """
+    folder = values["out"]
+    config = {name: str(v) if isinstance(v, Path) else v for name, v in sorted(values.items())}
+    found = folder / "config.json"
+    if list_checkpoints(folder / "checkpoints") and found.is_file():
+        if values["resume"] == "never":
+            raise UserError(
+                f"{folder}: holds a run already. Delete it, choose another --out, or use "
+                "--resume auto."
+            )
+        theirs = json.loads(found.read_bytes())
+        for name, value in config.items():
+            if name not in _FREE and theirs.get(name) != value:
+                raise UserError(
+                    f"{folder}: its run was started with {name} = {theirs.get(name)!r}, not "
+                    f"{value!r}. Give the same options to go on with it, or another --out."
+                )
+    world.barrier()
+    if world.is_main:
+        storage.make_folder(folder)
+        write_json(found, config)
+    return folder
+
+
+def starting_config(values: dict[str, Any]) -> ModelConfig:
+    """The size of the model: that of --init, else the named one.
+
+    Raises:
+        UserError: --audio-frames or --model disagree with --init.
+    """
+    if values["init"] is None:
+        changes = {"audio_frames": values["audio_frames"]} if values["audio_frames"] else {}
+        return ModelConfig.preset(values["model"], **changes)
+    file = weights_file(values["init"])
+    metadata = read_metadata(file)
+    if "config" in metadata:
+        config = ModelConfig.from_json(metadata["config"])
+    else:
+        config = config_of(read_weights(file)[0], file)
+    if values["audio_frames"] not in (None, config.audio_frames):
+        raise UserError(
+            f"--audio-frames {values['audio_frames']}: {file} was trained with "
+            f"{config.audio_frames}."
+        )
+    return config
+
+
+def check_frames(shards: ShardSet, config: ModelConfig) -> None:
+    """Raises UserError where the stored frames have another size than the model takes."""
+    if shards.frame_size != config.image_size:
+        raise UserError(
+            f"{shards.location}: frames are {shards.frame_size} pixels, the model takes "
+            f"{config.image_size}."
+        )
+
+
+def check_labels(shards: ShardSet, validation: ShardSet) -> None:
+    """Raises UserError where a classifier cannot be trained and validated on these sets."""
+    if not shards.num_classes or not sum(shards.info.class_counts):
+        raise UserError(
+            f"{shards.location}: its samples have no labels. Finetuning needs a manifest with "
+            "classes."
+        )
+    if shards.labels != validation.labels:
+        raise UserError(
+            f"{validation.location}: has another label set ({validation.num_classes} classes) "
+            f"than {shards.location} ({shards.num_classes}). Shard both with the same --labels."
+        )
+
+
+def front_end(
+    shards: ShardSet, config: ModelConfig, values: dict[str, Any], world: World
+) -> FrontEnd:
+    """The front end with the shard set's own mean and std, if `cavmae stats` has measured them."""
+    mean, std = shards.fbank_stats or (FrontEndOptions.mean, FrontEndOptions.std)
+    options = FrontEndOptions(
+        target_length=config.audio_frames,
+        mean=mean,
+        std=std,
+        freq_mask=values.get("freq_mask", 0),
+        time_mask=values.get("time_mask", 0),
+        noise=values["noise"],
+        label_smooth=values.get("label_smooth", 0.0),
+    )
+    return FrontEnd(options).to(world.device)
+
+
+def front_end_metadata(frontend: FrontEnd) -> dict[str, str]:
+    """What must be known to give a trained model its inputs again."""
+    options = frontend.options
+    return {"fbank_mean": repr(options.mean), "fbank_std": repr(options.std)}
+
+
+def choose_criterion(shards: ShardSet, asked: str) -> Literal["bce", "ce"]:
+    """`auto` is cross-entropy where every clip has exactly one label."""
+    if asked != "auto":
+        return "ce" if asked == "ce" else "bce"
+    single = all(len(shards.label_indices(number)) == 1 for number in range(len(shards)))
+    return "ce" if single else "bce"
+
+
+def build_trainer(
+    model: CAVMAE | CAVMAEClassifier,
+    task: Task,
+    frontend: FrontEnd,
+    shards: ShardSet,
+    values: dict[str, Any],
+    world: World,
+    folder: Path,
+    after_epoch: Any = None,
+) -> Trainer:
+    """Put the parts of a run together."""
+    options, optim = _pick(TrainOptions, values), _pick(OptimOptions, values)
+    loader = ShardLoader(
+        shards,
+        LoaderOptions(
+            options.batch_size,
+            options.workers,
+            options.seed,
+            balanced=values.get("balanced", False),
+            mixup=values.get("mixup", 0.0),
+            longest=samples_for(frontend.options.target_length),
+            max_bad_samples=options.max_bad_samples,
+            pin_memory=world.device.type == "cuda",
+        ),
+        world.rank,
+        world.size,
+    )
+    model.to(world.device)
+    return Trainer(model, task, frontend, loader, world, options, optim, folder, after_epoch)
+
+
+def train(trainer: Trainer, world: World) -> float:
+    """Resume if there is something to resume, train; returns the seconds this call took."""
+    checkpoint = trainer.resume()
+    if checkpoint is not None and world.is_main:
+        position = trainer.position
+        print(f"going on from {checkpoint.name}: epoch {position.epoch}, step {position.step}")
+    started = time.monotonic()
+    trainer.run()
+    return time.monotonic() - started
+
+
+def finish(
+    folder: Path, trainer: Trainer, seconds: float, extra: dict[str, float] | None = None
+) -> None:
+    """Write result.json and say where everything lies."""
+    rows = trainer.position.rows
+    last = {split: next((r for r in reversed(rows) if r["split"] == split), None)
+            for split in ("train", "validation")}  # fmt: skip
+    result = {
+        **(extra or {}),
+        "epochs": trainer.position.epoch,
+        "steps": trainer.position.step,
+        "seconds_of_last_call": round(seconds, 2),
+        **{split: row for split, row in last.items() if row is not None},
+    }
+    write_json(folder / "result.json", _without_nan(result))
+    print(f"{folder}: model.safetensors, result.json, log.csv, curves.png")
+
+
+def best(rows: list[dict[str, Any]], metric: str) -> float:
+    """The highest value of a metric over the validations so far."""
+    values = [row[metric] for row in rows if row["split"] == "validation"]
+    return max(values, default=-math.inf)
+
+
+def _pick(cls: type, values: dict[str, Any]) -> Any:
+    names = {field.name for field in dataclasses.fields(cls)}
+    return cls(**{name: value for name, value in values.items() if name in names})
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no nan: null stands for a metric that could not be computed."""
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,96 @@
+"""The two things that are trained: what a batch's loss is, and how well it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cavmae.frontend import Inputs
+from cavmae.model import Mode, PretrainOptions, PretrainOutput
+from cavmae.train.distributed import World
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """A batch's loss, and the parts to show."""
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+
+
+class Task(Protocol):
+    """What the loop needs to know of a task."""
+
+    name: str
+
+    def loss(
+        self,
+        model: nn.Module,
+        inputs: Inputs,
+        generator: torch.Generator,
+        world: World,
+        planned: int,
+    ) -> StepLoss:
+        """The loss of one batch; `planned` samples are in the step over all ranks."""
+        ...
+
+
+@dataclass(frozen=True)
+class PretrainTask:
+    """Masked reconstruction and contrast."""
+
+    options: PretrainOptions
+    contrast_scope: Literal["per-rank", "global"] = "per-rank"
+    name: str = "pretrain"
+
+    def loss(
+        self,
+        model: nn.Module,
+        inputs: Inputs,
+        generator: torch.Generator,
+        world: World,
+        planned: int,
+    ) -> StepLoss:
+        gather = world.gatherer(planned) if self.contrast_scope == "global" else None
+        out: PretrainOutput = model(
+            inputs.audio, inputs.image, self.options, generator=generator, gather=gather
+        )
+        return StepLoss(
+            out.loss,
+            {
+                "loss_mae_audio": out.loss_mae_audio.detach(),
+                "loss_mae_image": out.loss_mae_image.detach(),
+                "loss_contrast": out.loss_contrast.detach(),
+                "contrast_accuracy": out.contrast_accuracy,
+            },
+        )
+
+
+@dataclass(frozen=True)
+class FinetuneTask:
+    """Classification: binary cross-entropy for several labels a clip, cross-entropy for one."""
+
+    mode: Mode
+    criterion: Literal["bce", "ce"]
+    name: str = "finetune"
+
+    def loss(
+        self,
+        model: nn.Module,
+        inputs: Inputs,
+        generator: torch.Generator,
+        world: World,
+        planned: int,
+    ) -> StepLoss:
+        logits = model(inputs.audio, inputs.image, self.mode).float()
+        if self.criterion == "bce":
+            loss = F.binary_cross_entropy_with_logits(logits, inputs.targets)
+        else:
+            loss = F.cross_entropy(logits, inputs.targets)
+        truth = inputs.targets.gather(1, logits.argmax(1, keepdim=True))
+        correct = (truth >= inputs.targets.amax(1, keepdim=True)).float().mean()
+        return StepLoss(loss, {"train_accuracy": correct})
