@@ -22,7 +22,7 @@ from avprep.ffmpeg_binary import find_ffmpeg
 from avprep.jobs import PoolOptions, run_jobs
 from avprep.labels import LabelSet, label_set_from_names, write_label_csv
 
-SHAPES = ("circle", "square", "stripes", "triangle")
+SHAPES = ("circle", "checks", "stripes", "triangle")
 SOUNDS = ("tone", "rising", "bursts", "falling")
 # Class k shows shape k % 4; the second four classes play the next shape's sound.
 CLASSES = tuple(
@@ -42,7 +42,7 @@ class Container:
     audio: dict[str, str | int]
 
 
-_H264 = {"vcodec": "libx264", "preset": "veryfast", "crf": 26, "pix_fmt": "yuv420p"}
+_H264 = {"vcodec": "libx264", "preset": "ultrafast", "crf": 24, "pix_fmt": "yuv420p"}
 _COMMON = Container("mp4", _H264, {"acodec": "aac", "audio_bitrate": "96k"})
 _OTHERS = (
     Container("mkv", _H264, {"acodec": "flac"}),
@@ -71,9 +71,9 @@ class DemoClip:
 class DemoDataOptions:
     """How much to make."""
 
-    train_clips: int = 24  # a class
+    train_clips: int = 40  # a class
     test_clips: int = 8  # a class
-    seconds: float = 3.0
+    seconds: float = 2.0
     seed: int = 0
 
 
@@ -127,8 +127,8 @@ def plan_demo_clips(out: Path, options: DemoDataOptions) -> Iterator[DemoClip]:
 def make_clip(clip: DemoClip) -> None:
     """Render and encode one clip; it appears under its name only when whole."""
     rng = np.random.default_rng(clip.seed)
-    rate = float(rng.choice([12.5, 15, 24000 / 1001, 25]))
-    width, height = (320, 240) if rng.random() < 0.7 else (240, 320)
+    rate = float(rng.choice([12.5, 15, 15000 / 1001, 20]))
+    width, height = (256, 192) if rng.random() < 0.7 else (192, 256)
     shape, sound = clip.label.split("-")
     frames = render_frames(shape, round(clip.seconds * rate), rate, width, height, rng)
     audio = render_sound(sound, clip.seconds, rng)
@@ -170,9 +170,9 @@ def render_frames(
     hue = rng.random()
     colour = _hsv(hue, rng.uniform(0.6, 1.0), rng.uniform(0.75, 1.0))
     background = _hsv(hue + rng.uniform(0.35, 0.65), rng.uniform(0.2, 0.8), rng.uniform(0.15, 0.5))
-    radius = rng.uniform(0.2, 0.32) * min(width, height)
-    centre = rng.uniform(0.35, 0.65, 2) * (width, height)
-    velocity = rng.uniform(-0.15, 0.15, 2) * (width, height)  # pixels a second
+    radius = rng.uniform(0.24, 0.34) * min(width, height)
+    centre = rng.uniform(0.4, 0.6, 2) * (width, height)
+    velocity = rng.uniform(-0.06, 0.06, 2) * (width, height)  # pixels a second
     angle, spin = rng.uniform(-0.3, 0.3), rng.uniform(-0.3, 0.3)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     noise = rng.normal(0, 8, (height, width, 1)).astype(np.float32)
@@ -181,8 +181,9 @@ def render_frames(
         time = number / rate
         mid_x, mid_y = centre + velocity * time
         turn = angle + spin * time
-        along = (x - mid_x) * np.cos(turn) + (y - mid_y) * np.sin(turn)
-        across = (y - mid_y) * np.cos(turn) - (x - mid_x) * np.sin(turn)
+        cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
+        dx, dy = x - np.float32(mid_x), y - np.float32(mid_y)
+        along, across = dx * cos + dy * sin, dy * cos - dx * sin
         mask = _MASKS[shape](along, across, radius)[..., None]
         # The noise is one fixed texture that drifts: fresh noise would fill the file with bits.
         texture = np.roll(noise, number, axis=1)
@@ -192,7 +193,9 @@ def render_frames(
 
 _MASKS: dict[str, Callable[[NDArray, NDArray, float], NDArray[np.bool_]]] = {
     "circle": lambda along, across, radius: along**2 + across**2 < radius**2,
-    "square": lambda along, across, radius: np.maximum(abs(along), abs(across)) < radius * 0.9,
+    "checks": lambda along, across, radius: (
+        np.sin(along * (6.0 / radius)) * np.sin(across * (6.0 / radius)) > 0
+    ),
     "stripes": lambda along, across, radius: np.sin(along * (9.0 / radius)) > 0,
     "triangle": lambda along, across, radius: (
         (across < radius * 0.8) & (across > 2.0 * abs(along) - radius * 1.1)

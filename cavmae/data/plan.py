@@ -47,7 +47,13 @@ class Step:
     stop: int
 
     def places(self, rank: int, world: int) -> NDArray[np.int64]:
-        """The places that one rank reads; ranks differ by one sample at most."""
+        """The places that one rank reads; ranks differ by one sample at most.
+
+        With fewer samples than ranks, some ranks read the same one: no rank may be without.
+        """
+        size = self.stop - self.start
+        if size < world:
+            return np.array([self.start + rank % size])
         return np.arange(self.start + rank, self.stop, world)
 
 
@@ -102,7 +108,13 @@ def shuffled_order(
 
 
 def balanced_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray[np.int64]:
-    """As many draws as samples, with replacement, each sample as likely as its weight."""
+    """As many draws as samples, with replacement, each sample as likely as its weight.
+
+    Args:
+        weights: float64 [N], not all zero.
+        seed: of the run.
+        epoch: from 0.
+    """
     rng = np.random.default_rng([seed, epoch, 0])
     return rng.choice(len(weights), size=len(weights), p=weights / weights.sum())
 
@@ -111,13 +123,9 @@ def steps(total: int, batch: int, world: int, start: int = 0) -> Iterator[Step]:
     """Cut the places [start, total) into steps of `batch` samples a rank.
 
     Every place is in exactly one step, and every rank gets as many batches. The last step is
-    shorter; where it would leave a rank without a sample, the one before takes its samples.
-
-    Raises:
-        ValueError: fewer samples than ranks.
+    shorter; where it would leave a rank without a sample, the one before takes its samples. A run
+    that goes on with more ranks than the epoch has samples left has one step, see `Step.places`.
     """
-    if total - start < world and total > start:
-        raise ValueError(f"{total - start} samples cannot be shared by {world} ranks")
     size = batch * world
     while start < total:
         stop = start + size
@@ -129,7 +137,8 @@ def steps(total: int, batch: int, world: int, start: int = 0) -> Iterator[Step]:
 
 def step_count(total: int, batch: int, world: int) -> int:
     """Number of steps of an epoch."""
-    return sum(1 for _ in steps(total, batch, world))
+    full, rest = divmod(total, batch * world)
+    return full + (rest >= world or (rest > 0 and not full))
 
 
 def class_weights(counts: Sequence[int]) -> NDArray[np.float64]:

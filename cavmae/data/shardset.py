@@ -2,67 +2,126 @@
 
 from __future__ import annotations
 
-import os
-from bisect import bisect_right
-from collections import OrderedDict
-from dataclasses import dataclass
-from itertools import accumulate
+import difflib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from avprep import storage
 from avprep.errors import UserError
-from avprep.shards.format import DatasetInfo, SampleEntry, read_dataset, read_index
+from avprep.shards.format import DatasetInfo, SampleEntry, ShardInfo, read_dataset, read_index
+from cavmae.data.reader import Range, Reader, ReadOptions, open_reader, with_retries
+from cavmae.data.sample import DamagedSample, StoredSample, split_members
+from cavmae.data.table import SampleTable, build_table
 
-_OPEN_SHARDS = 80  # file descriptors kept, above the shuffle window
-
-
-@dataclass(frozen=True)
-class StoredSample:
-    """The members of one sample, as bytes, by their suffix: `json`, `flac` or `wav`, `0.jpg` …"""
-
-    entry: SampleEntry
-    members: dict[str, bytes]
-
-
-class DamagedSample(Exception):
-    """A sample whose bytes are not what the index promises; holds (name, reason)."""
+_INDEXES_AT_ONCE = 16  # fetched together from a URL
 
 
 class ShardSet:
-    """Samples of a shard set by number. Cheap to copy to a worker: nothing is read until asked.
+    """Samples of a shard set, or of a selection from it, by number.
+
+    Cheap to open: the shards' indexes are read when the first sample is asked for.
 
     Attributes:
         location: folder or URL prefix.
-        info: its dataset.json.
+        info: its dataset.json, also for a selection.
+        options: how it is read.
     """
 
-    def __init__(self, location: str, info: DatasetInfo) -> None:
+    def __init__(
+        self,
+        location: str,
+        info: DatasetInfo,
+        options: ReadOptions,
+        table: SampleTable | None = None,
+        rows: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Args:
+        location: folder or URL prefix.
+        info: its dataset.json.
+        options: how it is read.
+        table: of its indexes, if they have been read.
+        rows: int64, ascending: the rows of the table that are selected. None for all.
+        """
         self.location = location
         self.info = info
-        self._starts = [0, *accumulate(shard.samples for shard in info.shards)]
-        self._entries: dict[int, tuple[SampleEntry, ...]] = {}
-        self._files: OrderedDict[int, int] = OrderedDict()
+        self.options = options
+        self._table = table
+        self._rows = rows
+        self._reader: Reader | None = None
 
     @classmethod
-    def open(cls, location: str | Path) -> ShardSet:
+    def open(cls, location: str | Path, options: ReadOptions | None = None) -> ShardSet:
         """Open the shard set that `avprep shard` wrote.
+
+        Args:
+            location: folder or URL prefix.
+            options: retries, timeout and cache for URLs.
 
         Raises:
             UserError: no shard set there, or an empty one.
         """
-        info = read_dataset(location)
+        options = options or ReadOptions()
+        if storage.is_url(location):
+            info = with_retries(lambda: read_dataset(location), options.retries)
+        else:
+            info = read_dataset(location)
         if not info.samples:
             raise UserError(f"{location}: the shard set holds no sample.")
-        return cls(str(location), info)
+        return cls(str(location), info, options)
+
+    def select(
+        self, classes: Sequence[str] | None = None, splits: Sequence[str] | None = None
+    ) -> ShardSet:
+        """The samples that have one of these classes and belong to one of these splits.
+
+        The label set stays as it is. `shuffled_order` reads only what is selected.
+
+        Args:
+            classes: mids or display names; None for any.
+            splits: as the manifest names them; None for any.
+
+        Raises:
+            UserError: a class or split is unknown, or nothing is left.
+        """
+        table = self.table
+        chosen = np.zeros(len(table), bool)
+        chosen[self._rows if self._rows is not None else slice(None)] = True
+        if classes is not None:
+            wanted = [self._class_index(name) for name in classes]
+            hits = np.isin(table.labels, wanted)
+            with_class = np.zeros(len(table), bool)
+            with_class[table.rows_of_labels()[hits]] = True
+            chosen &= with_class
+        if splits is not None:
+            if strangers := sorted(set(splits) - set(table.splits)):
+                known = ", ".join(sorted(filter(None, table.splits))) or "none"
+                raise UserError(f"{self.location}: no split {strangers[0]!r}; there are: {known}.")
+            chosen &= np.isin(table.split, [table.splits.index(name) for name in splits])
+        rows = np.flatnonzero(chosen)
+        if not len(rows):
+            raise UserError(f"{self.location}: the selection holds no sample.")
+        return ShardSet(self.location, self.info, self.options, table, rows)
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        return len(self._rows) if self._rows is not None else self.info.samples
 
     def __getstate__(self) -> dict[str, object]:
-        return {"location": self.location, "info": self.info}
+        return {**vars(self), "_reader": None}  # open files stay with their process
 
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+    @property
+    def table(self) -> SampleTable:
+        """Where every sample lies; read from the shards' indexes when first needed.
+
+        Raises:
+            UserError: an index is missing, damaged, or of another build.
+        """
+        if self._table is None:
+            self._table = self._read_table()
+        return self._table
 
     @property
     def labels(self) -> tuple[tuple[str, str], ...]:
@@ -72,6 +131,14 @@ class ShardSet:
     @property
     def num_classes(self) -> int:
         return len(self.info.labels)
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Samples of each class."""
+        if self._rows is None:
+            return list(self.info.class_counts)
+        selected = np.isin(self.table.rows_of_labels(), self._rows)
+        return np.bincount(self.table.labels[selected], minlength=self.num_classes).tolist()
 
     @property
     def frames(self) -> int:
@@ -91,84 +158,107 @@ class ShardSet:
     @property
     def shard_sizes(self) -> list[int]:
         """Samples of each shard."""
-        return [shard.samples for shard in self.info.shards]
+        if self._rows is None:
+            return [shard.samples for shard in self.info.shards]
+        shards = self.table.shard[self._rows]
+        return np.bincount(shards, minlength=len(self.info.shards)).tolist()
 
     def entry(self, number: int) -> SampleEntry:
         """What the index says of a sample."""
-        shard, position = self._locate(number)
-        return self._shard_entries(shard)[position]
+        return self.table.entry(self._row(number))
 
     def label_indices(self, number: int) -> tuple[int, ...]:
         """The class indices of a sample."""
-        return self.entry(number).labels
+        return self.table.label_indices(self._row(number))
+
+    def sample_weights(self, class_weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sum of its classes' weights for each sample.
+
+        Args:
+            class_weights: float64 [classes].
+
+        Returns:
+            float64 [N].
+        """
+        weights = self.table.sums_over_labels(class_weights)
+        return weights if self._rows is None else weights[self._rows]
+
+    def read_many(
+        self, numbers: Sequence[int], scattered: bool = False
+    ) -> Iterator[StoredSample | DamagedSample]:
+        """Read samples' bytes, in order.
+
+        Args:
+            numbers: of the samples.
+            scattered: they are spread over the whole set, see `Reader`.
+
+        Yields:
+            The sample; or what is wrong: its shard is missing, cut short, unreachable, or holds
+            something else there.
+        """
+        if self._reader is None:
+            sizes = {shard.name: shard.bytes for shard in self.info.shards}
+            self._reader = open_reader(self.location, self.options, sizes)
+        rows = [self._row(int(number)) for number in numbers]
+        table, shards = self.table, self.info.shards
+        ranges = [
+            Range(shards[table.shard[row]].name, int(table.offset[row]), int(table.size[row]))
+            for row in rows
+        ]
+        found = self._reader.read_many(ranges, scattered)
+        for row, wanted, data in zip(rows, ranges, found, strict=True):
+            entry = table.entry(row)
+            where = f"{entry.video_id} in {storage.join(self.location, wanted.shard)}"
+            if isinstance(data, OSError):
+                yield DamagedSample(entry.video_id, f"{where}: {data}")
+            elif len(data) != wanted.size:
+                yield DamagedSample(entry.video_id, f"{where}: the shard is cut short")
+            else:
+                try:
+                    yield StoredSample(entry, split_members(data, entry, where))
+                except DamagedSample as error:
+                    yield error
 
     def read(self, number: int) -> StoredSample:
-        """Read a sample's bytes.
+        """Read one sample's bytes.
 
         Raises:
-            DamagedSample: the shard is missing, cut short, or holds something else there.
+            DamagedSample: see `read_many`.
         """
-        shard, position = self._locate(number)
-        entry = self._shard_entries(shard)[position]
-        name = self.info.shards[shard].name
-        where = f"{entry.video_id} in {storage.join(self.location, name)}"
-        try:
-            data = self._read_range(shard, entry.offset, entry.size)
-        except OSError as error:
-            raise DamagedSample(entry.video_id, f"{where}: {error}") from error
-        if len(data) != entry.size:
-            raise DamagedSample(entry.video_id, f"{where}: the shard is cut short")
-        return StoredSample(entry, split_members(data, entry, where))
+        (sample,) = self.read_many([number], scattered=True)
+        if isinstance(sample, DamagedSample):
+            raise sample
+        return sample
 
-    def _locate(self, number: int) -> tuple[int, int]:
+    def _row(self, number: int) -> int:
         if not 0 <= number < len(self):
             raise IndexError(f"sample {number} of {len(self)}")
-        shard = bisect_right(self._starts, number) - 1
-        return shard, number - self._starts[shard]
+        return number if self._rows is None else int(self._rows[number])
 
-    def _shard_entries(self, shard: int) -> tuple[SampleEntry, ...]:
-        if shard not in self._entries:
-            info = self.info.shards[shard]
-            index = read_index(self.location, info.name)
-            if len(index.samples) != info.samples or index.sha256 != info.sha256:
-                raise UserError(
-                    f"{storage.join(self.location, info.name)}: its index and dataset.json "
-                    "disagree. Run `avprep shard` again."
-                )
-            self._entries[shard] = index.samples
-        return self._entries[shard]
+    def _class_index(self, name: str) -> int:
+        for index, names in enumerate(self.labels):
+            if name in names:
+                return index
+        known = [either for names in self.labels for either in names]
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{self.location}: no class {name!r}.{hint}")
 
-    def _read_range(self, shard: int, offset: int, size: int) -> bytes:
-        path = storage.join(self.location, self.info.shards[shard].name)
-        if storage.is_url(path):
-            return storage.read_range(path, offset, size)
-        if shard not in self._files:
-            self._files[shard] = os.open(path, os.O_RDONLY)
-            if len(self._files) > _OPEN_SHARDS:
-                os.close(self._files.popitem(last=False)[1])
-        self._files.move_to_end(shard)
-        return os.pread(self._files[shard], size, offset)
+    def _read_table(self) -> SampleTable:
+        if not storage.is_url(self.location):
+            return build_table(map(self._read_entries, self.info.shards))
 
+        def read(shard: ShardInfo) -> tuple[SampleEntry, ...]:
+            return with_retries(lambda: self._read_entries(shard), self.options.retries)
 
-def split_members(data: bytes, entry: SampleEntry, where: str) -> dict[str, bytes]:
-    """The members of a sample from its slice of the tar file, by suffix.
+        with ThreadPoolExecutor(_INDEXES_AT_ONCE) as pool:
+            return build_table(pool.map(read, self.info.shards))
 
-    Raises:
-        DamagedSample: the slice is not a run of whole members of this sample.
-    """
-    members: dict[str, bytes] = {}
-    offset = 0
-    prefix = f"{entry.key}.".encode()
-    while offset < len(data):
-        header = data[offset : offset + 512]
-        name = header[:100].rstrip(b"\0")
-        try:
-            size = int(header[124:136].rstrip(b"\0 "), 8)
-        except ValueError:
-            size = -1
-        if size < 0 or not name.startswith(prefix):
-            raise DamagedSample(entry.video_id, f"{where}: damaged at byte {entry.offset + offset}")
-        offset += 512
-        members[name[len(prefix) :].decode("ascii", "replace")] = data[offset : offset + size]
-        offset += -(-size // 512) * 512
-    return members
+    def _read_entries(self, shard: ShardInfo) -> tuple[SampleEntry, ...]:
+        index = read_index(self.location, shard.name)
+        if len(index.samples) != shard.samples or index.sha256 != shard.sha256:
+            raise UserError(
+                f"{storage.join(self.location, shard.name)}: its index and dataset.json disagree. "
+                "Run `avprep shard` again."
+            )
+        return index.samples

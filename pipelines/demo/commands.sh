@@ -13,8 +13,8 @@ avprep manifest folder runs/demo/videos/train --extracted runs/demo/extracted/tr
 avprep manifest folder runs/demo/videos/test --extracted runs/demo/extracted/test --out runs/demo/test.json
 
 # shard
-avprep shard runs/demo/train.json --labels runs/demo/videos/labels.csv --out runs/demo/shards/train
-avprep shard runs/demo/test.json --labels runs/demo/videos/labels.csv --out runs/demo/shards/test
+avprep shard runs/demo/train.json --out runs/demo/shards/train
+avprep shard runs/demo/test.json --out runs/demo/shards/test
 cavmae stats runs/demo/shards/train
 
 # pretrain
@@ -24,8 +24,8 @@ cavmae pretrain --config pipelines/demo/demo.toml --shards runs/demo/shards/trai
 cavmae finetune --config pipelines/demo/demo.toml --shards runs/demo/shards/train --val-shards runs/demo/shards/test --init runs/demo/pretrain --out runs/demo/finetune
 
 # eval
-cavmae eval --shards runs/demo/shards/test --checkpoint runs/demo/finetune --frames all --json
+cavmae eval --shards runs/demo/shards/test --checkpoint runs/demo/finetune/model.safetensors --frames all --json
 
 # from-scratch
 cavmae finetune --config pipelines/demo/demo.toml --shards runs/demo/shards/train --val-shards runs/demo/shards/test --out runs/demo/from-scratch
-cavmae eval --shards runs/demo/shards/test --checkpoint runs/demo/from-scratch --frames all --json
+cavmae eval --shards runs/demo/shards/test --checkpoint runs/demo/from-scratch/model.safetensors --frames all --json

@@ -1,0 +1,136 @@
+"""One sample: its members in the shard, and what training needs of them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from avprep.shards.format import SampleEntry
+
+SAMPLE_RATE = 16000
+ALL_FRAMES = -1
+_BLOCK = 512  # of a tar file
+
+
+class DamagedSample(Exception):
+    """A sample whose bytes are not what the index promises.
+
+    Args:
+        video_id: the clip's name.
+        reason: one line that names the clip and the place.
+    """
+
+    def __init__(self, video_id: str, reason: str) -> None:
+        super().__init__(video_id, reason)
+        self.video_id = video_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@dataclass(frozen=True)
+class StoredSample:
+    """The members of one sample, as bytes, by their suffix: `json`, `flac` or `wav`, `0.jpg` …"""
+
+    entry: SampleEntry
+    members: dict[str, memoryview]
+
+
+@dataclass(frozen=True)
+class DecodedSample:
+    """What a batch takes of a sample.
+
+    Attributes:
+        entry: what the index says of it.
+        pcm: int16 [samples], 16 kHz.
+        image: uint8 [size, size, 3], RGB; or [frames, size, size, 3].
+    """
+
+    entry: SampleEntry
+    pcm: NDArray[np.int16]
+    image: NDArray[np.uint8]
+
+
+def split_members(data: bytes, entry: SampleEntry, where: str) -> dict[str, memoryview]:
+    """The members of a sample from its slice of the tar file, by suffix, without copying.
+
+    Args:
+        data: the slice.
+        entry: what the index says of the sample.
+        where: names it in errors.
+
+    Raises:
+        DamagedSample: the slice is not a run of whole members of this sample.
+    """
+    members: dict[str, memoryview] = {}
+    view = memoryview(data)
+    prefix = f"{entry.key}.".encode()
+    offset = 0
+    while offset < len(data):
+        name = data[offset : offset + 100].rstrip(b"\0")
+        try:
+            size = int(data[offset + 124 : offset + 136].rstrip(b"\0 "), 8)
+        except ValueError:
+            size = -1
+        start = offset + _BLOCK
+        if size < 0 or start + size > len(data) or not name.startswith(prefix):
+            raise DamagedSample(entry.video_id, f"{where}: damaged at byte {entry.offset + offset}")
+        members[name[len(prefix) :].decode("ascii", "replace")] = view[start : start + size]
+        offset = start + -(-size // _BLOCK) * _BLOCK
+    return members
+
+
+def decode_sample(sample: StoredSample, frame: int, longest: int, size: int) -> DecodedSample:
+    """Decode what training needs of a sample.
+
+    Args:
+        sample: see `StoredSample`.
+        frame: number of the frame, or `ALL_FRAMES`.
+        longest: samples of audio after which the rest is left out.
+        size: pixels that a frame's sides must have.
+
+    Raises:
+        DamagedSample: a member is missing or cannot be decoded.
+    """
+    members, video_id = sample.members, sample.entry.video_id
+    pcm = _decode_audio(members.get("flac") or members.get("wav"), longest, video_id)
+    if frame != ALL_FRAMES:
+        return DecodedSample(sample.entry, pcm, _decode_frame(members, frame, size, video_id))
+    count = sum(name.endswith(".jpg") for name in members)
+    frames = [_decode_frame(members, number, size, video_id) for number in range(count)]
+    return DecodedSample(sample.entry, pcm, np.stack(frames))
+
+
+def _decode_audio(data: memoryview | None, longest: int, video_id: str) -> NDArray[np.int16]:
+    if not data:
+        raise DamagedSample(video_id, f"{video_id}: has no audio member")
+    try:
+        pcm, rate = soundfile.read(io.BytesIO(data), longest, dtype="int16")
+    except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
+        raise DamagedSample(video_id, f"{video_id}: audio: {error}") from error
+    if rate != SAMPLE_RATE or pcm.ndim != 1 or not len(pcm):
+        raise DamagedSample(video_id, f"{video_id}: audio is not {SAMPLE_RATE} Hz mono")
+    return pcm
+
+
+def _decode_frame(
+    members: dict[str, memoryview], frame: int, size: int, video_id: str
+) -> NDArray[np.uint8]:
+    jpeg = members.get(f"{frame}.jpg")
+    picture = None
+    if jpeg:
+        picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if picture is None:
+        raise DamagedSample(video_id, f"{video_id}: frame {frame} is missing or not a JPEG")
+    if picture.shape != (size, size, 3):
+        height, width = picture.shape[:2]
+        raise DamagedSample(
+            video_id, f"{video_id}: frame {frame} is {width}x{height}, expected {size}x{size}"
+        )
+    return picture
