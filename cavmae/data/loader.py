@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
+import signal
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 import cv2
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
@@ -25,9 +26,11 @@ from cavmae.data.plan import (
     step_count,
     steps,
 )
-from cavmae.data.shardset import DamagedSample, ShardSet, StoredSample
+from cavmae.data.sample import DamagedSample, DecodedSample, decode_sample
+from cavmae.data.shardset import ShardSet
 
-SAMPLE_RATE = 16000
+_ALL_FRAMES = -1
+_SHOWN = 5  # bad samples in an error
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class LoaderOptions:
     balanced: bool = False  # draw classes evenly, with replacement
     mixup: float = 0.0  # share of samples that are mixed with another
     longest: int = 164080  # samples of audio; 1024 fbank rows
-    max_bad_samples: int = 10  # unreadable ones before the run is ended
+    max_bad_samples: int = 10  # different unreadable ones before the run is ended
     pin_memory: bool = False
 
 
@@ -62,15 +65,30 @@ class ShardLoader:
     """Yields the batches of one rank.
 
     A batch is a function of (shard set, options, epoch, place in the epoch): the number of
-    workers changes nothing, and the number of ranks only how a step's samples are shared.
+    workers changes nothing, and the number of ranks only how a step's samples are shared. A
+    sample that cannot be read is left out of its batch, whose other rows stay as they are, and a
+    clip whose partner for mixup cannot be read stays unmixed.
+
+    Attributes:
+        bad_samples: (video_id, reason) of the samples that could not be read so far, each once.
     """
 
     def __init__(
         self, shards: ShardSet, options: LoaderOptions, rank: int = 0, world: int = 1
     ) -> None:
+        """Args:
+        shards: what is read.
+        options: how.
+        rank: of this process.
+        world: number of processes.
+
+        Raises:
+            UserError: the shard set is too small, or the options ask for what it does not hold.
+        """
         if len(shards) < world and options.shuffle:
             raise UserError(
-                f"{shards.location}: {len(shards)} samples cannot feed {world} processes."
+                f"{shards.location}: {len(shards)} samples cannot feed {world} processes. "
+                "Start fewer."
             )
         if isinstance(options.frame, int) and not 0 <= options.frame < shards.frames:
             raise UserError(f"frame {options.frame}: samples hold frames 0 to {shards.frames - 1}.")
@@ -80,7 +98,8 @@ class ShardLoader:
         self.world = world
         self.bad_samples: list[tuple[str, str]] = []
         self._requests: list[_Request] = []
-        self._weights: NDArray[np.float64] | None = None
+        self._weights = self._sample_weights() if options.balanced else None
+        shards.table  # noqa: B018 (read before the workers are forked, so that they share it)
         self._loader = DataLoader(
             _BatchReader(shards, options),
             batch_size=None,
@@ -88,7 +107,6 @@ class ShardLoader:
             num_workers=options.workers,
             pin_memory=options.pin_memory,
             persistent_workers=options.workers > 0,
-            prefetch_factor=4 if options.workers else None,
             worker_init_fn=_settle_worker,
         )
 
@@ -110,26 +128,30 @@ class ShardLoader:
             start: samples of this epoch that were read before (by all ranks together).
 
         Raises:
-            WorkFailed: more than `max_bad_samples` samples could not be read, or a worker died.
+            WorkFailed: more than `max_bad_samples` samples could not be read, a batch has none
+                left, or a worker died.
         """
-        plan = self._plan(epoch)
-        self._requests[:] = self._cut(plan, start)
+        self._requests[:] = self._cut(self._plan(epoch), start)
+        if not self._requests:
+            return
         try:
-            for batch in self._loader:
-                self._count_bad(batch)
+            with _sigchld_kept():
+                batches = iter(self._loader)
+            for batch in batches:
+                self._note_bad(batch)
                 yield batch
         except RuntimeError as error:
-            if "DataLoader worker" in str(error):
-                raise WorkFailed(
-                    f"a loading process died ({error}). Is there enough memory? "
-                    "Try fewer --workers."
-                ) from error
-            raise
+            if "DataLoader worker" not in str(error):
+                raise
+            raise WorkFailed(
+                f"a loading process died ({error}). If memory ran out, use fewer --workers or a "
+                "smaller --batch-size; in a container, give /dev/shm more room (--shm-size)."
+            ) from error
 
     def _plan(self, epoch: int) -> EpochPlan:
         options, shards = self.options, self.shards
-        if options.balanced:
-            order = balanced_order(self._sample_weights(), options.seed, epoch)
+        if self._weights is not None:
+            order = balanced_order(self._weights, options.seed, epoch)
         elif options.shuffle:
             order = shuffled_order(shards.shard_sizes, options.seed, epoch)
         else:
@@ -137,61 +159,63 @@ class ShardLoader:
         return plan_epoch(order, len(shards), shards.frames, options.seed, epoch, options.mixup)
 
     def _cut(self, plan: EpochPlan, start: int) -> list[_Request]:
-        requests = []
-        if self.options.shuffle:
-            planned = list(steps(len(plan), self.options.batch_size, self.world, start))
-            places = [
-                (step.places(self.rank, self.world), step.stop - step.start) for step in planned
+        options = self.options
+        if options.shuffle or options.balanced:
+            cuts = [
+                (step.places(self.rank, self.world), step.stop - step.start)
+                for step in steps(len(plan), options.batch_size, self.world, start)
             ]
         else:
             # Evaluation: no step is shared, so a rank may well have one batch fewer.
-            mine = np.arange(self.rank, len(plan), self.world)
-            size = self.options.batch_size
-            cuts = [mine[first : first + size] for first in range(0, len(mine), size)]
-            places = [(cut, len(cut)) for cut in cuts]
-        for place, planned_samples in places:
-            requests.append(
-                _Request(
-                    plan.index[place],
-                    self._frames(plan.frame[place]),
-                    plan.partner[place],
-                    self._frames(plan.partner_frame[place]),
-                    plan.share[place],
-                    planned_samples,
-                )
+            mine = np.arange(start + self.rank, len(plan), self.world)
+            size = options.batch_size
+            pieces = [mine[first : first + size] for first in range(0, len(mine), size)]
+            cuts = [(piece, len(piece)) for piece in pieces]
+        return [
+            _Request(
+                plan.index[places],
+                self._frames(plan.frame[places]),
+                plan.partner[places],
+                self._frames(plan.partner_frame[places]),
+                plan.share[places],
+                planned,
             )
-        return requests
+            for places, planned in cuts
+        ]
 
     def _frames(self, drawn: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.options.frame == "random":
             return drawn
         if self.options.frame == "all":
-            return np.full_like(drawn, -1)
+            return np.full_like(drawn, _ALL_FRAMES)
         chosen = self.shards.frames // 2 if self.options.frame == "middle" else self.options.frame
         return np.full_like(drawn, chosen)
 
     def _sample_weights(self) -> NDArray[np.float64]:
-        """The sum of its classes' weights for each sample (float64 [N])."""
-        if self._weights is None:
-            by_class = class_weights(self.shards.info.class_counts)
-            self._weights = np.array(
-                [
-                    by_class[list(self.shards.label_indices(number))].sum()
-                    for number in range(len(self.shards))
-                ]
+        weights = self.shards.sample_weights(class_weights(self.shards.class_counts))
+        if not weights.any():
+            raise UserError(
+                f"{self.shards.location}: no sample has a label, so classes cannot be balanced. "
+                "Leave --balanced out."
             )
-        return self._weights
+        return weights
 
-    def _count_bad(self, batch: Batch) -> None:
-        self.bad_samples += batch.unreadable
-        if len(self.bad_samples) > self.options.max_bad_samples or (
-            batch.unreadable and not len(batch)
-        ):
-            listed = "; ".join(reason for _, reason in self.bad_samples[:5])
-            raise WorkFailed(
-                f"{len(self.bad_samples)} samples could not be read, more than --max-bad-samples "
-                f"{self.options.max_bad_samples} allows: {listed}. Check with `avprep verify`."
-            )
+    def _note_bad(self, batch: Batch) -> None:
+        known = {video_id for video_id, _ in self.bad_samples}
+        for video_id, reason in batch.unreadable:
+            if video_id not in known:
+                known.add(video_id)
+                self.bad_samples.append((video_id, reason))
+        allowed = self.options.max_bad_samples
+        if len(self.bad_samples) <= allowed and len(batch):
+            return
+        listed = "; ".join(reason for _, reason in self.bad_samples[:_SHOWN])
+        more = f"; and {len(self.bad_samples) - _SHOWN} more" * (len(self.bad_samples) > _SHOWN)
+        why = f"more than --max-bad-samples {allowed} allows" if len(batch) else "a whole batch"
+        raise WorkFailed(
+            f"{len(self.bad_samples)} samples could not be read, {why}: {listed}{more}. "
+            "Check the shards with `avprep verify`."
+        )
 
 
 class _BatchReader(Dataset[Batch]):
@@ -202,109 +226,99 @@ class _BatchReader(Dataset[Batch]):
         self.options = options
 
     def __getitem__(self, request: _Request) -> Batch:
-        unreadable: list[tuple[str, str]] = []
-        rows: list[_Decoded] = []
-        partner_rows: list[_Decoded] = []
-        mixed: list[int] = []
-        shares: list[float] = []
-        for place, index in enumerate(request.index):
-            sample = self._decode(index, request.frame[place], unreadable)
-            if sample is None:
+        mixed = np.flatnonzero(request.partner >= 0)
+        partners = self._read(request.partner[mixed], request.partner_frame[mixed], True)
+        partner_of = dict(zip(mixed.tolist(), partners, strict=True))
+        rows: list[DecodedSample] = []
+        others: list[DecodedSample] = []
+        index, other_rows, shares = [], [], []
+        unreadable = [p for p in partner_of.values() if isinstance(p, DamagedSample)]
+        samples = self._read(request.index, request.frame, self.options.balanced)
+        for place, sample in enumerate(samples):
+            if isinstance(sample, DamagedSample):
+                unreadable.append(sample)
                 continue
-            partner = request.partner[place]
-            if partner >= 0:
-                other = self._decode(partner, request.partner_frame[place], unreadable)
-                if other is not None:
-                    mixed.append(len(rows))
-                    shares.append(float(request.share[place]))
-                    partner_rows.append(other)
+            partner = partner_of.get(place)
+            if isinstance(partner, DecodedSample):
+                others.append(partner)
+                other_rows.append(len(rows))
+                shares.append(request.share[place])
             rows.append(sample)
-        partners = None
-        if mixed:
-            partners = Partners(
-                **self._stack(partner_rows),
-                rows=torch.tensor(mixed),
-                share=torch.tensor(shares, dtype=torch.float32),
-            )
+            index.append(request.index[place])
         return Batch(
             **self._stack(rows),
-            index=torch.tensor([row.index for row in rows], dtype=torch.int64),
-            video_ids=[row.video_id for row in rows],
-            partners=partners,
-            unreadable=unreadable,
+            index=torch.tensor(index, dtype=torch.int64),
+            video_ids=[row.entry.video_id for row in rows],
+            partners=Partners(
+                **self._stack(others),
+                rows=torch.tensor(other_rows),
+                share=torch.tensor(shares, dtype=torch.float32),
+            )
+            if others
+            else None,
+            unreadable=[(sample.video_id, sample.reason) for sample in unreadable],
             planned=request.planned,
         )
 
-    def _decode(self, index: int, frame: int, unreadable: list[tuple[str, str]]) -> _Decoded | None:
-        try:
-            return decode_sample(self.shards.read(int(index)), int(index), int(frame), self.options)
-        except DamagedSample as error:
-            unreadable.append(error.args)
-            return None
+    def _read(
+        self, numbers: NDArray[np.int64], frames: NDArray[np.int64], scattered: bool
+    ) -> Iterator[DecodedSample | DamagedSample]:
+        every = range(self.shards.frames)
+        stored = self.shards.read_many(numbers, scattered)
+        for sample, frame in zip(stored, frames, strict=True):
+            if isinstance(sample, DamagedSample):
+                yield sample
+                continue
+            try:
+                yield decode_sample(
+                    sample,
+                    every if frame == _ALL_FRAMES else [int(frame)],
+                    self.options.longest,
+                    self.shards.frame_size,
+                )
+            except DamagedSample as error:
+                yield error
 
-    def _stack(self, rows: list[_Decoded]) -> dict[str, torch.Tensor]:
+    def _stack(self, rows: list[DecodedSample]) -> dict[str, torch.Tensor]:
         lengths = [len(row.pcm) for row in rows]
         waveform = np.zeros((len(rows), max(lengths, default=0)), np.int16)
         labels = torch.zeros(len(rows), self.shards.num_classes)
+        count = self.shards.frames if self.options.frame == "all" else 1
+        size = self.shards.frame_size
+        # Channels move to the front here, once, so that the copy to the device is contiguous.
+        image = np.empty((len(rows), count, 3, size, size), np.uint8)
         for number, row in enumerate(rows):
             waveform[number, : len(row.pcm)] = row.pcm
-            labels[number, list(row.labels)] = 1.0
-        size = self.shards.frame_size
-        pictures = [row.image for row in rows]
-        image = np.stack(pictures) if pictures else np.zeros((0, size, size, 3), np.uint8)
+            labels[number, list(row.entry.labels)] = 1.0
+            image[number] = np.moveaxis(row.image, -1, 1)
         return {
             "waveform": torch.from_numpy(waveform),
             "lengths": torch.tensor(lengths, dtype=torch.int64),
-            # Channels move to the front here, once, so that the copy to the device is contiguous.
-            "image": torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, -1, -3))),
+            "image": torch.from_numpy(image if self.options.frame == "all" else image[:, 0]),
             "labels": labels,
         }
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    index: int
-    video_id: str
-    pcm: NDArray[np.int16]  # [samples]
-    image: NDArray[np.uint8]  # [size, size, 3] or [frames, size, size, 3]
-    labels: tuple[int, ...]
-
-
-def decode_sample(sample: StoredSample, index: int, frame: int, options: LoaderOptions) -> _Decoded:
-    """Decode what training needs of a sample: its audio and one frame (-1 for all).
-
-    Raises:
-        DamagedSample: a member is missing or cannot be decoded.
-    """
-    video_id, members = sample.entry.video_id, sample.members
-    audio = members.get("flac") or members.get("wav")
-    if not audio:
-        raise DamagedSample(video_id, f"{video_id}: has no audio member")
-    try:
-        pcm, rate = soundfile.read(io.BytesIO(audio), options.longest, dtype="int16")
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise DamagedSample(video_id, f"{video_id}: audio: {error}") from error
-    if rate != SAMPLE_RATE or pcm.ndim != 1 or not len(pcm):
-        raise DamagedSample(video_id, f"{video_id}: audio is not {SAMPLE_RATE} Hz mono")
-    if frame >= 0:
-        image = _decode_frame(members, frame, video_id)
-    else:
-        count = sum(name.endswith(".jpg") for name in members)
-        image = np.stack([_decode_frame(members, number, video_id) for number in range(count)])
-    return _Decoded(index, video_id, pcm, image, sample.entry.labels)
-
-
-def _decode_frame(members: dict[str, bytes], frame: int, video_id: str) -> NDArray[np.uint8]:
-    jpeg = members.get(f"{frame}.jpg")
-    picture = None
-    if jpeg:
-        picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
-    if picture is None:
-        raise DamagedSample(video_id, f"{video_id}: frame {frame} is missing or not a JPEG")
-    return picture
 
 
 def _settle_worker(number: int) -> None:
     """Workers are as many as the user wants; their libraries must not add threads."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    # Ctrl-C reaches the whole process group, and the main process still has a step to finish.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _sigchld_kept() -> Iterator[None]:
+    """Keep PyTorch from raising a worker's death wherever the main process happens to be.
+
+    Its SIGCHLD handler would raise in the middle of a step or of saving a checkpoint. Without it,
+    the death is found where the next batch is awaited.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, previous or signal.SIG_DFL)

@@ -117,7 +117,7 @@ class RemoteReader:
         self, ranges: Sequence[Range], scattered: bool = False
     ) -> Iterator[bytes | OSError]:
         """See `Reader`."""
-        found: list[bytes | Exception | None] = [None] * len(ranges)
+        found: list[bytes | BaseException | None] = [None] * len(ranges)
         missing = list(range(len(ranges)))
         for attempt in range(self._options.retries + 1):
             if attempt:
@@ -129,15 +129,15 @@ class RemoteReader:
             missing = [place for place in missing if _is_worth_a_retry(found[place])]
             if not missing:
                 break
-        for wanted, result in zip(ranges, found, strict=True):
-            if isinstance(result, bytes):
+        for wanted, outcome in zip(ranges, found, strict=True):
+            if isinstance(outcome, bytes):
                 # A server that knows no ranges sends the whole file.
-                ignored = len(result) > wanted.size
-                yield OSError("the server does not answer range requests") if ignored else result
+                ignored = len(outcome) > wanted.size
+                yield OSError("the server does not answer range requests") if ignored else outcome
             else:
-                yield OSError(f"{type(result).__name__}: {result}")
+                yield OSError(f"{type(outcome).__name__}: {outcome}")
 
-    def _request(self, ranges: Sequence[Range]) -> list[bytes | Exception]:
+    def _request(self, ranges: Sequence[Range]) -> list[bytes | BaseException]:
         # Neither fsspec nor its back ends have one exception type for "the network failed".
         import fsspec  # a local run never pays for it
 
@@ -151,7 +151,7 @@ class RemoteReader:
 
 async def _request_all(
     filesystem: Any, prefix: str, ranges: Sequence[Range], timeout: float
-) -> list[bytes | Exception]:
+) -> list[bytes | BaseException]:
     gate = asyncio.Semaphore(_REQUESTS_AT_ONCE)
 
     async def request(wanted: Range) -> bytes:
@@ -178,7 +178,7 @@ def _outcome(function: Callable[..., bytes], *args: Any) -> bytes | Exception:
         return error
 
 
-def _is_worth_a_retry(result: bytes | Exception | None) -> bool:
+def _is_worth_a_retry(result: bytes | BaseException | None) -> bool:
     return not isinstance(result, bytes | FileNotFoundError | PermissionError)
 
 
@@ -224,7 +224,7 @@ class CachingReader:
         if self._limit < together:
             raise UserError(
                 f"a cache of {options.cache_gb:g} GB cannot hold the {SHUFFLE_WINDOW} shards of "
-                f"{location} that are shuffled together: allow {together / 1e9:.1f} GB, or use none."
+                f"{location} that are shuffled together. Allow {together / 1e9:.1f} GB or use none."
             )
         storage.make_folder(self._folder)
 

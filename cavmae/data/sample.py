@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -13,8 +15,8 @@ from numpy.typing import NDArray
 from avprep.shards.format import SampleEntry
 
 SAMPLE_RATE = 16000
-ALL_FRAMES = -1
 _BLOCK = 512  # of a tar file
+_JPEG_END = b"\xff\xd9"
 
 
 class DamagedSample(Exception):
@@ -49,7 +51,7 @@ class DecodedSample:
     Attributes:
         entry: what the index says of it.
         pcm: int16 [samples], 16 kHz.
-        image: uint8 [size, size, 3], RGB; or [frames, size, size, 3].
+        image: uint8 [frames, size, size, 3], RGB; those asked for.
     """
 
     entry: SampleEntry
@@ -86,12 +88,14 @@ def split_members(data: bytes, entry: SampleEntry, where: str) -> dict[str, memo
     return members
 
 
-def decode_sample(sample: StoredSample, frame: int, longest: int, size: int) -> DecodedSample:
+def decode_sample(
+    sample: StoredSample, frames: Sequence[int], longest: int, size: int
+) -> DecodedSample:
     """Decode what training needs of a sample.
 
     Args:
         sample: see `StoredSample`.
-        frame: number of the frame, or `ALL_FRAMES`.
+        frames: numbers of the frames.
         longest: samples of audio after which the rest is left out.
         size: pixels that a frame's sides must have.
 
@@ -99,23 +103,26 @@ def decode_sample(sample: StoredSample, frame: int, longest: int, size: int) -> 
         DamagedSample: a member is missing or cannot be decoded.
     """
     members, video_id = sample.members, sample.entry.video_id
-    pcm = _decode_audio(members.get("flac") or members.get("wav"), longest, video_id)
-    if frame != ALL_FRAMES:
-        return DecodedSample(sample.entry, pcm, _decode_frame(members, frame, size, video_id))
-    count = sum(name.endswith(".jpg") for name in members)
-    frames = [_decode_frame(members, number, size, video_id) for number in range(count)]
-    return DecodedSample(sample.entry, pcm, np.stack(frames))
+    pcm = _decode_audio(members, longest, video_id)
+    pictures = [_decode_frame(members, frame, size, video_id) for frame in frames]
+    return DecodedSample(sample.entry, pcm, np.stack(pictures))
 
 
-def _decode_audio(data: memoryview | None, longest: int, video_id: str) -> NDArray[np.int16]:
+def _decode_audio(members: dict[str, memoryview], longest: int, video_id: str) -> NDArray[np.int16]:
+    data = members.get("flac") or members.get("wav")
     if not data:
         raise DamagedSample(video_id, f"{video_id}: has no audio member")
     try:
+        expected = min(json.loads(bytes(members["json"]))["num_samples"], longest)
         pcm, rate = soundfile.read(io.BytesIO(data), longest, dtype="int16")
-    except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
+    except (soundfile.LibsndfileError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise DamagedSample(video_id, f"{video_id}: audio: {error}") from error
     if rate != SAMPLE_RATE or pcm.ndim != 1 or not len(pcm):
         raise DamagedSample(video_id, f"{video_id}: audio is not {SAMPLE_RATE} Hz mono")
+    if len(pcm) != expected:  # a damaged FLAC ends early, without an error
+        raise DamagedSample(
+            video_id, f"{video_id}: audio ends after {len(pcm)} of {expected} samples"
+        )
     return pcm
 
 
@@ -124,7 +131,8 @@ def _decode_frame(
 ) -> NDArray[np.uint8]:
     jpeg = members.get(f"{frame}.jpg")
     picture = None
-    if jpeg:
+    # OpenCV fills the missing part of a cut JPEG with grey, so look for its end mark first.
+    if jpeg and jpeg[-2:] == _JPEG_END:
         picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
     if picture is None:
         raise DamagedSample(video_id, f"{video_id}: frame {frame} is missing or not a JPEG")
@@ -133,4 +141,4 @@ def _decode_frame(
         raise DamagedSample(
             video_id, f"{video_id}: frame {frame} is {width}x{height}, expected {size}x{size}"
         )
-    return picture
+    return picture.astype(np.uint8, copy=False)

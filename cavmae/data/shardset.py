@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -184,7 +184,7 @@ class ShardSet:
         return weights if self._rows is None else weights[self._rows]
 
     def read_many(
-        self, numbers: Sequence[int], scattered: bool = False
+        self, numbers: Iterable[int], scattered: bool = False
     ) -> Iterator[StoredSample | DamagedSample]:
         """Read samples' bytes, in order.
 

@@ -70,7 +70,8 @@ class SampleTable:
 
     def sums_over_labels(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """float64 [N]: the sum of a per-class value over each sample's classes."""
-        return np.bincount(self.rows_of_labels(), values[self.labels], minlength=len(self))
+        sums = np.bincount(self.rows_of_labels(), values[self.labels], minlength=len(self))
+        return sums.astype(np.float64)  # integers where no sample has a label
 
 
 def build_table(shards: Iterable[Sequence[SampleEntry]]) -> SampleTable:

@@ -1,0 +1,267 @@
+"""A shard set built from real videos: whole, exact, resumable, readable by anyone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset as wds
+
+from avprep.audio import decode_audio
+from avprep.clips import Clip
+from avprep.decode import decode_clip
+from avprep.errors import UserError
+from avprep.jobs import PoolOptions
+from avprep.manifest.folder import folder_manifest
+from avprep.options import IsolationOptions, SampleOptions
+from avprep.shards.build import ShardSetOptions, build_shard_set
+from avprep.shards.format import read_dataset, read_index, sample_key
+
+
+def build(clips, labels, out, workers=2, **kwargs):
+    sample = kwargs.pop("sample", SampleOptions())
+    options = ShardSetOptions(sample, IsolationOptions(), kwargs.pop("samples_per_shard", 4))
+    return build_shard_set(clips, labels, str(out), options, PoolOptions(workers), **kwargs)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def manifest(demo_videos):
+    return folder_manifest(demo_videos / "train")
+
+
+@pytest.fixture(scope="module")
+def shards(manifest, tmp_path_factory):
+    out = tmp_path_factory.mktemp("shards") / "train"
+    report = build(*manifest, out)
+    assert report.complete
+    return out
+
+
+def test_every_clip_is_a_sample_or_a_named_failure(manifest, shards):
+    clips, labels = manifest
+    info = read_dataset(shards)
+    assert (info.clips, info.samples) == (len(clips), len(clips) - 2)
+    assert info.failures == {"garbage": 1, "truncated": 1}
+    assert info.class_counts == (2,) * 8
+    assert [mid for mid, _ in info.labels] == list(labels.mids)
+    with (shards / "failures.csv").open() as file:
+        failed = {row["video_id"]: row for row in csv.DictReader(file)}
+    assert set(failed) == {"broken_cut_short", "broken_not_a_video"}
+    assert failed["broken_not_a_video"]["cause"] == "garbage"
+    assert failed["broken_not_a_video"]["path"].endswith("broken_not_a_video.mp4")
+
+
+def test_dataset_json_and_indexes_describe_the_bytes(shards):
+    import hashlib
+
+    info = read_dataset(shards)
+    seen = 0
+    for shard in info.shards:
+        data = (shards / shard.name).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.bytes, shard.sha256)
+        for entry in read_index(shards, shard.name).samples:
+            part = io.BytesIO(data[entry.offset : entry.offset + entry.size] + bytes(1024))
+            with tarfile.open(fileobj=part) as archive:
+                names = archive.getnames()
+            frames = [f"{entry.key}.{number}.jpg" for number in range(10)]
+            assert names == [f"{entry.key}.json", f"{entry.key}.flac", *frames]
+            seen += 1
+    assert seen == info.samples
+
+
+def test_sample_holds_what_decoding_gives(manifest, shards):
+    clips = {clip.video_id: clip for clip in manifest[0]}
+    shard = read_dataset(shards).shards[0]
+    entry = read_index(shards, shard.name).samples[0]
+    with tarfile.open(shards / shard.name) as archive:
+        members = {name: archive.extractfile(name).read() for name in archive.getnames()[:12]}
+    facts = json.loads(members[f"{entry.key}.json"])
+    clip = clips[facts["video_id"]]
+    media = decode_clip(clip.video)
+    np.testing.assert_array_equal(decode_audio(members[f"{entry.key}.flac"]), media.pcm)
+    assert facts["num_samples"] == len(media.pcm)
+    assert facts["frame_times"] == list(media.frame_times)
+    assert facts["labels"] == list(clip.labels)
+    assert facts["label_indices"] == list(entry.labels)
+
+
+def test_plain_webdataset_reads_the_shards(shards):
+    urls = sorted(str(path) for path in shards.glob("*.tar"))
+    dataset = wds.WebDataset(urls, shardshuffle=False, empty_check=False).decode("torchrgb")
+    samples = list(dataset)
+    assert len(samples) == read_dataset(shards).samples
+    for sample in samples:
+        assert sample["__key__"] == sample_key(sample["json"]["video_id"])
+        assert tuple(sample["0.jpg"].shape) == tuple(sample["9.jpg"].shape) == (3, 224, 224)
+        assert len(decode_audio(sample["flac"])) == sample["json"]["num_samples"]
+
+
+def test_ids_with_dots_and_dashes_survive_the_round_trip(demo_clip, manifest, tmp_path):
+    ids = ["00W1lcxW-WU_40.000", "--4gqARaEJE", "a b/c", "été.x", "line\nbreak", "x" * 250]
+    clips = [Clip(video_id, video=str(demo_clip)) for video_id in ids]
+    build(clips, manifest[1], tmp_path / "s")
+    urls = [str(path) for path in (tmp_path / "s").glob("*.tar")]
+    dataset = wds.WebDataset(urls, shardshuffle=False, empty_check=False).decode()
+    samples = list(dataset)
+    assert sorted(sample["json"]["video_id"] for sample in samples) == sorted(ids)
+    assert all({"flac", "0.jpg", "9.jpg"} <= set(sample) for sample in samples)
+
+
+def test_workers_and_history_change_no_byte(manifest, shards, tmp_path):
+    alone = tmp_path / "alone"
+    build(*manifest, alone, workers=1)
+    assert contents(alone) == contents(shards)
+
+    parts = tmp_path / "parts"
+    first = build(*manifest, parts, part=(2, 2))
+    assert not first.complete
+    assert not (parts / "dataset.json").exists()
+    assert build(*manifest, parts, part=(1, 2)).complete
+    assert contents(parts) == contents(shards)
+
+
+def test_rerun_builds_only_what_is_missing(manifest, shards, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(shards, copy)
+    (copy / "shard-000001.tar").unlink()
+    (copy / "shard-000002.index.json").unlink()
+    untouched = (copy / "shard-000000.tar").stat().st_mtime_ns
+    report = build(*manifest, copy)
+    assert (report.found, report.built) == (3, 2)
+    assert (copy / "shard-000000.tar").stat().st_mtime_ns == untouched
+    assert contents(copy) == contents(shards)
+
+
+def test_a_shard_cut_short_is_built_again(manifest, shards, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(shards, copy)
+    os.truncate(copy / "shard-000000.tar", 1000)
+    assert build(*manifest, copy).built == 1
+    assert contents(copy) == contents(shards)
+
+
+def test_other_options_are_refused_in_a_used_folder(manifest, shards):
+    with pytest.raises(UserError, match="other options"):
+        build(*manifest, shards, sample=SampleOptions(audio="wav"))
+
+
+def test_a_folder_with_something_else_is_refused(manifest, tmp_path):
+    (tmp_path / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(UserError, match="holiday"):
+        build(*manifest, tmp_path)
+
+
+def test_mended_inputs_are_picked_up_by_retry_failed(demo_videos, demo_clip, tmp_path):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    shutil.copy(demo_clip, videos / "good.mp4")
+    (videos / "bad.mp4").write_text("no video")
+    clips, labels = folder_manifest(videos)
+    assert build(clips, labels, tmp_path / "s").samples == 1
+    shutil.copy(demo_clip, videos / "bad.mp4")
+    assert build(clips, labels, tmp_path / "s").samples == 1
+    report = build(clips, labels, tmp_path / "s", retry_failed=True)
+    assert (report.samples, report.failures) == (2, ())
+    assert read_dataset(tmp_path / "s").failures == {}
+
+
+def test_killed_at_a_random_moment_and_resumed_is_byte_identical(
+    demo_videos, manifest, shards, tmp_path
+):
+    """kill -9 of the whole command, again and again, until it gets through."""
+    from avprep.labels import write_label_csv
+    from avprep.manifest.model import write_manifest
+
+    clips, labels = manifest
+    write_manifest(tmp_path / "m.json", clips)
+    write_label_csv(tmp_path / "labels.csv", labels)
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "avprep", "shard", str(tmp_path / "m.json")]
+    command += ["--out", str(out), "--samples-per-shard", "4", "--workers", "2"]
+    delay = 0.7
+    for _ in range(30):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        if process.wait() == 0:
+            break
+        delay += 0.15
+        for path in out.glob("*.tar"):  # whatever has its final name is whole
+            assert path.read_bytes() == (shards / path.name).read_bytes()
+    else:
+        pytest.fail("never got through")
+    left = {name: data for name, data in contents(out).items() if not name.startswith(".tmp-")}
+    assert left == contents(shards)
+
+
+def test_ctrl_c_ends_with_130_and_leaves_no_process(manifest, tmp_path):
+    from avprep.labels import write_label_csv
+    from avprep.manifest.model import write_manifest
+
+    write_manifest(tmp_path / "m.json", manifest[0] * 1)
+    write_label_csv(tmp_path / "labels.csv", manifest[1])
+    command = [sys.executable, "-m", "avprep", "shard", str(tmp_path / "m.json")]
+    command += ["--out", str(tmp_path / "s"), "--samples-per-shard", "1", "--workers", "2"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("s/*.tar")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "again" in errors
+    time.sleep(1.5)
+    left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True).stdout
+    assert not left
+
+
+def test_packed_files_and_decoded_videos_give_the_same_sample(demo_videos, tmp_path):
+    from avprep.clips import discover_clips
+    from avprep.extraction import ExtractSettings, extract_clips
+
+    videos = demo_videos / "test"
+    settings = ExtractSettings(tmp_path / "x", SampleOptions(audio="wav"), IsolationOptions())
+    report = extract_clips(discover_clips(videos), settings, PoolOptions(2))
+    assert report.extracted == 8
+    again = extract_clips(discover_clips(videos), settings, PoolOptions(2))
+    assert (again.found, again.extracted) == (8, 0)
+
+    packed_clips, labels = folder_manifest(videos, tmp_path / "x")
+    assert all(clip.wav for clip in packed_clips)
+    build(packed_clips, labels, tmp_path / "packed")
+    build(*folder_manifest(videos), tmp_path / "decoded")
+
+    def samples(folder):
+        urls = sorted(str(path) for path in folder.glob("*.tar"))
+        return {
+            s["__key__"]: s for s in wds.WebDataset(urls, shardshuffle=False, empty_check=False)
+        }
+
+    packed, decoded = samples(tmp_path / "packed"), samples(tmp_path / "decoded")
+    assert packed.keys() == decoded.keys()
+    for key, sample in packed.items():
+        for member in ("flac", *(f"{number}.jpg" for number in range(10))):
+            assert sample[member] == decoded[key][member]
+
+
+def test_unknown_label_is_named(manifest, demo_clip, tmp_path):
+    with pytest.raises(UserError, match="purring"):
+        build([Clip("x", ("purring",), video=str(demo_clip))], manifest[1], tmp_path / "s")
