@@ -54,6 +54,14 @@ class SampleEntry:
     offset: int  # of the first byte of its first tar header
     size: int  # bytes of all its members, headers and padding included
     labels: tuple[int, ...]  # indices into the label set
+    split: str = ""  # as the manifest names it
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields for JSON; a clip without a split has no such key."""
+        fields = asdict(self)
+        if not self.split:
+            del fields["split"]
+        return fields
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class ShardIndex:
             "failures": [asdict(failure) for failure in self.failures],
         }
         text = json.dumps(head, ensure_ascii=True)[:-1]
-        rows = ",\n".join(json.dumps(asdict(entry), ensure_ascii=True) for entry in self.samples)
+        rows = ",\n".join(json.dumps(entry.to_dict(), ensure_ascii=True) for entry in self.samples)
         return f'{text}, "samples": [\n{rows}\n]}}\n'.encode()
 
     @classmethod
@@ -98,8 +106,7 @@ class ShardIndex:
                 sha256=raw["sha256"],
                 seconds=raw["seconds"],
                 samples=tuple(
-                    SampleEntry(s["key"], s["video_id"], s["offset"], s["size"], tuple(s["labels"]))
-                    for s in raw["samples"]
+                    SampleEntry(**{**s, "labels": tuple(s["labels"])}) for s in raw["samples"]
                 ),
                 failures=tuple(ClipFailure(**failure) for failure in raw["failures"]),
             )

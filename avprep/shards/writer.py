@@ -100,7 +100,7 @@ def write_samples(
         write(b"".join(tar_member(name, data) for name, data in members))
         labels = settings.labels.indices_of(clip.labels)
         key = sample_key(clip.video_id)
-        entries.append(SampleEntry(key, clip.video_id, start, offset - start, labels))
+        entries.append(SampleEntry(key, clip.video_id, start, offset - start, labels, clip.split))
         audio_samples += sample.num_samples
     # Two empty blocks end an archive, and its length is a whole number of records.
     write(bytes(-(offset + 2 * _BLOCK) % _RECORD + 2 * _BLOCK))

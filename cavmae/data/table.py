@@ -62,6 +62,7 @@ class SampleTable:
             int(self.offset[row]),
             int(self.size[row]),
             self.label_indices(row),
+            self.splits[self.split[row]],
         )
 
     def rows_of_labels(self) -> NDArray[np.int64]:
@@ -95,9 +96,7 @@ def build_table(shards: Iterable[Sequence[SampleEntry]]) -> SampleTable:
         name_lengths.append(np.array([len(name) for name in ids], np.int64))
         names.append(b"".join(ids))
         split.append(
-            np.array(
-                [codes.setdefault(getattr(e, "split", ""), len(codes)) for e in entries], np.int32
-            )
+            np.array([codes.setdefault(entry.split, len(codes)) for entry in entries], np.int32)
         )
     return SampleTable(
         _joined(shard, np.int32),
