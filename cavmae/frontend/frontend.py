@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cavmae.data.batch import Batch, Samples
 from cavmae.frontend.augment import add_noise_and_roll, spec_augment
-from cavmae.frontend.fbank import MEL_BINS, fbank, frame_count
+from cavmae.frontend.fbank import MEL_BINS, fbank, frame_count, samples_for
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -79,7 +79,7 @@ class FrontEnd(nn.Module):
     def log_mel(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """float [B, samples], int64 [B] → float32 [B, target_length, 128], padded with zeros."""
         rows = self.options.target_length
-        energies = fbank(waveform)[:, :rows]
+        energies = fbank(waveform[:, : samples_for(rows)])
         frames = energies.shape[1]
         place = torch.arange(frames, device=waveform.device)
         beyond = place >= frame_count(lengths)[:, None]
