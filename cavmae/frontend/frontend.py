@@ -46,6 +46,9 @@ class Inputs:
 class FrontEnd(nn.Module):
     """Mixup → fbank → SpecAugment → normalise → noise and roll; the published order."""
 
+    image_mean: Tensor
+    image_std: Tensor
+
     def __init__(self, options: FrontEndOptions) -> None:
         super().__init__()
         self.options = options
