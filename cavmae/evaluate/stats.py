@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from tqdm import tqdm
 
+from avprep.errors import UserError
 from avprep.shards.format import update_dataset
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.frontend.fbank import MEL_BINS, fbank, frame_count, samples_for
@@ -22,6 +23,10 @@ def measure_stats(
 
     Returns:
         mean, standard deviation (of the population), samples.
+
+    Raises:
+        UserError: no clip is as long as one fbank window.
+        WorkFailed: more than `max_bad_samples` samples are unreadable.
     """
     shards = ShardSet.open(location)
     options = LoaderOptions(
@@ -46,6 +51,8 @@ def measure_stats(
             squares += kept.square().sum().item()
             samples += len(batch)
             bar.update(len(batch))
+    if not count:
+        raise UserError(f"{location}: no clip is as long as one fbank window (25 ms).")
     mean = total / count
     std = (squares / count - mean**2) ** 0.5
     update_dataset(

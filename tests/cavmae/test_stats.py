@@ -1,0 +1,80 @@
+"""`cavmae stats` measures the fbank as it is, and leaves dataset.json whole."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import torchaudio
+from click.testing import CliRunner
+
+from avprep.errors import UserError, WorkFailed
+from cavmae.cli.stats import stats
+from cavmae.data import ShardSet
+from cavmae.evaluate.stats import measure_stats
+from tests.cavmae.test_shardset import damage
+from tests.cavmae.tiny_shards import write_tiny_shards
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return write_tiny_shards(tmp_path / "shards", samples=20, lengths=(300, 20000))
+
+
+def naive(pcms, target_length):
+    """Mean and deviation of all values of all clips, held in memory at once."""
+    values = []
+    for pcm in pcms:
+        wave = torch.from_numpy(pcm).float() / 32768
+        if len(wave) < 400:
+            continue
+        rows = torchaudio.compliance.kaldi.fbank(
+            (wave - wave.mean())[None], htk_compat=True, sample_frequency=16000,
+            use_energy=False, window_type="hanning", num_mel_bins=128, dither=0.0, frame_shift=10,
+        )  # fmt: skip
+        values.append(rows[:target_length].double().flatten())
+    joined = torch.cat(values)
+    return joined.mean().item(), joined.std(correction=0).item()
+
+
+@pytest.mark.parametrize(("target_length", "workers"), [(1024, 0), (50, 2)])
+def test_streamed_statistics_equal_a_naive_pass(tiny, target_length, workers):
+    mean, std, samples = measure_stats(str(tiny.folder), target_length, workers, 0)
+    assert samples == 20
+    assert (mean, std) == pytest.approx(naive(tiny.pcm.values(), target_length), abs=1e-6)
+    assert ShardSet.open(tiny.folder).fbank_stats == (mean, std)
+
+
+def test_dataset_json_keeps_everything_else(tiny):
+    path = tiny.folder / "dataset.json"
+    before = json.loads(path.read_text())
+    measure_stats(str(tiny.folder), 1024, 0, 0)
+    after = json.loads(path.read_text())
+    assert after.pop("fbank")["target_length"] == 1024
+    assert after == before
+    assert not [p.name for p in tiny.folder.iterdir() if p.name.startswith(".tmp")]
+
+
+def test_a_damaged_sample_is_left_out_up_to_the_limit(tiny):
+    damage(ShardSet.open(tiny.folder), 4, "flac", lambda data: bytes(len(data)))
+    with pytest.raises(WorkFailed, match=r"clip\.4: audio"):
+        measure_stats(str(tiny.folder), 1024, 0, 0)
+    assert ShardSet.open(tiny.folder).fbank_stats is None
+    mean, std, samples = measure_stats(str(tiny.folder), 1024, 0, 1)
+    good = [pcm for video_id, pcm in tiny.pcm.items() if video_id != "clip.4"]
+    assert samples == 19
+    assert (mean, std) == pytest.approx(naive(good, 1024), abs=1e-6)
+
+
+def test_clips_without_one_window_have_no_statistics(tmp_path):
+    tiny = write_tiny_shards(tmp_path / "shards", samples=3, lengths=(100, 399))
+    with pytest.raises(UserError, match="no clip is as long as one fbank window"):
+        measure_stats(str(tiny.folder), 1024, 0, 0)
+
+
+def test_the_command_says_what_it_found(tiny):
+    result = CliRunner().invoke(stats, [str(tiny.folder), "--workers", "0"])
+    assert result.exit_code == 0
+    mean, std = naive(tiny.pcm.values(), 1024)
+    assert f"fbank mean {mean:.4f}, std {std:.4f} over 20 samples" in result.output
