@@ -11,7 +11,6 @@ COMMANDS = {
     "finetune": LazyCommand("cavmae.cli.finetune:finetune", "Train a classifier on a shard set."),
     "eval": LazyCommand("cavmae.cli.eval:evaluate", "Accuracy, mAP, AUC and d′ of a classifier."),
     "stats": LazyCommand("cavmae.cli.stats:stats", "fbank mean and std of a shard set."),
-    "convert": LazyCommand("cavmae.cli.convert:convert", "Published .pth ↔ safetensors."),
 }
 
 

@@ -1,0 +1,226 @@
+"""The commands as a user types them: the main line, wrong inputs, and how fast --help answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TINY = ["--model", "tiny", "--audio-frames", "96", "--workers", "0", "--batch-size", "8"]
+
+
+def run(*arguments: object, **kwargs) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        **kwargs,
+    )
+
+
+def succeed(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def line(demo_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The main line, typed command by command."""
+    work = tmp_path_factory.mktemp("line")
+    for split in ("train", "test"):
+        manifest = work / f"{split}.json"
+        succeed("avprep", "manifest", "folder", demo_videos / split, "--out", manifest)
+        succeed("avprep", "shard", manifest, "--out", work / split)
+    train, test = work / "train", work / "test"
+    succeed("cavmae", "stats", train, "--workers", "0")
+    succeed("cavmae", "pretrain", "--shards", train, "--out", work / "pre", "--epochs", "2", *TINY)
+    finetune = ("cavmae", "finetune", "--shards", train, "--val-shards", test)
+    succeed(*finetune, "--init", work / "pre", "--out", work / "fine", "--epochs", "1", *TINY)
+    return work
+
+
+def test_the_main_line_ends_in_an_evaluated_classifier(line):
+    out = succeed(
+        *("cavmae", "eval", "--shards", line / "test", "--checkpoint", line / "fine"),
+        *("--workers", "0", "--json", "--per-class-csv", line / "classes.csv"),
+    )
+    facts = json.loads(out)
+    assert facts["clips"] == 8
+    assert facts["frames"] == "all"
+    assert 0 <= facts["accuracy"] <= 1
+    assert 0 < facts["map"] <= 1
+    assert len((line / "classes.csv").read_text().splitlines()) == 9
+
+
+def test_a_run_leaves_weights_log_curves_and_result(line):
+    for run_name in ("pre", "fine"):
+        folder = line / run_name
+        assert (folder / "model.safetensors").stat().st_size > 10_000
+        assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder / "log.csv").read_text().startswith("step,epoch,split,loss")
+        assert json.loads((folder / "result.json").read_text())["steps"] > 0
+        assert json.loads((folder / "config.json").read_text())["batch_size"] == 8
+
+
+def test_measured_fbank_statistics_reach_the_model(line):
+    from cavmae.checkpoints import read_metadata
+
+    stats = json.loads((line / "train" / "dataset.json").read_text())["fbank"]
+    assert float(read_metadata(line / "fine")["fbank_mean"]) == stats["mean"]
+
+
+def test_a_finished_run_is_left_as_it_is(line):
+    before = (line / "pre" / "model.safetensors").read_bytes()
+    out = succeed(
+        *("cavmae", "pretrain", "--shards", line / "train", "--out", line / "pre"),
+        *("--epochs", "2", *TINY),
+    )
+    assert "going on from" in out
+    assert (line / "pre" / "model.safetensors").read_bytes() == before
+
+
+def test_demo_recipe_is_valid_and_flags_override_it(line):
+    from tests.conftest import REPOSITORY
+
+    recipe = REPOSITORY / "pipelines" / "demo" / "demo.toml"
+    succeed(
+        *("cavmae", "pretrain", "--config", recipe, "--shards", line / "train"),
+        *("--out", line / "recipe", "--epochs", "1"),
+    )
+    config = json.loads((line / "recipe" / "config.json").read_text())
+    assert (config["epochs"], config["model"], config["optimizer"]) == (1, "tiny", "adamw")
+
+
+BAD_INPUTS = {
+    "missing folder": ("avprep extract {tmp}/nowhere --out {tmp}/x", "no such"),
+    "empty folder": ("avprep extract {tmp}/empty --out {tmp}/x", "holds no video"),
+    "folder without videos": (
+        "avprep manifest folder {tmp}/texts --out {tmp}/m.json",
+        "holds no video",
+    ),
+    "a file for a folder": ("avprep extract {tmp}/texts/a.txt --out {tmp}/x", "is a file"),
+    "missing manifest": ("avprep shard {tmp}/no.json --out {tmp}/s", "no.json"),
+    "manifest that is no JSON": ("avprep shard {tmp}/texts/broken.json --out {tmp}/s", "not JSON"),
+    "unknown label": (
+        "avprep shard {tmp}/unknown.json --labels {line}/labels.csv --out {tmp}/s",
+        "unknown label 'purring'",
+    ),
+    "labels without a class CSV": ("avprep shard {tmp}/unknown.json --out {tmp}/s", "--labels"),
+    "bad part": ("avprep shard {line}/train.json --out {tmp}/s --part 5/2", "--part"),
+    "shard folder without dataset.json": (
+        "cavmae pretrain --shards {tmp}/texts --out {tmp}/r",
+        "dataset.json",
+    ),
+    "missing shard folder": (
+        "cavmae pretrain --shards {tmp}/nowhere --out {tmp}/r",
+        "no such folder",
+    ),
+    "checkpoint of another shape": (
+        "cavmae eval --shards {line}/test --checkpoint {tmp}/other.safetensors",
+        "of another shape",
+    ),
+    "weights of another model": (
+        "cavmae eval --shards {line}/test --checkpoint {tmp}/strange.safetensors",
+        "not a CAV-MAE checkpoint",
+    ),
+    "checkpoint that is text": (
+        "cavmae eval --shards {line}/test --checkpoint {tmp}/texts/a.txt",
+        "not a plain file of weights",
+    ),
+    "missing checkpoint": (
+        "cavmae eval --shards {line}/test --checkpoint {tmp}/none.pth",
+        "no such checkpoint",
+    ),
+    "pretrained model for eval": (
+        "cavmae eval --shards {line}/test --checkpoint {line}/pre",
+        "cavmae finetune",
+    ),
+    "recipe with a stranger": (
+        "cavmae pretrain --config {tmp}/texts/bad.toml --shards {line}/train --out {tmp}/r",
+        "'epoch', which is no option",
+    ),
+    "another run in the folder": (
+        "cavmae pretrain --shards {line}/train --out {line}/pre --lr 1",
+        "lr",
+    ),
+    "no GPU": ("cavmae pretrain --shards {line}/train --out {tmp}/r --device cuda", "no GPU"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUTS)
+def test_bad_input_is_one_helpful_line_and_exit_code_2(name, line, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    (tmp_path / "empty").mkdir()
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text("no video")
+    (texts / "broken.json").write_text('{"data": [')
+    (texts / "bad.toml").write_text("[pretrain]\nepoch = 3\n")
+    entry = {"video_id": "x", "wav": "", "video_path": "", "labels": "purring", "video": "x.mp4"}
+    (tmp_path / "unknown.json").write_text(json.dumps({"data": [entry]}))
+    if "checkpoint of" in name or "weights of" in name:
+        from safetensors import safe_open
+
+        weights = load_file(line / "fine" / "model.safetensors")
+        with safe_open(line / "fine" / "model.safetensors", "pt") as reader:
+            metadata = reader.metadata()
+        weights["norm.weight"] = weights["norm.weight"][:7].clone()
+        save_file(weights, tmp_path / "other.safetensors", metadata)
+        save_file({"a": weights["norm.bias"]}, tmp_path / "strange.safetensors")
+
+    arguments, expected = BAD_INPUTS[name]
+    result = run(*arguments.format(tmp=tmp_path, line=line).split())
+    assert result.returncode == 2, (result.stdout, result.stderr)
+    assert expected in result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("Error: ")
+
+
+HEAVY = ("torch", "cv2", "pandas", "av", "numpy", "matplotlib", "sklearn", "fsspec", "joblib")
+COMMANDS = [
+    *(["avprep", *words] for words in ([], ["extract"], ["shard"], ["demo-data"], ["manifest"])),
+    ["avprep", "manifest", "folder"],
+    *(["cavmae", *words] for words in ([], ["pretrain"], ["finetune"], ["eval"], ["stats"])),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_imports_nothing_heavy_and_has_an_example(command):
+    code = (
+        "import sys\n"
+        f"from {command[0]}.cli import group\n"
+        f"group.main([*{command[1:]!r}, '--help'], {command[0]!r}, standalone_mode=False)\n"
+        f"print('LOADED', *(m for m in {HEAVY!r} if m in sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Example:" in out.stdout
+    assert out.stdout.splitlines()[-1].split() == ["LOADED"]
+
+
+def test_too_many_failures_are_exit_code_1(demo_videos, tmp_path):
+    command = ("avprep", "extract", demo_videos / "train", "--out", tmp_path / "x")
+    result = run(*command, "--max-failures", "5%")
+    assert result.returncode == 1
+    assert "2 of 18 clips failed" in result.stderr
+    assert run(*command, "--max-failures", "2").returncode == 0
+
+
+def test_avprep_never_imports_torch(demo_videos, tmp_path):
+    code = (
+        "import sys\n"
+        "from avprep.cli import group\n"
+        f"group.main(['shard', {str(tmp_path / 'm.json')!r}, '--out', {str(tmp_path / 's')!r}],"
+        " 'avprep', standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules and 'cavmae' not in sys.modules"
+    )
+    succeed("avprep", "manifest", "folder", demo_videos / "test", "--out", tmp_path / "m.json")
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
