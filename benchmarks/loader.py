@@ -1,23 +1,28 @@
-"""How fast samples are loaded, beside the published loader.
+"""How much CPU a loaded sample costs, beside the published loader.
 
-Makes shard sets (FLAC and WAV) and the same clips as files in the published layout, then times:
-- ours: `ShardLoader`, whole batches, in this process and through one worker process;
-- the published loader re-created: a `Dataset` item is a WAV file read, its mean subtracted, one
-  Kaldi fbank, padding, SpecAugment, normalising and noise; one JPEG read, bicubic resize, centre
-  crop, normalising; collated by `DataLoader`.
+Makes clips of 10 s in the published layout and shard sets (WAV and FLAC) of the same clips, then
+counts the CPU time of all processes of
+
+- ours: `ShardLoader`, whole batches through a worker process;
+- the published loader re-created: an item is a WAV file read, its mean subtracted, one Kaldi
+  fbank, padding, normalising, noise and roll; a JPEG read, resized (bicubic), cropped, normalised;
+  collated by `DataLoader` through a worker process.
+
 The rounds of all sides are interleaved, so that a busy machine slows all of them, and medians are
-compared. Run it on one core: `taskset -c 0 python benchmarks/loader.py`.
+compared. What ours leaves to the training device (the front end) is a row of its own: its cost if
+that device is this CPU.
+
+    python benchmarks/loader.py
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # figures are for one core
@@ -26,7 +31,211 @@ import numpy as np
 import soundfile
 import torch
 import torchaudio
-import torchvision.transforms as transforms
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+
+from avprep.clips import Clip
+from avprep.jobs import PoolOptions
+from avprep.labels import label_set_from_names
+from avprep.options import IsolationOptions, SampleOptions
+from avprep.shards.build import ShardSetOptions, build_shard_set
+from cavmae.data import LoaderOptions, ShardLoader, ShardSet
+from cavmae.frontend import FrontEnd, FrontEndOptions
+
+SECONDS, FRAMES, SIZE = 10, 10, 224
+GOALS = {"wav": (1.4, 15), "flac": (4.5, 5)}  # CPU ms a sample, times the published loader
+
+
+class PublishedItems(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """What the published data set does for an item of pretraining."""
+
+    def __init__(self, folder: Path, ids: list[str], classes: int) -> None:
+        self.folder, self.ids, self.classes = folder, ids, classes
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        video_id = self.ids[number]
+        labels = torch.zeros(self.classes)
+        labels[number % self.classes] = 1.0
+        return self.audio(video_id), self.image(video_id), labels
+
+    def audio(self, video_id: str) -> Tensor:
+        """float32 [1024, 128]."""
+        pcm, rate = soundfile.read(self.folder / "audio" / f"{video_id}.wav", dtype="float32")
+        waveform = torch.from_numpy(pcm)[None]
+        waveform = waveform - waveform.mean()
+        fbank = torchaudio.compliance.kaldi.fbank(
+            waveform, htk_compat=True, sample_frequency=rate, use_energy=False,
+            window_type="hanning", num_mel_bins=128, dither=0.0, frame_shift=10,
+        )  # fmt: skip
+        fbank = torch.nn.ZeroPad2d((0, 0, 0, 1024 - len(fbank)))(fbank)
+        fbank = (fbank + 5.081) / 4.4849
+        fbank = fbank + torch.rand(1024, 128) * np.random.rand() / 10
+        return torch.roll(fbank, np.random.randint(-1024, 1024), 0)
+
+    def image(self, video_id: str) -> Tensor:
+        """float32 [3, 224, 224]."""
+        frame = np.random.randint(FRAMES)
+        path = self.folder / "frames" / f"frame_{frame}" / f"{video_id}.jpg"
+        picture = Image.open(path).convert("RGB")
+        if min(picture.size) != SIZE:
+            picture = picture.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float() / 255
+        mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+        std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+        return (pixels - mean) / std
+
+
+def make_clips(folder: Path, count: int) -> list[Clip]:
+    """Files in the published layout: coloured noise with tones, and smooth pictures with grain."""
+    rng = np.random.default_rng(0)
+    (folder / "audio").mkdir()
+    for number in range(FRAMES):
+        (folder / "frames" / f"frame_{number}").mkdir(parents=True)
+    clips = []
+    times = np.arange(SECONDS * 16000) / 16000
+    for number in range(count):
+        video_id = f"clip{number:05d}"
+        noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(len(times))) / np.arange(1, 80002))
+        tone = np.sin(2 * np.pi * rng.uniform(100, 3000) * times)
+        sound = noise / np.abs(noise).max() * 0.5 + 0.2 * tone
+        sound += 0.003 * rng.standard_normal(len(times))
+        wav = folder / "audio" / f"{video_id}.wav"
+        soundfile.write(wav, (sound * 32767).astype(np.int16), 16000)
+        for frame in range(FRAMES):
+            coarse = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+            smooth = np.asarray(coarse.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+            grainy = smooth + rng.normal(0, 4, smooth.shape)
+            picture = Image.fromarray(grainy.clip(0, 255).astype(np.uint8))
+            picture.save(folder / "frames" / f"frame_{frame}" / f"{video_id}.jpg", quality=75)
+        clips.append(
+            Clip(video_id, (str(number % 4),), wav=str(wav), video_path=str(folder / "frames"))
+        )
+    return clips
+
+
+def shard(clips: list[Clip], out: Path, audio: str) -> ShardSet:
+    """The clips as a shard set."""
+    labels = label_set_from_names([str(number) for number in range(4)])
+    options = ShardSetOptions(SampleOptions(audio=audio), IsolationOptions())  # type: ignore[arg-type]
+    build_shard_set(clips, labels, str(out), options, PoolOptions(workers=1))
+    return ShardSet.open(out)
+
+
+def cpu_seconds(loader: DataLoader) -> float:
+    """CPU time so far of this process and the loader's workers, with all their threads."""
+    nanoseconds = 0
+    for worker in loader._iterator._workers:
+        for thread in Path(f"/proc/{worker.pid}/task").iterdir():
+            nanoseconds += int((thread / "schedstat").read_text().split()[0])
+    return time.process_time() + nanoseconds / 1e9
+
+
+def anonymous_memory(loader: DataLoader) -> float:
+    """MB of memory of this process and the loader's workers that no file stands behind."""
+    total = 0
+    for pid in (os.getpid(), *(worker.pid for worker in loader._iterator._workers)):
+        status = Path(f"/proc/{pid}/status").read_text()
+        total += int(status.split("RssAnon:")[1].split()[0])
+    return total / 1024
+
+
+def cost_of_round(batches: Iterable, loader: DataLoader, samples: int) -> float:
+    """CPU ms a sample of one epoch."""
+    began = cpu_seconds(loader)
+    for _ in batches:
+        pass
+    return (cpu_seconds(loader) - began) / samples * 1000
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--clips", type=int, default=144)
+    parser.add_argument("--batch-size", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--memory-epochs", type=int, default=20)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    size = arguments.batch_size
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        clips = make_clips(folder, arguments.clips)
+        loaders = {
+            audio: ShardLoader(shard(clips, folder / audio, audio), LoaderOptions(size, workers=1))
+            for audio in GOALS
+        }
+        items = PublishedItems(folder, [clip.video_id for clip in clips], 4)
+        published = DataLoader(
+            items, size, shuffle=True, num_workers=1, persistent_workers=True,
+            worker_init_fn=lambda _: torch.set_num_threads(1),
+        )  # fmt: skip
+        count = arguments.clips
+        sides: dict[str, Callable[[int], float]] = {
+            "published": lambda _: cost_of_round(published, published, count),
+        }
+        for audio, ours in loaders.items():
+            sides[audio] = lambda epoch, ours=ours: cost_of_round(
+                ours.epoch(epoch), ours._loader, count
+            )
+        for batches in (published, *(ours.epoch(0) for ours in loaders.values())):
+            for _ in batches:  # starts the workers and fills the page cache
+                pass
+        costs: dict[str, list[float]] = {side: [] for side in sides}
+        for number in range(arguments.rounds):
+            for side, run in sides.items():
+                costs[side].append(run(number + 1))
+        front = front_end_cost(loaders["wav"])
+        memory = memory_over_epochs(loaders["flac"], arguments.memory_epochs)
+    report({side: statistics.median(values) for side, values in costs.items()}, front)
+    samples = arguments.clips * arguments.memory_epochs
+    print(f"\nMemory (FLAC, main process and worker, anonymous) over {samples} samples: "
+          f"{memory[0]:.0f} MB after a tenth, {memory[1]:.0f} MB at the end.")  # fmt: skip
+
+
+def front_end_cost(loader: ShardLoader) -> float:
+    """CPU ms a sample of the front end."""
+    frontend = FrontEnd(FrontEndOptions(noise=True))
+    generator = torch.Generator().manual_seed(0)
+    costs = []
+    for batch in loader.epoch(0):
+        began = time.process_time()
+        frontend(batch, generator)
+        costs.append((time.process_time() - began) / len(batch) * 1000)
+    return statistics.median(costs)
+
+
+def memory_over_epochs(loader: ShardLoader, epochs: int) -> tuple[float, float]:
+    """Anonymous memory in MB after a tenth of the epochs, and after all."""
+    readings = []
+    for epoch in range(epochs):
+        for _ in loader.epoch(epoch):
+            pass
+        readings.append(anonymous_memory(loader._loader))
+    return readings[epochs // 10], readings[-1]
+
+
+def report(costs: dict[str, float], front: float) -> None:
+    """Print the Markdown table."""
+    published = costs["published"]
+    print("| loader | CPU ms a sample | goal | of the published | goal | samples/s on 16 cores |")
+    print("|---|---|---|---|---|---|")
+    print(f"| published, re-created (WAV) | {published:.2f} | | 1 | | {16000 / published:.0f} |")
+    for audio, (limit, factor) in GOALS.items():
+        cost = costs[audio]
+        print(
+            f"| ours, {audio.upper()} | {cost:.2f} | ≤ {limit} | 1/{published / cost:.1f} "
+            f"| 1/{factor} | {16000 / cost:.0f} |"
+        )
+    print(f"| front end, if on this CPU | {front:.2f} | | | | |")
+    print("\n| a GPU that trains | needs cores, FLAC | WAV | published |\n|---|---|---|---|")
+    for need in (300, 1000, 3000):
+        cores = [costs[side] * need / 1000 for side in ("flac", "wav", "published")]
+        print(f"| {need} samples/s | " + " | ".join(f"{count:.1f}" for count in cores) + " |")
+
+
+if __name__ == "__main__":
+    main()

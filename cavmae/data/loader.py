@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from avprep.errors import UserError, WorkFailed
-from cavmae.data.batch import Batch, Partners
+from cavmae.data.batch import Batch, PackedBatch, Partners, allocate, pack
 from cavmae.data.plan import (
     EpochPlan,
     balanced_order,
@@ -31,6 +31,8 @@ from cavmae.data.shardset import ShardSet
 
 _ALL_FRAMES = -1
 _SHOWN = 5  # bad samples in an error
+
+_Shape = tuple[torch.dtype, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ class ShardLoader:
         try:
             with _sigchld_kept():
                 batches = iter(self._loader)
-            for batch in batches:
+            for packed in batches:
+                batch = packed.unpack()
                 self._note_bad(batch)
                 yield batch
         except RuntimeError as error:
@@ -218,21 +221,21 @@ class ShardLoader:
         )
 
 
-class _BatchReader(Dataset[Batch]):
+class _BatchReader(Dataset[PackedBatch]):
     """Reads the batch that a request describes. Runs in the workers."""
 
     def __init__(self, shards: ShardSet, options: LoaderOptions) -> None:
         self.shards = shards
         self.options = options
 
-    def __getitem__(self, request: _Request) -> Batch:
+    def __getitem__(self, request: _Request) -> PackedBatch:
         mixed = np.flatnonzero(request.partner >= 0)
         partners = self._read(request.partner[mixed], request.partner_frame[mixed], True)
         partner_of = dict(zip(mixed.tolist(), partners, strict=True))
+        unreadable = [p for p in partner_of.values() if isinstance(p, DamagedSample)]
         rows: list[DecodedSample] = []
         others: list[DecodedSample] = []
         index, other_rows, shares = [], [], []
-        unreadable = [p for p in partner_of.values() if isinstance(p, DamagedSample)]
         samples = self._read(request.index, request.frame, self.options.balanced)
         for place, sample in enumerate(samples):
             if isinstance(sample, DamagedSample):
@@ -242,23 +245,24 @@ class _BatchReader(Dataset[Batch]):
             if isinstance(partner, DecodedSample):
                 others.append(partner)
                 other_rows.append(len(rows))
-                shares.append(request.share[place])
+                shares.append(float(request.share[place]))
             rows.append(sample)
-            index.append(request.index[place])
-        return Batch(
-            **self._stack(rows),
-            index=torch.tensor(index, dtype=torch.int64),
+            index.append(int(request.index[place]))
+        memory, own, mates = self._allocate(rows, others)
+        self._fill(own, rows)
+        own["index"].copy_(torch.tensor(index, dtype=torch.int64))
+        if others:
+            self._fill(mates, others)
+            mates["rows"].copy_(torch.tensor(other_rows))
+            mates["share"].copy_(torch.tensor(shares))
+        batch = Batch(
+            **own,
             video_ids=[row.entry.video_id for row in rows],
-            partners=Partners(
-                **self._stack(others),
-                rows=torch.tensor(other_rows),
-                share=torch.tensor(shares, dtype=torch.float32),
-            )
-            if others
-            else None,
+            partners=Partners(**mates) if others else None,
             unreadable=[(sample.video_id, sample.reason) for sample in unreadable],
             planned=request.planned,
         )
+        return pack(batch, memory)
 
     def _read(
         self, numbers: NDArray[np.int64], frames: NDArray[np.int64], scattered: bool
@@ -279,24 +283,47 @@ class _BatchReader(Dataset[Batch]):
             except DamagedSample as error:
                 yield error
 
-    def _stack(self, rows: list[DecodedSample]) -> dict[str, torch.Tensor]:
-        lengths = [len(row.pcm) for row in rows]
-        waveform = np.zeros((len(rows), max(lengths, default=0)), np.int16)
-        labels = torch.zeros(len(rows), self.shards.num_classes)
-        count = self.shards.frames if self.options.frame == "all" else 1
-        size = self.shards.frame_size
-        # Channels move to the front here, once, so that the copy to the device is contiguous.
-        image = np.empty((len(rows), count, 3, size, size), np.uint8)
+    def _allocate(
+        self, rows: list[DecodedSample], others: list[DecodedSample]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """One piece of memory, and in it the tensors of the batch and of its partners."""
+        own = {**self._shapes(rows), "index": (torch.int64, (len(rows),))}
+        mates = {
+            **self._shapes(others),
+            "rows": (torch.int64, (len(others),)),
+            "share": (torch.float32, (len(others),)),
+        }
+        shapes = {("own", name): shape for name, shape in own.items()}
+        if others:
+            shapes |= {("mates", name): shape for name, shape in mates.items()}
+        memory, tensors = allocate(shapes, shared=get_worker_info() is not None)
+        return (
+            memory,
+            {name: tensor for (whose, name), tensor in tensors.items() if whose == "own"},
+            {name: tensor for (whose, name), tensor in tensors.items() if whose == "mates"},
+        )
+
+    def _shapes(self, rows: list[DecodedSample]) -> dict[str, _Shape]:
+        """dtype and shape of the fields of `Samples`."""
+        count, size = len(rows), self.shards.frame_size
+        pictures = (self.shards.frames,) if self.options.frame == "all" else ()
+        return {
+            "waveform": (torch.int16, (count, max((len(row.pcm) for row in rows), default=0))),
+            "lengths": (torch.int64, (count,)),
+            "image": (torch.uint8, (count, *pictures, 3, size, size)),
+            "labels": (torch.float32, (count, self.shards.num_classes)),
+        }
+
+    def _fill(self, tensors: dict[str, torch.Tensor], rows: list[DecodedSample]) -> None:
+        waveform, image = tensors["waveform"].numpy(), tensors["image"].numpy()
+        labels = tensors["labels"].zero_()
         for number, row in enumerate(rows):
             waveform[number, : len(row.pcm)] = row.pcm
+            waveform[number, len(row.pcm) :] = 0
             labels[number, list(row.entry.labels)] = 1.0
-            image[number] = np.moveaxis(row.image, -1, 1)
-        return {
-            "waveform": torch.from_numpy(waveform),
-            "lengths": torch.tensor(lengths, dtype=torch.int64),
-            "image": torch.from_numpy(image if self.options.frame == "all" else image[:, 0]),
-            "labels": labels,
-        }
+            # Channels move to the front here, so that the copy to the device is contiguous.
+            image[number] = np.moveaxis(row.image, -1, 1).reshape(image.shape[1:])
+        tensors["lengths"].copy_(torch.tensor([len(row.pcm) for row in rows]))
 
 
 def _settle_worker(number: int) -> None:
