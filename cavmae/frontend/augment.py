@@ -43,7 +43,7 @@ def add_noise_and_roll(fbank: Tensor, generator: torch.Generator) -> Tensor:
     batch, frames, _ = fbank.shape
     device = fbank.device
     strength = torch.rand(batch, 1, 1, generator=generator, device=device) / 10
-    noisy = fbank + torch.rand(fbank.shape, generator=generator, device=device) * strength
+    noisy = torch.rand(fbank.shape, generator=generator, device=device).mul_(strength).add_(fbank)
     shift = torch.randint(-frames, frames, (batch, 1), generator=generator, device=device)
     source = (torch.arange(frames, device=device) - shift) % frames
-    return noisy.gather(1, source[:, :, None].expand_as(noisy))
+    return noisy[torch.arange(batch, device=device)[:, None], source]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cavmae.data.batch import Batch, Samples
 from cavmae.frontend.augment import add_noise_and_roll, spec_augment
-from cavmae.frontend.fbank import MEL_BINS, fbank, frame_count, samples_for
+from cavmae.frontend.fbank import fbank, frame_count, samples_for
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -74,7 +75,7 @@ class FrontEnd(nn.Module):
         if generator is not None and (self.options.freq_mask or self.options.time_mask):
             options = self.options
             audio = spec_augment(audio, options.freq_mask, options.time_mask, generator)
-        audio = (audio - self.options.mean) / self.options.std
+        audio = audio.sub_(self.options.mean).div_(self.options.std)
         if generator is not None and self.options.noise:
             audio = add_noise_and_roll(audio, generator)
         return Inputs(audio, image, targets)
@@ -86,14 +87,12 @@ class FrontEnd(nn.Module):
         frames = energies.shape[1]
         place = torch.arange(frames, device=waveform.device)
         beyond = place >= frame_count(lengths)[:, None]
-        energies = energies.masked_fill(beyond[:, :, None], 0.0)
-        if frames == rows:
-            return energies
-        return torch.cat([energies, energies.new_zeros(len(energies), rows - frames, MEL_BINS)], 1)
+        energies.masked_fill_(beyond[:, :, None], 0.0)
+        return F.pad(energies, (0, 0, 0, rows - frames))
 
     def normalise_image(self, image: Tensor) -> Tensor:
         """uint8 [..., 3, H, W] → float32, ImageNet's mean and standard deviation taken out."""
-        return (image.float() / 255 - self.image_mean) / self.image_std
+        return image.float().div_(255).sub_(self.image_mean).div_(self.image_std)
 
     def _mix(
         self, batch: Batch, waveform: Tensor, image: Tensor, targets: Tensor
@@ -126,11 +125,12 @@ class FrontEnd(nn.Module):
 
 def centred(samples: Samples) -> tuple[Tensor, Tensor]:
     """float32 waveforms in [-1, 1] without their mean, zero beyond their lengths."""
-    waveform = samples.waveform.float() / 32768
+    waveform = samples.waveform.float().div_(32768)
     place = torch.arange(waveform.shape[1], device=waveform.device)
-    inside = place < samples.lengths[:, None]
-    mean = (waveform * inside).sum(1, keepdim=True) / samples.lengths[:, None].clamp_min(1)
-    return (waveform - mean) * inside, samples.lengths
+    # The padding is zero, so it adds nothing to the sum.
+    mean = waveform.sum(1, keepdim=True) / samples.lengths[:, None].clamp_min(1)
+    waveform.sub_(mean).masked_fill_(place >= samples.lengths[:, None], 0.0)
+    return waveform, samples.lengths
 
 
 def smooth(labels: Tensor, epsilon: float) -> Tensor:
