@@ -122,7 +122,7 @@ class Trainer:
                 self._finish_epoch(progress, records)
         progress.close()
         if records is not None:
-            records.publish()
+            records.publish(final=True)
             records.close()
 
     def _run_epoch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from avprep import storage
 
 _LINE_SECONDS = 15.0  # between progress lines where there is no terminal
+_DRAWING_SECONDS = 20.0  # between two pictures of the curves
 
 
 class RunRecords:
@@ -25,6 +27,7 @@ class RunRecords:
 
         self.folder = folder
         self.rows = rows
+        self._drawn = -math.inf
         purge = rows[-1]["step"] + 1 if rows else None
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
 
@@ -35,16 +38,22 @@ class RunRecords:
             if name not in ("step", "epoch", "split"):
                 self._events.add_scalar(f"{row['split']}/{name}", value, row["step"])
 
-    def publish(self) -> None:
-        """Write log.csv and curves.png, each whole or not at all."""
+    def publish(self, final: bool = False) -> None:
+        """Write log.csv and curves.png, each whole or not at all.
+
+        Drawing takes a second, so epochs of a few seconds do not each get a new picture; the last
+        one always does.
+        """
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         storage.write_atomic(self.folder / "log.csv", text.getvalue().encode())
-        storage.write_atomic(self.folder / "curves.png", draw_curves(self.rows))
         self._events.flush()
+        if final or time.monotonic() - self._drawn > _DRAWING_SECONDS:
+            storage.write_atomic(self.folder / "curves.png", draw_curves(self.rows))
+            self._drawn = time.monotonic()
 
     def close(self) -> None:
         """Finish the event file."""
