@@ -101,7 +101,7 @@ class ShardLoader:
         self.bad_samples: list[tuple[str, str]] = []
         self._requests: list[_Request] = []
         self._weights = self._sample_weights() if options.balanced else None
-        shards.table  # noqa: B018 (read before the workers are forked, so that they share it)
+        shards.prepare()
         self._loader = DataLoader(
             _BatchReader(shards, options),
             batch_size=None,

@@ -124,6 +124,26 @@ class ShardSet:
         return self._table
 
     @property
+    def reader(self) -> Reader:
+        """Reads the shards' bytes; of this process, or of the one it was forked from.
+
+        Raises:
+            UserError: the cache is too small, or its folder cannot be made.
+        """
+        if self._reader is None:
+            sizes = {shard.name: shard.bytes for shard in self.info.shards}
+            self._reader = open_reader(self.location, self.options, sizes)
+        return self._reader
+
+    def prepare(self) -> None:
+        """Read and open all that processes forked from this one can share, or fail here.
+
+        Raises:
+            UserError: see `table` and `reader`.
+        """
+        _ = self.table, self.reader
+
+    @property
     def labels(self) -> tuple[tuple[str, str], ...]:
         """(mid, display name) of each class."""
         return self.info.labels
@@ -196,16 +216,14 @@ class ShardSet:
             The sample; or what is wrong: its shard is missing, cut short, unreachable, or holds
             something else there.
         """
-        if self._reader is None:
-            sizes = {shard.name: shard.bytes for shard in self.info.shards}
-            self._reader = open_reader(self.location, self.options, sizes)
+        reader = self.reader
         rows = [self._row(int(number)) for number in numbers]
         table, shards = self.table, self.info.shards
         ranges = [
             Range(shards[table.shard[row]].name, int(table.offset[row]), int(table.size[row]))
             for row in rows
         ]
-        found = self._reader.read_many(ranges, scattered)
+        found = reader.read_many(ranges, scattered)
         for row, wanted, data in zip(rows, ranges, found, strict=True):
             entry = table.entry(row)
             where = f"{entry.video_id} in {storage.join(self.location, wanted.shard)}"

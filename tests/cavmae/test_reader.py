@@ -226,7 +226,7 @@ def test_scattered_reads_do_not_fetch_shards_the_cache_cannot_keep(
 def test_a_cache_too_small_to_shuffle_in_is_refused(server, tmp_path):
     shards = ShardSet.open(server.url, ReadOptions(cache=str(tmp_path), cache_gb=1e-6))
     with pytest.raises(UserError, match=r"cannot hold the 64 shards .* Allow 0.\d GB or use none"):
-        shards.read(0)
+        ShardLoader(shards, LoaderOptions(8, workers=2))
 
 
 def test_a_half_fetched_shard_is_never_read(server, tiny, tmp_path):
@@ -248,3 +248,25 @@ def test_two_shard_sets_share_a_cache_without_mixing(server, tiny, tmp_path):
     other.server_close()
     assert bytes(first.members["flac"]) != bytes(second.members["flac"])
     assert first.entry.video_id == second.entry.video_id
+
+
+def test_an_s3_bucket_gives_the_same_batches_as_the_folder(tiny, monkeypatch):
+    pytest.importorskip("s3fs", reason="needs the extra s3")
+    moto = pytest.importorskip("moto.server", reason="needs the extra dev")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    try:
+        import fsspec
+
+        bucket = fsspec.filesystem("s3", skip_instance_cache=True)
+        bucket.mkdir("tiny")
+        bucket.put(f"{tiny.folder}/", "tiny/train/", recursive=True)
+        for workers in (0, 2):
+            assert everything("s3://tiny/train", workers=workers) == everything(tiny.folder)
+    finally:
+        server.stop()
