@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn
 from torch import Tensor
 
 from avprep.errors import UserError
@@ -53,20 +54,14 @@ class World:
         if self.size > 1:
             dist.barrier()
 
-    def gatherer(self, planned: int) -> Callable[[Tensor], Tensor] | None:
-        """Collects rows [B, D] of all ranks with gradient; for a step of `planned` samples."""
-        if self.size == 1:
-            return None
-        sizes = [(planned - rank + self.size - 1) // self.size for rank in range(self.size)]
-
-        def gather(rows: Tensor) -> Tensor:
-            # Ranks differ by one row at most; collectives want equal shapes.
-            missing = max(sizes) - len(rows)
-            padded = torch.cat([rows, rows.new_zeros(missing, rows.shape[1])])
-            parts = torch.distributed.nn.functional.all_gather(padded)
-            return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
-
-        return gather
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """The rows [B, D] of all ranks, in rank order, with gradient; B may differ by rank."""
+        counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(self.size)]
+        dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
+        longest = int(max(counts))
+        padded = torch.cat([rows, rows.new_zeros(longest - len(rows), rows.shape[1])])
+        parts = torch.distributed.nn.functional.all_gather(padded)
+        return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
 
 
 @contextmanager

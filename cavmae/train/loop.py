@@ -135,7 +135,14 @@ class Trainer:
         batches = self.loader.epoch(position.epoch, position.samples)
         while True:
             before = time.monotonic()
-            batch = next(batches, None)
+            try:
+                batch = next(batches, None)
+            except WorkFailed:
+                if not stop:
+                    raise
+                # A signal to the whole process group ended the loading processes as well.
+                self._save()
+                raise KeyboardInterrupt from None
             waited += time.monotonic() - before
             if batch is not None:
                 group.append(batch)
@@ -168,7 +175,7 @@ class Trainer:
             batch = batch.to(world.device)
             inputs = self.frontend(batch, generator)
             with torch.autocast(world.device.type, dtype, enabled=dtype is not None):
-                result = self.task.loss(self._wrapped, inputs, generator, world, batch.planned)
+                result = self.task.loss(self._wrapped, inputs, generator, world)
             self._check(result.loss, batch)
             self.scaler.scale(result.loss / len(group)).backward()
             self._add_to_sums(batch, {"loss": result.loss.detach(), **result.parts})

@@ -33,9 +33,8 @@ class Task(Protocol):
         inputs: Inputs,
         generator: torch.Generator,
         world: World,
-        planned: int,
     ) -> StepLoss:
-        """The loss of one batch; `planned` samples are in the step over all ranks."""
+        """The loss of one batch."""
         ...
 
 
@@ -53,9 +52,9 @@ class PretrainTask:
         inputs: Inputs,
         generator: torch.Generator,
         world: World,
-        planned: int,
     ) -> StepLoss:
-        gather = world.gatherer(planned) if self.contrast_scope == "global" else None
+        is_global = self.contrast_scope == "global" and world.size > 1
+        gather = world.gather_rows if is_global else None
         out: PretrainOutput = model(
             inputs.audio, inputs.image, self.options, generator=generator, gather=gather
         )
@@ -84,7 +83,6 @@ class FinetuneTask:
         inputs: Inputs,
         generator: torch.Generator,
         world: World,
-        planned: int,
     ) -> StepLoss:
         logits = model(inputs.audio, inputs.image, self.mode).float()
         if self.criterion == "bce":

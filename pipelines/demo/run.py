@@ -94,18 +94,19 @@ def summarise(seconds: dict[str, float], printed: dict[str, str]) -> dict[str, A
 
 def print_summary(summary: dict[str, Any]) -> None:
     """Where everything lies, and the figures."""
-    print(
-        f"""
-test accuracy   {summary["test_accuracy"]:.1%}   (from scratch {summary["from_scratch_accuracy"]:.1%}, chance 12.5%)
-test mAP        {summary["test_map"]:.3f}
-failed clips    {summary["failed_clips"]} (two files are broken on purpose), see runs/demo/shards/train/failures.csv
-seconds         {summary["seconds"]["total"]}
-
-shards          runs/demo/shards/train, runs/demo/shards/test
-loss curves     runs/demo/pretrain/curves.png, runs/demo/finetune/curves.png
-metrics         runs/demo/finetune/result.json
-summary         runs/demo/summary.json"""
-    )
+    scratch = f"from scratch {summary['from_scratch_accuracy']:.1%}, chance 12.5%"
+    failed = f"{summary['failed_clips']} (two files are broken on purpose)"
+    for title, value in (
+        ("test accuracy", f"{summary['test_accuracy']:.1%} ({scratch})"),
+        ("test mAP", f"{summary['test_map']:.3f}"),
+        ("failed clips", f"{failed}, see runs/demo/shards/train/failures.csv"),
+        ("seconds", summary["seconds"]["total"]),
+        ("shards", "runs/demo/shards/train, runs/demo/shards/test"),
+        ("loss curves", "runs/demo/pretrain/curves.png, runs/demo/finetune/curves.png"),
+        ("metrics", "runs/demo/finetune/result.json"),
+        ("summary", "runs/demo/summary.json"),
+    ):
+        print(f"{title:15} {value}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,295 @@
+"""Training: the step is the plain one, a killed run loses nothing, ranks add up to one process."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from avprep.errors import WorkFailed
+from avprep.shards.format import read_dataset
+from cavmae.data import LoaderOptions, ShardLoader, ShardSet
+from cavmae.frontend import FrontEnd, FrontEndOptions
+from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
+from cavmae.train.checkpoint import list_checkpoints, save_checkpoint
+from cavmae.train.distributed import World
+from cavmae.train.loop import Trainer, _mix_seed
+from cavmae.train.optim import build_optimizer, learning_rate
+from cavmae.train.options import OptimOptions, TrainOptions
+from cavmae.train.tasks import FinetuneTask, PretrainTask
+
+CONFIG = ModelConfig.preset("tiny", audio_frames=96, embed_dim=32, num_heads=2)
+CPU = World(0, 1, torch.device("cpu"))
+FRONT_END = FrontEndOptions(target_length=96, noise=True, freq_mask=8, time_mask=8)
+
+
+@pytest.fixture(scope="module")
+def shards(demo_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from avprep.jobs import PoolOptions
+    from avprep.manifest.folder import folder_manifest
+    from avprep.options import IsolationOptions, SampleOptions
+    from avprep.shards.build import ShardSetOptions, build_shard_set
+
+    out = tmp_path_factory.mktemp("train") / "shards"
+    options = ShardSetOptions(SampleOptions(audio="wav"), IsolationOptions())
+    build_shard_set(*folder_manifest(demo_videos / "train"), str(out), options, PoolOptions(2))
+    assert read_dataset(out).samples == 16
+    return out
+
+
+def pretrainer(shards: Path, folder: Path, epochs: int = 2, **options) -> Trainer:
+    torch.manual_seed(0)
+    model = CAVMAE(CONFIG)
+    loader = ShardLoader(ShardSet.open(shards), LoaderOptions(5, workers=0, seed=3))
+    train = TrainOptions(epochs=epochs, batch_size=5, seed=3, **options)
+    task = PretrainTask(PretrainOptions(contrast_weight=0.1))
+    optim = OptimOptions(lr=1e-3, schedule="cosine", warmup_epochs=1)
+    folder.mkdir(exist_ok=True)
+    return Trainer(model, task, FrontEnd(FRONT_END), loader, CPU, train, optim, folder)
+
+
+def test_twenty_steps_equal_a_plain_loop(shards, tmp_path):
+    epochs, batch = 5, 5  # 16 samples make 4 steps an epoch
+    trainer = pretrainer(shards, tmp_path / "run", epochs, log_steps=1)
+    trainer.run()
+    steps = trainer.position.step
+    assert steps == 20
+
+    torch.manual_seed(0)
+    model = CAVMAE(CONFIG)
+    loader = ShardLoader(ShardSet.open(shards), LoaderOptions(batch, workers=0, seed=3))
+    frontend = FrontEnd(FRONT_END)
+    optimizer = torch.optim.Adam(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=1e-3,
+        betas=(0.95, 0.999),
+        weight_decay=5e-7,
+    )
+    step = 0
+    for epoch in range(epochs):
+        for samples in loader.epoch(epoch):
+            if step < 4:
+                rate = 1e-3 * (step + 1) / 4
+            else:
+                rate = 1e-3 * 0.5 * (1 + math.cos(math.pi * (step - 4) / (steps - 4)))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            generator = torch.Generator().manual_seed(_mix_seed(3, step))
+            inputs = frontend(samples, generator)
+            out = model(
+                inputs.audio,
+                inputs.image,
+                PretrainOptions(contrast_weight=0.1),
+                generator=generator,
+            )
+            optimizer.zero_grad()
+            out.loss.backward()
+            optimizer.step()
+            step += 1
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(trainer.model.state_dict()[name], value, rtol=0, atol=1e-5)
+
+
+COMMAND = [
+    *(sys.executable, "-m", "cavmae", "finetune", "--model", "tiny", "--audio-frames", "96"),
+    *("--batch-size", "3", "--epochs", "3", "--workers", "0", "--checkpoint-steps", "1"),
+    *("--accumulate", "2", "--log-steps", "1", "--lr", "1e-3", "--device", "cpu"),
+]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def finetune(shards: Path, out: Path) -> list[str]:
+    return [*COMMAND, "--shards", str(shards), "--val-shards", str(shards), "--out", str(out)]
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    subprocess.run(finetune(shards, out), check=True, capture_output=True, env=ENVIRONMENT)
+    return out
+
+
+def assert_same_run(run: Path, expected: Path) -> None:
+    ours, theirs = load_file(run / "model.safetensors"), load_file(expected / "model.safetensors")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert rows(run) == rows(expected)
+    best, expected_best = (
+        load_file(run / "best.safetensors"),
+        load_file(expected / "best.safetensors"),
+    )
+    assert all(torch.equal(best[name], expected_best[name]) for name in expected_best)
+
+
+def test_a_run_killed_at_random_steps_ends_bit_equal(shards, undisturbed, tmp_path):
+    out = tmp_path / "killed"
+    kills = 0
+    for target in (1, 4, 8):
+        process = subprocess.Popen(
+            finetune(shards, out), stdout=subprocess.DEVNULL, env=ENVIRONMENT
+        )
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            saved = list_checkpoints(out / "checkpoints")
+            if saved and int(saved[-1].name[5:]) >= target:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.005)
+        process.wait()
+    subprocess.run(finetune(shards, out), check=True, capture_output=True, env=ENVIRONMENT)
+    assert kills >= 2
+    assert_same_run(out, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_told_to_stop_saves_exits_130_and_goes_on(shards, undisturbed, tmp_path, number):
+    out = tmp_path / "stopped"
+    process = subprocess.Popen(
+        finetune(shards, out),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    deadline = time.monotonic() + 120
+    while not list_checkpoints(out / "checkpoints") and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    subprocess.run(finetune(shards, out), check=True, capture_output=True, env=ENVIRONMENT)
+    assert_same_run(out, undisturbed)
+
+
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def test_two_ranks_have_the_losses_of_one_process_on_the_same_batch(shards, tmp_path):
+    common = ["-m", "cavmae", "finetune", "--model", "tiny", "--audio-frames", "96"]
+    common += ["--shards", str(shards), "--val-shards", str(shards), "--epochs", "2"]
+    common += ["--workers", "0", "--device", "cpu", "--no-noise", "--mixup", "0"]
+    common += ["--freq-mask", "0", "--time-mask", "0", "--lr", "1e-4"]
+    for name, launcher, batch in (("one", [sys.executable], "8"), ("two", LAUNCH, "4")):
+        command = [*launcher, *common, "--batch-size", batch, "--out", str(tmp_path / name)]
+        result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+        assert result.returncode == 0, result.stderr[-2000:]
+    ours, theirs = rows(tmp_path / "two"), rows(tmp_path / "one")
+    for split in ("train", "validation"):
+        for two, one in zip(ours, theirs, strict=True):
+            if two["split"] == one["split"] == split:
+                name = "loss" if split == "train" else "map"
+                assert float(two[name]) == pytest.approx(float(one[name]), abs=1e-5)
+
+
+GLOBAL_CONTRAST = """
+import torch
+from cavmae.model.cavmae import contrastive_loss
+from cavmae.train.distributed import joined_world
+
+torch.manual_seed(0)
+audio, image = torch.randn(5, 8), torch.randn(5, 8)
+whole = [audio.clone().requires_grad_(), image.clone().requires_grad_()]
+expected, _ = contrastive_loss(*whole)
+expected.backward()
+with joined_world("cpu") as world:
+    mine = slice(0, 3) if world.rank == 0 else slice(3, 5)  # ranks may hold unequal parts
+    own = [audio[mine].clone().requires_grad_(), image[mine].clone().requires_grad_()]
+    loss, _ = contrastive_loss(*own, gather=world.gather_rows)
+    loss.backward()
+    torch.testing.assert_close(loss, expected)
+    for part, full in zip(own, whole):
+        # DDP averages over the ranks; every rank's loss is the whole loss.
+        torch.testing.assert_close(part.grad / world.size, full.grad[mine])
+"""
+
+
+def test_global_contrast_has_the_loss_and_gradients_of_one_batch(tmp_path):
+    script = tmp_path / "contrast.py"
+    script.write_text(GLOBAL_CONTRAST)
+    result = subprocess.run([*LAUNCH, str(script)], capture_output=True, text=True, env=ENVIRONMENT)
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_checkpoints_are_kept_up_to_the_limit_and_whole(tmp_path):
+    model = CAVMAE(CONFIG)
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, model, {"step": step}, keep=2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000002", "step-00000003"]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tmp")]
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    model = CAVMAE(CONFIG)
+    save_checkpoint(tmp_path, 1, model, {"step": 1}, keep=2)
+    with pytest.raises(Exception, match="pickle"):
+        save_checkpoint(tmp_path, 2, model, {"bad": lambda: None}, keep=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_loss_that_is_not_a_number_names_the_samples(shards, tmp_path):
+    trainer = pretrainer(shards, tmp_path / "run")
+    with torch.no_grad():
+        trainer.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(WorkFailed, match="train_0"):
+        trainer.run()
+
+
+@pytest.mark.parametrize(("epoch", "factor"), [(0, 1), (9, 1), (10, 0.5), (14, 0.5), (15, 0.25)])
+def test_multistep_rate_is_the_published(epoch, factor):
+    options = OptimOptions(lr=1.0, decay_start=10, decay_step=5)
+    assert learning_rate(options, epoch * 7 + 3, 7, 25) == factor
+
+
+def test_head_gets_its_own_rate_and_frozen_bases_get_none():
+    model = CAVMAEClassifier(CONFIG, 3)
+    optimizer = build_optimizer(model, OptimOptions(head_lr_ratio=50.0))
+    base, head = optimizer.param_groups
+    assert (base["lr_ratio"], head["lr_ratio"]) == (1.0, 50.0)
+    assert {id(p) for p in head["params"]} == {id(p) for p in model.mlp_head.parameters()}
+    frozen = build_optimizer(model, OptimOptions(freeze_base=True))
+    assert len(frozen.param_groups) == 1
+
+
+def test_soft_targets_are_learned_by_both_criteria():
+    torch.manual_seed(0)
+    model = CAVMAEClassifier(CONFIG, 3)
+    audio, image = torch.randn(4, 96, 128), torch.randn(4, 3, 224, 224)
+    targets = torch.eye(3)[[0, 1, 2, 0]] * 0.9
+    from cavmae.frontend import Inputs
+
+    inputs = Inputs(audio, image, targets)
+    logits = model(audio, image)
+    expected = {
+        "ce": -(targets * logits.log_softmax(1)).sum(1).mean(),
+        "bce": -(
+            targets * logits.sigmoid().log() + (1 - targets) * (1 - logits.sigmoid()).log()
+        ).mean(),
+    }
+    for criterion, value in expected.items():
+        task = FinetuneTask("multimodal", criterion)
+        loss = task.loss(model, inputs, torch.Generator(), CPU).loss
+        torch.testing.assert_close(loss, value)
+
+
+def test_result_json_says_what_was_reached(undisturbed):
+    result = json.loads((undisturbed / "result.json").read_text())
+    assert result["epochs"] == 3
+    assert result["best_accuracy"] == max(
+        float(row["accuracy"]) for row in rows(undisturbed) if row["split"] == "validation"
+    )
