@@ -1,0 +1,170 @@
+"""Manifests and label sets: what is written is read back, what is wrong is named."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avprep.clips import Clip, discover_clips
+from avprep.errors import UserError
+from avprep.labels import LabelSet, label_set_from_names, read_label_csv, write_label_csv
+from avprep.manifest.folder import folder_manifest
+from avprep.manifest.model import from_entry, iter_manifest, read_manifest, to_entry, write_manifest
+from tests.conftest import REPOSITORY
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
+MID = TEXT.filter(lambda text: "," not in text)
+SECONDS = st.none() | st.floats(0, 1e6)
+CLIPS = st.builds(
+    Clip,
+    video_id=TEXT,
+    labels=st.lists(MID, max_size=3).map(tuple),
+    video=TEXT,
+    start=SECONDS,
+    end=SECONDS,
+    wav=TEXT | st.just(""),
+    video_path=TEXT | st.just(""),
+    split=st.sampled_from(["", "train"]),
+)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+@given(clips=st.lists(CLIPS, max_size=5))
+def test_any_clip_survives_writing_and_reading(clips, suffix, tmp_path_factory):
+    path = tmp_path_factory.mktemp("m") / f"m{suffix}"
+    assert write_manifest(path, clips) == len(clips)
+    assert read_manifest(path) == clips
+
+
+def test_published_manifests_are_read_as_they_are(shared, tmp_path):
+    head = (shared / "metadata" / "official_manifest_head.json").read_text()
+    path = tmp_path / "published.json"
+    path.write_text(head[: head.rindex("  },") + 3] + "]}")  # the excerpt ends inside an entry
+    clips = read_manifest(path)
+    assert clips[0].video_id == "--4gqARaEJE"
+    assert clips[0].labels == ("/m/068hy", "/m/07q6cd_", "/m/0bt9lr", "/m/0jbk")
+    assert [to_entry(clip) for clip in clips] == json.loads(path.read_text())["data"]
+
+
+def test_published_label_csv_is_read_as_it_is(shared):
+    labels = read_label_csv(shared / "metadata" / "class_labels_indices.csv")
+    assert labels.mids[0] == "/m/09x0r"
+    assert labels.names[1] == "Male speech, man speaking"
+    assert labels.indices_of(("/m/05zppz", "/m/09x0r")) == (0, 1)
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "manifests/examples").glob("*.json")))
+def test_examples_are_valid(path):
+    assert read_manifest(path)
+
+
+@given(names=st.sets(TEXT.filter(lambda text: "\r" not in text and text.strip() == text)))
+def test_label_sets_survive_writing_and_reading(names, tmp_path_factory):
+    try:
+        labels = label_set_from_names(names)
+    except UserError:
+        return  # two names that differ in a comma alone
+    path = tmp_path_factory.mktemp("l") / "labels.csv"
+    write_label_csv(path, labels)
+    assert read_label_csv(path) == labels
+    assert list(labels.names) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        ([], "expected an object"),
+        ({"video_id": "x"}, "has no 'wav'"),
+        ({"video_id": 3, "wav": "", "video_path": "", "labels": ""}, "must be a string"),
+        ({"video_id": "", "wav": "a", "video_path": "", "labels": ""}, "is empty"),
+        ({"video_id": "x", "wav": "", "video_path": "", "labels": ""}, "neither"),
+        ({"video_id": "x", "wav": "a", "video_path": "", "labels": "", "start": "1"}, "seconds"),
+    ],
+)
+def test_a_wrong_entry_is_named_with_its_place(entry, complaint):
+    with pytest.raises(UserError, match=complaint) as caught:
+        from_entry(entry, "m.json: data[3]")
+    assert str(caught.value).startswith("m.json: data[3]")
+
+
+def test_a_wrong_line_of_a_jsonl_is_named(tmp_path):
+    path = tmp_path / "m.jsonl"
+    write_manifest(path, [Clip("a", video="a.mp4")])
+    path.write_text(path.read_text() + "{broken\n")
+    with pytest.raises(UserError, match="line 2: not JSON"):
+        list(iter_manifest(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "line 1"),
+        ("mid,name\n", "line 1"),
+        ("index,mid,display_name\n1,a,A\n", "line 2: expected class 0"),
+        ("index,mid,display_name\n0,a,A\n1,a,B\n", "stands there twice"),
+    ],
+)
+def test_a_wrong_class_csv_is_named_with_its_line(tmp_path, text, complaint):
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=complaint):
+        read_label_csv(path)
+
+
+def test_unknown_label_says_which_are_known():
+    with pytest.raises(UserError, match=r"'cow'.*2 classes \(cat, dog\)"):
+        LabelSet(("cat", "dog"), ("Cat", "Dog")).index_of("cow")
+
+
+def test_ids_are_stems_and_clashes_get_their_path(tmp_path):
+    for name in ("a/x.mp4", "b/x.mkv", "b/y.MOV", "c/z.mp4", "c/z.webm", "c/notes.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    ids = {Path(clip.video).name: clip.video_id for clip in discover_clips(tmp_path)}
+    assert ids == {
+        "x.mp4": "a__x",
+        "x.mkv": "b__x",
+        "y.MOV": "y",
+        "z.mp4": "c__z.mp4",
+        "z.webm": "c__z.webm",
+    }
+
+
+def test_sub_folders_are_classes_and_loose_videos_stay_unlabelled(tmp_path):
+    for name in ("dog, bark/a.mp4", "cat/deep/b.mp4", "loose.mp4"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    clips, labels = folder_manifest(tmp_path)
+    assert labels.names == ("cat", "dog, bark")
+    assert {clip.video_id: clip.labels for clip in clips} == {
+        "a": ("dog_ bark",),
+        "b": ("cat",),
+        "loose": (),
+    }
+
+
+def test_a_symlink_loop_ends(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    os.symlink(tmp_path, tmp_path / "again")
+    assert len(discover_clips(tmp_path)) == 1
+
+
+def test_a_write_that_fails_leaves_the_old_manifest(tmp_path):
+    path = tmp_path / "m.json"
+    write_manifest(path, [Clip("a", video="a.mp4")])
+
+    def failing():
+        yield Clip("b", video="b.mp4")
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError):
+        write_manifest(path, failing())
+    assert [clip.video_id for clip in read_manifest(path)] == ["a"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m.json"]
