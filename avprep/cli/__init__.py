@@ -9,9 +9,10 @@ from avprep.cli.lazy import LazyCommand, LazyGroup, run_group
 COMMANDS = {
     "extract": LazyCommand("avprep.cli.extract:extract", "Videos → 16 kHz WAV and 10 JPEG frames."),
     "manifest": LazyCommand(
-        "avprep.cli.manifest:manifest", "Build a manifest: folder, audioset, vggsound, …"
+        "avprep.cli.manifest:manifest", "Build a manifest from a folder of videos."
     ),
     "shard": LazyCommand("avprep.cli.shard:shard", "Pack a manifest into WebDataset shards."),
+    "verify": LazyCommand("avprep.cli.verify:verify", "Check every byte of a shard set."),
     "demo-data": LazyCommand("avprep.cli.demo:demo_data", "Make a small labelled video set."),
 }
 

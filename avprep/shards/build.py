@@ -209,6 +209,6 @@ def _finish(
     if storage.exists(storage.join(out, DATASET_FILE)):
         finished = read_dataset(out)
         if (finished.shards, finished.failures) == (info.shards, info.failures):
-            return  # keep what `cavmae stats` and `avprep weights` added to it
+            return  # keep what `cavmae stats` added to it
     storage.write_atomic(storage.join(out, FAILURES_FILE), failures_csv(failures))
     write_dataset(out, info)

@@ -26,6 +26,7 @@ FORMAT = "avprep-shards"
 VERSION = 1
 DATASET_FILE = "dataset.json"
 INDEX_SUFFIX = ".index.json"
+TAR_BLOCK = 512
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
 _LONGEST_KEY = 80  # KEY.index suffixes must fit the 100 bytes of a tar header's name field
@@ -252,3 +253,31 @@ def read_index(location: str | Path, shard_name: str) -> ShardIndex:
             f"{path}: missing. Copy shard sets with their .index.json files, or run "
             "`avprep shard` again to rebuild this shard."
         ) from None
+
+
+def split_members(data: bytes, key: str) -> dict[str, memoryview]:
+    """The members of a sample from its slice of the tar file, by suffix, without copying.
+
+    Args:
+        data: the bytes that the sample's index entry names.
+        key: of the sample.
+
+    Raises:
+        ValueError: the slice is not a run of whole members of this sample; says where.
+    """
+    members: dict[str, memoryview] = {}
+    view = memoryview(data)
+    prefix = f"{key}.".encode()
+    offset = 0
+    while offset < len(data):
+        name = data[offset : offset + 100].rstrip(b"\0")
+        try:
+            size = int(data[offset + 124 : offset + 136].rstrip(b"\0 "), 8)
+        except ValueError:
+            size = -1
+        start = offset + TAR_BLOCK
+        if size < 0 or start + size > len(data) or not name.startswith(prefix):
+            raise ValueError(f"damaged at byte {offset} of the sample")
+        members[name[len(prefix) :].decode("ascii", "replace")] = view[start : start + size]
+        offset = start + -(-size // TAR_BLOCK) * TAR_BLOCK
+    return members

@@ -19,6 +19,7 @@ from avprep.isolation import IsolatedEncoder
 from avprep.labels import LabelSet
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.format import (
+    TAR_BLOCK,
     SampleEntry,
     ShardIndex,
     index_name,
@@ -26,7 +27,6 @@ from avprep.shards.format import (
 )
 from avprep.shards.plan import ShardJob
 
-_BLOCK = 512
 _RECORD = 10240
 
 
@@ -103,7 +103,7 @@ def write_samples(
         entries.append(SampleEntry(key, clip.video_id, start, offset - start, labels, clip.split))
         audio_samples += sample.num_samples
     # Two empty blocks end an archive, and its length is a whole number of records.
-    write(bytes(-(offset + 2 * _BLOCK) % _RECORD + 2 * _BLOCK))
+    write(bytes(-(offset + 2 * TAR_BLOCK) % _RECORD + 2 * TAR_BLOCK))
     return ShardIndex(
         name=job.name,
         fingerprint=settings.fingerprint,
@@ -147,7 +147,7 @@ def tar_member(name: str, data: bytes) -> bytes:
     header = tarfile.TarInfo(name)
     header.size = len(data)
     header.mode = 0o644
-    return header.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % _BLOCK)
+    return header.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % TAR_BLOCK)
 
 
 def is_built(out: str, job: ShardJob, fingerprint: str) -> ShardIndex | None:

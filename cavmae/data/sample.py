@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from avprep.shards.format import SampleEntry
 
 SAMPLE_RATE = 16000
-_BLOCK = 512  # of a tar file
 _JPEG_END = b"\xff\xd9"
 
 
@@ -57,35 +56,6 @@ class DecodedSample:
     entry: SampleEntry
     pcm: NDArray[np.int16]
     image: NDArray[np.uint8]
-
-
-def split_members(data: bytes, entry: SampleEntry, where: str) -> dict[str, memoryview]:
-    """The members of a sample from its slice of the tar file, by suffix, without copying.
-
-    Args:
-        data: the slice.
-        entry: what the index says of the sample.
-        where: names it in errors.
-
-    Raises:
-        DamagedSample: the slice is not a run of whole members of this sample.
-    """
-    members: dict[str, memoryview] = {}
-    view = memoryview(data)
-    prefix = f"{entry.key}.".encode()
-    offset = 0
-    while offset < len(data):
-        name = data[offset : offset + 100].rstrip(b"\0")
-        try:
-            size = int(data[offset + 124 : offset + 136].rstrip(b"\0 "), 8)
-        except ValueError:
-            size = -1
-        start = offset + _BLOCK
-        if size < 0 or start + size > len(data) or not name.startswith(prefix):
-            raise DamagedSample(entry.video_id, f"{where}: damaged at byte {entry.offset + offset}")
-        members[name[len(prefix) :].decode("ascii", "replace")] = view[start : start + size]
-        offset = start + -(-size // _BLOCK) * _BLOCK
-    return members
 
 
 def decode_sample(

@@ -12,9 +12,16 @@ from numpy.typing import NDArray
 
 from avprep import storage
 from avprep.errors import UserError
-from avprep.shards.format import DatasetInfo, SampleEntry, ShardInfo, read_dataset, read_index
+from avprep.shards.format import (
+    DatasetInfo,
+    SampleEntry,
+    ShardInfo,
+    read_dataset,
+    read_index,
+    split_members,
+)
 from cavmae.data.reader import Range, Reader, ReadOptions, open_reader, with_retries
-from cavmae.data.sample import DamagedSample, StoredSample, split_members
+from cavmae.data.sample import DamagedSample, StoredSample
 from cavmae.data.table import SampleTable, build_table
 
 _INDEXES_AT_ONCE = 16  # fetched together from a URL
@@ -233,9 +240,10 @@ class ShardSet:
                 yield DamagedSample(entry.video_id, f"{where}: the shard is cut short")
             else:
                 try:
-                    yield StoredSample(entry, split_members(data, entry, where))
-                except DamagedSample as error:
-                    yield error
+                    yield StoredSample(entry, split_members(data, entry.key))
+                except ValueError as error:
+                    place = f"from byte {entry.offset} of the shard"
+                    yield DamagedSample(entry.video_id, f"{where}, {place}: {error}")
 
     def read(self, number: int) -> StoredSample:
         """Read one sample's bytes.

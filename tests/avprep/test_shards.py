@@ -155,6 +155,43 @@ def test_a_shard_cut_short_is_built_again(manifest, shards, tmp_path):
     assert contents(copy) == contents(shards)
 
 
+def verify(folder, *options):
+    command = [sys.executable, "-m", "avprep", "verify", str(folder), "--workers", "1", *options]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_whole_shard_set_verifies_deeply(shards):
+    result = verify(shards, "--deep")
+    assert result.returncode == 0, result.stderr
+    assert "16 samples, 0 damaged" in result.stdout
+
+
+@pytest.mark.parametrize("place", [600, 5000, 90_000, -5000])
+def test_one_flipped_bit_is_found_and_just_that_shard_rebuilt(manifest, shards, tmp_path, place):
+    copy = tmp_path / "copy"
+    shutil.copytree(shards, copy)
+    target = copy / "shard-000001.tar"
+    data = bytearray(target.read_bytes())
+    data[place] ^= 1
+    target.write_bytes(data)
+    result = verify(copy, "--discard")
+    assert result.returncode == 1
+    assert "shard-000001.tar" in result.stdout
+    assert "shard-000000.tar" not in result.stdout
+    assert build(*manifest, copy).built == 1
+    assert contents(copy) == contents(shards)
+
+
+def test_a_torn_and_a_missing_shard_are_both_named(shards, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(shards, copy)
+    os.truncate(copy / "shard-000000.tar", 70_000)
+    (copy / "shard-000002.tar").unlink()
+    result = verify(copy, "--json")
+    assert result.returncode == 1
+    assert set(json.loads(result.stdout)["damaged"]) == {"shard-000000.tar", "shard-000002.tar"}
+
+
 def test_other_options_are_refused_in_a_used_folder(manifest, shards):
     with pytest.raises(UserError, match="other options"):
         build(*manifest, shards, sample=SampleOptions(audio="wav"))

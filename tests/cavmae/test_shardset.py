@@ -170,7 +170,9 @@ def test_an_overwritten_header_is_noticed(fresh):
     content = bytearray(path.read_bytes())
     content[entry.offset : entry.offset + 512] = bytes(512)
     path.write_bytes(content)
-    with pytest.raises(DamagedSample, match=f"damaged at byte {entry.offset}"):
+    with pytest.raises(
+        DamagedSample, match=f"from byte {entry.offset} of the shard: damaged at byte 0"
+    ):
         ShardSet.open(fresh.folder).read(1)
 
 
