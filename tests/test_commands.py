@@ -192,7 +192,8 @@ HEAVY = ("torch", "cv2", "pandas", "av", "numpy", "matplotlib", "sklearn", "fssp
 COMMANDS = [
     *(["avprep", *words] for words in ([], ["extract"], ["shard"], ["verify"], ["demo-data"])),
     *(["avprep", "manifest", *words] for words in ([], ["folder"])),
-    *(["cavmae", *words] for words in ([], ["pretrain"], ["finetune"], ["eval"], ["stats"])),
+    *(["cavmae", *words] for words in ([], ["pretrain"], ["finetune"], ["eval"])),
+    *(["cavmae", *words] for words in (["convert"], ["stats"])),
 ]
 
 

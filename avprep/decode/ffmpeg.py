@@ -22,6 +22,8 @@ from avprep.ffmpeg_binary import find_ffmpeg
 from avprep.images import resize_and_crop
 from avprep.options import DecodeOptions
 
+cv2.setNumThreads(1)  # as many workers as cores share the machine already
+
 
 def decode_with_ffmpeg(
     path: str | Path, start: float | None, end: float | None, options: DecodeOptions

@@ -25,6 +25,7 @@ __all__ = [
     "read_metadata",
     "read_weights",
     "save_model",
+    "save_published",
     "weights_file",
 ]
 
@@ -58,10 +59,21 @@ def save_model(
         "kind": "classifier" if isinstance(model, CAVMAEClassifier) else "pretrain",
         "config": model.config.to_json(),
         "num_classes": str(getattr(model, "num_classes", 0)),
+        "images": str(int(model.has_images)),
         **(metadata or {}),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_of(model).items()}
     storage.write_atomic(path, to_safetensors(tensors, described))
+
+
+def save_published(
+    path: Path, model: CAVMAE | CAVMAEClassifier, module_prefix: bool = True
+) -> None:
+    """Write the weights as the published code does: a `.pth` of tensors by name."""
+    prefix = "module." if module_prefix else ""
+    tensors = {f"{prefix}{name}": value.detach().cpu() for name, value in state_of(model).items()}
+    with storage.replacing(path) as file:
+        torch.save(tensors, file)
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
@@ -180,9 +192,12 @@ def _build(
     else:
         config = config_of(weights, file)
         is_classifier = "mlp_head.1.weight" in weights
-    if is_classifier:
-        return CAVMAEClassifier(config, len(weights["mlp_head.1.weight"]))
-    return CAVMAE(config)
+    if not is_classifier:
+        return CAVMAE(config)
+    classifier = CAVMAEClassifier(config, len(weights["mlp_head.1.weight"]))
+    if metadata.get("images") == "0":
+        classifier.drop_images()
+    return classifier
 
 
 def config_of(weights: Mapping[str, Tensor], file: Path) -> ModelConfig:

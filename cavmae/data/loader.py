@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -329,7 +328,6 @@ class _BatchReader(Dataset[PackedBatch]):
 def _settle_worker(number: int) -> None:
     """Workers are as many as the user wants; their libraries must not add threads."""
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     # Ctrl-C reaches the whole process group, and the main process still has a step to finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 
 from avprep.shards.format import SampleEntry
 
+# One picture is too small to share between threads, and a worker forked from a process whose
+# OpenCV has threads waits for them for ever.
+cv2.setNumThreads(1)
+
 SAMPLE_RATE = 16000
 _JPEG_END = b"\xff\xd9"
 

@@ -74,12 +74,22 @@ class CAVMAEClassifier(Encoder):
             return (self.shared(tokens, "joint").mean(dim=1) + own) / 2
         return own
 
+    def drop_images(self) -> None:
+        """Delete all weights that only images need; audio modes give the same numbers after."""
+        for name in ("patch_embed_v", "modality_v", "pos_embed_v", "blocks_v", "norm_v"):
+            delattr(self, name)
+        for block in (*self.blocks_a, *self.blocks_u):
+            del block.norm1_v, block.norm2_v
+        self.has_images = False
+
     def _audio_tokens(self, audio: Tensor | None, mode: Mode) -> Tensor:
         if audio is None:
             raise UserError(f"mode {mode!r} needs audio.")
         return self.own_audio(self.embed_audio(self.audio_patches(audio)))
 
     def _image_tokens(self, image: Tensor | None, mode: Mode) -> Tensor:
+        if not self.has_images:
+            raise UserError(f"mode {mode!r}: this model was exported without its image weights.")
         if image is None:
             raise UserError(f"mode {mode!r} needs images.")
         return self.own_image(self.embed_image(self.image_patches(image)))

@@ -52,6 +52,7 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.has_images = True
         dim = config.embed_dim
         self.patch_embed_a = PatchEmbed(1, dim, config.patch_size)
         self.patch_embed_v = PatchEmbed(3, dim, config.patch_size)
@@ -134,8 +135,10 @@ class Encoder(nn.Module):
 
     def shared(self, tokens: Tensor, stream: Stream) -> Tensor:
         """Through the shared blocks and the final norm of one stream: [B, L, dim]."""
-        norm = {"joint": self.norm, "audio": self.norm_a, "image": self.norm_v}[stream]
-        return norm(run_blocks(self.blocks_u, tokens, stream))
+        tokens = run_blocks(self.blocks_u, tokens, stream)
+        if stream == "joint":
+            return self.norm(tokens)
+        return self.norm_a(tokens) if stream == "audio" else self.norm_v(tokens)
 
     def features(self, audio: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Unmasked features of each modality alone, for retrieval.

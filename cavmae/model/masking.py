@@ -10,7 +10,9 @@ from torch import Tensor
 MaskMode = Literal["unstructured", "time", "freq", "tf"]
 MASK_MODES: tuple[MaskMode, ...] = ("unstructured", "time", "freq", "tf")
 
-_MASKED = 1.1  # above every uniform random number, so that these patches are kept last
+# Lifts a random number above all others, so that its patch is kept last. Where more are lifted than
+# may be removed, chance decides among them (in the published code, their order).
+_MASKED = 1.1
 _TF_SHARE = 0.7  # rows and columns overlap, so each axis gets less than the ratio
 
 
@@ -40,11 +42,11 @@ def mask_noise(
     if mode in ("time", "tf"):
         share = ratio if mode == "time" else ratio * _TF_SHARE
         chosen = _choose(batch, columns, int(columns * share), generator, device)
-        noise = noise.masked_fill(chosen[:, None, :], _MASKED)
+        noise = noise + chosen[:, None, :] * _MASKED
     if mode in ("freq", "tf"):
         share = ratio if mode == "freq" else ratio * _TF_SHARE
         chosen = _choose(batch, rows, int(rows * share), generator, device)
-        noise = noise.masked_fill(chosen[:, :, None], _MASKED)
+        noise = noise + chosen[:, :, None] * _MASKED
     return noise.reshape(batch, rows * columns)
 
 
