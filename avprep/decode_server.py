@@ -1,4 +1,4 @@
-"""The child process that decodes clips: `python -m avprep.decode_server MEMORY_LIMIT_GIB`.
+"""The child process that decodes clips: `avprep.decode_server MEMORY_GIB PARENT_PID`.
 
 Reads requests from standard input and answers on standard output until the input ends. See
 `avprep.isolation` for why.
@@ -28,7 +28,7 @@ from avprep.sample import encode_clip
 def main() -> None:
     """Serve until standard input ends."""
     ask_kernel_to_end_with_parent()
-    exit_with_parent()
+    exit_with_parent(int(sys.argv[2]))
     limit = int(float(sys.argv[1]) * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     # The answers' pipe is taken away from file descriptor 1, where a library might print.

@@ -127,7 +127,10 @@ class IsolatedEncoder:
             "PYTHONSAFEPATH": "1",
         }
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "avprep.decode_server", str(self.limits.memory_limit)],
+            [
+                *(sys.executable, "-m", "avprep.decode_server"),
+                *(str(self.limits.memory_limit), str(os.getpid())),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -183,12 +186,14 @@ def _read_exactly(stream: IO[bytes], count: int) -> bytes | None:
     return bytes(buffer)
 
 
-def exit_with_parent() -> None:
+def exit_with_parent(parent: int) -> None:
     """End this process when the one that started it is gone, however it went.
 
     A worker whose parent was killed with SIGKILL is told nothing; it has to look.
+
+    Args:
+        parent: process id of the one that started this one (it may be gone already).
     """
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -10,6 +10,7 @@ import functools
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -77,36 +78,42 @@ def run_jobs(
 def _run_once(
     work: Callable[[Job], Result], jobs: dict[int, Job], pool: PoolOptions
 ) -> Iterator[tuple[int, Result]]:
-    parent = os.getpid() if pool.backend == "loky" else 0
-    task = joblib.delayed(functools.partial(_work_numbered, work, parent))
+    task = joblib.delayed(functools.partial(_work_numbered, work))
+    is_local = pool.backend == "loky"
     with _backend(pool):
         parallel = joblib.Parallel(
-            n_jobs=min(pool.count(), len(jobs)) if pool.backend == "loky" else pool.workers or -1,
+            n_jobs=min(pool.count(), len(jobs)) if is_local else pool.workers or -1,
             return_as="generator_unordered",
             batch_size=1,
             pre_dispatch="2*n_jobs",
         )
         try:
-            yield from parallel(task(number, job) for number, job in list(jobs.items()))
+            with _interrupts_held():
+                results = parallel(task(number, job) for number, job in list(jobs.items()))
+            yield from results
         except BaseException:
-            if pool.backend == "loky":
-                get_reusable_executor().shutdown(wait=False, kill_workers=True)
+            if is_local:
+                # reuse=True: whatever pool there is; any other value may wait for its jobs.
+                get_reusable_executor(reuse=True).shutdown(wait=False, kill_workers=True)
             raise
 
 
-def _work_numbered(
-    work: Callable[[Job], Result], parent: int, number: int, job: Job
-) -> tuple[int, Result]:
-    if parent == os.getppid():
-        _settle_in_worker()
+def _work_numbered(work: Callable[[Job], Result], number: int, job: Job) -> tuple[int, Result]:
     return number, work(job)
 
 
-@functools.cache
-def _settle_in_worker() -> None:
-    """Once in each local worker process: Ctrl-C is the parent's business, its end is ours."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    exit_with_parent()
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, and processes started inside never hear of it.
+
+    It reaches every process of the terminal. The parent ends its workers itself; left to
+    themselves they would each print a traceback.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _backend(pool: PoolOptions) -> joblib.parallel_config:
@@ -114,7 +121,7 @@ def _backend(pool: PoolOptions) -> joblib.parallel_config:
         return _dask(pool)
     if pool.backend == "ray":
         return _ray(pool)
-    return joblib.parallel_config("loky")
+    return joblib.parallel_config("loky", initializer=exit_with_parent, initargs=(os.getpid(),))
 
 
 def _dask(pool: PoolOptions) -> joblib.parallel_config:
