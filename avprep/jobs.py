@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ def _run_once(
             pre_dispatch="2*n_jobs",
         )
         try:
-            with _interrupts_held():
+            with _interrupts_ignored():
                 results = parallel(task(number, job) for number, job in list(jobs.items()))
             yield from results
         except BaseException:
@@ -103,17 +104,21 @@ def _work_numbered(work: Callable[[Job], Result], number: int, job: Job) -> tupl
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block, and processes started inside never hear of it.
+def _interrupts_ignored() -> Iterator[None]:
+    """Processes started inside never hear of Ctrl-C.
 
     It reaches every process of the terminal. The parent ends its workers itself; left to
-    themselves they would each print a traceback.
+    themselves they would each print a traceback. (Blocking the signal would not lose one that
+    comes in these milliseconds, but starting a worker unblocks it again.)
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
 
 
 def _backend(pool: PoolOptions) -> joblib.parallel_config:
