@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Literal, TypeVar
 
 import joblib
@@ -89,7 +89,7 @@ def _run_once(
             pre_dispatch="2*n_jobs",
         )
         try:
-            with _interrupts_ignored():
+            with _interrupts_held():
                 results = parallel(task(number, job) for number, job in list(jobs.items()))
             yield from results
         except BaseException:
@@ -104,21 +104,19 @@ def _work_numbered(work: Callable[[Job], Result], number: int, job: Job) -> tupl
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started inside never hear of Ctrl-C.
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, and processes started inside never hear of it.
 
     It reaches every process of the terminal. The parent ends its workers itself; left to
-    themselves they would each print a traceback. (Blocking the signal would not lose one that
-    comes in these milliseconds, but starting a worker unblocks it again.)
+    themselves they would each print a traceback.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The first shared resource starts this process, and that unblocks the signal again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _backend(pool: PoolOptions) -> joblib.parallel_config:
