@@ -84,7 +84,8 @@ def _run_once(
     with _backend(pool):
         parallel = joblib.Parallel(
             n_jobs=min(pool.count(), len(jobs)) if is_local else pool.workers or -1,
-            return_as="generator_unordered",
+            # ray's back end cannot hand out results one by one.
+            return_as="list" if pool.backend == "ray" else "generator_unordered",
             batch_size=1,
             pre_dispatch="2*n_jobs",
         )

@@ -250,12 +250,18 @@ def test_ctrl_c_ends_with_130_and_leaves_no_process(manifest, tmp_path):
     from avprep.labels import write_label_csv
     from avprep.manifest.model import write_manifest
 
-    write_manifest(tmp_path / "m.json", manifest[0] * 1)
+    write_manifest(tmp_path / "m.json", manifest[0])
     write_label_csv(tmp_path / "labels.csv", manifest[1])
     command = [sys.executable, "-m", "avprep", "shard", str(tmp_path / "m.json")]
     command += ["--out", str(tmp_path / "s"), "--samples-per-shard", "1", "--workers", "2"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A shell that runs the tests in the background makes them deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("s/*.tar")) and time.monotonic() < deadline:
