@@ -52,8 +52,7 @@ def run(method: str, python: str, videos: Path) -> tuple[float, float]:
             manifest = f"{out}/manifest.json"
             commands = [
                 [python, "-m", "avprep", "manifest", "folder", str(videos), "--out", manifest],
-                [python, "-m", "avprep", "shard", manifest, "--out", f"{out}/shards"]
-                + ["--workers", "1", "--json"],
+                [python, "-m", "avprep", "shard", manifest, "--out", f"{out}/s", "--workers", "1"],
             ]
         else:
             commands = [[python, str(SCRIPT), method, str(videos), out]]
@@ -103,7 +102,7 @@ def main() -> None:
                         help="interpreter that has a tool")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     arguments = parser.parse_args()
-    pythons = {method: sys.executable for method in ("ours", *METHODS)}
+    pythons = dict.fromkeys(("ours", *METHODS), sys.executable)
     for pair in arguments.python:
         method, _, path = pair.partition("=")
         if method not in pythons or not path:

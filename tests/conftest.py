@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +36,35 @@ def demo_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo_clip(demo_videos: Path) -> Path:
     """One whole video of the demo set."""
     return sorted(demo_videos.glob("test/*/*.mp4"))[0]
+
+
+@pytest.fixture(scope="session")
+def documented_folder(demo_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything under the names that the docs use: videos, shards, runs."""
+    folder = tmp_path_factory.mktemp("documented")
+    (folder / "videos").symlink_to(demo_videos)
+    tiny = ("--model", "tiny", "--audio-frames", "96", "--workers", "0", "--batch-size", "8")
+    train, test = ("--shards", "shards/train"), ("--val-shards", "shards/test")
+    for split in ("train", "test"):
+        run_command(folder, "avprep manifest folder", f"videos/{split}", "--out", f"{split}.json")
+        run_command(folder, "avprep shard", f"{split}.json", "--out", f"shards/{split}")
+    run_command(folder, "cavmae pretrain", *train, "--out", "runs/pretrain", *tiny, "--epochs", "1")
+    run_command(
+        *(folder, "cavmae finetune", *train, *test, "--init", "runs/pretrain"),
+        *("--out", "runs/finetune", *tiny, "--epochs", "1"),
+    )
+    return folder
+
+
+def run_command(folder: Path, command: str, *arguments: str) -> str:
+    """Run `avprep …` or `cavmae …` in a folder; returns what it printed."""
+    result = subprocess.run(
+        [sys.executable, "-m", *command.split(), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout

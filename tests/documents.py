@@ -1,0 +1,63 @@
+"""README and docs as data: the fenced blocks in them, and the commands in those."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import REPOSITORY
+
+PAGES = sorted(
+    [
+        REPOSITORY / "README.md",
+        *(page for page in (REPOSITORY / "docs").rglob("*.md") if page.name != "cli.md"),
+        *(REPOSITORY / "manifests").glob("*.md"),
+        *(REPOSITORY / "pipelines").rglob("*.md"),
+    ]
+)
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+_COMMAND = re.compile(r"^(?:\$ )?(?:\S.* -m )?((?:avprep|cavmae)\s.*)$")
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(REPOSITORY)}:{self.line}"
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """The fenced blocks of a page."""
+    text = page.read_text(encoding="utf-8")
+    for match in _FENCE.finditer(text):
+        line = text.count("\n", 0, match.start()) + 1
+        yield Block(page, line, match.group(1), match.group(2))
+
+
+def links(page: Path) -> Iterator[str]:
+    """Targets of the page's links, outside fenced blocks."""
+    for match in _LINK.finditer(_FENCE.sub("", page.read_text(encoding="utf-8"))):
+        yield match.group(1)
+
+
+def commands(block: Block) -> Iterator[list[str]]:
+    """The `avprep` and `cavmae` commands of a block, as words; `…` stands for what is left out.
+
+    A command begins its line, or follows `-m` there, as in `torchrun … -m cavmae pretrain …`.
+    """
+    if block.language not in ("", "sh", "bash", "console"):
+        return
+    for line in block.text.replace("\\\n", " ").splitlines():
+        match = _COMMAND.match(line)
+        if match:
+            yield shlex.split(match.group(1), comments=True)

@@ -1,0 +1,94 @@
+"""What the docs say holds: options exist, links lead somewhere, code runs, the site builds."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.documents import PAGES, Block, blocks, commands, links
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+
+
+def test_cli_page_says_what_the_commands_say():
+    path = REPOSITORY / "docs" / "make_cli.py"
+    spec = importlib.util.spec_from_file_location("make_cli", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text(encoding="utf-8") == module.render(), "python docs/make_cli.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_lead_to_files_that_exist(page):
+    for target in links(page):
+        path = target.partition("#")[0]
+        if path and "://" not in path:
+            assert (page.parent / path).exists(), f"{page.name} links to {target}"
+
+
+WITH_COMMANDS = [(block, words) for block in BLOCKS for words in commands(block)]
+
+
+@pytest.mark.parametrize(
+    ("block", "words"), WITH_COMMANDS, ids=lambda v: None if type(v) is list else str(v)
+)
+def test_documented_commands_have_these_words_and_options(block: Block, words, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)  # recipes are named from there
+    complete = "…" not in words
+    if words[0] == "avprep":
+        from avprep.cli import group
+    else:
+        from cavmae.cli import group
+    arguments = [word for word in words[1:] if word != "…"]
+    command: click.Command = group
+    context = click.Context(group, info_name=words[0])
+    while isinstance(command, click.Group):
+        assert arguments, f"{block}: no command"
+        child = command.get_command(context, arguments[0])
+        assert child is not None, f"{block}: no command {arguments[0]!r}"
+        command, arguments = child, arguments[1:]
+        context = click.Context(command, context, info_name=command.name)
+    # Where something is left out, an option that is required may be.
+    allowed = (click.exceptions.Exit, *(() if complete else (click.MissingParameter,)))
+    with contextlib.suppress(*allowed):
+        command.make_context(command.name, arguments, parent=context.parent)
+
+
+RUNNABLE = [block for block in BLOCKS if block.language == "python"]
+
+
+@pytest.mark.parametrize("block", RUNNABLE, ids=str)
+def test_documented_python_runs(block: Block, documented_folder: Path):
+    code = block.text.replace('"cuda"', '"cpu"')
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=documented_folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert result.returncode == 0, f"{block}\n{result.stderr}"
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs")
+    command = (sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet")
+    result = subprocess.run(
+        [*command, "--site-dir", str(tmp_path / "site")],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr + result.stdout
+    assert (tmp_path / "site" / "index.html").exists()
