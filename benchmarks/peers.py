@@ -12,7 +12,6 @@ worker; what a clip costs is the CPU time of a run over all clips less that of a
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import statistics
@@ -24,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from extract import KINDS, Kind, linked_clips, make_clip
+from rows import Row, add_rows_option, part, write_rows
 
 METHODS = ("ffmpeg-loop", "decord", "torchcodec", "video2dataset")
 SCRIPT = Path(__file__).with_name("peer_methods.py")
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--python", action="append", default=[], metavar="METHOD=PATH",
                         help="interpreter that has a tool")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    add_rows_option(parser)
     arguments = parser.parse_args()
     pythons = dict.fromkeys(("ours", *METHODS), sys.executable)
     for pair in arguments.python:
@@ -109,29 +109,21 @@ def main() -> None:
             parser.error(f"--python {pair!r}: give one of {', '.join(METHODS)} and =PATH")
         pythons[method] = str(Path(path).expanduser())
     rows, missing = [], {}
+    print("| clips | tool | CPU ms a clip | wall ms | CPU, times ours |\n|---|---|---|---|---|")
     for kind in MEASURED_KINDS:
         with tempfile.TemporaryDirectory() as name:
             costs, missing = measure(kind, Path(name), pythons, arguments.clips, arguments.rounds)
-        ours = costs["ours"].medians()
+        ours, _ = costs["ours"].medians()
         for method, cost in costs.items():
             cpu, wall = cost.medians()
-            rows.append(
-                {
-                    "clips": kind.name,
-                    "tool": method,
-                    "cpu_ms": round(cpu, 1),
-                    "wall_ms": round(wall, 1),
-                    "times_ours": round(cpu / ours[0], 2),
-                }
-            )
-    if arguments.json:
-        print(json.dumps({"rows": rows, "missing": missing}))
-        return
-    print("| clips | tool | CPU ms a clip | wall ms | CPU, times ours |\n|---|---|---|---|---|")
-    for row in rows:
-        print("| " + " | ".join(str(value) for value in row.values()) + " |")
+            print(f"| {kind.name} | {method} | {cpu:.0f} | {wall:.0f} | {cpu / ours:.2f} |")
+            if method != "ours":
+                what = f"clip of 10 s, {kind.name}: CPU from file to shard"
+                beside = f"{method}: {cpu:.0f} ms"
+                rows.append(Row(what, f"{ours:.0f} ms", beside, part(ours, cpu)))
     for method, reason in missing.items():
         print(f"\nLeft out: {method} ({reason})")
+    write_rows(arguments.rows, rows)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,46 @@
+"""What a benchmark hands to `benchmarks/run.py`: the rows of its part of the table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison of the table."""
+
+    what: str  # "clip of 10 s, H.264 360p: CPU from file to shard"
+    ours: str  # "230 ms"
+    beside: str  # "published method, re-created: 1210 ms"; empty for a figure that stands alone
+    ratio: str  # ours over the other, or the other way round, so that it reads well: "1/5.3"
+    goal: str = ""
+
+
+def add_rows_option(parser: argparse.ArgumentParser) -> None:
+    """`--rows FILE`."""
+    parser.add_argument("--rows", type=Path, help="write the rows of `make bench` to this file")
+
+
+def write_rows(path: Path | None, rows: Iterable[Row]) -> None:
+    """Write rows for `read_rows`; nothing where the option was not given."""
+    if path is not None:
+        path.write_text(json.dumps([asdict(row) for row in rows]) + "\n", encoding="utf-8")
+
+
+def read_rows(path: Path) -> list[Row]:
+    """What `write_rows` wrote."""
+    return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def part(ours: float, other: float) -> str:
+    """How much less than the other: "1/5.3"."""
+    return f"1/{other / ours:.1f}"
+
+
+def times(ours: float, other: float) -> str:
+    """How much more than the other: "1.25×"."""
+    return f"{ours / other:.2f}×"
