@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.browser import Browser, programs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -33,3 +36,14 @@ def demo_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def demo_clip(demo_videos: Path) -> Path:
     """One whole video of the demo set."""
     return sorted(demo_videos.glob("test/*/*.mp4"))[0]
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium; see tests/browser.py."""
+    found = programs()
+    if found is None:
+        pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
+    opened = Browser(*found, tmp_path_factory.mktemp("chromium"))
+    yield opened
+    opened.close()
