@@ -57,9 +57,12 @@ class Browser:
             "deviceScaleFactor": 2 if width < 600 else 1,
             "mobile": width < 600,
         }
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        media = [
+            {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
+            {"name": "prefers-reduced-motion", "value": "reduce"},  # a click waits for no scrolling
+        ]
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
         self.driver.get("about:blank")
         self.console_messages()
         self.network_requests()

@@ -61,5 +61,14 @@
     );
   }
 
-  document.querySelectorAll(".player").forEach(play);
+  // Browsers allow so many players at a time: those in view learn their length, the rest wait.
+  const inView = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (isIntersecting) target.preload = "metadata";
+    }
+  });
+  for (const player of document.querySelectorAll(".player")) {
+    play(player);
+    inView.observe(player.querySelector("audio"));
+  }
 })();
