@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from collections import defaultdict
 from dataclasses import dataclass
 
 from avprep.shards.format import SampleEntry
@@ -51,14 +52,16 @@ class ClipChooser:
 
     def __init__(self, options: GalleryOptions) -> None:
         self._options = options
-        self._heaps: dict[int, list[tuple[int, Candidate]]] = {}  # the worst first, by -rank
+        self._kept = options.kept
+        # By class; the worst first, by -rank.
+        self._heaps: defaultdict[int, list[tuple[int, Candidate]]] = defaultdict(list)
 
     def offer(self, shard: str, entry: SampleEntry) -> None:
         """Consider one clip."""
         rank = self._rank(entry.video_id)
         for label in entry.labels or (UNLABELLED,):
-            heap = self._heaps.setdefault(label, [])
-            if len(heap) < self._options.kept:
+            heap = self._heaps[label]
+            if len(heap) < self._kept:
                 heapq.heappush(heap, (-rank, Candidate(rank, shard, entry)))
             elif heap and -heap[0][0] > rank:
                 heapq.heapreplace(heap, (-rank, Candidate(rank, shard, entry)))
@@ -73,7 +76,7 @@ class ClipChooser:
         shown = dict.fromkeys(labels, 0)
         chosen: list[Candidate] = []
         taken: set[str] = set()
-        for wanted in range(1, self._options.kept + 1):
+        for wanted in range(1, self._kept + 1):
             for label in labels:
                 if len(chosen) >= self._options.most:
                     return chosen
