@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.browser import Browser, programs
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -68,3 +71,14 @@ def run_command(folder: Path, command: str, *arguments: str) -> str:
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium; see tests/browser.py."""
+    found = programs()
+    if found is None:
+        pytest.skip("needs Chromium and its driver: apt-get install chromium chromium-driver")
+    opened = Browser(*found, tmp_path_factory.mktemp("chromium"))
+    yield opened
+    opened.close()

@@ -190,7 +190,8 @@ def test_bad_input_is_one_helpful_line_and_exit_code_2(name, line, tmp_path):
 
 HEAVY = ("torch", "cv2", "pandas", "av", "numpy", "matplotlib", "sklearn", "fsspec", "joblib")
 COMMANDS = [
-    *(["avprep", *words] for words in ([], ["extract"], ["shard"], ["verify"], ["demo-data"])),
+    *(["avprep", *words] for words in ([], ["extract"], ["shard"], ["verify"], ["report"])),
+    ["avprep", "demo-data"],
     *(["avprep", "manifest", *words] for words in ([], ["folder"])),
     *(["cavmae", *words] for words in ([], ["pretrain"], ["finetune"], ["eval"])),
     *(["cavmae", *words] for words in (["convert"], ["stats"])),

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from avprep.cli.options import pool_options, progress_bar
 from avprep.errors import UserError, WorkFailed
+from avprep.shards.format import DATASET_FILE
+
+if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
+    from avprep.shards.verify import Findings, ShardCheck
 
 
 @click.command()
@@ -17,48 +22,82 @@ from avprep.errors import UserError, WorkFailed
 @click.option(
     "--discard",
     is_flag=True,
-    help="Delete the indexes of damaged shards, so that `avprep shard` builds those anew.",
+    help="Delete the indexes of damaged shards, and other damaged files, so that `avprep shard` "
+    "makes those anew.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @pool_options
 def verify(shards: str, deep: bool, discard: bool, as_json: bool, **options: Any) -> None:
     """Compare every byte of the shard set SHARDS with its dataset.json and indexes.
 
-    Ends with exit code 1 if a shard is damaged, and says which.
+    Finds any flipped bit, cut, missing, renamed or added shard. Ends with exit code 1 if there is
+    one, and says which shards to rebuild.
 
     \b
     Example:
       avprep verify shards/train --deep
     """
     from avprep.jobs import PoolOptions
-    from avprep.shards.format import read_dataset
-    from avprep.shards.verify import ShardCheck, discard_shards, verify_shard_set
+    from avprep.shards.verify import discard_damaged, verify_shard_set
     from avprep.storage import is_url
 
     if discard and is_url(shards):
         raise UserError(f"{shards}: --discard works on local folders only.")
     pool = PoolOptions(options["workers"], options["backend"], options["address"])
-    with progress_bar(len(read_dataset(shards).shards), "shard", "verify") as bar:
+    with progress_bar(0, "shard", "verify") as bar:
 
-        def show(check: ShardCheck) -> None:
+        def show(check: ShardCheck, total: int) -> None:
+            bar.total = total
             bar.update()
 
-        checks = verify_shard_set(shards, deep, pool, show)
-    damaged = [check for check in checks if check.problems]
-    samples = sum(check.samples for check in checks)
-    if as_json:
-        findings = {check.name: list(check.problems) for check in damaged}
-        click.echo(json.dumps({"shards": len(checks), "samples": samples, "damaged": findings}))
-    else:
-        for check in damaged:
-            click.echo("\n".join(f"{check.name}: {problem}" for problem in check.problems))
-        click.echo(f"{shards}: {len(checks)} shards, {samples} samples, {len(damaged)} damaged")
+        findings = verify_shard_set(shards, deep, pool, show)
+    click.echo(as_document(findings) if as_json else describe(findings, shards))
     if discard:
-        discard_shards(shards, checks)
-    if damaged:
-        names = ", ".join(check.name for check in damaged[:5]) + (", …" if damaged[5:] else "")
+        discard_damaged(shards, findings)
+    if findings.damaged or findings.files:
+        names = [*(check.name for check in findings.damaged), *findings.files]
         todo = "run" if discard else "run `avprep verify --discard` and then"
         raise WorkFailed(
-            f"{names}: {todo} the `avprep shard` command that built {shards} again; "
-            "it rebuilds just these."
+            f"{shorten(names)}: {todo} the `avprep shard` command that built {shards} again; "
+            f"it rebuilds just {'this' if len(names) == 1 else 'these'}."
         )
+    if findings.strangers:
+        raise WorkFailed(
+            f"{shorten(findings.strangers)}: not part of {shards}; move away what readers of "
+            "*.tar must not take for a part of it."
+        )
+
+
+def describe(findings: Findings, shards: str) -> str:
+    """The findings for a person: a line each, and a line for all."""
+    lines = [f"{check.name}: {what}" for check in findings.damaged for what in check.problems]
+    lines += [f"{name}: {what}" for name, found in findings.files.items() for what in found]
+    lines += [f"{name}: dataset.json does not name it" for name in findings.strangers]
+    lines.append(
+        f"{shards}: {len(findings.checks)} shards, {findings.samples} samples, "
+        f"{len(findings.damaged)} damaged"
+    )
+    if DATASET_FILE in findings.files:
+        lines.append(
+            f"{DATASET_FILE} is damaged itself: `avprep shard` writes it anew from the indexes; "
+            "then verify again, and run `cavmae stats` again if it had been run."
+        )
+    return "\n".join(lines)
+
+
+def as_document(findings: Findings) -> str:
+    """The findings as JSON."""
+    return json.dumps(
+        {
+            "shards": len(findings.checks),
+            "samples": findings.samples,
+            "damaged": {check.name: check.problems for check in findings.damaged},
+            "files": dict(findings.files),
+            "strangers": findings.strangers,
+        }
+    )
+
+
+def shorten(names: Sequence[str]) -> str:
+    """The first few names."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
+from typing import Any
 
 from avprep import storage
 from avprep.clips import Clip
@@ -22,8 +24,9 @@ from avprep.shards.format import (
     DatasetInfo,
     ShardIndex,
     ShardInfo,
+    index_name,
+    is_sealed,
     read_dataset,
-    write_dataset,
 )
 from avprep.shards.plan import ShardPlan, part_of, plan_shards
 from avprep.shards.writer import ShardSettings, build_shard, is_built
@@ -157,21 +160,40 @@ def tool_versions() -> dict[str, str]:
 def _claim(out: str, plan: ShardPlan) -> None:
     """Mark the folder as this plan's, or refuse to mix two plans in one folder."""
     path = storage.join(out, PLAN_FILE)
-    mine = {"fingerprint": plan.fingerprint, "shards": len(plan.jobs), "clips": plan.clips}
     if storage.exists(path):
-        theirs = json.loads(storage.read_bytes(path))
-        if theirs != mine:
+        found = storage.read_bytes(path)
+        if found != _plan_bytes(plan):
+            theirs = _parsed_plan(found, path)
             raise UserError(
                 f"{out}: holds shards of another manifest, other options or other program "
                 f"versions ({theirs['clips']} clips in {theirs['shards']} shards). Choose another "
                 "--out, or delete this folder first."
             )
         return
-    if strangers := storage.list_names(out):
+    strangers = storage.list_names(out)
+    if strangers and not (
+        DATASET_FILE in strangers and read_dataset(out).fingerprint == plan.fingerprint
+    ):
         raise UserError(
             f"{out}: not empty and not a shard set (holds {strangers[0]!r}). Choose another --out."
         )
-    storage.write_atomic(path, (json.dumps(mine) + "\n").encode())
+    storage.write_atomic(path, _plan_bytes(plan))
+
+
+def _plan_bytes(plan: ShardPlan) -> bytes:
+    mine = {"fingerprint": plan.fingerprint, "shards": len(plan.jobs), "clips": plan.clips}
+    return (json.dumps(mine) + "\n").encode()
+
+
+def _parsed_plan(data: bytes, path: str) -> dict[str, Any]:
+    try:
+        plan = json.loads(data)
+        return {key: plan[key] for key in ("fingerprint", "shards", "clips")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: is damaged ({error!r}). Run `avprep verify --discard` on its folder, or "
+            "delete that."
+        ) from error
 
 
 def _finish(
@@ -186,6 +208,9 @@ def _finish(
     counts = Counter(
         label for index in indexes for entry in index.samples for label in entry.labels
     )
+    failed = failures_csv(failures)
+    further = {FAILURES_FILE: failed, PLAN_FILE: _plan_bytes(plan)}
+    further |= {index_name(i.name): i.to_bytes() for i in indexes if not i.samples}
     info = DatasetInfo(
         labels=tuple(zip(labels.mids, labels.names, strict=True)),
         options={
@@ -205,10 +230,23 @@ def _finish(
         failures=dict(sorted(Counter(failure.cause for failure in failures).items())),
         class_counts=tuple(counts[label] for label in range(len(labels))),
         fingerprint=plan.fingerprint,
+        files={name: hashlib.sha256(data).hexdigest() for name, data in further.items()},
     )
-    if storage.exists(storage.join(out, DATASET_FILE)):
-        finished = read_dataset(out)
-        if (finished.shards, finished.failures) == (info.shards, info.failures):
-            return  # keep what `cavmae stats` added to it
-    storage.write_atomic(storage.join(out, FAILURES_FILE), failures_csv(failures))
-    write_dataset(out, info)
+    _write_if_other(storage.join(out, FAILURES_FILE), failed)
+    finished = _finished(out)
+    if finished and finished.shards == info.shards:
+        info = replace(info, extra=finished.extra)  # what `cavmae stats` found still holds
+    _write_if_other(storage.join(out, DATASET_FILE), info.to_bytes())
+
+
+def _finished(out: str) -> DatasetInfo | None:
+    """The dataset.json that is there, if it is whole."""
+    path = storage.join(out, DATASET_FILE)
+    if not storage.exists(path) or not is_sealed(storage.read_bytes(path)):
+        return None
+    return read_dataset(out)
+
+
+def _write_if_other(path: str, data: bytes) -> None:
+    if not storage.exists(path) or storage.read_bytes(path) != data:
+        storage.write_atomic(path, data)

@@ -4,7 +4,8 @@
     SHARDS/shard-000000.tar          samples: KEY.json, KEY.flac, KEY.0.jpg … KEY.9.jpg
     SHARDS/shard-000000.index.json   byte range of every sample, and the clips that failed
 
-Every field is described in docs/formats.md. This module is the only thing that `avprep` and
+Both JSON files end in a digest of themselves, so that a flipped bit is found in them too. Every
+field is described in docs/formats.md. This module is the only thing that `avprep` and
 `cavmae` share: it reads and writes JSON, and imports nothing heavy.
 """
 
@@ -46,6 +47,25 @@ def sample_key(video_id: str) -> str:
     return f"{key[:40]}=={hashlib.sha256(raw).hexdigest()[:32]}"
 
 
+_SEAL = b',\n"digest": '
+
+
+def sealed(document: str) -> bytes:
+    """The JSON text of an object as bytes, with a last key `digest`: sha256 of all before it."""
+    body = document.rstrip().removesuffix("}").rstrip().encode()
+    return body + _SEAL + _digest(body) + b"}\n"
+
+
+def is_sealed(data: bytes) -> bool:
+    """Whether the digest at the end of a file that `sealed` made is still that of its bytes."""
+    body, seal, digest = data.rpartition(_SEAL)
+    return bool(seal) and digest == _digest(body) + b"}\n"
+
+
+def _digest(body: bytes) -> bytes:
+    return b'"%s"' % hashlib.sha256(body).hexdigest().encode()
+
+
 @dataclass(frozen=True, slots=True)
 class SampleEntry:
     """Where one sample lies in its shard."""
@@ -56,6 +76,7 @@ class SampleEntry:
     size: int  # bytes of all its members, headers and padding included
     labels: tuple[int, ...]  # indices into the label set
     split: str = ""  # as the manifest names it
+    num_samples: int = 0  # of its audio; 0 where whoever made the entry does not know
 
     def to_dict(self) -> dict[str, Any]:
         """The fields for JSON; a clip without a split has no such key."""
@@ -89,17 +110,20 @@ class ShardIndex:
         }
         text = json.dumps(head, ensure_ascii=True)[:-1]
         rows = ",\n".join(json.dumps(entry.to_dict(), ensure_ascii=True) for entry in self.samples)
-        return f'{text}, "samples": [\n{rows}\n]}}\n'.encode()
+        return sealed(f'{text}, "samples": [\n{rows}\n]}}')
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str) -> ShardIndex:
         """Parse an index.
 
         Raises:
-            UserError: not an index of this format; `where` names the file in the message.
+            UserError: not an index of this format, or its bytes have changed since it was
+                written; `where` names the file in the message.
         """
         try:
             raw = json.loads(data)
+            if not is_sealed(data):
+                raise ValueError("its digest is not that of its bytes")
             return cls(
                 name=raw["name"],
                 fingerprint=raw["fingerprint"],
@@ -142,6 +166,7 @@ class DatasetInfo:
     failures: Mapping[str, int]  # clips by cause
     class_counts: tuple[int, ...]  # samples per label index
     fingerprint: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)  # sha256 of each further file
     extra: Mapping[str, Any] = field(default_factory=dict)  # "fbank", "weights", …
 
     @property
@@ -166,13 +191,14 @@ class DatasetInfo:
             "labels": [{"mid": mid, "name": name} for mid, name in self.labels],
             "class_counts": list(self.class_counts),
             "shards": [asdict(shard) for shard in self.shards],
+            "files": dict(self.files),
         }
-        return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
+        return sealed(json.dumps(document, indent=1, ensure_ascii=False))
 
 
 _KNOWN = {
     "format", "version", "fingerprint", "samples", "clips", "seconds", "failures", "options",
-    "tools", "labels", "class_counts", "shards",
+    "tools", "labels", "class_counts", "shards", "files", "digest",
 }  # fmt: skip
 
 
@@ -214,6 +240,7 @@ def read_dataset(location: str | Path) -> DatasetInfo:
             failures=raw["failures"],
             class_counts=tuple(raw["class_counts"]),
             fingerprint=raw["fingerprint"],
+            files=raw["files"],
             extra={key: value for key, value in raw.items() if key not in _KNOWN},
         )
     except (ValueError, KeyError, TypeError) as error:

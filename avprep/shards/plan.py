@@ -78,8 +78,10 @@ def split_duplicates(clips: Iterable[Clip]) -> tuple[list[Clip], list[ClipFailur
     unique: dict[str, Clip] = {}
     rejected = []
     for clip in clips:
-        first = unique.setdefault(clip.video_id, clip)
-        if first is not clip:
+        first = unique.get(clip.video_id)
+        if first is None:
+            unique[clip.video_id] = clip
+        else:
             path, other = clip.video or clip.wav, first.video or first.wav
             detail = f"{path}: video_id {clip.video_id!r} already stands for {other}"
             rejected.append(ClipFailure(clip.video_id, path, "plan", "duplicate-id", detail))

@@ -100,8 +100,9 @@ def write_samples(
         write(b"".join(tar_member(name, data) for name, data in members))
         labels = settings.labels.indices_of(clip.labels)
         key = sample_key(clip.video_id)
-        entries.append(SampleEntry(key, clip.video_id, start, offset - start, labels, clip.split))
-        audio_samples += sample.num_samples
+        size, length = offset - start, sample.num_samples
+        entries.append(SampleEntry(key, clip.video_id, start, size, labels, clip.split, length))
+        audio_samples += length
     # Two empty blocks end an archive, and its length is a whole number of records.
     write(bytes(-(offset + 2 * TAR_BLOCK) % _RECORD + 2 * TAR_BLOCK))
     return ShardIndex(

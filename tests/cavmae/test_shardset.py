@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,7 @@ def test_every_sample_comes_back_as_it_was_stored(tiny):
 def test_the_table_says_what_the_indexes_say(tiny):
     shards = ShardSet.open(tiny.folder)
     entries = [
-        entry
+        replace(entry, num_samples=0)  # which training does not need
         for shard in read_dataset(tiny.folder).shards
         for entry in read_index(tiny.folder, shard.name).samples
     ]
@@ -199,9 +199,9 @@ def test_a_frame_of_another_size_is_an_error(fresh):
 
 
 def test_an_index_of_another_build_is_refused(fresh):
+    index = read_index(fresh.folder, "shard-000001.tar")
     path = fresh.folder / "shard-000001.index.json"
-    index = json.loads(path.read_text())
-    path.write_text(json.dumps({**index, "sha256": "another"}))
+    path.write_bytes(replace(index, sha256="another").to_bytes())
     with pytest.raises(UserError, match=r"disagree. Run `avprep shard` again"):
         ShardSet.open(fresh.folder).entry(0)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import pytest
 import torch
@@ -10,6 +12,11 @@ import torchaudio
 from click.testing import CliRunner
 
 from avprep.errors import UserError, WorkFailed
+from avprep.jobs import PoolOptions
+from avprep.manifest.folder import folder_manifest
+from avprep.options import IsolationOptions, SampleOptions
+from avprep.shards.build import ShardSetOptions, build_shard_set
+from avprep.shards.verify import verify_shard_set
 from cavmae.cli.stats import stats
 from cavmae.data import ShardSet
 from cavmae.evaluate.stats import measure_stats
@@ -52,8 +59,42 @@ def test_dataset_json_keeps_everything_else(tiny):
     measure_stats(str(tiny.folder), 1024, 0, 0)
     after = json.loads(path.read_text())
     assert after.pop("fbank")["target_length"] == 1024
+    assert after.pop("digest") != before.pop("digest")
     assert after == before
     assert not [p.name for p in tiny.folder.iterdir() if p.name.startswith(".tmp")]
+
+
+def test_a_shard_set_with_statistics_verifies(tiny):
+    measure_stats(str(tiny.folder), 1024, 0, 0)
+    findings = verify_shard_set(str(tiny.folder), True, PoolOptions(1))
+    assert (findings.damaged, findings.files) == ((), {})
+
+
+def test_statistics_survive_another_run_of_shard(demo_videos, tmp_path):
+    def shard():
+        options = ShardSetOptions(SampleOptions(), IsolationOptions())
+        clips, labels = folder_manifest(demo_videos / "test")
+        return build_shard_set(clips, labels, str(tmp_path), options, PoolOptions(1))
+
+    shard()
+    mean, std, _ = measure_stats(str(tmp_path), 1024, 0, 0)
+    before = (tmp_path / "dataset.json").read_bytes()
+    assert shard().built == 0
+    assert (tmp_path / "dataset.json").read_bytes() == before
+    assert ShardSet.open(tmp_path).fbank_stats == (mean, std)
+
+
+def test_a_write_that_fails_leaves_dataset_json_as_it_was(tiny, monkeypatch):
+    before = (tiny.folder / "dataset.json").read_bytes()
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises((OSError, WorkFailed), match="No space left"):
+        measure_stats(str(tiny.folder), 1024, 0, 0)
+    assert (tiny.folder / "dataset.json").read_bytes() == before
+    assert not [path for path in tiny.folder.iterdir() if path.name.startswith(".tmp")]
 
 
 def test_a_damaged_sample_is_left_out_up_to_the_limit(tiny):

@@ -67,7 +67,7 @@ def write_tiny_shards(
         )
         for n in range(samples)
     ]
-    shards, counts = [], Counter()
+    shards, counts, seconds = [], Counter(), 0.0
     for number, start in enumerate(range(0, samples, per_shard)):
         job = ShardJob(f"shard-{number:06d}.tar", tuple(clips[start : start + per_shard]))
         with (folder / job.name).open("wb") as file:
@@ -75,6 +75,7 @@ def write_tiny_shards(
         (folder / index_name(job.name)).write_bytes(index.to_bytes())
         shards.append(ShardInfo(index.name, len(index.samples), index.bytes, index.sha256))
         counts.update(label for entry in index.samples for label in entry.labels)
+        seconds += index.seconds
     info = DatasetInfo(
         labels=tuple(zip(CLASSES.mids, CLASSES.names, strict=True)),
         options={"frames": frames, "frame_size": SIZE, "sample_rate": 16000, "audio": audio},
@@ -82,7 +83,7 @@ def write_tiny_shards(
         shards=tuple(shards),
         samples=samples,
         clips=samples,
-        seconds=0.0,
+        seconds=round(seconds, 3),
         failures={},
         class_counts=tuple(counts[label] for label in range(len(CLASSES))),
         fingerprint="tiny",

@@ -1,0 +1,1 @@
+"""Self-contained HTML pages: `avprep report`, and the parts that other pages are made of."""

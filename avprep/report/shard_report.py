@@ -1,0 +1,215 @@
+"""`avprep report`: a shard set on one page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep import storage
+from avprep.failures import ClipFailure
+from avprep.report.clips import ClipView, view_clip
+from avprep.report.gallery import Candidate, GalleryOptions, within_size
+from avprep.report.histogram import histogram
+from avprep.report.page import render_page
+from avprep.report.survey import (
+    Survey,
+    read_failures,
+    read_sample,
+    some_of_each_cause,
+    survey_shards,
+)
+from avprep.shards.format import DatasetInfo, read_dataset, split_members
+
+_SCRIPTS = ("clip.js", "report.js")
+_CLIP_OVERHEAD = 20_000  # bytes of spectrogram, waveform and markup
+_READS_AT_ONCE = 8
+_FINEST_BIN = 0.1  # seconds
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What goes onto the page."""
+
+    gallery: GalleryOptions = field(default_factory=GalleryOptions)
+    max_mb: float = 15.0  # of the page; clips that would make it larger are left out
+    failures: int = 500  # listed; all of them are counted
+    title: str = ""  # empty: the name of the folder
+
+
+@dataclass(frozen=True)
+class ReportSummary:
+    """What was put on the page."""
+
+    page: bytes
+    clips: int
+    too_large: int  # clips chosen for the gallery that no longer fitted
+    unreadable: tuple[str, ...]  # clips chosen for the gallery whose bytes are damaged
+
+
+@dataclass(frozen=True)
+class GalleryClip:
+    """A clip of the gallery; `view` is None where it cannot be read, and `problem` says why."""
+
+    video_id: str
+    shard: str
+    split: str
+    classes: tuple[int, ...]
+    view: ClipView | None
+    problem: str = ""
+
+
+def make_report(
+    location: str, options: ReportOptions, on_shard: Callable[[int], None] = lambda shards: None
+) -> ReportSummary:
+    """Make the page of a shard set.
+
+    Reads dataset.json, failures.csv, the indexes, and of the shards only the clips shown.
+
+    Args:
+        location: folder or URL prefix.
+        options: see `ReportOptions`.
+        on_shard: called for each shard whose index was read, with the number of shards.
+
+    Raises:
+        UserError: no shard set there, or an index is missing or damaged.
+    """
+    info = read_dataset(location)
+    survey = survey_shards(location, info, options.gallery, lambda: on_shard(len(info.shards)))
+    values = _values(location, info, survey, read_failures(location), options)
+    empty = render_page("avprep.report", "report.html", _SCRIPTS, **values, clips=[], too_large=0)
+    limit = options.max_mb * 1e6 - len(empty)
+    chosen, too_large = within_size(survey.candidates, limit, _CLIP_OVERHEAD)
+    with ThreadPoolExecutor(_READS_AT_ONCE) as threads:
+        clips = list(threads.map(lambda candidate: _gallery_clip(location, candidate), chosen))
+    clips.sort(key=lambda clip: (_class_order(clip.classes, info), clip.video_id))
+    page = render_page(
+        "avprep.report", "report.html", _SCRIPTS, **values, clips=clips, too_large=too_large
+    )
+    unreadable = tuple(clip.video_id for clip in clips if clip.view is None)
+    return ReportSummary(page, len(clips), too_large, unreadable)
+
+
+def _class_order(classes: Sequence[int], info: DatasetInfo) -> tuple[str, ...]:
+    return tuple(info.labels[label][1].casefold() for label in classes)
+
+
+def _gallery_clip(location: str, candidate: Candidate) -> GalleryClip:
+    entry = candidate.entry
+    view, problem = None, ""
+    try:
+        data = read_sample(location, candidate.shard, entry)
+        view = view_clip(split_members(data, entry.key))
+        if view.video_id != entry.video_id:
+            view, problem = None, f"these bytes are the clip {view.video_id!r}"
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    return GalleryClip(entry.video_id, candidate.shard, entry.split, entry.labels, view, problem)
+
+
+def _values(
+    location: str,
+    info: DatasetInfo,
+    survey: Survey,
+    failures: Sequence[ClipFailure] | None,
+    options: ReportOptions,
+) -> dict[str, Any]:
+    """What the template shows, apart from the gallery."""
+    failed = sum(info.failures.values())
+    counts = [count for count in info.class_counts if count]
+    order = sorted(range(len(info.labels)), key=lambda n: (-info.class_counts[n], n))
+    size = sum(shard.bytes for shard in info.shards)
+    return {
+        "name": options.title or location.rstrip("/").rsplit("/", 1)[-1],
+        "location": location,
+        "info": info,
+        "version": metadata.version("avprep-cavmae"),
+        "options": options,
+        "failed": failed,
+        "failed_share": f"{100 * failed / info.clips:.2g} %" if info.clips else "0 %",
+        "size": readable_size(size),
+        "clip_size": readable_size(size / info.samples) if info.samples else "",
+        "hours": readable_duration(info.seconds),
+        "class_order": order,
+        "class_names": sorted(order, key=lambda n: info.labels[n][1].casefold()),
+        "class_counts": counts,
+        "splits": survey.splits,
+        "durations": histogram(survey.seconds, _FINEST_BIN),
+        "lengths": _lengths(survey.seconds),
+        "unknown_lengths": info.samples - len(survey.seconds),
+        "failures": None if failures is None else some_of_each_cause(failures, options.failures),
+        "causes": Counter(info.failures).most_common(),
+        "summary": _summary(location, info, survey),
+    }
+
+
+def _lengths(seconds: NDArray[np.float64]) -> list[tuple[str, str]]:
+    """A few numbers about the clips' lengths, for people."""
+    if not len(seconds):
+        return []
+    numbers = {
+        "shortest": seconds.min(),
+        "median": np.median(seconds),
+        "mean": seconds.mean(),
+        "longest": seconds.max(),
+    }
+    return [(name, f"{float(value):.2f} s") for name, value in numbers.items()]
+
+
+def _summary(location: str, info: DatasetInfo, survey: Survey) -> dict[str, Any]:
+    """The numbers of the page for programs that read it."""
+    return {
+        "shards": location,
+        "samples": info.samples,
+        "clips": info.clips,
+        "seconds": info.seconds,
+        "failures": dict(info.failures),
+        "splits": dict(survey.splits),
+        "classes": [
+            {"mid": mid, "name": name, "samples": count}
+            for (mid, name), count in zip(info.labels, info.class_counts, strict=True)
+        ],
+    }
+
+
+def readable_size(size: float) -> str:
+    """`1234567` → `1.2 MB`."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+
+
+def readable_duration(seconds: float) -> str:
+    """`5400` → `1.5 h`."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= length:
+            value = seconds / length
+            return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def write_report(
+    location: str,
+    out: str,
+    options: ReportOptions,
+    on_shard: Callable[[int], None] = lambda shards: None,
+) -> ReportSummary:
+    """Make the page of a shard set and write it whole to a file or URL.
+
+    Raises:
+        UserError: as `make_report`, or the page cannot be written there.
+    """
+    summary = make_report(location, options, on_shard)
+    if not storage.is_url(out):
+        storage.make_folder(Path(out).parent)
+    storage.write_atomic(out, summary.page)
+    return summary

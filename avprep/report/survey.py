@@ -1,0 +1,117 @@
+"""Everything that a report says about a shard set, read from its indexes and failures.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep import storage
+from avprep.errors import UserError
+from avprep.failures import FAILURES_FILE, ClipFailure
+from avprep.report.gallery import Candidate, ClipChooser, GalleryOptions
+from avprep.shards.format import DatasetInfo, SampleEntry, ShardIndex, index_name, read_index
+
+_REQUESTS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over the indexes finds.
+
+    Attributes:
+        seconds: float64 [samples], length of each clip's audio; unknown ones are left out.
+        splits: samples of each split that the manifest names.
+        candidates: clips for the gallery, the most important first.
+    """
+
+    seconds: NDArray[np.float64]
+    splits: Mapping[str, int]
+    candidates: list[Candidate]
+
+
+def survey_shards(
+    location: str,
+    info: DatasetInfo,
+    options: GalleryOptions,
+    on_shard: Callable[[], None] = lambda: None,
+) -> Survey:
+    """Read every index once.
+
+    Raises:
+        UserError: an index is missing, damaged, or of another build.
+    """
+    lengths = array("q")
+    splits: Counter[str] = Counter()
+    chooser = ClipChooser(options)
+    for shard, index in zip(info.shards, read_indexes(location, info), strict=True):
+        if index.sha256 != shard.sha256:
+            raise UserError(
+                f"{storage.join(location, index_name(shard.name))}: this index and dataset.json "
+                "disagree. Run `avprep shard` again."
+            )
+        for entry in index.samples:
+            lengths.append(entry.num_samples)
+            splits[entry.split] += 1
+            chooser.offer(shard.name, entry)
+        on_shard()
+    known = np.array(lengths, np.int64)
+    seconds = known[known > 0] / info.options["sample_rate"]
+    del splits[""]
+    return Survey(seconds, splits, chooser.choose())
+
+
+def read_indexes(location: str, info: DatasetInfo) -> Iterator[ShardIndex]:
+    """The indexes in order; where they are behind a URL, several are fetched at a time."""
+    shards = [shard.name for shard in info.shards]
+    if not storage.is_url(location):
+        yield from (read_index(location, shard) for shard in shards)
+        return
+    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as threads:
+        for start in range(0, len(shards), _REQUESTS_AT_ONCE):
+            group = shards[start : start + _REQUESTS_AT_ONCE]
+            yield from threads.map(lambda shard: read_index(location, shard), group)
+
+
+def read_sample(location: str, shard: str, entry: SampleEntry) -> bytes:
+    """The bytes of one sample and no others.
+
+    Raises:
+        OSError: the shard cannot be read.
+    """
+    path = storage.join(location, shard)
+    if storage.is_url(path):
+        return storage.read_range(path, entry.offset, entry.size)
+    with Path(path).open("rb") as file:
+        file.seek(entry.offset)
+        return file.read(entry.size)
+
+
+def read_failures(location: str) -> list[ClipFailure] | None:
+    """The rows of failures.csv; None where it is missing."""
+    try:
+        data = storage.read_bytes(storage.join(location, FAILURES_FILE))
+    except FileNotFoundError:
+        return None
+    rows = csv.DictReader(io.StringIO(data.decode("utf-8", "replace"), newline=""))
+    names = ("video_id", "path", "stage", "cause", "detail")
+    return [ClipFailure(*(row.get(name) or "" for name in names)) for row in rows]
+
+
+def some_of_each_cause(failures: Sequence[ClipFailure], most: int) -> list[ClipFailure]:
+    """Up to `most` failures, of each cause as many as of any other as far as there are."""
+    seen: Counter[str] = Counter()
+    numbered = []
+    for position, failure in enumerate(failures):
+        numbered.append((seen[failure.cause], position))
+        seen[failure.cause] += 1
+    kept = sorted(position for _, position in sorted(numbered)[:most])
+    return [failures[position] for position in kept]

@@ -1,0 +1,365 @@
+"""`avprep verify` finds any damage, blames the right file, and `avprep shard` mends just that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avprep.cli.verify import describe
+from avprep.clips import Clip
+from avprep.jobs import PoolOptions
+from avprep.manifest.folder import folder_manifest
+from avprep.options import IsolationOptions, SampleOptions
+from avprep.shards.build import ShardSetOptions, build_shard_set
+from avprep.shards.format import (
+    is_sealed,
+    read_dataset,
+    read_index,
+    sealed,
+    split_members,
+    update_dataset,
+    write_dataset,
+)
+from avprep.shards.verify import discard_damaged, verify_shard_set
+
+ALONE = PoolOptions(1)
+
+
+@pytest.fixture(scope="module")
+def manifest(demo_videos):
+    """18 clips, two of them broken and one listed twice, and 7 without a file."""
+    clips, labels = folder_manifest(demo_videos / "train")
+    return [
+        *clips,
+        clips[0],
+        *(Clip(f"gone {n}", video=f"/gone/{n}.mp4") for n in range(7)),
+    ], labels
+
+
+@pytest.fixture(scope="module")
+def build(manifest):
+    def run(out):
+        options = ShardSetOptions(SampleOptions(), IsolationOptions(), 3, seed=5)
+        return build_shard_set(*manifest, str(out), options, ALONE)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def original(build, tmp_path_factory):
+    out = tmp_path_factory.mktemp("verify") / "set"
+    assert build(out).complete
+    return out
+
+
+@pytest.fixture(scope="module")
+def shards(original):
+    """A copy to damage; every test leaves it as it was."""
+    copy = original.with_name("copy")
+    shutil.copytree(original, copy)
+    return copy
+
+
+@pytest.fixture
+def fresh(original, tmp_path):
+    """A copy of this test's own."""
+    return shutil.copytree(original, tmp_path / "set")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def verify(folder, deep=False):
+    return verify_shard_set(str(folder), deep, ALONE)
+
+
+def blamed(findings) -> list[str]:
+    return [*(check.name for check in findings.damaged), *findings.files]
+
+
+def tar_name(name: str) -> str:
+    """The shard that is blamed for a damaged file of this name; the file itself if none is."""
+    return name.replace(".index.json", ".tar")
+
+
+def places(folder: Path) -> list[tuple[str, str, int, int]]:
+    """What each byte of a shard set is: (kind, file, first byte, byte after the last)."""
+    found = []
+    info = read_dataset(folder)
+    for shard in info.shards:
+        data = (folder / shard.name).read_bytes()
+        end = 0
+        for entry in read_index(folder, shard.name).samples:
+            end = entry.offset + entry.size
+            start = entry.offset
+            for name, member in split_members(data[start:end], entry.key).items():
+                kind = name.rpartition(".")[2]
+                found.append(("tar header", shard.name, start, start + 512))
+                found.append((kind, shard.name, start + 512, start + 512 + len(member)))
+                start += 512 + -(-len(member) // 512) * 512
+        found.append(("end of tar", shard.name, end, len(data)))
+    for path in sorted(folder.iterdir()):
+        if path.suffix != ".tar":
+            kind = "index" if ".index." in path.name else path.name
+            found.append((kind, path.name, 0, path.stat().st_size))
+    return found
+
+
+KINDS = ["tar header", "json", "flac", "jpg", "end of tar"]
+KINDS += ["index", "dataset.json", "failures.csv", "plan.json"]
+
+
+def test_the_shard_set_has_every_kind_of_file(original):
+    info = read_dataset(original)
+    assert {kind for kind, *_ in places(original)} == set(KINDS)
+    assert info.failures == {"duplicate-id": 1, "garbage": 1, "missing": 7, "truncated": 1}
+    empty = [name for name in info.files if name.endswith(".index.json")]
+    assert empty, "no shard holds failures alone: choose another seed"
+    findings = verify(original, deep=True)
+    assert (blamed(findings), findings.strangers) == ([], ())
+    assert findings.samples == 16
+
+
+DEEP = st.sampled_from([False, False, False, True])  # decoding takes most of the time
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), deep=DEEP)
+def test_any_flipped_bit_is_found_and_the_right_file_blamed(shards, data, deep):
+    kind = data.draw(st.sampled_from(KINDS))
+    _, name, start, end = data.draw(st.sampled_from([p for p in places(shards) if p[0] == kind]))
+    place, bit = data.draw(st.integers(start, end - 1)), data.draw(st.integers(0, 7))
+    path = shards / name
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[place] ^= 1 << bit
+    path.write_bytes(damaged)
+    try:
+        empty = read_dataset(shards).files if name != "dataset.json" else ()
+        expected = name if name in empty else tar_name(name)
+        findings = verify(shards, deep)
+        assert blamed(findings) == [expected]
+        assert describe(findings, "here").startswith(f"{expected}: ")
+    finally:
+        path.write_bytes(whole)
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data(), deep=DEEP)
+def test_any_cut_file_is_found_and_the_right_one_blamed(shards, data, deep):
+    path = data.draw(st.sampled_from(sorted(shards.iterdir())))
+    whole = path.read_bytes()
+    length = data.draw(st.integers(0, len(whole) - 1) | st.just(len(whole) - 1))
+    files = read_dataset(shards).files
+    os.truncate(path, length)
+    try:
+        expected = path.name if path.name in files else tar_name(path.name)
+        assert blamed(verify(shards, deep)) == [expected]
+    finally:
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_discard_and_shard_mend_just_what_is_damaged(build, original, fresh, kind):
+    update_dataset(fresh, fbank={"mean": -4.0, "std": 4.0, "samples": 16, "target_length": 1024})
+    before = contents(fresh)
+    _, name, start, end = next(place for place in places(fresh) if place[0] == kind)
+    damaged = bytearray(before[name])
+    damaged[(start + end) // 2] ^= 16
+    (fresh / name).write_bytes(damaged)
+    untouched = {path: path.stat().st_mtime_ns for path in fresh.glob("*.tar")}
+    discard_damaged(str(fresh), verify(fresh))
+    report = build(fresh)
+    assert report.built == (0 if name in ("dataset.json", "failures.csv", "plan.json") else 1)
+    if name == "dataset.json":  # what `cavmae stats` measured went with it
+        assert contents(fresh) == contents(original)
+    else:
+        assert contents(fresh) == before
+    again = {path for path, time in untouched.items() if path.stat().st_mtime_ns != time}
+    assert {path.name for path in again} == ({tar_name(name)} if report.built else set())
+    assert blamed(verify(fresh, deep=True)) == []
+
+
+def test_a_missing_file_of_any_kind_is_named(shards):
+    for path in sorted(shards.iterdir()):
+        if path.name == "dataset.json":
+            continue
+        whole = path.read_bytes()
+        path.unlink()
+        findings = verify(shards)
+        path.write_bytes(whole)
+        expected = path.name if path.name in read_dataset(shards).files else tar_name(path.name)
+        assert blamed(findings) == [expected]
+        assert "missing" in describe(findings, "here")
+
+
+def test_a_renamed_shard_is_missing_in_one_place_and_a_stranger_in_the_other(fresh):
+    first = read_dataset(fresh).shards[0].name
+    (fresh / first).rename(fresh / "shard-000099.tar")
+    findings = verify(fresh)
+    assert blamed(findings) == [first]
+    assert findings.strangers == ("shard-000099.tar",)
+
+
+def test_two_shards_with_exchanged_names_are_both_named(fresh):
+    one, two = (fresh / shard.name for shard in read_dataset(fresh).shards[:2])
+    one.rename(fresh / "x")
+    two.rename(one)
+    (fresh / "x").rename(two)
+    assert blamed(verify(fresh)) == [one.name, two.name]
+
+
+def test_exchanged_shards_with_their_indexes_are_both_named(fresh):
+    for suffix in (".tar", ".index.json"):
+        one, two = (
+            fresh / shard.name.replace(".tar", suffix) for shard in read_dataset(fresh).shards[:2]
+        )
+        one.rename(fresh / "x")
+        two.rename(one)
+        (fresh / "x").rename(two)
+    assert len(blamed(verify(fresh))) == 2
+
+
+def test_foreign_shards_are_strangers_and_other_files_are_nobodys_business(fresh):
+    (fresh / "shard-000099.tar").write_bytes(b"x")
+    (fresh / "shard-000099.index.json").write_bytes(b"{}")
+    (fresh / "notes.txt").write_text("hello")
+    findings = verify(fresh)
+    assert blamed(findings) == []
+    assert findings.strangers == ("shard-000099.index.json", "shard-000099.tar")
+    result = command(fresh)
+    assert result.returncode == 1
+    assert "move away" in result.stderr
+
+
+def reseal(folder: Path, change) -> str:
+    """Change a shard's bytes and everything that vouches for them, as if it was built so."""
+    info = read_dataset(folder)
+    shard = info.shards[0]
+    index = read_index(folder, shard.name)
+    data = bytearray((folder / shard.name).read_bytes())
+    change(data, index.samples[0])
+    sha256 = hashlib.sha256(data).hexdigest()
+    (folder / shard.name).write_bytes(data)
+    path = folder / shard.name.replace(".tar", ".index.json")
+    path.write_bytes(replace(index, sha256=sha256).to_bytes())
+    shards = (replace(shard, sha256=sha256), *info.shards[1:])
+    write_dataset(folder, replace(info, shards=shards))
+    return index.samples[0].video_id
+
+
+@pytest.mark.parametrize("member", ["flac", "0.jpg", "9.jpg"])
+def test_deep_finds_media_that_was_never_right(fresh, member):
+    def spoil(data, entry):
+        view = split_members(bytes(data[entry.offset : entry.offset + entry.size]), entry.key)
+        start = data.index(bytes(view[member]), entry.offset)
+        middle = start + len(view[member]) // 2
+        data[middle : start + len(view[member])] = bytes(len(view[member]) - middle + start)
+
+    video_id = reseal(fresh, spoil)
+    assert blamed(verify(fresh)) == []
+    (check,) = verify(fresh, deep=True).damaged
+    assert len(check.problems) == 1
+    assert check.problems[0].startswith(f"{video_id}: {'audio' if member == 'flac' else member}")
+
+
+def test_a_sample_that_is_not_what_the_index_says_is_found_without_deep(fresh):
+    def rename(data, entry):
+        start = data.index(b'"video_id": "', entry.offset) + 13
+        data[start] ^= 1
+
+    video_id = reseal(fresh, rename)
+    (check,) = verify(fresh).damaged
+    assert check.problems == (f"{video_id}: its JSON and the index disagree",)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("samples", 17), ("clips", 25), ("seconds", 1.0), ("class_counts", (1,) * 8)],
+)
+def test_totals_that_are_not_the_sums_are_found(fresh, field, value):
+    write_dataset(fresh, replace(read_dataset(fresh), **{field: value}))
+    findings = verify(fresh)
+    assert blamed(findings) == ["dataset.json"]
+    assert f"says {field}" in findings.files["dataset.json"][0]
+
+
+def test_class_counts_stand_in_dataset_json_from_sharding(original):
+    counts = Counter()
+    for path in original.glob("*.tar"):
+        shard = json.loads(path.with_suffix(".index.json").read_text())
+        data = path.read_bytes()
+        for entry in shard["samples"]:
+            start = entry["offset"] + 512  # the JSON is the first member
+            facts, _ = json.JSONDecoder().raw_decode(data[start : start + 4096].decode("latin-1"))
+            counts.update(facts["labels"])
+    info = json.loads((original / "dataset.json").read_text())
+    mids = [label["mid"] for label in info["labels"]]
+    assert dict(zip(mids, info["class_counts"], strict=True)) == counts
+    assert sum(counts.values()) == 16
+
+
+def test_measured_statistics_survive_another_run_and_fall_with_other_samples(
+    build, fresh, manifest
+):
+    stats = {"mean": -4.0, "std": 4.0, "samples": 16, "target_length": 1024}
+    update_dataset(fresh, fbank=stats)
+    build(fresh)
+    assert read_dataset(fresh).extra == {"fbank": stats}
+    info = read_dataset(fresh)
+    write_dataset(fresh, replace(info, shards=info.shards[1:]))  # as of an earlier, smaller set
+    build(fresh)
+    assert read_dataset(fresh).extra == {}
+    assert read_dataset(fresh).shards == info.shards
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.text(), min_size=1))
+def test_a_sealed_document_is_the_document_with_a_digest(document):
+    data = sealed(json.dumps(document))
+    assert is_sealed(data)
+    parsed = json.loads(data)
+    assert len(parsed.pop("digest")) == 64
+    assert parsed == {key: value for key, value in document.items() if key != "digest"}
+    for change in (data[:-1], data + b" ", data.replace(b"digest", b"digesT"), b"{}", b""):
+        assert not is_sealed(change)
+
+
+def command(folder, *options):
+    line = [sys.executable, "-m", "avprep", "verify", str(folder), *options]
+    return subprocess.run(line, capture_output=True, text=True)
+
+
+def test_several_workers_find_the_same(fresh):
+    os.truncate(fresh / read_dataset(fresh).shards[1].name, 70_000)
+    (fresh / read_dataset(fresh).shards[3].name).unlink()
+    found = [command(fresh, "--json", "--deep", "--workers", str(n)) for n in (1, 2)]
+    assert [result.returncode for result in found] == [1, 1]
+    one, two = (json.loads(result.stdout) for result in found)
+    assert one == two
+    names = [shard.name for shard in read_dataset(fresh).shards]
+    assert list(one["damaged"]) == [names[1], names[3]]
+    assert set(one) == {"shards", "samples", "damaged", "files", "strangers"}
+    assert (one["shards"], one["files"], one["strangers"]) == (len(names), {}, [])
+
+
+def test_the_command_says_what_to_do_and_doing_it_helps(build, original, fresh):
+    (fresh / "dataset.json").write_bytes((fresh / "dataset.json").read_bytes()[:-100])
+    result = command(fresh, "--discard")
+    assert result.returncode == 1
+    assert "`avprep shard` writes it anew" in result.stdout
+    assert not (fresh / "dataset.json").exists()
+    build(fresh)
+    assert contents(fresh) == contents(original)
+    assert command(fresh, "--deep").returncode == 0
