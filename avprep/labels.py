@@ -50,6 +50,10 @@ class LabelSet:
                 "Correct the manifest, or give the class CSV that has it with --labels."
             ) from None
 
+    def knows(self, mid: str) -> bool:
+        """Whether a mid is in the label set."""
+        return mid in self._positions
+
     def resolve(self, text: str) -> str | None:
         """The mid of a class given by its mid or, failing that, by its display name.
 
@@ -151,7 +155,29 @@ def write_label_csv(path: Path, labels: LabelSet) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_HEADER)
     writer.writerows(zip(range(len(labels)), labels.mids, labels.names, strict=True))
+    storage.make_folder(path.parent)
     storage.write_atomic(path, text.getvalue().encode())
+
+
+def copy_label_csv(source: Path, target: Path) -> bool:
+    """Put a class CSV beside a manifest that was made from another; nothing if there is none.
+
+    Returns:
+        whether the target is there now.
+
+    Raises:
+        UserError: the target is there and holds other classes.
+    """
+    if not source.exists():
+        return target.exists()
+    labels = read_label_csv(source)
+    if not target.exists():
+        write_label_csv(target, labels)
+    elif read_label_csv(target) != labels:
+        raise UserError(
+            f"{target}: holds other classes than {source}. Write to another folder, or delete it."
+        )
+    return True
 
 
 def label_set_for(
