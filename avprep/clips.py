@@ -73,6 +73,8 @@ def video_ids(paths: Sequence[str]) -> list[str]:
 
 def is_writable(text: str) -> bool:
     """Whether a file's name can stand in a manifest: it is UTF-8."""
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -120,10 +122,11 @@ def scan_files(root: Path, suffixes: Collection[str]) -> Iterator[tuple[str, str
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as entries:
                 for entry in entries:
+                    name = entry.name
                     if entry.is_dir():
                         folders.append(entry.path)
-                    elif os.path.splitext(entry.name)[1].lower() in suffixes:
-                        yield folder, entry.name
+                    elif name[name.rfind(".", 1) :].lower() in suffixes:
+                        yield folder, name
         except OSError as error:
             raise UserError(
                 f"{folder}: this folder cannot be listed ({error.strerror}). Make it readable, "

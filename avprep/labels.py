@@ -54,6 +54,11 @@ class LabelSet:
         """Whether a mid is in the label set."""
         return mid in self._positions
 
+    def know_all(self, mids: list[str]) -> bool:
+        """Whether all of these are mids of the label set, and no two are the same."""
+        different = set(mids)
+        return len(different) == len(mids) and different <= self._positions.keys()
+
     def resolve(self, text: str) -> str | None:
         """The mid of a class given by its mid or, failing that, by its display name.
 
@@ -74,6 +79,8 @@ class LabelSet:
             ValueError: a part of it is no class; the argument is that part.
         """
         parts = [part.strip() for part in text.split(",")]
+        if self.know_all(parts):
+            return parts
         mids = []
         start = 0
         while start < len(parts):

@@ -43,19 +43,18 @@ def read_audioset(path: Path, labels: LabelSet, findings: Findings) -> pd.DataFr
     Raises:
         UserError: the file cannot be read, or holds no row.
     """
-    seen: dict[str, str] = {}  # lists of mids as they stand in the file; most occur often
+    seen: dict[str, str] = {}  # one string for each list of mids, not one a row
 
     def parse(line: int, text: str) -> Segment:
         match = _AS_PUBLISHED.fullmatch(text)
         if match is not None:
+            video_id, start, end = match[1], float(match[2]), float(match[3])
             mids = seen.get(match[4])
-            start, end = float(match[2]), float(match[3])
+            if mids is None and labels.know_all(match[4].split(",")):
+                mids = seen[match[4]] = match[4]
             if mids is not None and start < end:
-                return Segment(line, match[1], start, end, mids)
-        segment = parse_row(line, text, labels, findings)
-        if match is not None and match[4] == segment.labels:
-            seen[match[4]] = segment.labels
-        return segment
+                return Segment(line, video_id, start, end, mids)
+        return parse_row(line, text, labels, findings)
 
     return read_table(path, parse, findings)
 

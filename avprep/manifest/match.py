@@ -63,11 +63,11 @@ def match_files(
     starts, ends = array("d", table["start"]), array("d", table["end"])
     found = Matches([""] * len(table), array("b", bytes(len(table))))
     for folder, name in files:
-        path = os.path.join(folder, name)
+        path = f"{folder}/{name}"
         if not is_writable(path):
             found.extras.append((path, "its name is not UTF-8; rename it"))
             continue
-        verdict = _judge(os.path.splitext(name)[0], rows_of, starts, ends, whole_videos)
+        verdict = _judge(name[: name.rindex(".")], rows_of, starts, ends, whole_videos)
         if not verdict.rows:
             found.extras.append((path, verdict.reason))
         for row in verdict.rows:

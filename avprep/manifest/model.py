@@ -19,6 +19,7 @@ from avprep.errors import UserError
 from avprep.manifest import tables
 
 _REQUIRED = ("video_id", "wav", "video_path", "labels")
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _TEXTS = ("video_id", "wav", "video_path", "labels", "video", "split")
 
 
@@ -158,7 +159,7 @@ def _write_lines(file: IO[bytes], entries: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _json(entry: Mapping[str, Any]) -> bytes:
-    return json.dumps(entry, ensure_ascii=False).encode()
+    return _ENCODER.encode(entry).encode()
 
 
 def _iter_table(path: Path) -> Iterator[Clip]:

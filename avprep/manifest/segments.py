@@ -210,15 +210,15 @@ def checked_labels(text: str, labels: LabelSet, findings: Findings) -> str:
 
 
 def _data_lines(path: Path) -> Iterator[tuple[int, str]]:
-    first = True
+    above_rows = True
     for number, text in csv_lines(path):
         stripped = text.strip(" \t,")
-        if not stripped or _is_comment(stripped):
+        if not stripped or (stripped[0] in '#"' and _is_comment(stripped)):
             continue
-        if first and _is_header(stripped):
-            first = False
-            continue
-        first = False
+        if above_rows:
+            above_rows = False
+            if _is_header(stripped):
+                continue
         yield number, text
 
 
