@@ -10,6 +10,7 @@ import contextlib
 import csv
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ _OTHER_FORMATS = {
     b"PAR1": "a Parquet file",
     b"<": "a web page or XML, perhaps what a server sent instead of the file; download it again",
 }
+_SPACE_AFTER_QUOTE = re.compile(r'(?<=[^",])"\s+(?=,)')
 _SHOWN = 60  # characters of a faulty line in a message
 
 
@@ -74,8 +76,9 @@ def split_fields(line: str) -> list[str]:
     Raises:
         ValueError: a quote is never closed, or closed within a field; the text says so.
     """
+    tidy = _SPACE_AFTER_QUOTE.sub('"', line.strip())
     try:
-        fields = next(csv.reader((line,), skipinitialspace=True, strict=True), [])
+        fields = next(csv.reader((tidy,), skipinitialspace=True, strict=True), [])
     except csv.Error as error:
         raise ValueError(_quoting_fault(error)) from error
     fields = [field.strip() for field in fields]

@@ -92,7 +92,7 @@ def parse_row(line: int, text: str, labels: LabelSet | None, findings: Findings)
         video_id, start, names = named_file[1], float(named_file[2]), fields[1:]
     else:
         raise RowError(f"expected {_ROW}, found {shown(text)}")
-    name = ", ".join(part for part in names if part)
+    name = " ".join(", ".join(part for part in names if part).split())
     if not name:
         raise RowError("has no label")
     if len(names) > 1:
