@@ -25,12 +25,14 @@ class LabelSet:
     names: tuple[str, ...]
     _positions: dict[str, int] = field(init=False, repr=False, compare=False)
     _by_name: dict[str, str] = field(init=False, repr=False, compare=False)
+    _by_folded_name: dict[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_positions", {mid: i for i, mid in enumerate(self.mids)})
         # A spelling that two classes share names neither. An exact name goes before a folded one.
         folded = _unshared(map(_folded, self.names), self.mids)
-        object.__setattr__(self, "_by_name", folded | _unshared(self.names, self.mids))
+        object.__setattr__(self, "_by_name", _unshared(self.names, self.mids))
+        object.__setattr__(self, "_by_folded_name", folded)
 
     def __len__(self) -> int:
         return len(self.mids)
@@ -67,7 +69,7 @@ class LabelSet:
         """
         if text in self._positions:
             return text
-        return self._by_name.get(text) or self._by_name.get(_folded(text)) or None
+        return self._by_name.get(text) or self._by_folded_name.get(_folded(text)) or None
 
     def resolve_list(self, text: str) -> list[str]:
         """The mids of a comma-separated list of mids or display names, which may hold commas.

@@ -6,7 +6,7 @@ import os
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from avprep.clips import is_writable
 from avprep.manifest.naming import readings
@@ -39,8 +39,7 @@ class Matches:
         return self.kinds[row] == _ID_ALONE
 
 
-@dataclass(frozen=True, slots=True)
-class _Verdict:
+class _Verdict(NamedTuple):
     """What one file is: for these rows, or for none and why."""
 
     rows: tuple[int, ...] = ()

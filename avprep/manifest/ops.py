@@ -32,10 +32,10 @@ def merge_clips(manifests: Iterable[Iterable[Clip]]) -> tuple[list[Clip], int, l
     same, conflicts = 0, []
     for clips in manifests:
         for clip in clips:
-            first = merged.setdefault(clip.video_id, clip)
-            if first is clip:
-                continue
-            if first == clip:
+            first = merged.get(clip.video_id)
+            if first is None:
+                merged[clip.video_id] = clip
+            elif first == clip:
                 same += 1
             else:
                 conflicts.append(Conflict(first, clip))

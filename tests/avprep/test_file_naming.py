@@ -247,7 +247,7 @@ def test_every_row_and_file_is_in_the_report_once(tmp_path):
     assert [finding.detail for finding in extras] == [
         "its name is not UTF-8; rename it", "no row of the CSV has such an id",
     ]  # fmt: skip
-    assert Finding("matched").__slots__ == tuple(report["matched"])
+    assert Finding._fields == tuple(report["matched"])
 
 
 def test_trim_cuts_whole_videos_only(tmp_path):
