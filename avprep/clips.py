@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,14 +46,18 @@ def discover_clips(root: Path) -> list[Clip]:
     Raises:
         UserError: no such folder, or not one video in it.
     """
-    if not root.exists():
-        raise UserError(f"{root}: no such folder.")
-    if not root.is_dir():
-        raise UserError(f"{root}: is a file; give the folder that holds the videos.")
     paths = sorted(_video_paths(root))
     if not paths:
         suffixes = " ".join(sorted(VIDEO_SUFFIXES))
         raise UserError(f"{root}: holds no video. Looked in all sub-folders for {suffixes}.")
+    ids = video_ids(paths)
+    return [
+        Clip(video_id, video=str(root / path)) for video_id, path in zip(ids, paths, strict=True)
+    ]
+
+
+def video_ids(paths: Sequence[str]) -> list[str]:
+    """An id for each of some relative paths, no two the same; see `discover_clips`."""
     names = [Path(path) for path in paths]
     stems = Counter(name.stem for name in names)
     routes = Counter(_route(name.with_suffix("")) for name in names)
@@ -64,7 +68,18 @@ def discover_clips(root: Path) -> list[Clip]:
         route = _route(name.with_suffix(""))
         return route if routes[route] == 1 else _route(name)
 
-    return [Clip(video_id(name), video=str(root / name)) for name in names]
+    return [video_id(name) for name in names]
+
+
+def is_writable(text: str) -> bool:
+    """Whether a file's name can stand in a manifest: it is UTF-8."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _route(name: Path) -> str:
@@ -72,8 +87,48 @@ def _route(name: Path) -> str:
 
 
 def _video_paths(root: Path) -> Iterator[str]:
-    """Paths relative to `root` of what has a video's suffix; symbolic links are not descended."""
-    for folder, _, files in os.walk(root):
-        for file in files:
-            if os.path.splitext(file)[1].lower() in VIDEO_SUFFIXES:
-                yield os.path.relpath(os.path.join(folder, file), root)
+    """Paths relative to `root` of what has a video's suffix."""
+    for folder, name in scan_files(root, VIDEO_SUFFIXES):
+        yield os.path.relpath(os.path.join(folder, name), root)
+
+
+def scan_files(root: Path, suffixes: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Every file below `root` that has one of the suffixes, in one pass and no order.
+
+    Symbolic links to folders are followed, each folder once, so a link to a parent is no loop.
+
+    Args:
+        root: folder.
+        suffixes: lower-case, with their dot; files match whatever their case.
+
+    Yields:
+        (folder, file name); the folder begins with `root` as given.
+
+    Raises:
+        UserError: no such folder, or one of the folders cannot be listed.
+    """
+    if not root.exists():
+        raise UserError(f"{root}: no such folder.")
+    if not root.is_dir():
+        raise UserError(f"{root}: is a file; give the folder that holds the files.")
+    seen: set[tuple[int, int]] = set()
+    folders = [str(root)]
+    while folders:
+        folder = folders.pop()
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if entry.is_dir():
+                        folders.append(entry.path)
+                    elif name[name.rfind(".", 1) :].lower() in suffixes:
+                        yield folder, name
+        except OSError as error:
+            raise UserError(
+                f"{folder}: this folder cannot be listed ({error.strerror}). Make it readable, "
+                "or give a folder without it."
+            ) from error

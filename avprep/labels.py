@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from avprep import storage
+from avprep.csvfile import csv_records
 from avprep.errors import UserError
 
 _HEADER = ["index", "mid", "display_name"]
@@ -21,9 +24,15 @@ class LabelSet:
     mids: tuple[str, ...]
     names: tuple[str, ...]
     _positions: dict[str, int] = field(init=False, repr=False, compare=False)
+    _by_name: dict[str, str] = field(init=False, repr=False, compare=False)
+    _by_folded_name: dict[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_positions", {mid: i for i, mid in enumerate(self.mids)})
+        # A spelling that two classes share names neither. An exact name goes before a folded one.
+        folded = _unshared(map(_folded, self.names), self.mids)
+        object.__setattr__(self, "_by_name", _unshared(self.names, self.mids))
+        object.__setattr__(self, "_by_folded_name", folded)
 
     def __len__(self) -> int:
         return len(self.mids)
@@ -42,6 +51,55 @@ class LabelSet:
                 f"unknown label {mid!r}: not among the {len(self)} classes ({known or 'none'}). "
                 "Correct the manifest, or give the class CSV that has it with --labels."
             ) from None
+
+    def knows(self, mid: str) -> bool:
+        """Whether a mid is in the label set."""
+        return mid in self._positions
+
+    def know_all(self, mids: list[str]) -> bool:
+        """Whether all of these are mids of the label set, and no two are the same."""
+        different = set(mids)
+        return len(different) == len(mids) and different <= self._positions.keys()
+
+    def resolve(self, text: str) -> str | None:
+        """The mid of a class given by its mid or, failing that, by its display name.
+
+        A name is recognised whatever its case, and with spaces or underscores for its commas,
+        unless two classes then look alike. None if there is no such class.
+        """
+        if text in self._positions:
+            return text
+        return self._by_name.get(text) or self._by_folded_name.get(_folded(text)) or None
+
+    def resolve_list(self, text: str) -> list[str]:
+        """The mids of a comma-separated list of mids or display names, which may hold commas.
+
+        Of the ways to read the list, the one with the longest name first is taken, so that
+        `Male speech, man speaking` is one class.
+
+        Raises:
+            ValueError: a part of it is no class; the argument is that part.
+        """
+        parts = [part.strip() for part in text.split(",")]
+        if self.know_all(parts):
+            return parts
+        mids = []
+        start = 0
+        while start < len(parts):
+            for stop in range(len(parts), start, -1):
+                mid = self.resolve(", ".join(parts[start:stop]))
+                if mid is not None:
+                    mids.append(mid)
+                    start = stop
+                    break
+            else:
+                raise ValueError(parts[start])
+        return mids
+
+    def nearest(self, text: str) -> str | None:
+        """The mid or display name that looks most like `text`, for a hint."""
+        near = difflib.get_close_matches(text, (*self.names, *self.mids), 1)
+        return near[0] if near else None
 
     def indices_of(self, labels: Iterable[str]) -> tuple[int, ...]:
         """The class indices of a clip's labels, ascending, each once."""
@@ -65,35 +123,38 @@ def label_set_from_names(names: Iterable[str]) -> LabelSet:
 
 
 def read_label_csv(path: Path) -> LabelSet:
-    """Read a class CSV.
+    """Read a class CSV; gzip, a byte order mark and any line ends are fine.
+
+    A name that lost its quotes is put together again, because it is the last field.
 
     Raises:
-        UserError: no such file, another header, or rows out of order.
+        UserError: no such file, another header, rows out of order, a mid or name that is empty,
+            a mid that stands there twice; with the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the class CSV ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: the class CSV is not UTF-8 ({error.reason}).") from error
-    rows = list(csv.reader(io.StringIO(text)))
-    if not rows or [cell.strip() for cell in rows[0]] != _HEADER:
-        found = ",".join(rows[0]) if rows else "nothing"
+    records = csv_records(path)
+    header = [cell.strip() for cell in next(records, (1, []))[1]]
+    if _without_trailing_blanks(header) != _HEADER:
+        found = ",".join(header) if header else "nothing"
         raise UserError(f"{path}: line 1 must be {','.join(_HEADER)!r}, found {found!r}.")
-    mids, names = [], []
-    for line, row in enumerate(rows[1:], start=2):
-        if not any(cell.strip() for cell in row):
+    mids: dict[str, int] = {}
+    names = []
+    for line, row in records:
+        where = f"{path}: line {line}"
+        row = _without_trailing_blanks(row)
+        if not row:
             continue
-        if len(row) != 3 or row[0].strip() != str(len(mids)):
+        if len(row) < 3 or row[0].strip() != str(len(mids)):
             raise UserError(
-                f"{path}: line {line}: expected class {len(mids)} as index,mid,display_name, "
+                f"{where}: expected class {len(mids)} as index,mid,display_name, "
                 f"found {','.join(row)!r}."
             )
-        mids.append(row[1].strip())
-        names.append(row[2].strip())
-    if len(set(mids)) != len(mids):
-        twice = next(mid for mid in mids if mids.count(mid) > 1)
-        raise UserError(f"{path}: the mid {twice!r} stands there twice.")
+        mid, name = row[1].strip(), ",".join(row[2:]).strip()
+        if not mid or not name or "," in mid:
+            raise UserError(f"{where}: the mid is {mid!r} and the name {name!r}; need one each.")
+        if mid in mids:
+            raise UserError(f"{where}: the mid {mid!r} stands there twice (line {mids[mid]}).")
+        mids[mid] = line
+        names.append(name)
     return LabelSet(tuple(mids), tuple(names))
 
 
@@ -103,4 +164,74 @@ def write_label_csv(path: Path, labels: LabelSet) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_HEADER)
     writer.writerows(zip(range(len(labels)), labels.mids, labels.names, strict=True))
+    storage.make_folder(path.parent)
     storage.write_atomic(path, text.getvalue().encode())
+
+
+def copy_label_csv(source: Path, target: Path) -> bool:
+    """Put a class CSV beside a manifest that was made from another; nothing if there is none.
+
+    Returns:
+        whether the target is there now.
+
+    Raises:
+        UserError: the target is there and holds other classes.
+    """
+    if not source.exists():
+        return target.exists()
+    labels = read_label_csv(source)
+    if not target.exists():
+        write_label_csv(target, labels)
+    elif read_label_csv(target) != labels:
+        raise UserError(
+            f"{target}: holds other classes than {source}. Write to another folder, or delete it."
+        )
+    return True
+
+
+def label_set_for(
+    names: Iterable[str], known: LabelSet | None, where: object
+) -> tuple[LabelSet, dict[str, str]]:
+    """The label set for some class names, and the mid of each name.
+
+    Args:
+        names: as people wrote them.
+        known: the label set to use; None to number the sorted names.
+        where: the known label set's file, for the message.
+
+    Raises:
+        UserError: the known label set lacks one of the names.
+    """
+    wanted = sorted(set(names))
+    if known is None:
+        made = label_set_from_names(wanted)
+        return made, dict(zip(made.names, made.mids, strict=True))
+    mids = {}
+    for name in wanted:
+        mid = known.resolve(name)
+        if mid is None:
+            near = known.nearest(name)
+            hint = f" Did you mean {near!r}?" if near else ""
+            raise UserError(
+                f"{where}: has no class {name!r}.{hint} To number the classes anew, delete this "
+                "file; to keep it, name another one with --labels."
+            )
+        mids[name] = mid
+    return known, mids
+
+
+def _unshared(spellings: Iterable[str], mids: Iterable[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for spelling, mid in zip(spellings, mids, strict=True):
+        found[spelling] = mid if found.get(spelling, mid) == mid else ""
+    return found
+
+
+def _folded(name: str) -> str:
+    return " ".join(re.sub("[,_]", " ", name).casefold().split())
+
+
+def _without_trailing_blanks(row: list[str]) -> list[str]:
+    while row and not row[-1].strip():
+        row = row[:-1]
+    return row

@@ -8,8 +8,10 @@ from avprep.cli.lazy import LazyCommand, LazyGroup, run_group
 
 COMMANDS = {
     "extract": LazyCommand("avprep.cli.extract:extract", "Videos → 16 kHz WAV and 10 JPEG frames."),
-    "manifest": LazyCommand(
-        "avprep.cli.manifest:manifest", "Build a manifest from a folder of videos."
+    "manifest": LazyCommand("avprep.cli.manifest:manifest", "Build, check and change manifests."),
+    "labels": LazyCommand("avprep.cli.labels:labels", "Make, check and download class CSVs."),
+    "weights": LazyCommand(
+        "avprep.cli.weights:weights", "Sampling weights of a manifest's clips, for balanced epochs."
     ),
     "shard": LazyCommand("avprep.cli.shard:shard", "Pack a manifest into WebDataset shards."),
     "verify": LazyCommand("avprep.cli.verify:verify", "Check every byte of a shard set."),

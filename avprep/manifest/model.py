@@ -1,23 +1,25 @@
-"""The manifest: the published JSON, and one object a line (`.jsonl`) for millions of clips.
+"""The manifest: the published JSON, one object a line (`.jsonl`), or a table (CSV, Parquet).
 
     {"data": [{"video_id": …, "wav": …, "video_path": …, "labels": "/m/a,/m/b"}, …]}
 
 Our optional keys `video`, `start`, `end` and `split` stand only where they are set; programs that
-read the published format ignore them.
+read the published format ignore them. Which format a file has is told by its suffix.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from avprep import storage
 from avprep.clips import Clip
 from avprep.errors import UserError
+from avprep.manifest import tables
 
 _REQUIRED = ("video_id", "wav", "video_path", "labels")
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _TEXTS = ("video_id", "wav", "video_path", "labels", "video", "split")
 
 
@@ -25,19 +27,16 @@ def read_manifest(path: Path) -> list[Clip]:
     """All clips of a manifest.
 
     Raises:
-        UserError: no such file, not JSON, or an entry that is not one; named by its place.
+        UserError: no such file, not of its format, or an entry that is not one; named by its place.
     """
     return list(iter_manifest(path))
 
 
 def iter_manifest(path: Path) -> Iterator[Clip]:
-    """The clips of a manifest one after another; a `.jsonl` is never held in memory."""
+    """The clips of a manifest one after another; only the published JSON is held in memory."""
+    read = _READERS.get(path.suffix, _iter_document)
     try:
-        with path.open(encoding="utf-8") as file:
-            if path.suffix == ".jsonl":
-                yield from _iter_lines(file, path)
-            else:
-                yield from _iter_document(file, path)
+        yield from read(path)
     except OSError as error:
         raise UserError(f"{path}: cannot read the manifest ({error.strerror}).") from error
     except UnicodeDecodeError as error:
@@ -45,28 +44,28 @@ def iter_manifest(path: Path) -> Iterator[Clip]:
 
 
 def write_manifest(path: Path, clips: Iterable[Clip]) -> int:
-    """Write a manifest, whole or not at all; `.jsonl` or the published JSON by the file's name.
+    """Write a manifest, whole or not at all, in the format of the file's suffix.
 
     Returns:
         The number of clips.
+
+    Raises:
+        UserError: no such format, or its library is not installed.
     """
-    if path.suffix not in (".json", ".jsonl"):
-        raise UserError(f"{path}: a manifest's name ends in .json or .jsonl.")
-    lines = path.suffix == ".jsonl"
+    write = _WRITERS.get(path.suffix)
+    if write is None:
+        raise UserError(f"{path}: a manifest's name ends in {' or '.join(_WRITERS)}.")
     storage.make_folder(path.parent)
     count = 0
-    with storage.replacing(path) as file:
-        if not lines:
-            file.write(b'{"data": [\n')
+
+    def counted() -> Iterator[dict[str, Any]]:
+        nonlocal count
         for clip in clips:
-            if count and not lines:
-                file.write(b",\n")
-            file.write(json.dumps(to_entry(clip), ensure_ascii=False).encode())
-            if lines:
-                file.write(b"\n")
             count += 1
-        if not lines:
-            file.write(b"\n]}\n")
+            yield to_entry(clip)
+
+    with storage.replacing(path) as file:
+        write(file, counted())
     return count
 
 
@@ -119,23 +118,59 @@ def from_entry(entry: Any, where: str) -> Clip:
     )
 
 
-def _iter_lines(file: IO[str], path: Path) -> Iterator[Clip]:
-    for number, line in enumerate(file, start=1):
-        if line.strip():
-            where = f"{path}: line {number}"
-            try:
-                entry = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{where}: not JSON ({error}).") from error
-            yield from_entry(entry, where)
-
-
-def _iter_document(file: IO[str], path: Path) -> Iterator[Clip]:
-    try:
-        document = json.load(file)
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}).") from error
+def _iter_document(path: Path) -> Iterator[Clip]:
+    with path.open(encoding="utf-8") as file:
+        try:
+            document = json.load(file)
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, UnicodeDecodeError):
+                raise
+            raise UserError(f"{path}: not JSON ({error}).") from error
     if not isinstance(document, dict) or not isinstance(document.get("data"), list):
         raise UserError(f'{path}: not a manifest; expected {{"data": [ … ]}}.')
     for number, entry in enumerate(document["data"]):
         yield from_entry(entry, f"{path}: data[{number}]")
+
+
+def _iter_lines(path: Path) -> Iterator[Clip]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                where = f"{path}: line {number}"
+                try:
+                    entry = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise UserError(f"{where}: not JSON ({error}).") from error
+                yield from_entry(entry, where)
+
+
+def _write_document(file: IO[bytes], entries: Iterable[Mapping[str, Any]]) -> None:
+    file.write(b'{"data": [\n')
+    for number, entry in enumerate(entries):
+        if number:
+            file.write(b",\n")
+        file.write(_json(entry))
+    file.write(b"\n]}\n")
+
+
+def _write_lines(file: IO[bytes], entries: Iterable[Mapping[str, Any]]) -> None:
+    for entry in entries:
+        file.write(_json(entry) + b"\n")
+
+
+def _json(entry: Mapping[str, Any]) -> bytes:
+    return _ENCODER.encode(entry).encode()
+
+
+def _iter_table(path: Path) -> Iterator[Clip]:
+    for where, entry in tables.iter_table(path):
+        yield from_entry(entry, where)
+
+
+_READERS = {".jsonl": _iter_lines, ".csv": _iter_table, ".parquet": _iter_table}
+_WRITERS: dict[str, Callable[[IO[bytes], Iterable[Mapping[str, Any]]], None]] = {
+    ".json": _write_document,
+    ".jsonl": _write_lines,
+    ".csv": tables.write_csv,
+    ".parquet": tables.write_parquet,
+}

@@ -175,6 +175,12 @@ class DatasetInfo:
         stats = self.extra.get("fbank")
         return (float(stats["mean"]), float(stats["std"])) if stats else None
 
+    @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """The sampling weight of each class, once `avprep weights --shards` has run."""
+        stored = self.extra.get("weights")
+        return tuple(stored["classes"]) if stored else None
+
     def to_bytes(self) -> bytes:
         """UTF-8 JSON, indented for people."""
         document = {

@@ -19,7 +19,6 @@ from cavmae.data.batch import Batch, PackedBatch, Partners, allocate, pack
 from cavmae.data.plan import (
     EpochPlan,
     balanced_order,
-    class_weights,
     plan_epoch,
     shuffled_order,
     step_count,
@@ -194,7 +193,7 @@ class ShardLoader:
         return np.full_like(drawn, chosen)
 
     def _sample_weights(self) -> NDArray[np.float64]:
-        weights = self.shards.sample_weights(class_weights(self.shards.class_counts))
+        weights = self.shards.sample_weights(self.shards.class_weights)
         if not weights.any():
             raise UserError(
                 f"{self.shards.location}: no sample has a label, so classes cannot be balanced. "

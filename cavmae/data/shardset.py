@@ -20,6 +20,7 @@ from avprep.shards.format import (
     read_index,
     split_members,
 )
+from cavmae.data.plan import class_weights
 from cavmae.data.reader import Range, Reader, ReadOptions, open_reader, with_retries
 from cavmae.data.sample import DamagedSample, StoredSample
 from cavmae.data.table import SampleTable, build_table
@@ -166,6 +167,17 @@ class ShardSet:
             return list(self.info.class_counts)
         selected = np.isin(self.table.rows_of_labels(), self._rows)
         return np.bincount(self.table.labels[selected], minlength=self.num_classes).tolist()
+
+    @property
+    def class_weights(self) -> NDArray[np.float64]:
+        """float64 [classes]: what `avprep weights` stored; else of the classes' counts here.
+
+        A selection has counts of its own, so what was stored for the whole does not fit it.
+        """
+        stored = self.info.class_weights
+        if stored is not None and self._rows is None:
+            return np.array(stored, np.float64)
+        return class_weights(self.class_counts)
 
     @property
     def frames(self) -> int:

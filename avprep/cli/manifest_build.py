@@ -1,0 +1,329 @@
+"""`avprep manifest folder|audioset|vggsound`: manifests from what people have on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from avprep.errors import UserError, WorkFailed
+
+if TYPE_CHECKING:  # imported for real inside the commands, to keep --help quick
+    from avprep.labels import LabelSet
+    from avprep.manifest.build import Matched, Sources
+    from avprep.manifest.segments import Findings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_PATH = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a builder writes, and how strict it is."""
+
+    out: Path
+    report: Path | None
+    bad_rows: str
+    strict: bool
+    as_json: bool
+
+    @property
+    def report_path(self) -> Path:
+        """The report's file."""
+        return self.report or self.out.with_suffix(".report.csv")
+
+
+def output_options(command: Command) -> Command:
+    """Options that all builders share."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+        click.option(
+            "--strict",
+            is_flag=True,
+            help="Write no manifest and end with exit code 1 if a clip is missing or a row is bad.",
+        ),
+        click.option(
+            "--bad-rows",
+            type=click.Choice(["refuse", "skip"]),
+            default="refuse",
+            show_default=True,
+            help="Rows of the CSV that cannot be used: an error, or left out and reported.",
+        ),
+        click.option(
+            "--report",
+            type=_PATH,
+            help="CSV of what matched and what did not. [default: M.report.csv beside M.json]",
+        ),
+        click.option(
+            "--out",
+            type=_PATH,
+            required=True,
+            help="Manifest to write: .json, .jsonl, .csv or .parquet.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def source_options(command: Command) -> Command:
+    """Options that say where the clips' files are."""
+    for option in (
+        click.option(
+            "--trim",
+            is_flag=True,
+            help="Files named by the id alone are whole videos: take the CSV's start and end.",
+        ),
+        click.option(
+            "--extracted",
+            type=_PATH,
+            help="Output of `avprep extract`: shards are packed from its audio/ and frames/.",
+        ),
+        click.option(
+            "--videos",
+            type=_PATH,
+            multiple=True,
+            help="Folder of the videos, with sub-folders. May be given several times.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.option("--segments", type=_PATH, required=True, help="Segments CSV, gzipped or not.")
+@click.option("--labels", type=_PATH, required=True, help="Class CSV: class_labels_indices.csv.")
+@source_options
+@output_options
+def audioset(
+    segments: Path,
+    labels: Path,
+    videos: tuple[Path, ...],
+    extracted: Path | None,
+    trim: bool,
+    **options: Any,
+) -> None:
+    """List the clips of an AudioSet segments CSV whose videos are there.
+
+    Videos may be named ID, YID, ID_30, ID_000030, ID_30.000, ID_30_40 or ID_30000_40000, with any
+    video suffix, in any sub-folder. A clip without a video is left out and listed in the report.
+    The class CSV is copied beside the manifest as labels.csv, where `avprep shard` looks for it.
+
+    \b
+    Example:
+      avprep manifest audioset --segments balanced_train_segments.csv \\
+          --labels class_labels_indices.csv --videos videos/ --out manifest.json
+    """
+    from avprep.labels import read_label_csv
+    from avprep.manifest.audioset import read_audioset
+    from avprep.manifest.build import Sources, match_segments
+    from avprep.manifest.segments import Findings
+
+    output = Output(**options)
+    sources = Sources(videos, extracted, trim)
+    check_sources(sources)
+    label_set = read_label_csv(labels)
+    findings = Findings()
+    table = read_audioset(segments, label_set, findings)
+    refuse_bad_rows(segments, findings, output)
+    matched = match_segments(table, findings, sources, named_by_start=False)
+    publish(matched, label_set, labels, segments, output)
+
+
+@click.command()
+@click.option("--csv", "csv_file", type=_PATH, required=True, help="VGGSound's CSV, any release.")
+@click.option("--split", help="Only the rows of this split: train or test. [default: all]")
+@click.option(
+    "--labels",
+    type=_PATH,
+    help="Class CSV: read if it is there, else written from the CSV's sorted names. "
+    "[default: labels.csv beside the manifest]",
+)
+@source_options
+@output_options
+def vggsound(
+    csv_file: Path,
+    split: str | None,
+    labels: Path | None,
+    videos: tuple[Path, ...],
+    extracted: Path | None,
+    trim: bool,
+    **options: Any,
+) -> None:
+    """List the clips of a VGGSound CSV whose videos are there.
+
+    Both releases are read: YTID,start_seconds,label,split and YTID_000030.mp4,label. Videos may
+    be named as for `avprep manifest audioset`. Classes are numbered by their sorted names, over
+    all rows of the CSV, so that train and test agree.
+
+    \b
+    Example:
+      avprep manifest vggsound --csv vggsound.csv --split train --videos videos/ --out train.json
+    """
+    from avprep.manifest.build import Sources, match_segments
+    from avprep.manifest.segments import Findings
+    from avprep.manifest.vggsound import read_vggsound, rows_of_split
+
+    output = Output(**options)
+    sources = Sources(videos, extracted, trim)
+    check_sources(sources)
+    label_csv = labels or output.out.with_name("labels.csv")
+    findings = Findings()
+    table, label_set = read_vggsound(csv_file, known_labels(label_csv), findings)
+    refuse_bad_rows(csv_file, findings, output)
+    if split is not None:
+        table = rows_of_split(table, split, csv_file)
+    matched = match_segments(table, findings, sources, named_by_start=True)
+    publish(matched, label_set, label_csv, csv_file, output)
+
+
+@click.command()
+@click.argument("root", metavar="DIR", type=_PATH)
+@click.option(
+    "--csv",
+    "csv_file",
+    type=_PATH,
+    help="Take the classes from this CSV with the columns path and label (or labels), and "
+    "optionally split, start and end, not from the sub-folders.",
+)
+@click.option(
+    "--labels",
+    type=_PATH,
+    help="Class CSV: read if it is there, else written from the sorted names. "
+    "[default: labels.csv beside the manifest]",
+)
+@click.option(
+    "--extracted",
+    type=_PATH,
+    help="Output of `avprep extract` for the same folder; shards are packed from its files.",
+)
+@output_options
+def folder(
+    root: Path,
+    csv_file: Path | None,
+    labels: Path | None,
+    extracted: Path | None,
+    **options: Any,
+) -> None:
+    """List the videos under DIR; each first-level sub-folder is a class.
+
+    Videos directly in DIR stay unlabelled, which is enough to pretrain on. With --csv, that file
+    says which videos are taken and what their classes are. A class CSV that is there keeps its
+    numbering, so manifests of train and test side by side share one.
+
+    \b
+    Example:
+      avprep manifest folder videos/ --out manifest.json
+      avprep manifest folder videos/ --csv clips.csv --out manifest.json
+    """
+    from avprep.manifest.folder import match_folder
+    from avprep.manifest.listing import match_listing, read_listing
+    from avprep.manifest.segments import Findings
+
+    output = Output(**options)
+    if extracted is not None and not (extracted / "audio").is_dir():
+        raise UserError(f"{extracted}: no audio/ in it; give what `avprep extract` wrote.")
+    label_csv = labels or output.out.with_name("labels.csv")
+    known = known_labels(label_csv)
+    if csv_file is None:
+        found = match_folder(root, extracted, known, label_csv)
+        publish(found, found.labels, label_csv, root, output)
+        return
+    findings = Findings()
+    rows = read_listing(csv_file, known, findings)
+    refuse_bad_rows(csv_file, findings, output)
+    listed = match_listing(rows, root, extracted, known, findings)
+    publish(listed, listed.labels, label_csv, csv_file, output)
+
+
+def known_labels(label_csv: Path) -> LabelSet | None:
+    """The label set of a class CSV that is there and has a class."""
+    from avprep.labels import read_label_csv
+
+    return (read_label_csv(label_csv) or None) if label_csv.exists() else None
+
+
+def check_sources(sources: Sources) -> None:
+    """Raises:
+    UserError: no folder is given, or the extracted one is not what `avprep extract` wrote.
+    """
+    if not sources.videos and sources.extracted is None:
+        raise UserError("give the folder of the videos with --videos, or --extracted, or both.")
+    if sources.extracted is not None and not (sources.extracted / "audio").is_dir():
+        raise UserError(f"{sources.extracted}: no audio/ in it; give what `avprep extract` wrote.")
+
+
+def refuse_bad_rows(path: Path, findings: Findings, output: Output) -> None:
+    """Raises:
+    UserError: there are bad rows, and they are not to be skipped.
+    """
+    if output.bad_rows == "refuse":
+        findings.refuse_bad_rows(path)
+
+
+def publish(
+    matched: Matched, labels: LabelSet, label_csv: Path, source: Path, output: Output
+) -> None:
+    """Write report, manifest and class CSV, and say what is in them.
+
+    Raises:
+        UserError: not one clip has a file.
+        WorkFailed: --strict, and a clip is missing or a row is bad.
+    """
+    from avprep.labels import LabelSet, write_label_csv
+    from avprep.manifest.build import STATUSES, write_report
+    from avprep.manifest.model import write_manifest
+
+    counts = write_report(output.report_path, matched.report())
+    rows = counts["matched"] + counts["missing"]
+    if not counts["matched"]:
+        raise UserError(
+            f"{source}: {matched.why_nothing_matched()} Listed in {output.report_path}."
+        )
+    lost = counts["missing"] + counts["bad-row"]
+    if output.strict and lost:
+        raise WorkFailed(
+            f"{source}: {counts['missing']} clips are missing and {counts['bad-row']} rows are "
+            f"bad, of {rows + counts['bad-row']}; no manifest is written. {output.report_path} "
+            "lists them."
+        )
+    write_manifest(output.out, matched.clips())
+    notes = matched.notes(source)
+    beside = output.out.with_name("labels.csv")
+    for path in (label_csv, beside):
+        if not known_labels(path):
+            write_label_csv(path, labels)
+    if (known_labels(beside) or LabelSet((), ())) != labels:
+        notes.append(f"{beside} holds other classes: give `avprep shard --labels {label_csv}`")
+    summary = {
+        "manifest": str(output.out),
+        "clips": counts["matched"],
+        "classes": len(labels),
+        "labels": str(label_csv),
+        "report": str(output.report_path),
+        **{status.replace("-", "_"): counts[status] for status in STATUSES},
+        "notes": notes,
+    }
+    click.echo(json.dumps(summary) if output.as_json else describe(summary))
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """The summary for a person."""
+    rest = {
+        "missing": "missing",
+        "bad_row": "bad rows",
+        "duplicate_row": "repeated rows",
+        "duplicate_file": "duplicate files",
+        "extra": "extra files",
+    }
+    lines = [
+        f"{summary['manifest']}: {summary['clips']} clips, {summary['classes']} classes in "
+        f"{summary['labels']}"
+    ]
+    listed = [f"{summary[key]} {words}" for key, words in rest.items() if summary[key]]
+    if listed:
+        lines.append(f"{', '.join(listed)}: listed in {summary['report']}")
+    return "\n".join([*lines, *summary["notes"]])

@@ -1,0 +1,149 @@
+"""CSV files as people have them: gzipped or not, with a byte order mark or not, any line ends.
+
+Everything here knows the number of the line it speaks of, because "line 17" is what lets a person
+mend a table of two million lines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, cast
+
+from avprep.errors import UserError
+
+_GZIP = b"\x1f\x8b"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_OTHER_FORMATS = {
+    b"PK\x03\x04": "a zip archive or an Excel workbook; unpack it, or save it as CSV",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook; save it as CSV",
+    b"PAR1": "a Parquet file",
+    b"<": "a web page or XML, perhaps what a server sent instead of the file; download it again",
+}
+_SPACE_AFTER_QUOTE = re.compile(r'(?<=[^",])"\s+(?=,)')
+_SHOWN = 60  # characters of a faulty line in a message
+
+
+def csv_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file with their numbers, from 1, without line ends.
+
+    Raises:
+        UserError: unreadable, a cut gzip file, not text, or not UTF-8 (or UTF-16 with its mark).
+    """
+    for number, line in enumerate(_raw_lines(path, newline=None), start=1):
+        if not line.isascii() or "\0" in line:
+            _check_text(line, path, number)
+        yield number, line.rstrip("\n")
+
+
+def csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The records of a CSV file, each with the number of its first line; empty lines left out.
+
+    A quoted field may hold line ends. Spaces belong to the fields.
+
+    Raises:
+        UserError: see `csv_lines`; or a quote is never closed or closed within a field.
+    """
+
+    def checked() -> Iterator[str]:
+        for number, line in enumerate(_raw_lines(path, newline=""), start=1):
+            if not line.isascii() or "\0" in line:
+                _check_text(line, path, number)
+            yield line
+
+    reader = csv.reader(checked(), strict=True)
+    while True:
+        first = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise UserError(f"{path}: line {first}: {_quoting_fault(error)}.") from error
+        if fields:
+            yield first, fields
+
+
+def split_fields(line: str) -> list[str]:
+    """The fields of one CSV line; spaces around them and trailing empty ones are left out.
+
+    Raises:
+        ValueError: a quote is never closed, or closed within a field; the text says so.
+    """
+    tidy = _SPACE_AFTER_QUOTE.sub('"', line.strip())
+    try:
+        fields = next(csv.reader((tidy,), skipinitialspace=True, strict=True), [])
+    except csv.Error as error:
+        raise ValueError(_quoting_fault(error)) from error
+    fields = [field.strip() for field in fields]
+    while fields and not fields[-1]:
+        fields.pop()
+    return fields
+
+
+def shown(line: str) -> str:
+    """A line for a message: short, and printable."""
+    return repr(line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "…")
+
+
+def _raw_lines(path: Path, newline: str | None) -> Iterator[str]:
+    try:
+        with contextlib.ExitStack() as stack:
+            file: IO[bytes] = stack.enter_context(path.open("rb"))
+            if _peek(file).startswith(_GZIP):
+                file = cast("IO[bytes]", stack.enter_context(gzip.open(file)))
+            head = _peek(file)
+            for magic, what in _OTHER_FORMATS.items():
+                if head.startswith(magic):
+                    raise UserError(f"{path}: expected a CSV file, found {what}.")
+            # Bytes that are not UTF-8 become surrogates here, so that their line can be named.
+            encoding, errors = ("utf-8-sig", "surrogateescape")
+            if head.startswith(_UTF16):
+                encoding, errors = ("utf-16", "strict")
+            yield from io.TextIOWrapper(file, encoding, errors, newline)
+    except (EOFError, zlib.error) as error:
+        raise UserError(f"{path}: the gzip file is cut short or damaged ({error}).") from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not UTF-16, though it begins as such ({error.reason})."
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def _peek(file: IO[bytes]) -> bytes:
+    head = file.read(4)
+    file.seek(0)
+    return head
+
+
+def _check_text(line: str, path: Path, number: int) -> None:
+    for character in line:
+        if "\udc80" <= character <= "\udcff":
+            byte = ord(character) - 0xDC00
+            raise UserError(
+                f"{path}: line {number}: not UTF-8 (byte 0x{byte:02x}). Save the file as UTF-8."
+            )
+        if character == "\0":
+            raise UserError(f"{path}: line {number}: holds a zero byte, so this is no text file.")
+
+
+def _quoting_fault(error: csv.Error) -> str:
+    text = str(error)
+    if "unexpected end of data" in text:
+        return "a quote is never closed; the file may be cut short"
+    if "expected after" in text:
+        return "text follows a closing quote"
+    return text
+
+
+def first_of(numbers: Iterable[int], limit: int = 5) -> str:
+    """`"3, 8, 12, …"`: some line numbers for a message."""
+    listed = list(numbers)
+    return ", ".join(map(str, listed[:limit])) + (", …" if len(listed) > limit else "")

@@ -1,0 +1,229 @@
+"""A manifest from a data set's CSV and the files that are there, and a report of what matched."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from avprep import storage
+from avprep.clips import VIDEO_SUFFIXES, Clip, scan_files
+from avprep.manifest.match import Matches, match_files
+from avprep.manifest.segments import Findings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AUDIO_SUFFIXES = frozenset((".wav", ".flac"))
+STATUSES = ("matched", "missing", "extra", "duplicate-file", "duplicate-row", "bad-row")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the clips' files are.
+
+    Attributes:
+        videos: folders of videos.
+        extracted: what `avprep extract` wrote, `audio/` and `frames/`.
+        trim: a file named by the id alone is the whole video: decode only the row's segment.
+    """
+
+    videos: tuple[Path, ...] = ()
+    extracted: Path | None = None
+    trim: bool = False
+
+
+class Finding(NamedTuple):  # made for every row of millions, for which a dataclass is slow
+    """One line of the report."""
+
+    status: str  # one of STATUSES
+    video_id: str = ""
+    start: float | None = None
+    end: float | None = None
+    line: int | None = None  # of the CSV
+    path: str = ""
+    detail: str = ""
+
+
+class Matched(Protocol):
+    """A manifest to be, and what became of every row and file."""
+
+    def clips(self) -> Iterator[Clip]:
+        """The clips whose file is there."""
+
+    def report(self) -> Iterator[Finding]:
+        """What became of every row and file."""
+
+    def notes(self, source: object) -> list[str]:
+        """Lines for a person; `source` names the CSV or folder."""
+
+    def why_nothing_matched(self) -> str:
+        """Where not one clip has a file: what was looked for and what was there."""
+
+
+@dataclass(frozen=True)
+class MatchedSegments:
+    """The rows of a CSV beside the files there are.
+
+    Attributes:
+        rows: the segments, each once; columns as `avprep.manifest.segments.read_table` gives them.
+        repeated: rows that name a segment again.
+        ids: the video_id of each row.
+        videos, audio: the file of each row.
+        findings: of reading the CSV.
+        sources: where the files were looked for.
+    """
+
+    rows: pd.DataFrame
+    repeated: pd.DataFrame
+    ids: list[str]
+    videos: Matches
+    audio: Matches
+    findings: Findings
+    sources: Sources
+
+    def clips(self) -> Iterator[Clip]:
+        """The clips whose file is there, in the order of the CSV."""
+        frames = str(self.sources.extracted / "frames") if self.sources.extracted else ""
+        columns = (self.rows[name] for name in ("start", "end", "labels", "split"))
+        for row, (start, end, labels, split) in enumerate(zip(*columns, strict=True)):
+            video, wav = self.videos.paths[row], self.audio.paths[row]
+            if not video and not wav:
+                continue
+            cut = self.sources.trim and self.videos.names_id_alone(row)
+            yield Clip(
+                # Extracted frames are named as their audio is.
+                video_id=Path(wav).stem if wav else self.ids[row],
+                labels=tuple(labels.split(",")),
+                video=video,
+                start=start if cut else None,
+                end=end if cut else None,
+                wav=wav,
+                video_path=frames if wav else "",
+                split=split,
+            )
+
+    def report(self) -> Iterator[Finding]:
+        """What became of every row and file."""
+        yield from (Finding("bad-row", line=n, detail=why) for n, why in self.findings.bad)
+        starts, ends, lines = (self.rows[name].tolist() for name in ("start", "end", "line"))
+        for row, (video, wav) in enumerate(zip(self.videos.paths, self.audio.paths, strict=True)):
+            status = "matched" if wav or video else "missing"
+            yield Finding(status, self.ids[row], starts[row], ends[row], lines[row], wav or video)
+        yield from self._report_repeated()
+        for matches in (self.videos, self.audio):
+            for path, row in matches.duplicates:
+                yield Finding(
+                    "duplicate-file", self.ids[row], starts[row], ends[row], lines[row], path,
+                    f"{matches.paths[row]} is taken",
+                )  # fmt: skip
+            for path, reason in matches.extras:
+                yield Finding("extra", path=path, detail=reason)
+
+    def notes(self, source: object) -> list[str]:
+        """What was put right in the CSV."""
+        return self.findings.described_notes(source)
+
+    def why_nothing_matched(self) -> str:
+        """What was looked for and what was there."""
+        if not len(self.rows):
+            return f"not one of its {len(self.findings.bad)} rows can be used."
+        first = self.rows["video_id"].iat[0]
+        extras = [*self.videos.extras, *self.audio.extras]
+        there = (
+            f"the first of the {len(extras)} there is {extras[0][0]}" if extras else "none there"
+        )
+        folders = [*self.sources.videos]
+        if self.sources.extracted is not None:
+            folders.append(self.sources.extracted / "audio")
+        return (
+            f"not one of its {len(self.rows)} clips has a file in {', '.join(map(str, folders))}. "
+            f"Looked for names such as {first}.mp4 and {self.ids[0]}.mp4; {there}."
+        )
+
+    def _report_repeated(self) -> Iterator[Finding]:
+        key = ["video_id", "start", "end"]
+        pairs = self.repeated.merge(self.rows, on=key, suffixes=("", "_first"))
+        wanted = [*key, "line", "labels", "line_first", "labels_first"]
+        for video_id, start, end, line, labels, first, taken in pairs[wanted].to_numpy().tolist():
+            detail = f"the same segment as line {first}"
+            if labels != taken:
+                detail += f", with other labels ({labels}); those of the first are taken"
+            yield Finding("duplicate-row", video_id, start, end, line, detail=detail)
+
+
+def match_segments(
+    table: pd.DataFrame, findings: Findings, sources: Sources, named_by_start: bool
+) -> MatchedSegments:
+    """Find the files of a CSV's rows.
+
+    Args:
+        table: see `avprep.manifest.segments.read_table`.
+        findings: of reading it.
+        sources: where to look.
+        named_by_start: see `clip_ids`.
+
+    Raises:
+        UserError: a folder is missing or cannot be listed.
+    """
+    again = table.duplicated(["video_id", "start", "end"])
+    rows = table[~again].reset_index(drop=True)
+    videos = (file for folder in sources.videos for file in scan_files(folder, VIDEO_SUFFIXES))
+    audio: Iterable[tuple[str, str]] = ()
+    if sources.extracted is not None:
+        audio = scan_files(sources.extracted / "audio", AUDIO_SUFFIXES)
+    return MatchedSegments(
+        rows,
+        table[again],
+        clip_ids(rows, named_by_start),
+        match_files(rows, videos, sources.trim),
+        match_files(rows, audio),
+        findings,
+        sources,
+    )
+
+
+def clip_ids(rows: pd.DataFrame, named_by_start: bool) -> list[str]:
+    """A video_id for each segment, no two the same.
+
+    Args:
+        rows: columns `video_id`, `start`, `end`.
+        named_by_start: `ID_000030` for all, as VGGSound's clips are called; otherwise `ID`, as
+            AudioSet's, and `ID_000030` where an id has several segments.
+    """
+    ids, starts, ends = (rows[name].tolist() for name in ("video_id", "start", "end"))
+    timed = rows["video_id"].duplicated(keep=False).to_numpy() | named_by_start
+    ambiguous = rows.duplicated(["video_id", "start"], keep=False).to_numpy()
+    for row in timed.nonzero()[0].tolist():
+        ids[row] += f"_{_seconds(starts[row])}"
+    for row in ambiguous.nonzero()[0].tolist():
+        ids[row] += f"_{_seconds(ends[row])}"
+    return ids
+
+
+def _seconds(time: float) -> str:
+    return f"{time:06.0f}" if time == int(time) else f"{time:010.3f}"
+
+
+def write_report(path: Path, findings: Iterable[Finding]) -> Counter[str]:
+    """Write a report as CSV, whole or not at all.
+
+    Returns:
+        how many findings there are of each status.
+    """
+    counts: Counter[str] = Counter()
+    storage.make_folder(path.parent)
+    with storage.replacing(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(Finding._fields)
+        for found in findings:
+            counts[found.status] += 1
+            writer.writerow(found)
+        text.flush()
+        text.detach()
+    return counts

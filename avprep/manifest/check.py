@@ -1,0 +1,171 @@
+"""What is wrong with a manifest, found in one pass over its clips."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avprep import storage
+from avprep.clips import Clip
+from avprep.labels import LabelSet
+
+if TYPE_CHECKING:  # matplotlib takes half a second to import
+    from matplotlib.axes import Axes
+
+KINDS = ("unknown-label", "no-label", "duplicate-id", "duplicate-source", "missing-file")
+_NAMED_CLASSES = 60  # more bars than this have no names
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with one clip."""
+
+    kind: str  # one of KINDS
+    place: int  # of the clip in the manifest, from 0
+    video_id: str
+    detail: str
+
+
+@dataclass
+class ManifestCheck:
+    """What a manifest holds.
+
+    Attributes:
+        clips: number of them.
+        unlabelled: how many have no label.
+        counts: clips of each label that occurs, known or not.
+        problems: in the order of the manifest.
+    """
+
+    clips: int = 0
+    unlabelled: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[Problem] = field(default_factory=list)
+
+    def by_kind(self) -> dict[str, int]:
+        """How many problems there are of each kind that occurs."""
+        counts = Counter(problem.kind for problem in self.problems)
+        return {kind: counts[kind] for kind in KINDS if counts[kind]}
+
+
+def check_manifest(
+    clips: Iterable[Clip], labels: LabelSet | None, check_files: bool = True
+) -> ManifestCheck:
+    """Look at every clip.
+
+    Args:
+        clips: the manifest.
+        labels: its label set; None if there is none to check against.
+        check_files: whether the files must be there: the video; or the extracted audio and its
+            first frame. Every folder is listed once, so a million files cost no million requests.
+    """
+    found = ManifestCheck()
+    unlabelled: list[Problem] = []
+    ids: dict[str, int] = {}
+    sources: dict[tuple[str, float | None, float | None], int] = {}
+    files = _Folders()
+    for place, clip in enumerate(clips):
+        found.clips += 1
+        found.counts.update(set(clip.labels))
+
+        def note(kind: str, detail: str, place: int = place, clip: Clip = clip) -> Problem:
+            return Problem(kind, place, clip.video_id, detail)
+
+        if labels is not None:
+            found.problems += [
+                note("unknown-label", f"{label!r} is not among the {len(labels)} classes")
+                for label in clip.labels
+                if not labels.knows(label)
+            ]
+        if not clip.labels:
+            unlabelled.append(note("no-label", "has no label, while others have"))
+        if (first := ids.setdefault(clip.video_id, place)) != place:
+            found.problems.append(note("duplicate-id", f"entry {first} has the same video_id"))
+        source = (clip.wav or clip.video, clip.start, clip.end)
+        if (first := sources.setdefault(source, place)) != place:
+            found.problems.append(
+                note("duplicate-source", f"entry {first} has the same source {source[0]}")
+            )
+        if check_files:
+            found.problems += [
+                note("missing-file", f"{path}: no such file")
+                for path in _files_of(clip)
+                if not files.hold(path)
+            ]
+    found.unlabelled = len(unlabelled)
+    if len(unlabelled) < found.clips:  # a wholly unlabelled manifest is meant to be
+        found.problems += unlabelled
+        found.problems.sort(key=lambda problem: problem.place)
+    return found
+
+
+def plot_class_counts(found: ManifestCheck, labels: LabelSet | None, path: Path) -> None:
+    """Write a PNG of how many clips each class has, the most frequent first."""
+    from matplotlib.figure import Figure
+
+    names = {mid: mid for mid in found.counts}
+    if labels is not None:
+        names |= dict(zip(labels.mids, labels.names, strict=True))
+    counts = sorted(((found.counts[mid], name) for mid, name in names.items()), reverse=True)
+    named = len(counts) <= _NAMED_CLASSES
+    height = max(2.5, 0.22 * len(counts)) if named else 4.5
+    figure = Figure(figsize=(9, height), layout="constrained")
+    axes = figure.add_subplot()
+    (_draw_named if named else _draw_ranks)(axes, counts)
+    missing = sum(count == 0 for count, _ in counts)
+    axes.set_title(f"{found.clips} clips, {len(counts)} classes, {missing} of them without a clip")
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    storage.make_folder(path.parent)
+    storage.write_atomic(path, image.getvalue())
+
+
+def _draw_named(axes: Axes, counts: list[tuple[int, str]]) -> None:
+    bars = axes.barh([name for _, name in counts], [count for count, _ in counts])
+    axes.bar_label(bars, padding=3, fontsize=7)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set_xlabel("clips")
+
+
+def _draw_ranks(axes: Axes, counts: list[tuple[int, str]]) -> None:
+    axes.fill_between(range(1, len(counts) + 1), [count for count, _ in counts], step="mid")
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_xlim(1, len(counts))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("classes, the most frequent first")
+    axes.set_ylabel("clips")
+    listed = [f"{count:>8}  {name[:40]}" for count, name in (*counts[:5], *counts[-5:])]
+    text = "\n".join([*listed[:5], f"{'…':>8}", *listed[5:]])
+    axes.text(0.98, 0.97, text, transform=axes.transAxes, ha="right", va="top", fontsize=7,
+              family="monospace", parse_math=False)  # fmt: skip
+
+
+def _files_of(clip: Clip) -> Iterator[str]:
+    if clip.wav:
+        yield clip.wav
+        yield os.path.join(clip.video_path, "frame_0", f"{clip.video_id}.jpg")
+    else:
+        yield clip.video
+
+
+class _Folders:
+    """Which files are in the folders that were asked about; each is listed once."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, frozenset[str]] = {}
+
+    def hold(self, path: str) -> bool:
+        """Whether a file is there."""
+        folder, name = os.path.split(path)
+        if folder not in self._names:
+            try:
+                self._names[folder] = frozenset(os.listdir(folder or "."))
+            except OSError:
+                self._names[folder] = frozenset()
+        return name in self._names[folder]

@@ -1,0 +1,240 @@
+"""A manifest from a folder and a CSV that names its videos and their classes."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from avprep.clips import VIDEO_SUFFIXES, Clip, is_writable, scan_files, video_ids
+from avprep.csvfile import csv_records, shown
+from avprep.errors import UserError
+from avprep.labels import LabelSet, label_set_for
+from avprep.manifest.build import Finding
+from avprep.manifest.folder import with_extracted
+from avprep.manifest.segments import (
+    Findings,
+    RowError,
+    checked_label,
+    checked_labels,
+    checked_seconds,
+)
+
+_PATH = ("path", "file", "filename", "video")
+_LABEL = ("label", "labels")
+_OPTIONAL = ("split", "start", "end")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file, or a segment of one, that the CSV names.
+
+    Attributes:
+        line: of the CSV.
+        path: below the folder, or absolute.
+        labels: mids; or, where no label set was given, names.
+        start, end: seconds; None for the whole file.
+        split: "" for none.
+    """
+
+    line: int
+    path: str
+    labels: tuple[str, ...]
+    start: float | None = None
+    end: float | None = None
+    split: str = ""
+
+
+def read_listing(path: Path, labels: LabelSet | None, findings: Findings) -> list[Listed]:
+    """Read a CSV with the columns `path` and `label` (or `labels`), in any order.
+
+    Columns `split`, `start` and `end` are taken too, others are passed over. `label` is one class;
+    `labels` are several, separated by `;`, or by commas where no `;` is. A file that stands in
+    several rows has the classes of all of them.
+
+    Args:
+        path: the CSV; its first line names the columns.
+        labels: its classes; None to take the names as they are.
+        findings: gets the rows that cannot be used, and the notes.
+
+    Raises:
+        UserError: it cannot be read, lacks a column, or holds no row.
+    """
+    records = csv_records(path)
+    _, header = next(records, (1, []))
+    columns = _columns(path, header)
+    listed: dict[tuple[str, float | None, float | None], Listed] = {}
+    for line, row in records:
+        if not any(cell.strip() for cell in row):
+            continue
+        try:
+            found = _parse(line, row, columns, len(header), labels, findings)
+        except RowError as error:
+            findings.bad.append((line, str(error)))
+            continue
+        key = (found.path, found.start, found.end)
+        if (first := listed.get(key)) is not None:
+            findings.note("a file that stands in several rows has the classes of all", line)
+            found = replace(first, labels=tuple(dict.fromkeys((*first.labels, *found.labels))))
+        listed[key] = found
+    if not listed and not findings.bad:
+        raise UserError(f"{path}: holds no row below its header.")
+    return list(listed.values())
+
+
+@dataclass(frozen=True)
+class MatchedListing:
+    """The rows of a CSV beside the videos there are.
+
+    Attributes:
+        rows: (row, video_id) of each row.
+        videos: path below the folder, or absolute → path to open, of the files that are there.
+        labels: the label set.
+        extracted: what `avprep extract` wrote for the same folder.
+        findings: of reading the CSV.
+    """
+
+    rows: list[tuple[Listed, str]]
+    videos: dict[str, str]
+    labels: LabelSet
+    extracted: Path | None
+    findings: Findings
+
+    def clips(self) -> Iterator[Clip]:
+        """The clips whose file is there, in the order of the CSV."""
+        for row, video_id in self.rows:
+            if row.path in self.videos:
+                video = self.videos[row.path]
+                clip = Clip(video_id, row.labels, video, row.start, row.end, split=row.split)
+                yield with_extracted(clip, self.extracted)
+
+    def notes(self, source: object) -> list[str]:
+        """What was put right in the CSV."""
+        unlabelled = sum(not row.labels for row, _ in self.rows)
+        more = [f"{source}: {unlabelled} rows have no label"] if unlabelled else []
+        return self.findings.described_notes(source) + more
+
+    def why_nothing_matched(self) -> str:
+        """What was looked for and what was there."""
+        if not self.rows:
+            return f"not one of its {len(self.findings.bad)} rows can be used."
+        there = f"one that is there is {min(self.videos)}" if self.videos else "there is none"
+        return (
+            f"not one of the {len(self.rows)} files it names is there. The first is "
+            f"{self.rows[0][0].path}; below the folder {there}."
+        )
+
+    def report(self) -> Iterator[Finding]:
+        """What became of every row and file."""
+        yield from (Finding("bad-row", line=n, detail=why) for n, why in self.findings.bad)
+        for row, video_id in self.rows:
+            path = self.videos.get(row.path, "")
+            status = "matched" if path else "missing"
+            yield Finding(status, video_id, row.start, row.end, row.line, path or row.path)
+        named = {row.path for row, _ in self.rows}
+        for name in sorted(self.videos.keys() - named):
+            yield Finding("extra", path=self.videos[name], detail="no row of the CSV names it")
+
+
+def match_listing(
+    rows: list[Listed],
+    root: Path,
+    extracted: Path | None,
+    labels: LabelSet | None,
+    findings: Findings,
+) -> MatchedListing:
+    """Find the videos that a CSV names.
+
+    Args:
+        rows: see `read_listing`.
+        root: the folder that relative paths start from.
+        extracted: what `avprep extract` wrote for the same folder.
+        labels: the label set that the rows were read with; None to number the sorted names.
+        findings: of reading the rows.
+
+    Raises:
+        UserError: no such folder, or one that cannot be listed.
+    """
+    if labels is None:
+        labels, mids = label_set_for((name for row in rows for name in row.labels), None, root)
+        rows = [replace(row, labels=tuple(mids[name] for name in row.labels)) for row in rows]
+    rows = [replace(row, path=_below(root, row.path)) for row in rows]
+    videos = {}
+    for folder, name in scan_files(root, VIDEO_SUFFIXES):
+        path = os.path.join(folder, name)
+        if is_writable(path):
+            videos[os.path.relpath(path, root)] = path
+    for row in rows:
+        if row.path not in videos and os.path.isfile(os.path.join(root, row.path)):
+            videos[row.path] = os.path.join(root, row.path)
+    return MatchedListing(
+        list(zip(rows, _ids(rows), strict=True)), videos, labels, extracted, findings
+    )
+
+
+def _ids(rows: list[Listed]) -> list[str]:
+    paths = list(dict.fromkeys(row.path for row in rows))
+    id_of = dict(zip(paths, video_ids([path.lstrip("/") for path in paths]), strict=True))
+    segments = Counter(row.path for row in rows)
+    return [
+        id_of[row.path]
+        if segments[row.path] == 1
+        else f"{id_of[row.path]}_{row.start or 0:g}_{'end' if row.end is None else f'{row.end:g}'}"
+        for row in rows
+    ]
+
+
+def _below(root: Path, path: str) -> str:
+    """An absolute path as one below `root`, if it is."""
+    top = os.path.abspath(root)
+    inside = os.path.isabs(path) and os.path.commonpath((top, path)) == top
+    return os.path.relpath(path, top) if inside else path
+
+
+def _columns(path: Path, header: list[str]) -> dict[str, int]:
+    """Where each known column stands."""
+    names = [name.strip().casefold() for name in header]
+    columns = {name: names.index(name) for name in (*_LABEL, *_OPTIONAL) if name in names}
+    for name in _PATH:
+        if name in names:
+            columns.setdefault("path", names.index(name))
+    if "path" not in columns or not columns.keys() & set(_LABEL):
+        found = ",".join(header) or "nothing"
+        raise UserError(
+            f"{path}: line 1 must name the columns, at least path and label, found {shown(found)}."
+        )
+    return columns
+
+
+def _parse(
+    line: int,
+    row: list[str],
+    columns: Mapping[str, int],
+    width: int,
+    labels: LabelSet | None,
+    findings: Findings,
+) -> Listed:
+    def cell(name: str) -> str:
+        place = columns.get(name)
+        return row[place].strip() if place is not None and place < len(row) else ""
+
+    if not cell("path"):
+        raise RowError("has no path")
+    if any(value.strip() for value in row[width:]):
+        raise RowError(f"has more fields than the {width} of line 1; quote a field with commas in")
+    start = checked_seconds(cell("start"), "start") if cell("start") else None
+    end = checked_seconds(cell("end"), "end") if cell("end") else None
+    if end is not None and end <= (start or 0):
+        raise RowError(f"the end, {end:g} s, does not come after the start, {start or 0:g} s")
+    names = [cell("label")] if cell("label") else []
+    several = cell("labels")
+    if ";" in several or labels is None:
+        names += [name.strip() for name in several.split(";" if ";" in several else ",")]
+    elif several:
+        names += checked_labels(several, labels, findings).split(",")
+    if labels is not None:
+        names = [checked_label(name, labels, findings) for name in names if name]
+    mids = tuple(dict.fromkeys(filter(None, names)))
+    return Listed(line, os.path.normpath(cell("path")), mids, start, end, cell("split"))

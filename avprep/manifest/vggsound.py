@@ -1,0 +1,111 @@
+"""VGGSound's CSVs: `YTID,start_seconds,label,split`, and `YTID_000030.mp4,label` of old."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avprep.csvfile import shown
+from avprep.errors import UserError
+from avprep.labels import LabelSet, label_set_for
+from avprep.manifest.segments import (
+    Findings,
+    RowError,
+    Segment,
+    checked_label,
+    checked_seconds,
+    read_table,
+    row_fields,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLIP_SECONDS = 10.0  # every clip of VGGSound
+SPLITS = frozenset(("train", "test", "val", "valid", "validation"))
+_ROW = "YTID,start_seconds,label,split or YTID_000030.mp4,label"
+_FILE = re.compile(r"(.+)_(\d{1,9}(?:\.\d{1,9})?)(?:\.[A-Za-z0-9]{2,4})?")
+_NUMBER = re.compile(r"\d+(?:\.\d*)?")
+
+
+def read_vggsound(
+    path: Path, labels: LabelSet | None, findings: Findings
+) -> tuple[pd.DataFrame, LabelSet]:
+    """Read a VGGSound CSV of any release.
+
+    Args:
+        path: the CSV, gzipped or not.
+        labels: its classes; None to number the sorted names of all rows, of whatever split.
+        findings: gets the rows that cannot be used, and the notes.
+
+    Returns:
+        see `read_table`; and the label set.
+
+    Raises:
+        UserError: the file cannot be read, or holds no row.
+    """
+    with_split: list[bool] = []  # of the first row; a row unlike it has lost its end
+
+    def parse(line: int, text: str) -> Segment:
+        segment = parse_row(line, text, labels, findings)
+        if not with_split:
+            with_split.append(bool(segment.split))
+        if with_split[0] and not segment.split:
+            raise RowError(f"does not end in train or test as others do: {shown(text)}")
+        return segment
+
+    table = read_table(path, parse, findings)
+    if labels is not None:
+        return table, labels
+    label_set, mids = label_set_for(table["labels"], None, path)
+    return table.assign(labels=table["labels"].map(mids)), label_set
+
+
+def rows_of_split(table: pd.DataFrame, split: str, path: Path) -> pd.DataFrame:
+    """The rows of one split.
+
+    Raises:
+        UserError: there is none; `path` names the CSV.
+    """
+    chosen = table[table["split"] == split].reset_index(drop=True)
+    if len(chosen):
+        return chosen
+    splits = ", ".join(sorted(set(filter(None, table["split"])))) or "none: its rows name no split"
+    raise UserError(f"{path}: has no row of the split {split!r}; it has {splits}.")
+
+
+def parse_row(line: int, text: str, labels: LabelSet | None, findings: Findings) -> Segment:
+    """One row of a VGGSound CSV.
+
+    Raises:
+        RowError: it cannot be used.
+    """
+    fields = row_fields(text, _ROW)
+    named_file = _FILE.fullmatch(fields[0])
+    split = ""
+    if _NUMBER.fullmatch(fields[1]):
+        video_id, start, names = fields[0], checked_seconds(fields[1], "start"), fields[2:]
+        if len(names) > 1 and names[-1].casefold() in SPLITS:
+            split = names.pop().casefold()
+    elif named_file is not None:
+        video_id, start, names = named_file[1], float(named_file[2]), fields[1:]
+    else:
+        raise RowError(f"expected {_ROW}, found {shown(text)}")
+    name = " ".join(", ".join(part for part in names if part).split())
+    if not name:
+        raise RowError("has no label")
+    if len(names) > 1:
+        findings.note("the quotes around the label were lost, and are not missed", line)
+    return Segment(
+        line, video_id, start, start + CLIP_SECONDS, _label(name, line, labels, findings), split
+    )
+
+
+def _label(name: str, line: int, labels: LabelSet | None, findings: Findings) -> str:
+    if labels is None:
+        return name
+    mid = checked_label(name, labels, findings)
+    if name != mid and name not in labels.names:
+        findings.note("the class CSV spells a label otherwise, and it was looked up", line)
+    return mid

@@ -1,0 +1,202 @@
+"""Manifests merged, split, sampled, moved and checked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from avprep.clips import Clip
+from avprep.errors import UserError
+from avprep.labels import LabelSet
+from avprep.manifest.check import check_manifest, plot_class_counts
+from avprep.manifest.ops import merge_clips, sample_per_class, split_clips
+from avprep.manifest.paths import NewRoot, rerooted
+
+CLASSES = [f"/m/{letter}" for letter in "abcde"]
+ONE_LABEL = st.lists(st.sampled_from(CLASSES), max_size=60).map(
+    lambda labels: [Clip(f"c{n}", (label,), f"{n}.mp4") for n, label in enumerate(labels)]
+)
+MANY_LABELS = st.lists(st.sets(st.sampled_from(CLASSES), max_size=3), max_size=60).map(
+    lambda sets: [Clip(f"c{n}", tuple(sorted(s)), f"{n}.mp4") for n, s in enumerate(sets)]
+)
+PARTS = st.dictionaries(
+    st.sampled_from(["train", "val", "test"]), st.floats(0.1, 10), min_size=2, max_size=3
+)
+
+
+def counts_of(clips):
+    return Counter(label for clip in clips for label in clip.labels)
+
+
+@given(clips=ONE_LABEL, parts=PARTS, seed=st.integers(0, 5))
+def test_every_part_has_its_share_of_every_class_to_within_one_clip(clips, parts, seed):
+    divided = split_clips(clips, parts, seed)
+    everything = counts_of(clips)
+    for name, share in parts.items():
+        for label, count in everything.items():
+            wanted = count * share / sum(parts.values())
+            assert abs(counts_of(divided[name])[label] - wanted) <= 1
+
+
+@given(clips=MANY_LABELS, parts=PARTS, seed=st.integers(0, 5))
+def test_a_split_loses_and_repeats_nothing_and_keeps_the_order(clips, parts, seed):
+    divided = split_clips(clips, parts, seed)
+    assert list(divided) == list(parts)
+    together = [clip for chosen in divided.values() for clip in chosen]
+    assert sorted(c.video_id for c in together) == sorted(c.video_id for c in clips)
+    place = {clip.video_id: n for n, clip in enumerate(clips)}
+    for name, chosen in divided.items():
+        assert all(clip.split == name for clip in chosen)
+        assert [replace(clip, split="") for clip in chosen] == [
+            clips[place[clip.video_id]] for clip in chosen
+        ]
+        places = [place[clip.video_id] for clip in chosen]
+        assert places == sorted(places)
+    assert split_clips(clips, parts, seed) == divided
+
+
+def test_another_seed_is_another_split():
+    clips = [Clip(f"c{n}", ("/m/a",), f"{n}.mp4") for n in range(50)]
+    first, second = (split_clips(clips, {"a": 1, "b": 1}, seed) for seed in (0, 1))
+    assert first != second
+
+
+def test_many_labels_are_shared_out_far_better_than_by_chance():
+    """A rare class beside a frequent one: 10 of 1000 clips have both."""
+    clips = [
+        Clip(f"c{n}", ("/m/a", "/m/b") if n % 100 == 0 else ("/m/a",), f"{n}.mp4")
+        for n in range(1000)
+    ]
+    divided = split_clips(clips, {"train": 0.8, "test": 0.2}, 0)
+    assert counts_of(divided["test"]) == {"/m/a": 200, "/m/b": 2}
+
+
+@given(seed=st.integers(0, 20))
+def test_segments_of_one_video_stay_together(seed):
+    clips = [
+        Clip(f"v{video}_{n}", (f"/m/{n}",), f"{video}.mp4", 10.0 * n, 10.0 * n + 10)
+        for video in range(12)
+        for n in range(4)
+    ]
+    divided = split_clips(clips, {"train": 3, "test": 1}, seed)
+    videos = [{clip.video for clip in chosen} for chosen in divided.values()]
+    assert not videos[0] & videos[1]
+    assert [len(chosen) for chosen in divided.values()] == [36, 12]
+
+
+@given(clips=ONE_LABEL, per_class=st.integers(1, 8), seed=st.integers(0, 5))
+def test_a_sample_has_exactly_so_many_of_each_class_or_all(clips, per_class, seed):
+    chosen = sample_per_class(clips, per_class, seed)
+    everything = counts_of(clips)
+    assert counts_of(chosen) == {c: min(n, per_class) for c, n in everything.items()}
+    assert [clip for clip in clips if clip in chosen] == chosen
+    assert sample_per_class(clips, per_class, seed) == chosen
+
+
+@given(clips=MANY_LABELS, per_class=st.integers(1, 8), seed=st.integers(0, 5))
+def test_a_sample_of_many_labels_serves_every_class_and_wastes_nothing(clips, per_class, seed):
+    chosen = sample_per_class(clips, per_class, seed)
+    have, everything = counts_of(chosen), counts_of(clips)
+    assert all(have[label] >= min(count, per_class) for label, count in everything.items())
+    assert len(chosen) <= per_class * len(everything)
+    assert all(clip.labels for clip in chosen)
+
+
+def test_merging_keeps_the_first_of_each_id_and_tells_repeats_from_conflicts():
+    a, b, c = (Clip(name, ("/m/a",), f"{name}.mp4") for name in "abc")
+    other = replace(b, labels=("/m/b",))
+    clips, same, conflicts = merge_clips([[a, b], iter([a, other, c])])
+    assert clips == [a, b, c]
+    assert same == 1
+    assert [(found.kept, found.dropped) for found in conflicts] == [(b, other)]
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "moved"),
+    [
+        ("videos=/data", "videos/a.mp4", "/data/a.mp4"),
+        ("videos/=/data/", "videos/a.mp4", "/data/a.mp4"),
+        ("videos=/data", "videos2/a.mp4", None),
+        ("videos=/data", "videos", "/data"),
+        ("/old/x=y", "/old/x/b/a.mp4", "y/b/a.mp4"),
+        ("/=/mnt", "/a.mp4", "/mnt/a.mp4"),
+        ("/old=", "/old/a.mp4", "a.mp4"),
+        ("=/data", "sub/a.mp4", "/data/sub/a.mp4"),
+        ("=/data", "/a.mp4", None),
+        ("a=b", "a=c/x", None),
+    ],
+)
+def test_paths_move_by_whole_folder_names(root, path, moved):
+    assert NewRoot.parse(root).apply(path) == moved
+
+
+@given(path=st.text("ab/", min_size=1).filter(lambda p: not p.startswith("/") and "//" not in p))
+def test_moving_there_and_back_changes_nothing(path):
+    there = NewRoot("", "/new").apply(path)
+    assert NewRoot("/new", "").apply(there) == path
+
+
+def test_all_paths_of_a_clip_move_and_a_misspelt_root_is_an_error():
+    clip = Clip("x", (), "v/x.mp4", wav="e/audio/x.wav", video_path="e/frames")
+    (moved,) = rerooted([clip], [NewRoot("v", "/v"), NewRoot("e", "/e")])
+    assert moved == replace(clip, video="/v/x.mp4", wav="/e/audio/x.wav", video_path="/e/frames")
+    with pytest.raises(UserError, match=r"no path lies below 'w'; they look like 'v/x.mp4'"):
+        list(rerooted([clip], [NewRoot("v", "/v"), NewRoot("w", "/w")]))
+    with pytest.raises(UserError, match="give OLD=NEW"):
+        NewRoot.parse("videos")
+
+
+def test_every_kind_of_problem_is_found_where_it_is(tmp_path):
+    for name in ("a.mp4", "b.mp4", "audio/e.wav", "audio/f.wav", "frames/frame_0/e.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    frames = str(tmp_path / "frames")
+    clips = [
+        Clip("a", ("/m/a",), str(tmp_path / "a.mp4")),
+        Clip("b", ("/m/a", "/m/zz"), str(tmp_path / "b.mp4")),
+        Clip("a", ("/m/b",), str(tmp_path / "gone.mp4")),
+        Clip("d", (), str(tmp_path / "a.mp4")),
+        Clip("e", ("/m/a",), wav=str(tmp_path / "audio/e.wav"), video_path=frames),
+        Clip("f", ("/m/a",), wav=str(tmp_path / "audio/f.wav"), video_path=frames),
+        Clip("s", ("/m/a",), str(tmp_path / "a.mp4"), start=0.0, end=5.0),
+    ]
+    labels = LabelSet(("/m/a", "/m/b"), ("A", "B"))
+    found = check_manifest(clips, labels)
+    assert [(p.kind, p.place) for p in found.problems] == [
+        ("unknown-label", 1),
+        ("duplicate-id", 2),
+        ("missing-file", 2),
+        ("duplicate-source", 3),
+        ("no-label", 3),
+        ("missing-file", 5),
+    ]
+    assert found.problems[-1].detail == f"{frames}/frame_0/f.jpg: no such file"
+    assert found.counts == {"/m/a": 5, "/m/zz": 1, "/m/b": 1}
+    assert (found.clips, found.unlabelled) == (7, 1)
+    assert "missing-file" not in check_manifest(clips, labels, check_files=False).by_kind()
+    assert "unknown-label" not in check_manifest(clips, None).by_kind()
+
+
+def test_a_wholly_unlabelled_manifest_is_no_problem(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    assert check_manifest([Clip("a", (), str(tmp_path / "a.mp4"))], None).problems == []
+
+
+@pytest.mark.parametrize("classes", [1, 60, 527])
+def test_the_plot_is_a_picture_with_a_bar_for_each_class(classes, tmp_path):
+    names = [f"class $_{n} of {{many" for n in range(classes)]  # no mathematics for matplotlib
+    labels = LabelSet(tuple(f"/m/{n}" for n in range(classes)), tuple(names))
+    clips = [Clip(f"{n}-{i}", (f"/m/{n}",), "x.mp4") for n in range(classes) for i in range(n % 7)]
+    path = tmp_path / "plots" / "classes.png"
+    plot_class_counts(check_manifest(clips, labels, check_files=False), labels, path)
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.width > 600
+        # As many bars, so a taller picture; above 60 classes one curve.
+        assert (image.height > 1200) == (classes == 60)
+        assert len(image.convert("RGB").getcolors(1 << 24)) > 10
