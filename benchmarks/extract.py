@@ -352,16 +352,21 @@ def report(results: dict[str, object]) -> None:
     for row in kinds:
         sides = (row["published"], row["ours"], row["floor"])
         cells = " | ".join(f"{side['cpu_ms']:.0f} ({side['wall_ms']:.0f})" for side in sides)
-        goals = {key: f" ({sign} {value:g})" if (value := row["goals"][key]) else ""
-                 for key, sign in (("published_over_ours", "≥"), ("ours_over_floor", "≤"))}  # fmt: skip
+        signs = {"published_over_ours": "≥", "ours_over_floor": "≤"}
+        goals = {
+            key: f" ({sign} {row['goals'][key]:g})" if row["goals"][key] else ""
+            for key, sign in signs.items()
+        }
         print(f"| {row['kind']} | {cells} "
               f"| {row['published_over_ours']:.1f}{goals['published_over_ours']} "
               f"| {row['ours_over_floor']:.2f}{goals['ours_over_floor']} |")  # fmt: skip
     if start := results.get("start_cpu_ms"):
         print(f"\nStart of a decoding process, included above, once a shard: {start:.0f} ms CPU.")
     if scale := results.get("scaling"):
-        print(f"\nTwo workers: {scale['ratio']:.2f} times as fast as one (goal ≥ 1.8); "
-              f"{scale['clips']} clips, {scale['one_s']:.1f} s and {scale['two_s']:.1f} s.")  # fmt: skip
+        print(
+            f"\nTwo workers: {scale['ratio']:.2f} times as fast as one (goal ≥ 1.8); "
+            f"{scale['clips']} clips, {scale['one_s']:.1f} s and {scale['two_s']:.1f} s."
+        )
     if long := results.get("long_file"):
         print(f"\nA segment of an hour-long file: {long['segment_cpu_ms']:.0f} ms CPU, "
               f"{long['ratio']:.2f} times a file of just that segment (goal ≤ 2).")  # fmt: skip

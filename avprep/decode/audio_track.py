@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil, gcd
+from math import gcd
 from typing import Literal
 
 import numpy as np

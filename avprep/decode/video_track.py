@@ -1,4 +1,4 @@
-"""The pictures of a clip in the first engine: packets are kept, and only what the frames need decoded.
+"""The pictures of a clip in the first engine: packets kept, and only what frames need decoded.
 
 Video packets of the first 10 s are kept until all are known; then the frames to take are chosen
 from their time stamps, and only what those frames need is decoded: nothing after the last of
@@ -25,7 +25,6 @@ from avprep.decode.media import Segment
 from avprep.errors import DecodeError
 from avprep.images import resize_and_crop
 from avprep.options import DecodeOptions
-
 
 _SAME_TIME = 1e-6  # seconds; far below a frame, far above rounding
 
