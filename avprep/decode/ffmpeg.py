@@ -6,6 +6,7 @@ against it in tests. Frames are grabbed one after another, never sought by numbe
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from avprep.options import DecodeOptions
 cv2.setNumThreads(1)  # as many workers as cores share the machine already
 
 
+_SAME_TIME = 1e-6  # seconds
+
+
 def decode_with_ffmpeg(
     path: str | Path, start: float | None, end: float | None, options: DecodeOptions
 ) -> Media:
@@ -35,11 +39,14 @@ def decode_with_ffmpeg(
     """
     frames, times = _read_frames(path, start, end, options)
     pcm = _read_audio(path, start, end, options)
+    is_still = start and not any(times)
+    if is_still and (pcm is None or start >= _duration(path, None, None)):
+        detail = f"{path}: has nothing to show or to hear from {start:g} s on"
+        raise DecodeError("too-short", detail)
     if pcm is None:
         if options.missing_audio == "fail":
             raise DecodeError("no-audio", f"{path}: has no audio that ffmpeg can read")
-        seconds = (end or times[-1]) - (start or 0.0)
-        pcm = np.zeros(int(seconds * options.sample_rate), np.int16)
+        pcm = np.zeros(int(_duration(path, start, end) * options.sample_rate), np.int16)
     if len(pcm) < SHORTEST_AUDIO:
         raise DecodeError("too-short", f"{path}: {len(pcm) / options.sample_rate:.3f} s of audio")
     return Media(pcm, frames, times, "ffmpeg")
@@ -102,27 +109,72 @@ def _read_frames(
 def _frame_times(
     path: str | Path, start: float | None, end: float | None
 ) -> list[tuple[int, float]]:
-    """(number, seconds) of the frames on screen during the clip's first 10 s."""
+    """(number, seconds) of the frames on screen during the clip's first 10 s.
+
+    Seconds count from the container's start where a segment is asked for, else from the picture's.
+    """
+    is_segment = start or end is not None
+    offset = _video_start(path) if is_segment else 0.0
+    last = float("inf") if end is None else end
     capture = _open(path)
     rate = plausible_rate(capture.get(cv2.CAP_PROP_FPS), ())
-    last = float("inf") if end is None else end
     times: list[tuple[int, float]] = []
     number = 0
     while capture.grab():
         time = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         if number and time <= 0:  # a container without time stamps
             time = number / rate
+        time += offset
         begin = start if start else (times[0][1] if times else time)
-        if time >= min(last, begin + PUBLISHED_SECONDS):
+        if times and time >= min(last, begin + PUBLISHED_SECONDS) - _SAME_TIME:
             break
-        if start and times and time <= start:
+        if start and times and time <= start + _SAME_TIME:
             times.clear()  # only the frame on screen when the segment begins counts
         times.append((number, time))
         number += 1
     capture.release()
-    if start and times and number and times[-1][1] < start and len(times) == 1:
-        return []
     return times
+
+
+def _video_start(path: str | Path) -> float:
+    """Seconds from the container's start to its first picture; OpenCV counts from the latter."""
+    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file")
+    first = {
+        "frames:v": 1,
+        "fps_mode": "passthrough",
+        "enc_time_base": "1/90000",
+        "format": "framecrc",
+    }
+    output = ffmpeg.output(source["v:0"], "pipe:1", **first)
+    try:
+        listing, _ = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+    except ffmpeg.Error:
+        return 0.0
+    time_base = re.search(rb"^#tb 0: (\d+)/(\d+)", listing, re.MULTILINE)
+    frame = re.search(rb"^0, *-?\d+, *(-?\d+),", listing, re.MULTILINE)
+    if time_base is None or frame is None:
+        return 0.0
+    return int(frame[1]) * int(time_base[1]) / int(time_base[2])
+
+
+def _duration(path: str | Path, start: float | None, end: float | None) -> float:
+    """Seconds of the clip, by what ffmpeg says of the container."""
+    begin = start or 0.0
+    if end is not None:
+        return end - begin
+    capture = _open(path)
+    frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    rate = plausible_rate(capture.get(cv2.CAP_PROP_FPS), ())
+    capture.release()
+    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file")
+    nothing = ffmpeg.output(source["v:0"], "pipe:1", format="null", codec="copy")
+    _, words = nothing.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+    told = re.search(rb"Duration: (\d+):(\d+):(\d+\.\d+)", words)
+    whole = frames / rate
+    if told is not None:
+        hours, minutes, seconds = (float(part) for part in told.groups())
+        whole = hours * 3600 + minutes * 60 + seconds
+    return max(whole - begin, 0.0)
 
 
 def _why_no_frames(path: str | Path, start: float | None) -> DecodeError:
@@ -150,5 +202,9 @@ def _reported_rate(path: str | Path) -> float:
 
 
 def _pixel_aspect(capture: cv2.VideoCapture) -> float:
+    """Shown width of a pixel over its shown height, of the picture as OpenCV has turned it."""
     width, height = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
-    return width / height if width > 0 and height > 0 else 1.0
+    if width <= 0 or height <= 0:
+        return 1.0
+    is_turned = round(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 180 == 90
+    return height / width if is_turned else width / height

@@ -26,6 +26,7 @@ from avprep.options import DecodeOptions
 
 av.logging.set_level(None)  # libav's complaints end up in our causes, not on the terminal
 
+_SEEK_DISTANCES = (PREROLL, 5.0, 20.0, 80.0, float("inf"))  # seconds before a segment, in turn
 _SURVEY_PACKETS = 500  # read at most from a file's beginning before a seek
 
 
@@ -81,6 +82,9 @@ def _decode(
 
     frames, times = pictures.take(options, path)
     pcm = sound.samples() if sound is not None else np.empty(0, np.int16)
+    if not len(pcm) and pictures.ends_before_segment():
+        detail = f"{path}: has nothing to show or to hear from {segment.begin:g} s on"
+        raise DecodeError("too-short", detail)
     if not len(pcm) and options.missing_audio == "silence":
         pcm = np.zeros(int(pictures.duration() * options.sample_rate), np.int16)
     if not len(pcm):
@@ -105,7 +109,7 @@ def _is_cover(stream: VideoStream) -> bool:
 def _seek(
     container: InputContainer, pictures: VideoTrack, sound: AudioTrack | None, begin: float
 ) -> None:
-    """Go to the key frame before a segment, having looked at how the sound begins."""
+    """Go to a key frame before a segment, having looked at how the sound begins."""
     if sound is not None:
         with contextlib.suppress(FFmpegError):
             for number, packet in enumerate(container.demux([pictures.stream, sound.stream])):
@@ -113,7 +117,22 @@ def _seek(
                 if number == _SURVEY_PACKETS or (is_sound and sound.survey(packet)):
                     break
         sound.end_survey()
-    container.seek(int(max(begin - PREROLL, 0.0) * av.time_base))
+    # Containers without an index, such as MPEG-TS, may come out behind the key frame asked for.
+    for distance in _SEEK_DISTANCES:
+        target = int((begin - distance) * av.time_base) if distance < begin else 0
+        container.seek(target)
+        if target <= (container.start_time or 0) or _is_before(container, pictures.stream, begin):
+            break
+    container.seek(target)
+
+
+def _is_before(container: InputContainer, stream: VideoStream, begin: float) -> bool:
+    """Whether the next picture is a key frame shown at `begin` or earlier."""
+    packet = next(container.demux(stream))
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    if stamp is None or not packet.is_keyframe:
+        return False
+    return float(stamp * stream.time_base) <= begin
 
 
 def _read(container: InputContainer, pictures: VideoTrack, sound: AudioTrack | None) -> None:

@@ -83,6 +83,14 @@ class VideoTrack:
         frames = np.stack([one.pixels for one in chosen])
         return frames, tuple(round(max(one.time - begin, 0.0), 6) for one in chosen)
 
+    def ends_before_segment(self) -> bool:
+        """Whether the last picture was over when the segment begins."""
+        if not self.segment.start:
+            return False
+        ends = [p.pts + (p.duration or 0) for p in self._packets if p.pts is not None]
+        begin = self._origin + self.segment.start
+        return max(ends, default=0) * self._base <= begin + _SAME_TIME
+
     def duration(self) -> float:
         """Seconds from the first kept frame to the end of the last, or of the segment."""
         times = [
