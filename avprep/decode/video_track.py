@@ -29,6 +29,11 @@ from avprep.options import DecodeOptions
 _SAME_TIME = 1e-6  # seconds; far below a frame, far above rounding
 
 
+# Decoders that can be told packet by packet to leave out frames that no other refers to. Some take
+# the order only once (libdav1d, for AV1), and then leave out wanted frames as well.
+_CAN_SKIP = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9"})
+
+
 class VideoTrack:
     """The video packets of a clip, and the frames taken from them."""
 
@@ -183,6 +188,8 @@ class VideoTrack:
         """Decoded frames; with `wanted`, those that no other refers to are skipped if not in it."""
         context = self.stream.codec_context
         context.flush_buffers()
+        if context.name not in _CAN_SKIP:
+            wanted = None
         for packet in packets:
             context.skip_frame = "DEFAULT" if wanted is None or packet.pts in wanted else "NONREF"
             with contextlib.suppress(InvalidDataError):  # a damaged packet costs its own frames
