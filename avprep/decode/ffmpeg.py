@@ -6,7 +6,9 @@ against it in tests. Frames are grabbed one after another, never sought by numbe
 
 from __future__ import annotations
 
+import re
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -25,6 +27,9 @@ from avprep.options import DecodeOptions
 cv2.setNumThreads(1)  # as many workers as cores share the machine already
 
 
+_SAME_TIME = 1e-6  # seconds
+
+
 def decode_with_ffmpeg(
     path: str | Path, start: float | None, end: float | None, options: DecodeOptions
 ) -> Media:
@@ -33,23 +38,32 @@ def decode_with_ffmpeg(
     Raises:
         DecodeError: see `avprep.decode.decode_clip`.
     """
-    frames, times = _read_frames(path, start, end, options)
-    pcm = _read_audio(path, start, end, options)
+    clock = _read_clock(path) if start or end is not None else _Clock()
+    frames, times = _read_frames(path, start, end, options, clock)
+    pcm = _read_audio(path, start, end, options, clock)
+    is_still = start and not any(times)
+    if is_still and (pcm is None or start >= _duration(path, None, None)):
+        detail = f"{path}: has nothing to show or to hear from {start:g} s on"
+        raise DecodeError("too-short", detail)
     if pcm is None:
         if options.missing_audio == "fail":
             raise DecodeError("no-audio", f"{path}: has no audio that ffmpeg can read")
-        seconds = (end or times[-1]) - (start or 0.0)
-        pcm = np.zeros(int(seconds * options.sample_rate), np.int16)
+        pcm = np.zeros(int(_duration(path, start, end) * options.sample_rate), np.int16)
     if len(pcm) < SHORTEST_AUDIO:
         raise DecodeError("too-short", f"{path}: {len(pcm) / options.sample_rate:.3f} s of audio")
     return Media(pcm, frames, times, "ffmpeg")
 
 
 def _read_audio(
-    path: str | Path, start: float | None, end: float | None, options: DecodeOptions
+    path: str | Path,
+    start: float | None,
+    end: float | None,
+    options: DecodeOptions,
+    clock: _Clock,
 ) -> NDArray[np.int16] | None:
     """int16 [samples] of the first audio stream; None where there is none."""
-    seek = {"ss": start} if start else {}
+    # By its own time stamps, for ffmpeg may count from the start of the sound instead of the file.
+    seek = {"seek_timestamp": 1, "ss": clock.container + start} if start else {}
     length = {"t": end - (start or 0.0)} if end is not None else {}
     source = ffmpeg.input(f"file:{path}", protocol_whitelist="file", **seek)
     # All channels are resampled and one is taken afterwards, in the published order.
@@ -73,56 +87,178 @@ def _read_audio(
 
 
 def _read_frames(
-    path: str | Path, start: float | None, end: float | None, options: DecodeOptions
+    path: str | Path,
+    start: float | None,
+    end: float | None,
+    options: DecodeOptions,
+    clock: _Clock,
 ) -> tuple[NDArray[np.uint8], tuple[float, ...]]:
     """The chosen frames, and the times they are shown at: one pass for times, one for pictures."""
-    times = _frame_times(path, start, end)
+    times = _frame_times(path, start, end, clock.picture - clock.container)
     if not times:
         raise _why_no_frames(path, start)
     begin = start or times[0][1]
     rate = plausible_rate(_reported_rate(path), [time for _, time in times])
     shown = [max(time, begin) for _, time in times]
     chosen = [times[i] for i in choose_frames(shown, rate, options.frames)]
-    wanted = {number for number, _ in chosen}
-    pictures = {}
-    capture = _open(path)
-    for number in range(max(wanted) + 1):
-        if not capture.grab():
-            raise DecodeError("truncated", f"{path}: ends at frame {number} on a second reading")
-        if number in wanted:
-            _, bgr = capture.retrieve()
-            pictures[number] = resize_and_crop(
-                cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), options.frame_size, _pixel_aspect(capture)
-            )
-    capture.release()
+    pictures = _grab(path, {number for number, _ in chosen}, options.frame_size)
     frames = np.stack([pictures[number] for number, _ in chosen])
     return frames, tuple(round(max(time - begin, 0.0), 6) for _, time in chosen)
 
 
+def _grab(path: str | Path, wanted: set[int], size: int) -> dict[int, NDArray[np.uint8]]:
+    """The frames of the given numbers, resized."""
+    capture = _open(path)
+    if _has_interlaced(path, max(wanted) + 1):
+        return _select(path, wanted, size, capture)
+    pictures = {}
+    for number in range(max(wanted) + 1):
+        if not capture.grab():
+            raise DecodeError("truncated", f"{path}: ends at frame {number} on a second reading")
+        if number in wanted:
+            converted, bgr = capture.retrieve()
+            if not converted:
+                detail = f"{path}: OpenCV cannot convert its frame {number}"
+                raise DecodeError("no-frames", detail)
+            rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            pictures[number] = resize_and_crop(rgb, size, _pixel_aspect(capture))
+    capture.release()
+    return pictures
+
+
+def _has_interlaced(path: str | Path, frames: int) -> bool:
+    """Whether there are interlaced pictures among the first frames.
+
+    OpenCV 5 fails to convert those and hands out whatever was in memory, without a word.
+    """
+    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file")["v:0"]
+    output = ffmpeg.output(
+        source.filter("showinfo", checksum=0),
+        "pipe:1",
+        format="null",
+        fps_mode="passthrough",
+        **{"frames:v": frames},
+    )
+    try:
+        _, words = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+    except ffmpeg.Error:
+        return False
+    return re.search(rb" i:[TB] ", words) is not None
+
+
+def _select(
+    path: str | Path, wanted: set[int], size: int, capture: cv2.VideoCapture
+) -> dict[int, NDArray[np.uint8]]:
+    """The same as `_grab` through ffmpeg, for what OpenCV decodes and cannot convert."""
+    numbers = sorted(wanted)
+    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file")["v:0"]
+    any_of = "+".join(f"eq(n,{number})" for number in numbers)
+    output = ffmpeg.output(
+        source.filter("select", any_of),
+        "pipe:1",
+        format="rawvideo",
+        pix_fmt="rgb24",
+        fps_mode="passthrough",
+        **{"frames:v": len(numbers)},
+    )
+    try:
+        raw, _ = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+    except ffmpeg.Error as error:
+        detail = f"{path}: neither OpenCV nor ffmpeg converts its pictures"
+        raise DecodeError("no-frames", detail) from error
+    width, height = (
+        int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+    )
+    if len(raw) != len(numbers) * width * height * 3:
+        raise DecodeError("truncated", f"{path}: ends before frame {numbers[-1]} for ffmpeg")
+    pictures = np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+    aspect = _pixel_aspect(capture)
+    resized = (resize_and_crop(one, size, aspect) for one in pictures)
+    return dict(zip(numbers, resized, strict=True))
+
+
 def _frame_times(
-    path: str | Path, start: float | None, end: float | None
+    path: str | Path, start: float | None, end: float | None, offset: float
 ) -> list[tuple[int, float]]:
-    """(number, seconds) of the frames on screen during the clip's first 10 s."""
+    """(number, seconds) of the frames on screen during the clip's first 10 s.
+
+    Args:
+        path: the video file.
+        start: of the segment.
+        end: of the segment.
+        offset: seconds that the first picture comes after time 0.
+    """
+    last = float("inf") if end is None else end
     capture = _open(path)
     rate = plausible_rate(capture.get(cv2.CAP_PROP_FPS), ())
-    last = float("inf") if end is None else end
     times: list[tuple[int, float]] = []
     number = 0
     while capture.grab():
         time = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         if number and time <= 0:  # a container without time stamps
             time = number / rate
+        time += offset
         begin = start if start else (times[0][1] if times else time)
-        if time >= min(last, begin + PUBLISHED_SECONDS):
+        if times and time >= min(last, begin + PUBLISHED_SECONDS) - _SAME_TIME:
             break
-        if start and times and time <= start:
+        if start and times and time <= start + _SAME_TIME:
             times.clear()  # only the frame on screen when the segment begins counts
         times.append((number, time))
         number += 1
     capture.release()
-    if start and times and number and times[-1][1] < start and len(times) == 1:
-        return []
     return times
+
+
+@dataclass(frozen=True)
+class _Clock:
+    """Where things begin, in seconds of the container's own time stamps."""
+
+    container: float = 0.0
+    picture: float = 0.0
+
+
+def _read_clock(path: str | Path) -> _Clock:
+    """What ffmpeg says of the beginning of a file; OpenCV's times count from the first picture."""
+    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file")
+    output = ffmpeg.output(
+        source["v:0"],
+        "pipe:1",
+        format="framecrc",
+        fps_mode="passthrough",
+        enc_time_base="1/90000",
+        **{"frames:v": 1},
+    ).global_args("-copyts")
+    try:
+        listing, words = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+    except ffmpeg.Error:
+        return _Clock()
+    container = re.search(rb"Duration: .*, start: (-?\d+\.\d+)", words)
+    time_base = re.search(rb"^#tb 0: (\d+)/(\d+)", listing, re.MULTILINE)
+    frame = re.search(rb"^0, *-?\d+, *(-?\d+),", listing, re.MULTILINE)
+    if container is None or time_base is None or frame is None:
+        return _Clock()
+    picture = int(frame[1]) * int(time_base[1]) / int(time_base[2])
+    return _Clock(float(container[1]), picture)
+
+
+def _duration(path: str | Path, start: float | None, end: float | None) -> float:
+    """Seconds of the clip, by what ffmpeg says of the container."""
+    begin = start or 0.0
+    if end is not None:
+        return end - begin
+    capture = _open(path)
+    frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    rate = plausible_rate(capture.get(cv2.CAP_PROP_FPS), ())
+    capture.release()
+    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file")
+    nothing = ffmpeg.output(source["v:0"], "pipe:1", format="null", codec="copy")
+    _, words = nothing.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+    told = re.search(rb"Duration: (\d+):(\d+):(\d+\.\d+)", words)
+    whole = frames / rate
+    if told is not None:
+        hours, minutes, seconds = (float(part) for part in told.groups())
+        whole = hours * 3600 + minutes * 60 + seconds
+    return max(whole - begin, 0.0)
 
 
 def _why_no_frames(path: str | Path, start: float | None) -> DecodeError:
@@ -150,5 +286,9 @@ def _reported_rate(path: str | Path) -> float:
 
 
 def _pixel_aspect(capture: cv2.VideoCapture) -> float:
+    """Shown width of a pixel over its shown height, of the picture as OpenCV has turned it."""
     width, height = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
-    return width / height if width > 0 and height > 0 else 1.0
+    if width <= 0 or height <= 0:
+        return 1.0
+    is_turned = round(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 180 == 90
+    return height / width if is_turned else width / height

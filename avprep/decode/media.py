@@ -12,6 +12,18 @@ SHORTEST_AUDIO = 400  # samples of one fbank window, 25 ms at 16 kHz
 
 
 @dataclass(frozen=True)
+class Segment:
+    """[start, end) in seconds after the container's own start; either may be open."""
+
+    start: float | None
+    end: float | None
+
+    @property
+    def begin(self) -> float:
+        return self.start or 0.0
+
+
+@dataclass(frozen=True)
 class Media:
     """A decoded clip.
 

@@ -1,0 +1,245 @@
+"""The sound of a clip in the first engine: decoded packet by packet, resampled in large pieces."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import gcd
+from typing import Literal
+
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.error import FFmpegError
+from av.packet import Packet
+from numpy.typing import NDArray
+
+from avprep.decode.media import Segment
+from avprep.options import DecodeOptions
+
+# Seconds decoded before a segment: codecs need their past (MP3's bit reservoir, SBR's headers,
+# Opus' 80 ms), most of all to sound as they do when decoded from the beginning.
+PREROLL = 0.5
+_RESAMPLER_REACH = 512  # source samples around a sample that the resampler's filter may look at
+_PIECE = 1 << 16  # source samples resampled at once; small next to a core's cache
+_SURVEY_FRAMES = 3
+
+
+class AudioTrack:
+    """Takes the packets of an audio stream, gives the clip's samples.
+
+    Args:
+        stream: where they come from.
+        origin: the container's start, seconds.
+        segment: what part of it is the clip.
+        options: rate and channels.
+    """
+
+    def __init__(
+        self, stream: AudioStream, origin: float, segment: Segment, options: DecodeOptions
+    ) -> None:
+        self.stream = stream
+        self.complete = False
+        self._options = options
+        self._begin = origin + segment.start if segment.start else None
+        self._end = None if segment.end is None else origin + segment.end
+        self._base = float(stream.time_base)
+        self._survey: list[AudioFrame] = []
+        self._layout: _Layout | None = None
+        self._position = 0  # of the next decoded sample, counted as if from the stream's beginning
+        self._fed_from: int | None = None  # position of the first sample given to the resampler
+        self._resampler = _MonoResampler(options.sample_rate)
+        self._pieces: list[NDArray[np.int16]] = []
+        stream.codec_context.thread_count = 1
+
+    def survey(self, packet: Packet) -> bool:
+        """Look at the stream's beginning before seeking to a segment; true when it is known."""
+        self._survey += self._decoded(packet)
+        return len(self._survey) >= _SURVEY_FRAMES
+
+    def end_survey(self) -> None:
+        """What comes next is the segment's."""
+        if self._survey:
+            self._layout = _Layout.of(self._survey, self._base)
+        self._survey = []
+        self.stream.codec_context.flush_buffers()
+
+    def add(self, packet: Packet) -> None:
+        """Decode and resample one packet (an empty one flushes the decoder)."""
+        if self.complete or self._is_long_before(packet):
+            return
+        for frame in self._decoded(packet):
+            self._add_frame(frame)
+
+    def samples(self) -> NDArray[np.int16]:
+        """int16 [samples]: everything inside the clip."""
+        self._pieces += self._resampler.flush()
+        pcm = np.concatenate(self._pieces) if self._pieces else np.empty(0, np.int16)
+        self._pieces = []
+        if self._layout is None or self._fed_from is None:
+            return pcm
+        rate = self._options.sample_rate
+        # Both ends are rounded on the grid of the whole file's samples, so that neighbouring
+        # segments share no sample and lose none.
+        fed_from = self._fed_from * rate // self._layout.rate
+        first = 0
+        if self._begin is not None:
+            first = max(round((self._begin - self._layout.time) * rate) - fed_from, 0)
+        if self._end is None:
+            return pcm[first:]
+        return pcm[first : max(round((self._end - self._layout.time) * rate) - fed_from, first)]
+
+    def _is_long_before(self, packet: Packet) -> bool:
+        if self._begin is None or packet.pts is None:
+            return False
+        return (packet.pts + (packet.duration or 0)) * self._base < self._begin - PREROLL
+
+    def _decoded(self, packet: Packet) -> Iterator[AudioFrame]:
+        try:
+            yield from self.stream.codec_context.decode(packet if packet.size else None)
+        except FFmpegError as error:  # a damaged packet costs its own samples
+            if error.errno == errno.ENOMEM:
+                raise
+
+    def _add_frame(self, frame: AudioFrame) -> None:
+        if self._layout is None:
+            self._layout = _Layout.of([frame], self._base)
+        if self._fed_from is None and self._begin is not None:
+            self._position = self._layout.position(frame, self._base)
+        mono = to_mono(frame, self._options.channels)
+        if self._fed_from is None:
+            skip = self._samples_before_grid(self._layout.rate)
+            if skip >= len(mono):
+                return
+            mono = mono[skip:]
+            self._position = self._fed_from = self._position + skip
+        self._position += len(mono)
+        self._pieces += self._resampler.add(mono, frame.sample_rate)
+        if self._end is not None:
+            last = (self._end - self._layout.time) * self._layout.rate
+            self.complete = self._position >= last + _RESAMPLER_REACH
+
+    def _samples_before_grid(self, rate: int) -> int:
+        """Source samples to drop so that resampling starts on the whole file's grid.
+
+        44.1 kHz and 16 kHz meet every 441 source samples. Starting there, a little before the
+        segment, gives the samples that resampling the file from its beginning would give.
+        """
+        if self._begin is None:
+            return 0
+        assert self._layout is not None
+        period = rate // gcd(rate, self._options.sample_rate)
+        target = int((self._begin - self._layout.time) * rate) - _RESAMPLER_REACH
+        target = max(target // period * period, 0)
+        if target >= self._position:
+            return target - self._position
+        return -self._position % period
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the samples of a stream lie in time, learnt from its first frames.
+
+    Time stamps may be off by a sample, or by half a millisecond where the container counts
+    milliseconds. Codecs cut sound into blocks of one size, so counting blocks gives the exact
+    position after a seek.
+    """
+
+    time: float  # seconds, of sample 0
+    rate: int  # samples a second
+    first: int  # samples of the first frame, which an encoder's delay may have shortened
+    size: int  # samples of each later frame; 0: not known, or they vary
+    tolerance: float  # samples that time stamps may be off
+
+    @classmethod
+    def of(cls, frames: list[AudioFrame], base: float) -> _Layout:
+        first = frames[0]
+        later = {frame.samples for frame in frames[1:]}
+        return cls(
+            time=0.0 if first.pts is None else first.pts * base,
+            rate=first.sample_rate,
+            first=first.samples,
+            size=later.pop() if len(later) == 1 else 0,
+            tolerance=base * first.sample_rate + 2,
+        )
+
+    def position(self, frame: AudioFrame, base: float) -> int:
+        """Number of samples before a frame, counted from the stream's beginning."""
+        if frame.pts is None:
+            return 0
+        estimate = (frame.pts * base - self.time) * self.rate
+        if self.size:
+            blocks = round((estimate - self.first) / self.size)
+            counted = self.first + blocks * self.size
+            if counted >= 0 and abs(counted - estimate) <= self.tolerance:
+                return counted
+        return max(round(estimate), 0)
+
+
+def to_mono(frame: AudioFrame, how: Literal["first", "mix"]) -> NDArray[np.generic]:
+    """[samples] in the frame's own sample type: the first channel, or the mean of all."""
+    count = frame.layout.nb_channels
+    if how == "mix" and count > 1:
+        samples = frame.to_ndarray()
+        channels = samples if frame.format.is_planar else samples.reshape(-1, count).T
+        mean = channels.mean(axis=0, dtype=np.float64)
+        kind = channels.dtype
+        return (mean if kind.kind == "f" else np.rint(mean)).astype(kind)
+    kind = np.dtype(_SAMPLE_TYPES[frame.format.name.removesuffix("p")])
+    if frame.format.is_planar:
+        return np.frombuffer(frame.planes[0], kind, frame.samples).copy()
+    return np.frombuffer(frame.planes[0], kind, frame.samples * count)[::count].copy()
+
+
+_SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}
+_PLANAR_NAMES = {np.dtype(kind): f"{name}p" for name, kind in _SAMPLE_TYPES.items()}
+
+
+class _MonoResampler:
+    """libswresample for one channel, fed with large pieces.
+
+    Channels do not influence each other, so dropping all but one beforehand changes no sample of
+    it; and calling the library per packet would cost more than its arithmetic.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._source: tuple[np.dtype, int] | None = None  # sample type and rate
+        self._library: AudioResampler | None = None
+        self._waiting: list[NDArray] = []
+        self._count = 0
+
+    def add(self, mono: NDArray, source_rate: int) -> list[NDArray[np.int16]]:
+        """Take [samples]; returns what has been resampled meanwhile, int16 [samples] pieces."""
+        done = []
+        if self._source != (mono.dtype, source_rate):  # the first, or a change inside the stream
+            done = self.flush()
+            self._source = (mono.dtype, source_rate)
+        self._waiting.append(mono)
+        self._count += len(mono)
+        return done + self._resample_waiting() if self._count >= _PIECE else done
+
+    def flush(self) -> list[NDArray[np.int16]]:
+        """Resample what is left."""
+        if self._source is None:
+            return []
+        done = self._resample_waiting() if self._count else []
+        if self._library is not None:
+            done += [one.to_ndarray()[0] for one in self._library.resample(None)]
+        self._source = self._library = None
+        return done
+
+    def _resample_waiting(self) -> list[NDArray[np.int16]]:
+        assert self._source is not None
+        kind, source_rate = self._source
+        piece = np.concatenate(self._waiting)
+        self._waiting, self._count = [], 0
+        frame = AudioFrame.from_ndarray(piece[None], format=_PLANAR_NAMES[kind], layout="mono")
+        frame.sample_rate = source_rate
+        # The resampler counts samples: time stamps with gaps would make it invent or drop some.
+        frame.pts = None
+        if self._library is None:
+            self._library = AudioResampler(format="s16p", layout="mono", rate=self._rate)
+        return [one.to_ndarray()[0] for one in self._library.resample(frame)]
