@@ -1,7 +1,7 @@
 """Read shards with plain webdataset: nothing of this project is needed.
 
-    pip install webdataset soundfile pillow
-    python examples/read_shards.py shards/train
+pip install webdataset soundfile pillow
+python examples/read_shards.py shards/train
 """
 
 from __future__ import annotations
