@@ -116,6 +116,21 @@ BAD_INPUTS = {
         "avprep shard {tmp}/unknown.json --labels {line}/labels.csv --out {tmp}/s",
         "unknown label 'purring'",
     ),
+    "segments without videos": (
+        "avprep manifest audioset --segments {tmp}/texts/a.txt --labels {line}/labels.csv"
+        " --out {tmp}/m.json",
+        "--videos",
+    ),
+    "segments that are none": (
+        "avprep manifest audioset --segments {tmp}/texts/a.txt --labels {line}/labels.csv"
+        " --videos {tmp}/texts --out {tmp}/m.json",
+        "a.txt: line 1: expected YTID, start_seconds, end_seconds",
+    ),
+    "a class CSV that is none": ("avprep labels check {tmp}/texts/a.txt", "a.txt: line 1 must be"),
+    "weights for unknown classes": (
+        "avprep weights {tmp}/unknown.json --labels {line}/labels.csv",
+        "unknown label 'purring'",
+    ),
     "labels without a class CSV": ("avprep shard {tmp}/unknown.json --out {tmp}/s", "--labels"),
     "bad part": ("avprep shard {line}/train.json --out {tmp}/s --part 5/2", "--part"),
     "shard folder without dataset.json": (
@@ -188,11 +203,18 @@ def test_bad_input_is_one_helpful_line_and_exit_code_2(name, line, tmp_path):
     assert lines[0].startswith("Error: ")
 
 
-HEAVY = ("torch", "cv2", "pandas", "av", "numpy", "matplotlib", "sklearn", "fsspec", "joblib")
+HEAVY = ("torch", "cv2", "pandas", "av", "numpy", "matplotlib", "sklearn", "fsspec", "joblib",
+         "aiohttp", "pyarrow")  # fmt: skip
 COMMANDS = [
     *(["avprep", *words] for words in ([], ["extract"], ["shard"], ["verify"], ["report"])),
     ["avprep", "demo-data"],
-    *(["avprep", "manifest", *words] for words in ([], ["folder"])),
+    *(["avprep", "manifest", *words] for words in ([], ["folder"], ["audioset"], ["vggsound"])),
+    *(["avprep", "manifest", word] for word in ("check", "convert", "merge", "split", "sample")),
+    *(
+        ["avprep", "labels", *words]
+        for words in ([], ["folder"], ["vggsound"], ["check"], ["fetch"])
+    ),
+    ["avprep", "weights"],
     *(["cavmae", *words] for words in ([], ["pretrain"], ["finetune"], ["eval"])),
     *(["cavmae", *words] for words in (["convert"], ["stats"])),
 ]

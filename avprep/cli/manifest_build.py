@@ -165,7 +165,7 @@ def vggsound(
     """
     from avprep.manifest.build import Sources, match_segments
     from avprep.manifest.segments import Findings
-    from avprep.manifest.vggsound import read_vggsound, rows_of_split
+    from avprep.manifest.vggsound import check_split, read_vggsound
 
     output = Output(**options)
     sources = Sources(videos, extracted, trim)
@@ -175,8 +175,8 @@ def vggsound(
     table, label_set = read_vggsound(csv_file, known_labels(label_csv), findings)
     refuse_bad_rows(csv_file, findings, output)
     if split is not None:
-        table = rows_of_split(table, split, csv_file)
-    matched = match_segments(table, findings, sources, named_by_start=True)
+        check_split(table, split, csv_file)
+    matched = match_segments(table, findings, sources, named_by_start=True, split=split or "")
     publish(matched, label_set, label_csv, csv_file, output)
 
 

@@ -76,6 +76,7 @@ class MatchedSegments:
         videos, audio: the file of each row.
         findings: of reading the CSV.
         sources: where the files were looked for.
+        split: the clips that are wanted; "" for all. Files of other splits are no extra ones.
     """
 
     rows: pd.DataFrame
@@ -85,6 +86,7 @@ class MatchedSegments:
     audio: Matches
     findings: Findings
     sources: Sources
+    split: str = ""
 
     def clips(self) -> Iterator[Clip]:
         """The clips whose file is there, in the order of the CSV."""
@@ -92,7 +94,7 @@ class MatchedSegments:
         columns = (self.rows[name] for name in ("start", "end", "labels", "split"))
         for row, (start, end, labels, split) in enumerate(zip(*columns, strict=True)):
             video, wav = self.videos.paths[row], self.audio.paths[row]
-            if not video and not wav:
+            if not (video or wav) or self._is_of_other_split(split):
                 continue
             cut = self.sources.trim and self.videos.names_id_alone(row)
             yield Clip(
@@ -111,12 +113,18 @@ class MatchedSegments:
         """What became of every row and file."""
         yield from (Finding("bad-row", line=n, detail=why) for n, why in self.findings.bad)
         starts, ends, lines = (self.rows[name].tolist() for name in ("start", "end", "line"))
-        for row, (video, wav) in enumerate(zip(self.videos.paths, self.audio.paths, strict=True)):
+        splits = self.rows["split"].tolist()
+        files = zip(self.videos.paths, self.audio.paths, splits, strict=True)
+        for row, (video, wav, split) in enumerate(files):
+            if self._is_of_other_split(split):
+                continue
             status = "matched" if wav or video else "missing"
             yield Finding(status, self.ids[row], starts[row], ends[row], lines[row], wav or video)
         yield from self._report_repeated()
         for matches in (self.videos, self.audio):
             for path, row in matches.duplicates:
+                if self._is_of_other_split(splits[row]):
+                    continue
                 yield Finding(
                     "duplicate-file", self.ids[row], starts[row], ends[row], lines[row], path,
                     f"{matches.paths[row]} is taken",
@@ -145,6 +153,9 @@ class MatchedSegments:
             f"Looked for names such as {first}.mp4 and {self.ids[0]}.mp4; {there}."
         )
 
+    def _is_of_other_split(self, split: str) -> bool:
+        return bool(self.split) and split != self.split
+
     def _report_repeated(self) -> Iterator[Finding]:
         key = ["video_id", "start", "end"]
         pairs = self.repeated.merge(self.rows, on=key, suffixes=("", "_first"))
@@ -157,7 +168,11 @@ class MatchedSegments:
 
 
 def match_segments(
-    table: pd.DataFrame, findings: Findings, sources: Sources, named_by_start: bool
+    table: pd.DataFrame,
+    findings: Findings,
+    sources: Sources,
+    named_by_start: bool,
+    split: str = "",
 ) -> MatchedSegments:
     """Find the files of a CSV's rows.
 
@@ -166,6 +181,7 @@ def match_segments(
         findings: of reading it.
         sources: where to look.
         named_by_start: see `clip_ids`.
+        split: the clips that are wanted; "" for all.
 
     Raises:
         UserError: a folder is missing or cannot be listed.
@@ -184,6 +200,7 @@ def match_segments(
         match_files(rows, audio),
         findings,
         sources,
+        split,
     )
 
 

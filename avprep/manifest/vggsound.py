@@ -62,15 +62,12 @@ def read_vggsound(
     return table.assign(labels=table["labels"].map(mids)), label_set
 
 
-def rows_of_split(table: pd.DataFrame, split: str, path: Path) -> pd.DataFrame:
-    """The rows of one split.
-
-    Raises:
-        UserError: there is none; `path` names the CSV.
+def check_split(table: pd.DataFrame, split: str, path: Path) -> None:
+    """Raises:
+    UserError: the CSV, `path`, has no row of that split.
     """
-    chosen = table[table["split"] == split].reset_index(drop=True)
-    if len(chosen):
-        return chosen
+    if (table["split"] == split).any():
+        return
     splits = ", ".join(sorted(set(filter(None, table["split"])))) or "none: its rows name no split"
     raise UserError(f"{path}: has no row of the split {split!r}; it has {splits}.")
 

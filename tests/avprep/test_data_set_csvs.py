@@ -15,7 +15,7 @@ from avprep.labels import LabelSet, label_set_from_names, read_label_csv
 from avprep.manifest.audioset import read_audioset
 from avprep.manifest.listing import read_listing
 from avprep.manifest.segments import Findings
-from avprep.manifest.vggsound import read_vggsound, rows_of_split
+from avprep.manifest.vggsound import check_split, read_vggsound
 
 CLASSES = LabelSet(
     ("/m/09x0r", "/m/05zppz", "/t/dd00088", "/m/twin1", "/m/twin2"),
@@ -356,16 +356,16 @@ def test_an_unknown_vggsound_label_gets_a_hint(tmp_path):
     ]  # fmt: skip
 
 
-def test_splits_are_chosen_and_their_absence_is_explained(tmp_path):
+def test_a_split_that_is_not_there_is_explained(tmp_path):
     path = tmp_path / "v.csv"
     path.write_text(VGG)
     table, _ = read_vggsound(path, None, Findings())
-    assert rows_of_split(table, "test", path)["video_id"].tolist() == ["bbbbbbbbbbb"]
+    check_split(table, "test", path)
     with pytest.raises(UserError, match=r"no row of the split 'val'; it has test, train\."):
-        rows_of_split(table, "val", path)
+        check_split(table, "val", path)
     table["split"] = ""
     with pytest.raises(UserError, match="it has none: its rows name no split"):
-        rows_of_split(table, "test", path)
+        check_split(table, "test", path)
 
 
 def test_the_real_vggsound_csv_is_read_whole(shared):

@@ -15,7 +15,6 @@ from avprep.errors import UserError
 from avprep.labels import LabelSet, label_set_from_names, read_label_csv, write_label_csv
 from avprep.manifest.folder import folder_manifest
 from avprep.manifest.model import from_entry, iter_manifest, read_manifest, to_entry, write_manifest
-from tests.conftest import REPOSITORY
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 TEXT = TEXT.filter(bool)
@@ -58,11 +57,6 @@ def test_published_label_csv_is_read_as_it_is(shared):
     assert labels.mids[0] == "/m/09x0r"
     assert labels.names[1] == "Male speech, man speaking"
     assert labels.indices_of(("/m/05zppz", "/m/09x0r")) == (0, 1)
-
-
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "manifests/examples").glob("*.json")))
-def test_examples_are_valid(path):
-    assert read_manifest(path)
 
 
 @given(
