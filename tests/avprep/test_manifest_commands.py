@@ -441,3 +441,41 @@ def test_every_command_and_option_is_in_the_documentation():
             if isinstance(parameter, click.Option):
                 for option in parameter.opts:
                     assert f"`{option}" in section, (words, option)
+
+
+def test_segments_of_real_videos_become_samples_of_their_length(demo_clip, tmp_path):
+    """From a segments CSV by --trim, and from files that `avprep extract` wrote, to shards."""
+    from avprep.shards.format import read_dataset, read_index
+
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    shutil.copy(demo_clip, videos / "Y--4gqARaEJE.mp4")
+    shutil.copy(demo_clip, videos / "-0nqfRcnAYE_30000_31000.mp4")
+    (tmp_path / "s.csv").write_text(
+        '--4gqARaEJE, 0.000, 0.500, "/m/a"\n--4gqARaEJE, 0.500, 0.750, "/m/b"\n'
+        '-0nqfRcnAYE, 30.000, 31.000, "/m/a,/m/b"\n'
+    )
+    (tmp_path / "classes.csv").write_text("index,mid,display_name\n0,/m/a,A\n1,/m/b,B\n")
+    words = ("manifest", "audioset", "--segments", tmp_path / "s.csv")
+    words += ("--labels", tmp_path / "classes.csv")
+    run(*words, "--videos", videos, "--trim", "--out", tmp_path / "m.json", "--strict")
+    run("shard", tmp_path / "m.json", "--out", tmp_path / "shards", "--workers", 1)
+    dataset = read_dataset(tmp_path / "shards")
+    assert dataset.labels == (("/m/a", "A"), ("/m/b", "B"))
+    assert dataset.class_counts == (2, 2)
+    assert dataset.seconds == pytest.approx(0.5 + 0.25 + 1.0, abs=0.05)
+    found = {
+        entry.video_id: entry.labels
+        for shard in dataset.shards
+        for entry in read_index(tmp_path / "shards", shard.name).samples
+    }
+    first, second = "--4gqARaEJE_000000", "--4gqARaEJE_000000.500"
+    assert found == {first: (0,), second: (1,), "-0nqfRcnAYE": (0, 1)}
+
+    run("extract", videos, "--out", tmp_path / "x", "--workers", 1)
+    run(*words, "--extracted", tmp_path / "x", "--out", tmp_path / "n.json")
+    clips = read_manifest(tmp_path / "n.json")
+    assert [clip.video_id for clip in clips] == ["-0nqfRcnAYE_30000_31000"]
+    run("manifest", "check", tmp_path / "n.json", "--strict")
+    run("shard", tmp_path / "n.json", "--out", tmp_path / "packed", "--workers", 1)
+    assert read_dataset(tmp_path / "packed").samples == 1
