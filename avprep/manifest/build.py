@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from avprep import storage
 from avprep.clips import VIDEO_SUFFIXES, Clip, scan_files
-from avprep.manifest.match import Matches, match_files
+from avprep.manifest.match import Matches, match_files, no_files
 from avprep.manifest.segments import Findings
 
 if TYPE_CHECKING:
@@ -91,12 +91,13 @@ class MatchedSegments:
     def clips(self) -> Iterator[Clip]:
         """The clips whose file is there, in the order of the CSV."""
         frames = str(self.sources.extracted / "frames") if self.sources.extracted else ""
-        columns = (self.rows[name] for name in ("start", "end", "labels", "split"))
+        trim = self.sources.trim
+        columns = (self.rows[name].tolist() for name in ("start", "end", "labels", "split"))
         for row, (start, end, labels, split) in enumerate(zip(*columns, strict=True)):
             video, wav = self.videos.paths[row], self.audio.paths[row]
             if not (video or wav) or self._is_of_other_split(split):
                 continue
-            cut = self.sources.trim and self.videos.names_id_alone(row)
+            cut = trim and self.videos.names_id_alone(row)
             yield Clip(
                 # Extracted frames are named as their audio is.
                 video_id=Path(wav).stem if wav else self.ids[row],
@@ -189,15 +190,16 @@ def match_segments(
     again = table.duplicated(["video_id", "start", "end"])
     rows = table[~again].reset_index(drop=True)
     videos = (file for folder in sources.videos for file in scan_files(folder, VIDEO_SUFFIXES))
-    audio: Iterable[tuple[str, str]] = ()
+    audio = no_files(rows)
     if sources.extracted is not None:
-        audio = scan_files(sources.extracted / "audio", AUDIO_SUFFIXES)
+        files = scan_files(sources.extracted / "audio", AUDIO_SUFFIXES)
+        audio = match_files(rows, files)
     return MatchedSegments(
         rows,
         table[again],
         clip_ids(rows, named_by_start),
         match_files(rows, videos, sources.trim),
-        match_files(rows, audio),
+        audio,
         findings,
         sources,
         split,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from avprep.clips import is_writable
-from avprep.manifest.naming import readings
+from avprep.manifest.naming import Reading, readings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,8 +59,8 @@ def match_files(
             Otherwise it is the one segment its id has; of several it could be any, so it is none.
     """
     rows_of = _rows_of_ids(table["video_id"])
-    starts, ends = array("d", table["start"]), array("d", table["end"])
-    found = Matches([""] * len(table), array("b", bytes(len(table))))
+    starts, ends = table["start"].tolist(), table["end"].tolist()
+    found = no_files(table)
     for folder, name in files:
         path = f"{folder}/{name}"
         if not is_writable(path):
@@ -74,6 +74,11 @@ def match_files(
     found.duplicates.sort()
     found.extras.sort()
     return found
+
+
+def no_files(table: pd.DataFrame) -> Matches:
+    """The matches of a table where no files are looked for."""
+    return Matches([""] * len(table), array("b", bytes(len(table))))
 
 
 def _rows_of_ids(ids: Iterable[str]) -> dict[str, int | list[int]]:
@@ -90,8 +95,8 @@ def _rows_of_ids(ids: Iterable[str]) -> dict[str, int | list[int]]:
 def _judge(
     stem: str,
     rows_of: Mapping[str, int | list[int]],
-    starts: array[float],
-    ends: array[float],
+    starts: Sequence[float],
+    ends: Sequence[float],
     whole_videos: bool,
 ) -> _Verdict:
     reason = "no row of the CSV has such an id"
@@ -99,22 +104,30 @@ def _judge(
         known = rows_of.get(reading.video_id)
         if known is None:
             continue
+        if isinstance(known, int) and reading.exactly(starts[known], ends[known]):
+            return _Verdict((known,), _kind(reading))  # nearly all files end here
         rows = known if isinstance(known, list) else [known]
         if not reading.start:
-            if len(rows) == 1 or whole_videos:
+            if whole_videos:
                 return _Verdict(tuple(rows), _ID_ALONE)
             reason = f"the CSV has {len(rows)} segments of this id, and the name says not which"
             continue
-        chosen = [row for row in rows if reading.exactly(starts[row], ends[row])] or [
-            row for row in rows if reading.roughly(starts[row], ends[row])
-        ]
+        chosen = [row for row in rows if reading.exactly(starts[row], ends[row])]
+        if not chosen:
+            chosen = [row for row in rows if reading.roughly(starts[row], ends[row])]
         if len(chosen) == 1:
-            return _Verdict(tuple(chosen), _BOTH_TIMES if reading.end else _START)
+            return _Verdict(tuple(chosen), _kind(reading))
         times = ", ".join(f"{starts[row]:g}–{ends[row]:g} s" for row in rows[:3])
         reason = f"the CSV has {reading.video_id!r} at other times ({times})"
         if chosen:
             reason = f"the name fits {len(chosen)} segments of {reading.video_id!r}"
     return _Verdict(reason=reason)
+
+
+def _kind(reading: Reading) -> int:
+    if reading.end:
+        return _BOTH_TIMES
+    return _START if reading.start else _ID_ALONE
 
 
 def _offer(found: Matches, row: int, path: str, kind: int) -> None:

@@ -14,41 +14,37 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
-_TIME = r"\d{1,9}(?:\.\d{1,9})?"
-_WITH_TIMES = re.compile(rf"(.+?)_({_TIME})(?:_({_TIME}))?", re.DOTALL)
-_WITH_START = re.compile(rf"(.+)_({_TIME})", re.DOTALL)
+_DECIMAL = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")
+_LONGEST_TIME = 9  # digits
 _TOLERANCE = 0.0005  # seconds; names and CSVs hold milliseconds at best
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):  # made several times for every file of millions
     """One way to read a file's name."""
 
     video_id: str
     start: str = ""  # as written; empty where the name has none
     end: str = ""
 
-    def exactly(self, start: float, end: float | None) -> bool:
+    def exactly(self, start: float, end: float) -> bool:
         """Whether the name's times are those of the segment."""
         if not self.start:
             return True
         first = float(self.start)
         if not self.end:
-            return abs(first - start) < _TOLERANCE
+            return _same(first, start)
         last = float(self.end)
-        return any(
-            abs(first / unit - start) < _TOLERANCE
-            and (end is None or abs(last / unit - end) < _TOLERANCE)
-            for unit in (1, 1000)
+        return (_same(first, start) and _same(last, end)) or (
+            _same(first / 1000, start) and _same(last / 1000, end)
         )
 
-    def roughly(self, start: float, end: float | None) -> bool:
+    def roughly(self, start: float, end: float) -> bool:
         """Whether the name's times are those of the segment cut to whole seconds."""
         if "." in self.start or "." in self.end:
             return False
-        return self.exactly(math.floor(start), None if end is None else math.floor(end))
+        return self.exactly(math.floor(start), math.floor(end))
 
 
 def readings(stem: str) -> Iterator[Reading]:
@@ -62,13 +58,22 @@ def readings(stem: str) -> Iterator[Reading]:
         yield from _plain(stem[1:])
 
 
+def _same(time: float, other: float) -> bool:
+    return abs(time - other) < _TOLERANCE
+
+
 def _plain(stem: str) -> Iterator[Reading]:
     yield Reading(stem)
-    match = _WITH_TIMES.fullmatch(stem)
-    if match is None:
+    head, _, last = stem.rpartition("_")
+    if not head or not _is_time(last):
         return
-    if match[3] is not None:
-        yield Reading(match[1], match[2], match[3])
-    match = _WITH_START.fullmatch(stem)
-    if match is not None:
-        yield Reading(match[1], match[2])
+    video_id, _, first = head.rpartition("_")
+    if video_id and _is_time(first):
+        yield Reading(video_id, first, last)
+    yield Reading(head, last)
+
+
+def _is_time(text: str) -> bool:
+    if text.isdigit():
+        return text.isascii() and len(text) <= _LONGEST_TIME
+    return _DECIMAL.fullmatch(text) is not None
