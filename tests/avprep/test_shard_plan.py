@@ -10,13 +10,14 @@ from avprep.clips import Clip
 from avprep.errors import UserError
 from avprep.labels import LabelSet
 from avprep.shards.format import sample_key
-from avprep.shards.plan import default_samples_per_shard, part_of, plan_shards
+from avprep.shards.plan import CutByCount, default_samples_per_shard, part_of, plan_shards
 
 NO_LABELS = LabelSet((), ())
 
 
-def plan(clips, **kwargs):
-    return plan_shards(clips, NO_LABELS, {"audio": "flac"}, {"av": "1"}, **kwargs)
+def plan(clips, samples_per_shard=None, **kwargs):
+    cut = CutByCount(samples_per_shard)
+    return plan_shards(clips, NO_LABELS, {"audio": "flac"}, {"av": "1"}, cut, **kwargs)
 
 
 def clips(count):
@@ -59,10 +60,12 @@ def test_fingerprint_changes_with_whatever_changes_the_bytes():
     base = plan(clips(3)).fingerprint
     assert plan([*clips(2), Clip("clip2", video="/v/2.mp4", start=1.0)]).fingerprint != base
     labelled = plan_shards(
-        clips(3), LabelSet(("/m/a",), ("A",)), {"audio": "flac"}, {"av": "1"}
+        clips(3), LabelSet(("/m/a",), ("A",)), {"audio": "flac"}, {"av": "1"}, CutByCount()
     ).fingerprint
     assert labelled != base
-    newer = plan_shards(clips(3), NO_LABELS, {"audio": "flac"}, {"av": "2"}).fingerprint
+    newer = plan_shards(
+        clips(3), NO_LABELS, {"audio": "flac"}, {"av": "2"}, CutByCount()
+    ).fingerprint
     assert newer != base
 
 
