@@ -69,7 +69,7 @@ def extract_clips(
         UserError: the folder holds files extracted with other options.
     """
     make_layout(settings)
-    todo = [clip for clip in clips if not audio_path(settings.out, clip.video_id).exists()]
+    todo = [clip for clip in clips if not is_extracted(settings.out, clip.video_id)]
     found = done = len(clips) - len(todo)
     failures: list[ClipFailure] = []
     on_progress(done, 0)
@@ -106,6 +106,14 @@ def make_layout(settings: ExtractSettings) -> None:
 def audio_path(out: Path, video_id: str) -> Path:
     """Where a clip's audio is."""
     return out / "audio" / f"{video_id}.wav"
+
+
+def is_extracted(out: Path, video_id: str) -> bool:
+    """Whether a clip's files are there."""
+    try:
+        return audio_path(out, video_id).exists()
+    except OSError:  # too long for a file name
+        return False
 
 
 def frame_path(out: Path, video_id: str, number: int) -> Path:

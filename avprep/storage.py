@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import io
 import os
 import re
 import secrets
@@ -20,9 +21,12 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avprep.errors import UserError, WorkFailed
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 # Object stores: an upload is visible when it is complete, and not before.
 _WHOLE_UPLOADS = frozenset(
@@ -227,33 +231,33 @@ def delete(path: str | Path) -> None:
             filesystem.rm_file(key)
 
 
-class ScratchFile:
+class ScratchFile(io.BufferedWriter):
     """A file that is being written, under a temporary name, locked by its writer."""
 
     def __init__(self, folder: Path) -> None:
         with _naming(folder):
             self.path, descriptor = _create_locked(folder)
-        self._file = os.fdopen(descriptor, "wb")
+        super().__init__(io.FileIO(descriptor, "wb"))
 
-    def write(self, data: bytes | memoryview) -> int:
+    def write(self, data: Buffer, /) -> int:
         """Append.
 
         Raises:
             WorkFailed: the disk is full, or the like.
         """
         with _naming(self.path.parent):
-            return self._file.write(data)
+            return super().write(data)
 
     def flush(self) -> None:
         """Hand what was written to the system, so that other programs see it in the file."""
         with _naming(self.path.parent):
-            self._file.flush()
+            super().flush()
 
     def sync(self) -> None:
         """Have everything on the disk, as far as the system can tell."""
         with _naming(self.path.parent):
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            super().flush()
+            os.fsync(self.fileno())
 
     def rename(self, target: str | Path) -> None:
         """Give the file its final name. A power cut can still lose it; a killed process cannot."""
@@ -276,12 +280,12 @@ class ScratchFile:
         with _naming(target):
             _sync_folder(Path(target).parent)
 
-    def close(self) -> None:
+    def discard(self) -> None:
         """Drop the lock, and the file if it still has its temporary name."""
         self.path.unlink(missing_ok=True)
         # What is buffered is for a file that was given up, or has been flushed.
-        with contextlib.suppress(OSError):
-            self._file.close()
+        with contextlib.suppress(UserError, WorkFailed):
+            self.close()
 
 
 @contextlib.contextmanager
@@ -291,7 +295,7 @@ def scratch_file(folder: str | Path) -> Iterator[ScratchFile]:
     try:
         yield file
     finally:
-        file.close()
+        file.discard()
 
 
 @contextlib.contextmanager
@@ -329,7 +333,7 @@ def remove_abandoned(folder: str | Path) -> int:
     """
     removed = 0
     with contextlib.suppress(FileNotFoundError):
-        for entry in list(os.scandir(folder)):
+        for entry in os.scandir(folder):
             match = _TEMPORARY.fullmatch(entry.name)
             if match and _remove_if_abandoned(Path(entry.path), match[1] == _this_machine()):
                 removed += 1
