@@ -7,6 +7,7 @@ pool is started again and those jobs are done anew.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -146,7 +147,10 @@ def _dask(pool: PoolOptions) -> Iterator[None]:
         else:
             with _interrupts_held():
                 cluster = LocalCluster(
-                    n_workers=pool.count(), threads_per_worker=1, dashboard_address=None
+                    n_workers=pool.count(),
+                    threads_per_worker=1,
+                    dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
                 )
             client = stack.enter_context(Client(stack.enter_context(cluster)))
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import ctypes
 import json
@@ -9,13 +10,19 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from avprep.clips import Clip
 from avprep.ffmpeg_binary import find_ffmpeg
+from avprep.jobs import PoolOptions
+from avprep.labels import LabelSet
 from avprep.manifest.model import write_manifest
+from avprep.options import IsolationOptions, SampleOptions
+from avprep.shards.build import BuildReport, ShardSetOptions, build_shard_set
 from tests.conftest import REPOSITORY
 
 ORDINARY = 8
@@ -79,6 +86,15 @@ def run_shard(
     return subprocess.run(command, capture_output=True, text=True, timeout=300, **kwargs)
 
 
+def build(
+    clips: list[Clip], out: object, workers: int = 1, backend="loky", **kwargs
+) -> BuildReport:
+    """The same in this process, for tests that need no process of its own."""
+    options = ShardSetOptions(SampleOptions(), IsolationOptions(), 2)
+    pool = PoolOptions(workers, backend, kwargs.pop("address", ""))
+    return build_shard_set(clips, LabelSet((), ()), str(out), options, pool, **kwargs)
+
+
 def environment(*folders: Path) -> dict[str, str]:
     """This process's, with `folders` before the repository where Python looks for modules."""
     path = os.pathsep.join(map(str, [*folders, REPOSITORY]))
@@ -92,6 +108,24 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.iterdir())
         if not path.name.startswith(".tmp-")
     }
+
+
+def kin(token: str) -> list[int]:
+    """Processes that inherited `token` in their environment, the oldest first."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            if token.encode() in (folder / "environ").read_bytes() and state != "Z":
+                found.append(int(folder.name))
+    return sorted(found)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
 
 
 def default_interrupt() -> None:
