@@ -82,8 +82,9 @@ def exists(path: str | Path) -> bool:
     """Whether a file of that name is there."""
     if not is_url(path):
         return Path(path).is_file()
-    filesystem, key = _filesystem(str(path))
-    return filesystem.isfile(key)
+    with _reaching(path):
+        filesystem, key = _filesystem(str(path))
+        return filesystem.isfile(key)
 
 
 def size(path: str | Path) -> int | None:
@@ -91,8 +92,9 @@ def size(path: str | Path) -> int | None:
     try:
         if not is_url(path):
             return Path(path).stat().st_size
-        filesystem, key = _filesystem(str(path))
-        return filesystem.size(key)
+        with _reaching(path):
+            filesystem, key = _filesystem(str(path))
+            return filesystem.size(key)
     except FileNotFoundError:
         return None
 
@@ -124,9 +126,10 @@ def list_files(location: str | Path) -> dict[str, int]:
                 with contextlib.suppress(FileNotFoundError):  # renamed or deleted meanwhile
                     found[entry.name] = entry.stat().st_size if entry.is_file() else -1
         return found
-    filesystem, key = _filesystem(str(location))
     try:
-        entries = filesystem.ls(key, detail=True)
+        with _reaching(location):
+            filesystem, key = _filesystem(str(location))
+            entries = filesystem.ls(key, detail=True)
     except FileNotFoundError:
         return {}
     return {
@@ -145,8 +148,9 @@ def read_bytes(path: str | Path) -> bytes:
     """
     if not is_url(path):
         return Path(path).read_bytes()
-    filesystem, key = _filesystem(str(path))
-    return filesystem.cat_file(key)
+    with _reaching(path):
+        filesystem, key = _filesystem(str(path))
+        return filesystem.cat_file(key)
 
 
 def read_if_there(path: str | Path) -> bytes | None:
@@ -170,12 +174,13 @@ def read_files(location: str | Path, names: Iterable[str]) -> Iterator[tuple[str
     waiting = list(names)
     for start in range(0, len(waiting), _FILES_AT_ONCE):
         keys = {f"{key.rstrip('/')}/{name}": name for name in waiting[start:][:_FILES_AT_ONCE]}
-        found = filesystem.cat(list(keys), on_error="return")
+        with _reaching(location):
+            found = filesystem.cat(list(keys), on_error="return")
+            for content in found.values():
+                if isinstance(content, Exception) and not isinstance(content, OSError):
+                    raise content
         for path, name in keys.items():
-            content = found[path]
-            if isinstance(content, Exception) and not isinstance(content, OSError):
-                raise content
-            yield name, content
+            yield name, found[path]
 
 
 def read_range(url: str, offset: int, size: int) -> bytes:
@@ -433,10 +438,27 @@ def _naming(place: str | Path) -> Iterator[None]:
         advice = _ADVICE.get(error.errno, "Run the same command again; what is finished stays.")
         raise WorkFailed(f"{place}: cannot be written to ({what}). {advice}") from error
     except Exception as error:
-        if not is_url(place):
-            raise
-        # Object stores have error types of their own: no credentials, no such host, …
-        raise WorkFailed(
-            f"{place}: cannot be written to ({type(error).__name__}: {error}). Check the address "
-            "and your credentials and run the same command again; what is finished stays."
-        ) from error
+        raise _unreachable(place, error) from error
+
+
+@contextlib.contextmanager
+def _reaching(url: str | Path) -> Iterator[None]:
+    """Errors of reading from a store that are no OSError say what could not be reached.
+
+    Raises:
+        WorkFailed: no credentials, no such host, an outage.
+    """
+    try:
+        yield
+    except (OSError, UserError, WorkFailed):
+        raise
+    except Exception as error:
+        raise _unreachable(url, error) from error
+
+
+def _unreachable(place: str | Path, error: Exception) -> WorkFailed:
+    """Object stores have error types of their own."""
+    return WorkFailed(
+        f"{place}: cannot be reached ({type(error).__name__}: {error}). Check the address and your "
+        "credentials and run the same command again; what is finished stays."
+    )

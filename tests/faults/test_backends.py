@@ -75,10 +75,10 @@ def test_what_a_job_raises_arrives_as_it_was(backend):
     assert str(caught.value) == "job 1 says why"
 
 
-@pytest.mark.parametrize("backend", ["loky", "dask"])
+@pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
 def test_workers_that_die_again_and_again_end_the_run(backend):
-    if backend == "dask":
-        pytest.importorskip("distributed", reason="needs the extra dask")
+    module = {"loky": "joblib", "dask": "distributed", "ray": "ray"}[backend]
+    pytest.importorskip(module, reason=f"needs the extra {backend}")
     with pytest.raises(WorkFailed, match="died"):
         list(run_jobs(die, [1, 2, 3], PoolOptions(2, backend)))
 
