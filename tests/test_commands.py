@@ -188,7 +188,10 @@ def test_bad_input_is_one_helpful_line_and_exit_code_2(name, line, tmp_path):
     assert lines[0].startswith("Error: ")
 
 
-HEAVY = ("torch", "cv2", "pandas", "av", "numpy", "matplotlib", "sklearn", "fsspec", "joblib")
+HEAVY = (
+    *("torch", "cv2", "pandas", "av", "numpy", "matplotlib", "sklearn", "fsspec", "joblib", "PIL"),
+    *("soundfile", "ffmpeg", "dask", "distributed", "ray", "tqdm", "webdataset", "s3fs"),
+)
 COMMANDS = [
     *(["avprep", *words] for words in ([], ["extract"], ["shard"], ["verify"], ["report"])),
     ["avprep", "demo-data"],
