@@ -68,7 +68,7 @@ def parse_limit(text: str) -> tuple[float, bool]:
         value = float(number)
     except ValueError:
         value = -1.0
-    if value < 0 or (percent and value > 100):
+    if not value >= 0 or (percent and value > 100):
         raise UserError(f"--max-failures {text!r}: give a number of clips, or a share such as 5%.")
     return value, percent
 

@@ -81,7 +81,8 @@ def shard(
 
     Each shard is one job, written under a temporary name and renamed: run the same command again
     after an interruption and it does what is missing. Clips are decoded from the videos that the
-    manifest names, or packed from extracted files where it names those.
+    manifest names, or packed from extracted files where it names those. Several machines may run
+    it on one folder at the same time: they share the work.
 
     \b
     Example:

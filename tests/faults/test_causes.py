@@ -262,3 +262,13 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(clip, tmp_path):
     closed.chmod(0o700)
     assert result.returncode == 2
     assert f"{closed}: cannot be listed (Permission denied)" in result.stderr
+
+
+def test_too_many_failures_are_exit_code_1_and_the_set_is_there(ordinary, tmp_path):
+    lost = [Clip(f"lost{k}", video=str(tmp_path / f"{k}.mp4")) for k in range(2)]
+    write_manifest(tmp_path / "m.json", [*ordinary[:2], *lost])
+    for limit, code in (("1", 1), ("2", 0), ("49%", 1), ("50%", 0)):
+        result = run_shard(tmp_path / "m.json", tmp_path / "s", "--max-failures", limit)
+        assert result.returncode == code, result.stderr
+        assert ("2 of 4 clips failed, more than --max-failures" in result.stderr) == bool(code)
+    assert read_dataset(tmp_path / "s").samples == 2
