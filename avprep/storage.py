@@ -432,10 +432,11 @@ def _naming(place: str | Path) -> Iterator[None]:
         what = error.strerror or str(error) or type(error).__name__
         # fsspec's own errors have a type and no number.
         refused = isinstance(error, PermissionError | FileNotFoundError)
-        if refused or error.errno in _NOT_WRITABLE:
-            advice = _ADVICE.get(error.errno, "Choose a place that you may write to.")
+        number = error.errno or 0
+        if refused or number in _NOT_WRITABLE:
+            advice = _ADVICE.get(number, "Choose a place that you may write to.")
             raise UserError(f"{place}: cannot be written to ({what}). {advice}") from error
-        advice = _ADVICE.get(error.errno, "Run the same command again; what is finished stays.")
+        advice = _ADVICE.get(number, "Run the same command again; what is finished stays.")
         raise WorkFailed(f"{place}: cannot be written to ({what}). {advice}") from error
     except Exception as error:
         raise _unreachable(place, error) from error

@@ -17,7 +17,11 @@ import pytest
 from avprep.audio import decode_audio
 from avprep.clips import Clip, discover_clips
 from avprep.errors import CAUSES
+from avprep.extraction import ExtractSettings, extract_clips
+from avprep.isolation import IsolatedEncoder
+from avprep.jobs import PoolOptions
 from avprep.manifest.model import read_manifest, write_manifest
+from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.format import read_dataset, read_index, split_members
 from tests.conftest import REPOSITORY
 from tests.faults.conftest import (
@@ -205,7 +209,7 @@ def test_hostile_names_go_all_the_way(hostile_names, tmp_path):
         cwd=hostile_names,
         env=environment(),
     )
-    expected = sorted(clip.video_id for clip in discover_clips(hostile_names))
+    expected = sorted([*HOSTILE_NAMES, "inside"])
     assert sorted(clip.video_id for clip in read_manifest(tmp_path / "m.json")) == expected
     options = ("--samples-per-shard", "14", "--workers", "2", "--json")
     result = run_shard(tmp_path / "m.json", tmp_path / "s", *options, cwd=hostile_names)
@@ -217,7 +221,18 @@ def test_hostile_names_go_all_the_way(hostile_names, tmp_path):
         for entry in read_index(tmp_path / "s", shard.name).samples
     ]
     assert sorted(found) == expected
-    assert len(expected) == len(HOSTILE_NAMES) + 2
+
+
+def test_a_name_that_is_not_utf8_is_named_by_the_manifest_and_extracted(hostile_names, tmp_path):
+    command = (sys.executable, "-m", "avprep", "manifest", "folder", hostile_names)
+    result = subprocess.run(
+        [*command, "--out", tmp_path / "m.json"], capture_output=True, text=True, env=environment()
+    )
+    assert result.returncode == 0, result.stderr
+    assert "1 paths are not UTF-8 and are left out" in result.stdout
+    (clip,) = (c for c in discover_clips(hostile_names) if c.video_id.startswith("not-utf8"))
+    with IsolatedEncoder(SampleOptions(), IsolationOptions()) as encoder:
+        assert len(encoder.encode(clip).frames) == 10
 
 
 def test_hostile_names_that_fail_cannot_play_tricks_on_the_terminal(tmp_path, ordinary):
@@ -232,10 +247,6 @@ def test_hostile_names_that_fail_cannot_play_tricks_on_the_terminal(tmp_path, or
 
 
 def test_files_of_a_255_byte_name_are_extracted_or_named(clip, tmp_path):
-    from avprep.extraction import ExtractSettings, extract_clips
-    from avprep.jobs import PoolOptions
-    from avprep.options import IsolationOptions, SampleOptions
-
     videos = tmp_path / "videos"
     videos.mkdir()
     for name in ("x" * 251 + ".mp4", "y" * 252 + ".ts"):
@@ -261,7 +272,7 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(clip, tmp_path):
     )
     closed.chmod(0o700)
     assert result.returncode == 2
-    assert f"{closed}: cannot be listed (Permission denied)" in result.stderr
+    assert f"{closed}: this folder cannot be listed (Permission denied)" in result.stderr
 
 
 def test_too_many_failures_are_exit_code_1_and_the_set_is_there(ordinary, tmp_path):
