@@ -24,6 +24,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from rows import Row, add_rows_option, times, write_rows
+
 from avprep import storage
 from avprep.clips import Clip, discover_clips
 from avprep.demo_data import DemoDataOptions, make_demo_data
@@ -48,6 +50,7 @@ def main() -> None:
     parser.add_argument("--planned", type=int, default=200_000, help="Most clips only planned.")
     parser.add_argument("--workers", type=int, default=1, help="For building.")
     parser.add_argument("--measure", nargs=2, metavar=("WHAT", "FOLDER"), help=argparse.SUPPRESS)
+    add_rows_option(parser)
     options = parser.parse_args()
     if options.measure:
         what, folder = options.measure
@@ -58,12 +61,13 @@ def main() -> None:
         print(json.dumps(facts))
         return
     with tempfile.TemporaryDirectory() as folder:
-        report_building(Path(folder), options.clips, options.workers)
+        rows = [report_building(Path(folder), options.clips, options.workers)]
     with tempfile.TemporaryDirectory() as folder:
-        report_planning(Path(folder), options.planned)
+        rows.append(report_planning(Path(folder), options.planned))
+    write_rows(options.rows, rows)
 
 
-def report_building(folder: Path, most: int, workers: int) -> None:
+def report_building(folder: Path, most: int, workers: int) -> Row:
     make_demo_data(folder / "videos", DemoDataOptions(3, 0, seconds=10.0), PoolOptions())
     found = discover_clips(folder / "videos" / "train")
     videos = [clip.video for clip in found if not clip.video_id.startswith("broken")]
@@ -84,9 +88,16 @@ def report_building(folder: Path, most: int, workers: int) -> None:
             f"{wall / first:9.2f}",
             flush=True,
         )
+    return Row(
+        f"cost of a clip among {clips:,}, beside one among 100",
+        f"{wall:.0f} ms",
+        f"{first:.0f} ms",
+        times(wall, first),
+        "1.05×",
+    )
 
 
-def report_planning(folder: Path, most: int) -> None:
+def report_planning(folder: Path, most: int) -> Row:
     print("\nplanning, and resuming a finished set: one process, seconds")
     heads = ("clips", "manifest", "read", "plan", "resume", "of that", "dataset.json", "memory")
     print(" ".join(f"{head:>12}" for head in heads))
@@ -100,6 +111,12 @@ def report_planning(folder: Path, most: int) -> None:
             f"{facts['dataset'] / 1e6:9.2f} MB {facts['mib']:8.0f} MiB",
             flush=True,
         )
+    return Row(
+        f"planning and resuming a finished set of {clips:,} clips",
+        f"{facts['read'] + facts['resume']:.1f} s, {facts['mib']:.0f} MiB",
+        "",
+        f"{1e6 * (facts['read'] + facts['resume']) / clips:.0f} µs a clip",
+    )
 
 
 def steps(first: int, last: int) -> list[int]:

@@ -123,11 +123,11 @@ def test_shards_of_a_size_hold_every_clip_in_order_and_exceed_it_only_by_a_singl
     given_clips = [Clip(str(k), video="v", end=end) for k, end in enumerate(ends)]
     parts = list(CutByBytes(size, SAMPLE).parts(given_clips))
     assert [clip for part in parts for clip in part] == given_clips
-    for part, following in zip(parts, [*parts[1:], ()], strict=True):
-        weight = sum(expected_bytes(clip, SAMPLE) for clip in part)
+    weights = [sum(expected_bytes(clip, SAMPLE) for clip in part) for part in parts]
+    for part, weight in zip(parts, weights, strict=True):
         assert weight <= size or len(part) == 1
-        if following:
-            assert weight + expected_bytes(following[0], SAMPLE) > size
+    for weight, following in zip(weights, parts[1:], strict=False):
+        assert weight + expected_bytes(following[0], SAMPLE) > size
 
 
 def test_what_a_clip_should_take_follows_the_documented_rule():

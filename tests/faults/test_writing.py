@@ -166,7 +166,7 @@ def test_a_folder_in_the_place_of_a_file_is_named(ordinary, undisturbed, tmp_pat
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"shards": 1}', b"\xff\xfe"])
 def test_a_damaged_plan_is_named(ordinary, tmp_path, content):
     (tmp_path / "plan.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"plan\.json: damaged"):
+    with pytest.raises(UserError, match=r"plan\.json: is damaged"):
         build(ordinary, tmp_path)
 
 
