@@ -93,7 +93,6 @@ def report_building(folder: Path, most: int, workers: int) -> Row:
         f"{wall:.0f} ms",
         f"{first:.0f} ms",
         times(wall, first),
-        "1.05×",
     )
 
 
