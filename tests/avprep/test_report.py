@@ -128,7 +128,7 @@ def test_page_shows_everything_and_fits_the_screen(page, browser, width, dark):
 @pytest.mark.parametrize("width", [1280, PHONE_WIDTH])
 def test_class_filter_id_search_and_playing_a_clip(page, browser, width):
     browser.open(page, width)
-    option = browser.find("#class-filter option:nth-child(4)")
+    option = browser.find("#class-filter optgroup option:nth-child(4)")
     name = option.text
     option.click()
     shown = browser.run(CLIP_IDS)
