@@ -117,12 +117,14 @@ def _class_order(classes: Sequence[int], info: DatasetInfo) -> tuple[str, ...]:
 
 def _gallery_clip(location: str, candidate: Candidate) -> GalleryClip:
     entry = candidate.entry
-    view, problem = None, ""
+    view: ClipView | None = None
+    problem = ""
     try:
         data = read_sample(location, candidate.shard, entry)
-        view = view_clip(split_members(data, entry.key))
-        if view.video_id != entry.video_id:
-            view, problem = None, f"these bytes are the clip {view.video_id!r}"
+        found = view_clip(split_members(data, entry.key))
+        if found.video_id != entry.video_id:
+            raise ValueError(f"these bytes are the clip {found.video_id!r}")
+        view = found
     except (OSError, ValueError) as error:
         problem = str(error)
     return GalleryClip(entry.video_id, candidate.shard, entry.split, entry.labels, view, problem)

@@ -216,7 +216,7 @@ def _check_media(
 ) -> Iterator[str]:
     name = entry.video_id
     try:
-        samples = len(decode_audio(members[audio], info.options["sample_rate"]))
+        samples = len(decode_audio(bytes(members[audio]), info.options["sample_rate"]))
         if samples != entry.num_samples:
             yield f"{name}: {samples} audio samples, the index says {entry.num_samples}"
     except (RuntimeError, ValueError) as error:
@@ -224,7 +224,7 @@ def _check_media(
     size = info.options["frame_size"]
     for picture in pictures:
         try:
-            height, width, _ = decode_jpeg(members[picture]).shape
+            height, width, _ = decode_jpeg(bytes(members[picture])).shape
         except (OSError, ValueError, SyntaxError) as error:  # all of these are Pillow's
             yield f"{name}: {picture}: {error}"
             continue
