@@ -17,7 +17,7 @@ CAUSES = (
     "crash",  # the worker process died (segmentation fault, …)
     "out-of-memory",  # the worker was killed for, or reported, lack of memory
     "duplicate-id",  # a second clip with the same video_id
-    "bad-name",  # a name that cannot be written to a manifest (not UTF-8)
+    "bad-name",  # a name that no file can have: too long, or with a zero byte
 )
 
 

@@ -69,7 +69,7 @@ def extract_clips(
         UserError: the folder holds files extracted with other options.
     """
     make_layout(settings)
-    todo = [clip for clip in clips if not audio_path(settings.out, clip.video_id).exists()]
+    todo = [clip for clip in clips if not is_extracted(settings.out, clip.video_id)]
     found = done = len(clips) - len(todo)
     failures: list[ClipFailure] = []
     on_progress(done, 0)
@@ -95,9 +95,10 @@ def make_layout(settings: ExtractSettings) -> None:
                 f"{settings.out}: its files were extracted with other options ({theirs}). "
                 "Use those, or choose another --out."
             )
-    storage.make_folder(settings.out / "audio")
-    for number in range(settings.sample.decode.frames):
-        storage.make_folder(settings.out / "frames" / f"frame_{number}")
+    frames = [f"frames/frame_{number}" for number in range(settings.sample.decode.frames)]
+    for folder in ("audio", *frames):
+        storage.make_folder(settings.out / folder)
+        storage.remove_abandoned(settings.out / folder)
     if not facts_path.exists():
         _write_facts(settings, clips=0, failures=[])
 
@@ -105,6 +106,14 @@ def make_layout(settings: ExtractSettings) -> None:
 def audio_path(out: Path, video_id: str) -> Path:
     """Where a clip's audio is."""
     return out / "audio" / f"{video_id}.wav"
+
+
+def is_extracted(out: Path, video_id: str) -> bool:
+    """Whether a clip's files are there."""
+    try:
+        return audio_path(out, video_id).exists()
+    except OSError:  # too long for a file name
+        return False
 
 
 def frame_path(out: Path, video_id: str, number: int) -> Path:
@@ -137,12 +146,9 @@ def _write_files(clip: Clip, sample: EncodedSample, out: Path) -> None:
     for path, data in [*files, (audio_path(out, clip.video_id), sample.audio)]:
         # Not synced one by one: eleven syncs a clip would cost more than decoding it. A power cut
         # can lose the latest files; a killed process cannot.
-        temporary = storage.temporary_beside(path)
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with storage.scratch_file(path.parent) as file:
+            file.write(data)
+            file.rename(path)
 
 
 def _write_facts(settings: ExtractSettings, clips: int, failures: Sequence[ClipFailure]) -> None:

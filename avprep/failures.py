@@ -37,13 +37,21 @@ def _order(failure: ClipFailure) -> tuple[str, str]:
     return failure.video_id, failure.path
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: names may hold line breaks, control codes, or bytes that are no text."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
 def failure_table(failures: Sequence[ClipFailure], examples: int = 3) -> str:
     """Failures by cause, the most frequent first, with a few examples of each."""
     lines = []
     for cause, count in Counter(failure.cause for failure in failures).most_common():
         lines.append(f"{cause:>14}  {count}")
         named = [failure for failure in failures if failure.cause == cause]
-        lines += [f"{'':>14}    {failure.detail}" for failure in named[:examples]]
+        lines += [f"{'':>14}    {printable(failure.detail)}" for failure in named[:examples]]
         if count > examples:
             lines.append(f"{'':>14}    … and {count - examples} more in {FAILURES_FILE}")
     return "\n".join(lines)
@@ -60,7 +68,7 @@ def parse_limit(text: str) -> tuple[float, bool]:
         value = float(number)
     except ValueError:
         value = -1.0
-    if value < 0 or (percent and value > 100):
+    if not value >= 0 or (percent and value > 100):
         raise UserError(f"--max-failures {text!r}: give a number of clips, or a share such as 5%.")
     return value, percent
 

@@ -8,6 +8,7 @@ failed. Frames on the pipe are a JSON header and raw bytes; nothing is pickled.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -143,7 +144,9 @@ class IsolatedEncoder:
     def _stop(self) -> None:
         if self._child is None:
             return
-        self._child.kill()
+        # The child leads a group of its own, in which there may be an ffmpeg.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
         for stream in (self._child.stdin, self._child.stdout):
             if stream is not None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -203,8 +205,21 @@ def test_bad_input_is_one_helpful_line_and_exit_code_2(name, line, tmp_path):
     assert lines[0].startswith("Error: ")
 
 
-HEAVY = ("torch", "cv2", "pandas", "av", "numpy", "matplotlib", "sklearn", "fsspec", "joblib",
-         "aiohttp", "pyarrow")  # fmt: skip
+HEAVY = (
+    *("torch", "cv2", "pandas", "av", "numpy", "matplotlib", "sklearn", "fsspec", "joblib", "PIL"),
+    *(
+        "soundfile",
+        "ffmpeg",
+        "dask",
+        "distributed",
+        "ray",
+        "tqdm",
+        "webdataset",
+        "s3fs",
+        "aiohttp",
+        "pyarrow",
+    ),
+)
 COMMANDS = [
     *(["avprep", *words] for words in ([], ["extract"], ["shard"], ["verify"], ["report"])),
     ["avprep", "demo-data"],
@@ -251,3 +266,15 @@ def test_avprep_never_imports_torch(demo_videos, tmp_path):
     )
     succeed("avprep", "manifest", "folder", demo_videos / "test", "--out", tmp_path / "m.json")
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("name", ["report", "verify"])
+def test_the_docs_name_every_option_and_no_other(name):
+    from avprep.cli import group
+    from tests.conftest import REPOSITORY
+
+    section = (REPOSITORY / "docs" / "report.md").read_text().split("\n## ")
+    (text,) = [part for part in section if part.startswith(f"`avprep {name}")]
+    table = "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
+    options = [o for o in group.get_command(None, name).params if isinstance(o, click.Option)]
+    assert set(re.findall(r"--[a-z-]+", table)) == {option.opts[0] for option in options}

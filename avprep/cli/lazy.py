@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from avprep.errors import UserError, WorkFailed
+from avprep.failures import printable
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ def _exit_code(command: Callable[[], Any]) -> int:
         result = command()
         return result if isinstance(result, int) else 0
     except UserError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {printable(str(error))}", err=True)
         return 2
     except WorkFailed as error:
-        click.echo(f"Failed: {error}", err=True)
+        click.echo(f"Failed: {printable(str(error))}", err=True)
         return 1
     except click.ClickException as error:
         error.show()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -114,6 +115,22 @@ def parse_part(text: str) -> tuple[int, int]:
     if slash and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts):
         return int(part), int(parts)
     raise UserError(f"--part {text!r}: give k/n with 1 ≤ k ≤ n, for example --part 3/16.")
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+def parse_size(text: str) -> int:
+    """`"500MB"` → 500,000,000; also `1.5GB`, `256MiB`, and plain bytes.
+
+    Raises:
+        UserError: not a size, or none above zero.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", text.strip().upper())
+    size = int(float(match[1]) * _UNITS[match[2] or ""]) if match else 0
+    if size <= 0:
+        raise UserError(f"--shard-size {text!r}: give a size such as 500MB or 1GB.")
+    return size
 
 
 def progress_bar(total: int, unit: str, description: str) -> tqdm:

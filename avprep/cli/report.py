@@ -7,6 +7,7 @@ import json
 import click
 
 from avprep.cli.options import progress_bar
+from avprep.failures import printable
 
 
 @click.command()
@@ -82,6 +83,8 @@ def report(
         click.echo(json.dumps(summary))
         return
     for video_id in made.unreadable:
-        click.echo(f"{video_id}: cannot be read; run `avprep verify {shards}`.", err=True)
+        click.echo(
+            printable(f"{video_id}: cannot be read; run `avprep verify {shards}`."), err=True
+        )
     left_out = f", {made.too_large} left out (--max-mb {max_mb:g})" if made.too_large else ""
     click.echo(f"{out}: {readable_size(size)}, {made.clips} clips{left_out}")

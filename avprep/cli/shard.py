@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from avprep.cli.options import (
     decode_options,
     limit_options,
     parse_part,
+    parse_size,
     pool_options,
     progress_bar,
     sample_options,
@@ -25,7 +27,7 @@ from avprep.failures import check_failures, failure_table, parse_limit
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     from avprep.clips import Clip
     from avprep.labels import LabelSet
-    from avprep.shards.build import BuildReport, Progress
+    from avprep.shards.build import BuildReport, Found, Progress
 
 
 @click.command()
@@ -40,6 +42,10 @@ if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     "--samples-per-shard",
     type=click.IntRange(min=1),
     help="Clips a shard. [default: 500, fewer for a set of under 4000]",
+)
+@click.option(
+    "--shard-size",
+    help="Bytes a shard instead, as in 1GB or 500MB; by what clips of their length should take.",
 )
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Of the order of clips in the shards."
@@ -62,6 +68,7 @@ def shard(
     out: str,
     labels: Path | None,
     samples_per_shard: int | None,
+    shard_size: str | None,
     seed: int,
     audio: str,
     part: str,
@@ -74,7 +81,8 @@ def shard(
 
     Each shard is one job, written under a temporary name and renamed: run the same command again
     after an interruption and it does what is missing. Clips are decoded from the videos that the
-    manifest names, or packed from extracted files where it names those.
+    manifest names, or packed from extracted files where it names those. Several machines may run
+    it on one folder at the same time: they share the work.
 
     \b
     Example:
@@ -88,6 +96,9 @@ def shard(
 
     limit = parse_limit(max_failures) if max_failures is not None else None
     which_part = parse_part(part)
+    if shard_size is not None and samples_per_shard is not None:
+        raise UserError("give --samples-per-shard or --shard-size, not both.")
+    shard_bytes = parse_size(shard_size) if shard_size is not None else None
     clips = read_manifest(manifest)
     label_csv = labels or manifest.with_name("labels.csv")
     if labels is None and not label_csv.exists():
@@ -102,17 +113,26 @@ def shard(
             bar.set_postfix(failed=progress.failed, refresh=False)
             bar.update(progress.clips_done - bar.n)
 
+        def tell(found: Found) -> None:
+            if lines := describe_found(found, out):
+                bar.write(lines, file=sys.stderr)
+
         report = build_shard_set(
             clips,
             label_set,
             out,
             ShardSetOptions(
-                sample_options(options, audio), limit_options(options), samples_per_shard, seed
+                sample_options(options, audio),
+                limit_options(options),
+                samples_per_shard,
+                seed,
+                shard_bytes,
             ),
             PoolOptions(options["workers"], options["backend"], options["address"]),
             which_part,
             retry_failed,
             show,
+            tell,
         )
     summary = {
         "shards": out,
@@ -147,20 +167,33 @@ def label_set_of(clips: Sequence[Clip], manifest: Path) -> LabelSet:
     return LabelSet((), ())
 
 
+def describe_found(found: Found, out: str) -> str:
+    """What lay in the folder before; empty where that was nothing."""
+    lines = []
+    if found.leftovers:
+        lines.append(f"deleted {found.leftovers} unfinished files of processes that are gone")
+    if found.damaged:
+        named = ", ".join(found.damaged[:5]) + (", …" if found.damaged[5:] else "")
+        lines.append(f"{len(found.damaged)} damaged shards are built again: {named}")
+    if found.finished:
+        lines.append(f"{found.finished} shards are finished, {found.to_build} are to be built")
+    return "\n".join(f"{out}: {line}" for line in lines)
+
+
 def describe(report: BuildReport, out: str) -> str:
     """The summary for a person."""
-    lines = []
-    if report.found:
-        lines.append(f"found {report.found} finished shards, built {report.built} more")
-    lines.append(
+    from avprep.storage import join
+
+    lines = [
+        f"found {report.found} shards, built {report.built}",
         f"{out}: {report.samples} samples, {report.bytes / 1e6:.1f} MB, "
-        f"{report.seconds / 3600:.2f} h of audio"
-    )
+        f"{report.seconds / 3600:.2f} h of audio",
+    ]
     if report.failures:
         lines.append(f"{len(report.failures)} of {report.clips} clips failed:")
         lines.append(failure_table(report.failures))
     if report.complete:
-        lines.append(f"complete: {out}/dataset.json")
+        lines.append(f"complete: {join(out, 'dataset.json')}")
     else:
         lines.append(f"{report.missing} shards are still to be built by other parts")
     return "\n".join(lines)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from avprep.cli.options import pool_options, progress_bar
-from avprep.errors import UserError, WorkFailed
+from avprep.errors import WorkFailed
+from avprep.failures import printable
 from avprep.shards.format import DATASET_FILE
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
@@ -39,10 +40,7 @@ def verify(shards: str, deep: bool, discard: bool, as_json: bool, **options: Any
     """
     from avprep.jobs import PoolOptions
     from avprep.shards.verify import discard_damaged, verify_shard_set
-    from avprep.storage import is_url
 
-    if discard and is_url(shards):
-        raise UserError(f"{shards}: --discard works on local folders only.")
     pool = PoolOptions(options["workers"], options["backend"], options["address"])
     with progress_bar(0, "shard", "verify") as bar:
 
@@ -82,7 +80,7 @@ def describe(findings: Findings, shards: str) -> str:
             f"{DATASET_FILE} is damaged itself: `avprep shard` writes it anew from the indexes; "
             "then verify again, and run `cavmae stats` again if it had been run."
         )
-    return "\n".join(lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def as_document(findings: Findings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -53,14 +54,17 @@ def check_file(path: Path) -> None:
     """Tell what is wrong with a path before a decoder has to guess.
 
     Raises:
-        DecodeError: missing, unreadable or empty.
+        DecodeError: missing, unreadable, empty, or a name that no file can have.
     """
     try:
         status = path.stat()
     except FileNotFoundError:
         raise DecodeError("missing", f"{path}: no such file") from None
+    except ValueError:  # a zero byte
+        raise DecodeError("bad-name", f"{path}: no file can have such a name") from None
     except OSError as error:
-        raise DecodeError("unreadable", f"{path}: {error.strerror}") from None
+        cause = "bad-name" if error.errno == errno.ENAMETOOLONG else "unreadable"
+        raise DecodeError(cause, f"{path}: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):
         kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise DecodeError("unreadable", f"{path}: is {kind}")

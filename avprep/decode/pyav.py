@@ -40,6 +40,7 @@ def decode_with_pyav(
     """
     try:
         with _open(path) as container:
+            _check_begin(container, path, start)
             return _decode(container, path, Segment(start, end), options)
     except MemoryError:
         raise DecodeError("out-of-memory", f"{path}: needs too much memory") from None
@@ -58,6 +59,13 @@ def _open(path: str | Path) -> InputContainer:
         if looks_like_media(path):
             raise DecodeError("truncated", f"{path}: cut short or damaged, has no index") from error
         raise DecodeError("garbage", f"{path}: not a media file") from error
+
+
+def _check_begin(container: InputContainer, path: str | Path, start: float | None) -> None:
+    """Refuse a segment past the file's end, where the container says how long it is."""
+    seconds = (container.duration or 0) / av.time_base
+    if start and seconds and start >= seconds:
+        raise DecodeError("too-short", f"{path}: ends at {seconds:.3f} s, before {start:g} s")
 
 
 def _decode(

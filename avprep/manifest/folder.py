@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from avprep.clips import Clip, discover_clips, is_writable
-from avprep.extraction import audio_path
+from avprep.extraction import audio_path, is_extracted
 from avprep.labels import LabelSet, label_set_for
 from avprep.manifest.build import Finding
 
@@ -117,7 +117,7 @@ def with_extracted(clip: Clip, extracted: Path | None) -> Clip:
     """A clip with its audio and frames below `extracted`, if they are there."""
     if extracted is None:
         return clip
-    wav = audio_path(extracted, clip.video_id)
-    if not wav.exists():
+    if not is_extracted(extracted, clip.video_id):
         return clip
+    wav = audio_path(extracted, clip.video_id)
     return replace(clip, wav=str(wav), video_path=str(extracted / "frames"))

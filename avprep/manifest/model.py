@@ -159,7 +159,10 @@ def _write_lines(file: IO[bytes], entries: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _json(entry: Mapping[str, Any]) -> bytes:
-    return _ENCODER.encode(entry).encode()
+    try:
+        return _ENCODER.encode(entry).encode()
+    except UnicodeEncodeError:  # a file name that is not UTF-8; JSON's \u escapes can carry it
+        return json.dumps(entry).encode()
 
 
 def _iter_table(path: Path) -> Iterator[Clip]:

@@ -55,6 +55,7 @@ def view_clip(members: Mapping[str, bytes | memoryview]) -> ClipView:
         pictures = [data_uri("image/jpeg", members[f"{number}.jpg"]) for number in numbers]
         rate, times = int(facts["sample_rate"]), [float(time) for time in facts["frame_times"]]
         video_id, source = str(facts["video_id"]), str(facts["source"])
+        expected = int(facts["num_samples"])
     except KeyError as error:
         raise ValueError(f"has no {error.args[0]!r}") from error
     except TypeError as error:
@@ -63,6 +64,8 @@ def view_clip(members: Mapping[str, bytes | memoryview]) -> ClipView:
         pcm = decode_audio(sound, rate)
     except RuntimeError as error:
         raise ValueError(f"audio: {error}") from error
+    if len(pcm) != expected:  # a damaged FLAC ends early, without an error
+        raise ValueError(f"audio: ends after {len(pcm)} of {expected} samples")
     seconds = len(pcm) / rate
     return ClipView(
         video_id=video_id,

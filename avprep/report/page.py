@@ -31,16 +31,16 @@ def render_page(package: str, template: str, scripts: Sequence[str] = (), **valu
     Returns:
         UTF-8 HTML; the same bytes for the same values.
     """
-    loaders = [PackageLoader(name) for name in dict.fromkeys((package, _HERE))]
+    loader = ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, _HERE))])
     environment = Environment(
-        loader=ChoiceLoader(loaders),
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": True, "sort_keys": False}
-    sources = [environment.loader.get_source(environment, name)[0] for name in scripts]
+    sources = [loader.get_source(environment, name)[0] for name in scripts]
     text = environment.get_template(template).render(
         scripts=[{"source": source, "digest": _csp_digest(source)} for source in sources],
         **values,

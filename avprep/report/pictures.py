@@ -87,7 +87,7 @@ def spectrogram_image(pcm: NDArray[np.int16], sample_rate: int) -> bytes:
     return buffer.getvalue()
 
 
-def _coloured(levels: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _coloured(levels: NDArray[np.floating]) -> NDArray[np.uint8]:
     anchors = np.array(_COLOURS, float)
     positions = np.linspace(0, 1, len(anchors))
     channels = [np.interp(levels, positions, anchors[:, channel]) for channel in range(3)]

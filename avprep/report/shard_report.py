@@ -84,17 +84,31 @@ def make_report(
     info = read_dataset(location)
     survey = survey_shards(location, info, options.gallery, lambda: on_shard(len(info.shards)))
     values = _values(location, info, survey, read_failures(location), options)
-    empty = render_page("avprep.report", "report.html", _SCRIPTS, **values, clips=[], too_large=0)
-    limit = options.max_mb * 1e6 - len(empty)
+    limit = options.max_mb * 1e6 - len(_rendered(values, info, [], 0))
     chosen, too_large = within_size(survey.candidates, limit, _CLIP_OVERHEAD)
     with ThreadPoolExecutor(_READS_AT_ONCE) as threads:
         clips = list(threads.map(lambda candidate: _gallery_clip(location, candidate), chosen))
     clips.sort(key=lambda clip: (_class_order(clip.classes, info), clip.video_id))
-    page = render_page(
-        "avprep.report", "report.html", _SCRIPTS, **values, clips=clips, too_large=too_large
-    )
+    page = _rendered(values, info, clips, too_large)
     unreadable = tuple(clip.video_id for clip in clips if clip.view is None)
     return ReportSummary(page, len(clips), too_large, unreadable)
+
+
+def _rendered(
+    values: dict[str, Any], info: DatasetInfo, clips: list[GalleryClip], too_large: int
+) -> bytes:
+    by_name = sorted(range(len(info.labels)), key=lambda number: info.labels[number][1].casefold())
+    shown = {number for clip in clips for number in clip.classes}
+    return render_page(
+        "avprep.report",
+        "report.html",
+        _SCRIPTS,
+        **values,
+        clips=clips,
+        too_large=too_large,
+        shown_classes=[number for number in by_name if number in shown],
+        other_classes=[number for number in by_name if number not in shown],
+    )
 
 
 def _class_order(classes: Sequence[int], info: DatasetInfo) -> tuple[str, ...]:
@@ -103,12 +117,14 @@ def _class_order(classes: Sequence[int], info: DatasetInfo) -> tuple[str, ...]:
 
 def _gallery_clip(location: str, candidate: Candidate) -> GalleryClip:
     entry = candidate.entry
-    view, problem = None, ""
+    view: ClipView | None = None
+    problem = ""
     try:
         data = read_sample(location, candidate.shard, entry)
-        view = view_clip(split_members(data, entry.key))
-        if view.video_id != entry.video_id:
-            view, problem = None, f"these bytes are the clip {view.video_id!r}"
+        found = view_clip(split_members(data, entry.key))
+        if found.video_id != entry.video_id:
+            raise ValueError(f"these bytes are the clip {found.video_id!r}")
+        view = found
     except (OSError, ValueError) as error:
         problem = str(error)
     return GalleryClip(entry.video_id, candidate.shard, entry.split, entry.labels, view, problem)
@@ -138,7 +154,6 @@ def _values(
         "clip_size": readable_size(size / info.samples) if info.samples else "",
         "hours": readable_duration(info.seconds),
         "class_order": order,
-        "class_names": sorted(order, key=lambda n: info.labels[n][1].casefold()),
         "class_counts": counts,
         "splits": survey.splits,
         "durations": histogram(survey.seconds, _FINEST_BIN),

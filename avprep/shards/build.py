@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,14 +23,14 @@ from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.format import (
     DATASET_FILE,
     DatasetInfo,
-    ShardIndex,
     ShardInfo,
+    ShardSummary,
     index_name,
     is_sealed,
     read_dataset,
 )
-from avprep.shards.plan import ShardPlan, part_of, plan_shards
-from avprep.shards.writer import ShardSettings, build_shard, is_built
+from avprep.shards.plan import CutByBytes, CutByCount, ShardCut, ShardPlan, part_of, plan_shards
+from avprep.shards.writer import ShardSettings, build_shard, find_shards
 
 PLAN_FILE = "plan.json"
 
@@ -40,18 +41,36 @@ class ShardSetOptions:
 
     sample: SampleOptions
     limits: IsolationOptions
-    samples_per_shard: int | None = None  # None: see `plan_shards`
+    samples_per_shard: int | None = None  # None: see `CutByCount`
     seed: int = 0
+    shard_bytes: int | None = None  # cut by expected size instead
+
+    @property
+    def cut(self) -> ShardCut:
+        """How the clips are cut into shards."""
+        if self.shard_bytes is None:
+            return CutByCount(self.samples_per_shard)
+        return CutByBytes(self.shard_bytes, self.sample)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in the folder when a build begins."""
+
+    finished: int  # shards of this part that are whole
+    damaged: tuple[str, ...]  # shards of this part to be built again
+    leftovers: int  # temporary files of dead writers, deleted
+    to_build: int  # shards of this part
 
 
 @dataclass(frozen=True)
 class BuildReport:
     """What one call of `build_shard_set` found and did."""
 
-    found: int  # shards that were there already
+    found: int  # shards that were there already, or that another machine built meanwhile
     built: int
     missing: int  # shards that other parts have yet to build
-    clips: int  # in the shards found and built
+    clips: int  # in the shards found and built, and the rejected ones
     samples: int
     bytes: int
     seconds: float  # of audio
@@ -81,22 +100,32 @@ def build_shard_set(
     part: tuple[int, int] = (1, 1),
     retry_failed: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_found: Callable[[Found], None] = lambda found: None,
 ) -> BuildReport:
     """Pack a manifest into shards under `out`; what is there already is kept.
+
+    Several calls on the same folder, on one machine or many, share the work: each takes the shards
+    in an order of its own and passes over those that another has finished.
 
     Args:
         clips: the manifest.
         labels: its label set; every label of every clip must be in it.
-        out: a local folder, or a URL prefix that fsspec can write.
+        out: a local folder, or a URL prefix of an object store that fsspec can write.
         options: what the shards' bytes depend on.
         pool: who does the work; has no influence on any byte.
         part: (k, n), build only the k-th of n equal parts of the shards, k from 1.
         retry_failed: build shards anew in which clips failed, for inputs mended since.
         on_progress: called after every shard.
+        on_found: called once, before the first shard is built.
 
     Raises:
-        UserError: a label that is not in the label set, or `out` holds something else.
+        UserError: no clips, a label that is not in the label set, or `out` holds something else or
+            cannot be written to.
+        WorkFailed: writing failed midway, or workers died again and again.
     """
+    storage.check_writable(out)
+    if not clips:
+        raise UserError("the manifest holds no clip, so there is nothing to put into shards.")
     for clip in clips:
         labels.indices_of(clip.labels)
     plan = plan_shards(
@@ -104,48 +133,58 @@ def build_shard_set(
         labels,
         {"sample": asdict(options.sample), "seed": options.seed},
         tool_versions(),
-        options.samples_per_shard,
+        options.cut,
         options.seed,
     )
     storage.make_folder(out)
     _claim(out, plan)
-    settings = ShardSettings(out, labels, options.sample, options.limits, plan.fingerprint)
-
+    settings = ShardSettings(
+        out, labels, options.sample, options.limits, plan.fingerprint, retry_failed
+    )
+    scratch = storage.scratch_folder(out)
+    leftovers = storage.remove_abandoned(scratch)
     mine = part_of(plan.jobs, *part)
-    indexes = {job.name: index for job in mine if (index := is_built(out, job, plan.fingerprint))}
-    if retry_failed:
-        indexes = {name: index for name, index in indexes.items() if not index.failures}
-    found = len(indexes)
-    to_build = [job for job in mine if job.name not in indexes]
+    survey = find_shards([job.name for job in mine], storage.list_files(out), settings)
+    whole = dict(survey.whole)
+    to_build = [job for job in mine if job.name not in whole]
+    on_found(Found(len(whole), survey.damaged, leftovers, len(to_build)))
+    previous = _withdraw_dataset(out) if retry_failed and to_build else None
+
+    done = sum(summary.samples + len(summary.failures) for summary in whole.values())
+    failed = sum(len(summary.failures) for summary in whole.values())
     total = sum(len(job.clips) for job in mine)
+    built = 0
+    on_progress(Progress(done, total, failed))
+    random.Random().shuffle(to_build)  # so that machines at the same task seldom meet
+    try:
+        for result in run_jobs(functools.partial(build_shard, settings=settings), to_build, pool):
+            summary = result.summary
+            whole[summary.name] = summary
+            built += not result.found
+            done += summary.samples + len(summary.failures)
+            failed += len(summary.failures)
+            on_progress(Progress(done, total, failed))
+    finally:
+        storage.remove_abandoned(scratch)
 
-    def report_progress() -> None:
-        failed = sum(len(index.failures) for index in indexes.values())
-        done = failed + sum(len(index.samples) for index in indexes.values())
-        on_progress(Progress(done, total, failed))
-
-    report_progress()
-    for index in run_jobs(functools.partial(build_shard, settings=settings), to_build, pool):
-        indexes[index.name] = index
-        report_progress()
-
-    others = [job for job in plan.jobs if job.name not in indexes]
-    for job in others:
-        if index := is_built(out, job, plan.fingerprint):
-            indexes[job.name] = index
-    ordered = [indexes[job.name] for job in plan.jobs if job.name in indexes]
+    others = [job.name for job in plan.jobs if job.name not in whole]
+    if others:
+        anyhow = replace(settings, retry_failed=False)
+        whole |= find_shards(others, storage.list_files(out), anyhow).whole
+    ordered = [whole[job.name] for job in plan.jobs if job.name in whole]
     missing = len(plan.jobs) - len(ordered)
-    failures = plan.rejected + tuple(f for index in ordered for f in index.failures)
+    failures = plan.rejected + tuple(f for summary in ordered for f in summary.failures)
     if not missing:
-        _finish(out, plan, ordered, failures, labels, options.sample)
+        _finish(out, plan, ordered, failures, labels, options.sample, previous)
+    samples = sum(summary.samples for summary in ordered)
     return BuildReport(
-        found=found,
-        built=len(to_build),
+        found=len(mine) - built,
+        built=built,
         missing=missing,
-        clips=sum(len(index.samples) for index in ordered) + len(failures),
-        samples=sum(len(index.samples) for index in ordered),
-        bytes=sum(index.bytes for index in ordered if index.samples),
-        seconds=round(sum(index.seconds for index in ordered), 3),
+        clips=samples + len(failures),
+        samples=samples,
+        bytes=sum(summary.bytes for summary in ordered if summary.samples),
+        seconds=round(sum(summary.seconds for summary in ordered), 3),
         failures=failures,
     )
 
@@ -160,24 +199,25 @@ def tool_versions() -> dict[str, str]:
 def _claim(out: str, plan: ShardPlan) -> None:
     """Mark the folder as this plan's, or refuse to mix two plans in one folder."""
     path = storage.join(out, PLAN_FILE)
-    if storage.exists(path):
-        found = storage.read_bytes(path)
-        if found != _plan_bytes(plan):
-            theirs = _parsed_plan(found, path)
+    if not storage.exists(path):
+        names = storage.list_names(out)
+        strangers = [name for name in names if not storage.is_temporary(name)]
+        finished = _finished_dataset(out)
+        is_ours = finished is not None and finished.fingerprint == plan.fingerprint
+        if strangers and PLAN_FILE not in names and not is_ours:
             raise UserError(
-                f"{out}: holds shards of another manifest, other options or other program "
-                f"versions ({theirs['clips']} clips in {theirs['shards']} shards). Choose another "
-                "--out, or delete this folder first."
+                f"{out}: not empty and not a shard set (holds {strangers[0]!r}). "
+                "Choose another --out."
             )
-        return
-    strangers = storage.list_names(out)
-    if strangers and not (
-        DATASET_FILE in strangers and read_dataset(out).fingerprint == plan.fingerprint
-    ):
+        storage.write_new(path, _plan_bytes(plan))
+    found = storage.read_bytes(path)
+    if found != _plan_bytes(plan):
+        theirs = _parsed_plan(found, path)
         raise UserError(
-            f"{out}: not empty and not a shard set (holds {strangers[0]!r}). Choose another --out."
+            f"{out}: holds shards of another manifest, other options or other program versions "
+            f"({theirs['clips']} clips in {theirs['shards']} shards). Choose another --out, or "
+            "delete this folder first."
         )
-    storage.write_atomic(path, _plan_bytes(plan))
 
 
 def _plan_bytes(plan: ShardPlan) -> bytes:
@@ -196,21 +236,38 @@ def _parsed_plan(data: bytes, path: str) -> dict[str, Any]:
         ) from error
 
 
+def _withdraw_dataset(out: str) -> DatasetInfo | None:
+    """Take away the dataset.json of a set whose shards are about to change; returns it."""
+    previous = _finished_dataset(out)
+    storage.delete(storage.join(out, DATASET_FILE))
+    return previous
+
+
+def _finished_dataset(out: str) -> DatasetInfo | None:
+    """The dataset.json that is there, if it is whole."""
+    data = storage.read_if_there(storage.join(out, DATASET_FILE))
+    return read_dataset(out) if data is not None and is_sealed(data) else None
+
+
 def _finish(
     out: str,
     plan: ShardPlan,
-    indexes: Sequence[ShardIndex],
+    summaries: Sequence[ShardSummary],
     failures: tuple[ClipFailure, ...],
     labels: LabelSet,
     sample: SampleOptions,
+    previous: DatasetInfo | None,
 ) -> None:
-    """Write failures.csv and dataset.json, unless they are there already."""
-    counts = Counter(
-        label for index in indexes for entry in index.samples for label in entry.labels
-    )
+    """Write failures.csv and dataset.json; what was added to the same shards' one is kept."""
+    counts: Counter[int] = Counter()
+    for summary in summaries:
+        counts.update(summary.class_counts)
     failed = failures_csv(failures)
-    further = {FAILURES_FILE: failed, PLAN_FILE: _plan_bytes(plan)}
-    further |= {index_name(i.name): i.to_bytes() for i in indexes if not i.samples}
+    files = {
+        FAILURES_FILE: hashlib.sha256(failed).hexdigest(),
+        PLAN_FILE: hashlib.sha256(_plan_bytes(plan)).hexdigest(),
+    }
+    files |= {index_name(s.name): s.index_sha256 for s in summaries if not s.samples}
     info = DatasetInfo(
         labels=tuple(zip(labels.mids, labels.names, strict=True)),
         options={
@@ -220,33 +277,25 @@ def _finish(
         },
         tools=tool_versions(),
         shards=tuple(
-            ShardInfo(index.name, len(index.samples), index.bytes, index.sha256)
-            for index in indexes
-            if index.samples
+            ShardInfo(summary.name, summary.samples, summary.bytes, summary.sha256)
+            for summary in summaries
+            if summary.samples
         ),
-        samples=sum(len(index.samples) for index in indexes),
+        samples=sum(summary.samples for summary in summaries),
         clips=plan.clips,
-        seconds=round(sum(index.seconds for index in indexes), 3),
+        seconds=round(sum(summary.seconds for summary in summaries), 3),
         failures=dict(sorted(Counter(failure.cause for failure in failures).items())),
         class_counts=tuple(counts[label] for label in range(len(labels))),
         fingerprint=plan.fingerprint,
-        files={name: hashlib.sha256(data).hexdigest() for name, data in further.items()},
+        files=files,
     )
-    _write_if_other(storage.join(out, FAILURES_FILE), failed)
-    finished = _finished(out)
-    if finished and finished.shards == info.shards:
-        info = replace(info, extra=finished.extra)  # what `cavmae stats` found still holds
-    _write_if_other(storage.join(out, DATASET_FILE), info.to_bytes())
+    _write_if_changed(storage.join(out, FAILURES_FILE), failed)
+    previous = _finished_dataset(out) or previous
+    if previous and previous.shards == info.shards:
+        info = replace(info, extra=previous.extra)  # such as what `cavmae stats` measured
+    _write_if_changed(storage.join(out, DATASET_FILE), info.to_bytes())
 
 
-def _finished(out: str) -> DatasetInfo | None:
-    """The dataset.json that is there, if it is whole."""
-    path = storage.join(out, DATASET_FILE)
-    if not storage.exists(path) or not is_sealed(storage.read_bytes(path)):
-        return None
-    return read_dataset(out)
-
-
-def _write_if_other(path: str, data: bytes) -> None:
-    if not storage.exists(path) or storage.read_bytes(path) != data:
+def _write_if_changed(path: str, data: bytes) -> None:
+    if storage.read_if_there(path) != data:
         storage.write_atomic(path, data)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -140,6 +141,43 @@ class ShardIndex:
                 f"{where}: not a shard index ({error!r}). Delete it and run `avprep shard` again "
                 "to rebuild this shard."
             ) from error
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """What an index says about its shard as a whole: little, however many samples it has."""
+
+    name: str
+    fingerprint: str
+    samples: int
+    bytes: int
+    sha256: str
+    seconds: float  # of audio
+    class_counts: Mapping[int, int]  # samples by label index
+    failures: tuple[ClipFailure, ...]
+    index_sha256: str  # of the index file itself
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> ShardSummary:
+        """Summarise an index file.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is damaged.
+        """
+        if not is_sealed(data):
+            raise ValueError("its digest is not that of its bytes")
+        raw = json.loads(data)
+        return cls(
+            name=raw["name"],
+            fingerprint=raw["fingerprint"],
+            samples=len(raw["samples"]),
+            bytes=raw["bytes"],
+            sha256=raw["sha256"],
+            seconds=raw["seconds"],
+            class_counts=Counter(label for entry in raw["samples"] for label in entry["labels"]),
+            failures=tuple(ClipFailure(**failure) for failure in raw["failures"]),
+            index_sha256=hashlib.sha256(data).hexdigest(),
+        )
 
 
 @dataclass(frozen=True, slots=True)

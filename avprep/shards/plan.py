@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 from avprep.clips import Clip
 from avprep.failures import ClipFailure
 from avprep.labels import LabelSet
-from avprep.shards.format import VERSION
+from avprep.options import SampleOptions
+from avprep.shards.format import TAR_BLOCK, VERSION
 
 DEFAULT_SAMPLES_PER_SHARD = 500
 _SHARDS_OF_A_SMALL_SET = 8  # enough for a laptop's cores to share the work
+
+# What a sample weighs, before it exists: typical of real videos, and documented.
+_ASSUMED_SECONDS = 10.0  # of a clip without `start` and `end`
+_JPEG_BYTES_PER_PIXEL = 0.2  # at quality 75
+_AUDIO_RATIO = {"flac": 0.6, "wav": 1.0}  # to 16-bit PCM
+
+_clip_fields = operator.attrgetter(*(field.name for field in fields(Clip)))
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ def plan_shards(
     labels: LabelSet,
     options: Mapping[str, Any],
     tools: Mapping[str, str],
-    samples_per_shard: int | None = None,
+    cut: ShardCut,
     seed: int = 0,
 ) -> ShardPlan:
     """Order the clips by a seeded shuffle and cut them into shards.
@@ -55,17 +64,64 @@ def plan_shards(
         labels: the label set; part of what the shards' bytes depend on.
         options: everything else that the bytes depend on, JSON-able.
         tools: versions of the programs that decode and encode.
-        samples_per_shard: clips a shard; None for 500, or fewer where that makes under 8 shards.
+        cut: how large the shards are.
         seed: of the shuffle.
     """
     unique, rejected = split_duplicates(clips)
     random.Random(seed).shuffle(unique)
-    size = samples_per_shard or default_samples_per_shard(len(unique))
     jobs = tuple(
-        ShardJob(f"shard-{number:06d}.tar", tuple(unique[start : start + size]))
-        for number, start in enumerate(range(0, len(unique), size))
+        ShardJob(f"shard-{number:06d}.tar", part) for number, part in enumerate(cut.parts(unique))
     )
     return ShardPlan(jobs, tuple(rejected), fingerprint(jobs, labels, options, tools))
+
+
+@dataclass(frozen=True)
+class CutByCount:
+    """Shards of so many clips."""
+
+    samples: int | None = None  # None: 500, or fewer where that makes under 8 shards
+
+    def parts(self, clips: Sequence[Clip]) -> Iterator[tuple[Clip, ...]]:
+        """Consecutive clips, all but the last part of one length."""
+        size = self.samples or default_samples_per_shard(len(clips))
+        for start in range(0, len(clips), size):
+            yield tuple(clips[start : start + size])
+
+
+@dataclass(frozen=True)
+class CutByBytes:
+    """Shards of about so many bytes, by what the clips should weigh: nothing is decoded for it."""
+
+    target: int
+    sample: SampleOptions
+
+    def parts(self, clips: Sequence[Clip]) -> Iterator[tuple[Clip, ...]]:
+        """Consecutive clips up to the target, and at least one."""
+        begin, weight = 0, 0
+        for number, clip in enumerate(clips):
+            expected = expected_bytes(clip, self.sample)
+            if weight + expected > self.target and number > begin:
+                yield tuple(clips[begin:number])
+                begin, weight = number, 0
+            weight += expected
+        if begin < len(clips):
+            yield tuple(clips[begin:])
+
+
+ShardCut = CutByCount | CutByBytes
+
+
+def expected_bytes(clip: Clip, options: SampleOptions) -> int:
+    """What a clip's sample should take in a shard, from its times in the manifest alone."""
+    decode = options.decode
+    seconds = _ASSUMED_SECONDS
+    if clip.end is not None:
+        seconds = max(0.0, clip.end - (clip.start or 0.0))
+    audio = seconds * decode.sample_rate * 2 * _AUDIO_RATIO[options.audio]
+    jpegs = decode.frames * decode.frame_size**2 * _JPEG_BYTES_PER_PIXEL
+    # Each member has a header and is padded to whole blocks, by half a block on average.
+    tar = (2 + decode.frames) * (TAR_BLOCK + TAR_BLOCK // 2) + TAR_BLOCK
+    return round(audio + jpegs + tar)
 
 
 def default_samples_per_shard(clips: int) -> int:
@@ -99,7 +155,7 @@ def fingerprint(
     head = {"format": VERSION, "options": dict(options), "tools": dict(tools)}
     digest.update(json.dumps([head, labels.mids, labels.names], sort_keys=True).encode())
     for job in jobs:
-        digest.update(json.dumps([job.name, [asdict(clip) for clip in job.clips]]).encode())
+        digest.update(json.dumps([job.name, [_clip_fields(clip) for clip in job.clips]]).encode())
     return digest.hexdigest()
 
 

@@ -92,8 +92,8 @@ def verify_shard_set(
     Raises:
         UserError: no shard set there.
     """
-    path = storage.join(location, DATASET_FILE)
-    if storage.exists(path) and not is_sealed(storage.read_bytes(path)):
+    data = storage.read_if_there(storage.join(location, DATASET_FILE))
+    if data is not None and not is_sealed(data):
         # Then nothing that it says of the shards can be held against them.
         problem = "its digest is not that of its bytes: changed since it was written"
         return Findings((), {DATASET_FILE: (problem,)})
@@ -216,7 +216,7 @@ def _check_media(
 ) -> Iterator[str]:
     name = entry.video_id
     try:
-        samples = len(decode_audio(members[audio], info.options["sample_rate"]))
+        samples = len(decode_audio(bytes(members[audio]), info.options["sample_rate"]))
         if samples != entry.num_samples:
             yield f"{name}: {samples} audio samples, the index says {entry.num_samples}"
     except (RuntimeError, ValueError) as error:
@@ -224,7 +224,7 @@ def _check_media(
     size = info.options["frame_size"]
     for picture in pictures:
         try:
-            height, width, _ = decode_jpeg(members[picture]).shape
+            height, width, _ = decode_jpeg(bytes(members[picture])).shape
         except (OSError, ValueError, SyntaxError) as error:  # all of these are Pillow's
             yield f"{name}: {picture}: {error}"
             continue
@@ -279,10 +279,10 @@ def _wrong_totals(info: DatasetInfo, checks: tuple[ShardCheck, ...]) -> tuple[st
 
 
 def discard_damaged(location: str, findings: Findings) -> None:
-    """Delete the indexes of damaged shards, and other damaged files, on a local folder.
+    """Delete the indexes of damaged shards, and other damaged files.
 
     `avprep shard` then builds those shards, and writes those files, anew. Shards stay as they are
     until then; strangers stay.
     """
     for name in (*(index_name(check.name) for check in findings.damaged), *findings.files):
-        Path(location, name).unlink(missing_ok=True)
+        storage.delete(storage.join(location, name))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import IO
+from typing import Protocol
 
 from avprep import storage
 from avprep.clips import Clip
@@ -22,6 +21,7 @@ from avprep.shards.format import (
     TAR_BLOCK,
     SampleEntry,
     ShardIndex,
+    ShardSummary,
     index_name,
     sample_key,
 )
@@ -39,37 +39,109 @@ class ShardSettings:
     sample: SampleOptions
     limits: IsolationOptions
     fingerprint: str
+    retry_failed: bool = False  # a shard with failed clips counts as missing
 
 
-def build_shard(job: ShardJob, settings: ShardSettings) -> ShardIndex:
+@dataclass(frozen=True)
+class BuiltShard:
+    """What a job has to say when its shard is there."""
+
+    summary: ShardSummary
+    found: bool  # another machine built it meanwhile
+
+
+def build_shard(job: ShardJob, settings: ShardSettings) -> BuiltShard:
     """Decode the clips of one job and write its shard and index.
 
     The tar gets its final name before the index does, so an index that is there vouches for a
     whole shard. A clip that fails is recorded in the index and costs nothing else.
 
     Raises:
-        OSError: the shard cannot be written (disk full, no permission, …).
+        UserError: the folder cannot be written to.
+        WorkFailed: the shard cannot be written, because the disk is full or the like.
     """
+    files = {name: storage.size(storage.join(settings.out, name)) for name in names_of(job.name)}
+    there = {name: size for name, size in files.items() if size is not None}
+    if found := find_shards([job.name], there, settings).whole:
+        return BuiltShard(found[job.name], found=True)
     with (
-        storage.workspace(settings.out) as folder,
+        storage.scratch_file(storage.scratch_folder(settings.out)) as file,
         IsolatedEncoder(settings.sample, settings.limits) as encoder,
     ):
-        temporary = storage.temporary_beside(folder / job.name)
+        index = write_samples(file, job, settings, encoder.encode)
+        data = index.to_bytes()
+        _put_in_place(file, index, data, settings)
+    return BuiltShard(ShardSummary.from_bytes(data), found=False)
+
+
+def _put_in_place(
+    file: storage.ScratchFile, index: ShardIndex, data: bytes, settings: ShardSettings
+) -> None:
+    tar_path, index_path = (storage.join(settings.out, name) for name in names_of(index.name))
+    there = storage.read_if_there(index_path)
+    if there is not None and there != data:
+        # It vouches for another tar file than this one, so it goes before that comes.
+        storage.delete(index_path)
+    if index.samples:
+        file.publish(tar_path)
+    else:
+        storage.delete(tar_path)
+    if there != data:
+        storage.write_atomic(index_path, data)
+
+
+def names_of(shard_name: str) -> tuple[str, str]:
+    """The files of a shard: the tar file and its index."""
+    return shard_name, index_name(shard_name)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Which shards are there already."""
+
+    whole: dict[str, ShardSummary]  # by name
+    damaged: tuple[str, ...]  # an index that is none, or that belongs to another tar file
+
+
+def find_shards(names: Iterable[str], files: Mapping[str, int], settings: ShardSettings) -> Survey:
+    """Tell the shards that are whole and of this plan from those that are to be built.
+
+    Args:
+        names: of the tar files.
+        files: name → bytes of what lies in the folder.
+        settings: which plan, and whether shards with failed clips count.
+    """
+    whole: dict[str, ShardSummary] = {}
+    damaged = []
+    indexes = {index_name(name): name for name in names if index_name(name) in files}
+    for file, data in storage.read_files(settings.out, indexes):
+        name = indexes[file]
         try:
-            with temporary.open("xb") as file:
-                index = write_samples(file, job, settings, encoder.encode)
-                file.flush()
-                os.fsync(file.fileno())
-            if index.samples:
-                storage.publish(temporary, storage.join(settings.out, job.name))
-        finally:
-            temporary.unlink(missing_ok=True)
-    storage.write_atomic(storage.join(settings.out, index_name(job.name)), index.to_bytes())
-    return index
+            if isinstance(data, OSError):
+                raise data
+            summary = ShardSummary.from_bytes(data)
+        except FileNotFoundError:  # deleted since the folder was listed
+            continue
+        except (OSError, ValueError, KeyError, TypeError):
+            damaged.append(name)
+            continue
+        is_same_size = not summary.samples or files.get(name) == summary.bytes
+        if (summary.name, summary.fingerprint) != (name, settings.fingerprint) or not is_same_size:
+            damaged.append(name)
+        elif not (settings.retry_failed and summary.failures):
+            whole[name] = summary
+    return Survey(whole, tuple(damaged))
+
+
+class Writable(Protocol):
+    """What the samples are written to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Append."""
 
 
 def write_samples(
-    file: IO[bytes],
+    file: Writable,
     job: ShardJob,
     settings: ShardSettings,
     encode: Callable[[Clip], EncodedSample],
@@ -149,16 +221,3 @@ def tar_member(name: str, data: bytes) -> bytes:
     header.size = len(data)
     header.mode = 0o644
     return header.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % TAR_BLOCK)
-
-
-def is_built(out: str, job: ShardJob, fingerprint: str) -> ShardIndex | None:
-    """The index of a shard that is already there and belongs to this plan."""
-    path = storage.join(out, index_name(job.name))
-    if not storage.exists(path):
-        return None
-    index = ShardIndex.from_bytes(storage.read_bytes(path), path)
-    if index.fingerprint != fingerprint:
-        return None
-    if index.samples and storage.size(storage.join(out, job.name)) != index.bytes:
-        return None
-    return index

@@ -157,6 +157,7 @@ def test_frames_of_packed_files_claim_no_time():
         ({"json": b"{}"}, "has no 'sample_rate'"),
         ({"flac": b"nothing"}, "audio: "),
         ({"flac": None}, "has no 'wav'"),
+        ({"flac": encode_flac(np.zeros(800, np.int16))}, "audio: ends after 800 of 16000 samples"),
     ],
 )
 def test_a_damaged_sample_is_named(change, message):

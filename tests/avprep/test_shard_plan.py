@@ -7,16 +7,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avprep.clips import Clip
-from avprep.errors import UserError
+from avprep.errors import UserError, WorkFailed
+from avprep.failures import check_failures, parse_limit
 from avprep.labels import LabelSet
+from avprep.options import DecodeOptions, SampleOptions
 from avprep.shards.format import sample_key
-from avprep.shards.plan import default_samples_per_shard, part_of, plan_shards
+from avprep.shards.plan import (
+    CutByBytes,
+    CutByCount,
+    default_samples_per_shard,
+    expected_bytes,
+    part_of,
+    plan_shards,
+)
 
 NO_LABELS = LabelSet((), ())
 
 
-def plan(clips, **kwargs):
-    return plan_shards(clips, NO_LABELS, {"audio": "flac"}, {"av": "1"}, **kwargs)
+def plan(clips, samples_per_shard=None, **kwargs):
+    cut = CutByCount(samples_per_shard)
+    return plan_shards(clips, NO_LABELS, {"audio": "flac"}, {"av": "1"}, cut, **kwargs)
 
 
 def clips(count):
@@ -59,10 +69,12 @@ def test_fingerprint_changes_with_whatever_changes_the_bytes():
     base = plan(clips(3)).fingerprint
     assert plan([*clips(2), Clip("clip2", video="/v/2.mp4", start=1.0)]).fingerprint != base
     labelled = plan_shards(
-        clips(3), LabelSet(("/m/a",), ("A",)), {"audio": "flac"}, {"av": "1"}
+        clips(3), LabelSet(("/m/a",), ("A",)), {"audio": "flac"}, {"av": "1"}, CutByCount()
     ).fingerprint
     assert labelled != base
-    newer = plan_shards(clips(3), NO_LABELS, {"audio": "flac"}, {"av": "2"}).fingerprint
+    newer = plan_shards(
+        clips(3), NO_LABELS, {"audio": "flac"}, {"av": "2"}, CutByCount()
+    ).fingerprint
     assert newer != base
 
 
@@ -100,3 +112,62 @@ def test_part_must_be_k_of_n():
     for bad in ("0/3", "4/3", "1", "a/b", "1/0", "-1/2"):
         with pytest.raises(UserError, match="--part"):
             parse_part(bad)
+
+
+SAMPLE = SampleOptions()
+segments = st.lists(st.one_of(st.none(), st.floats(0.1, 300)), max_size=60)
+
+
+@given(segments, st.integers(1, 10**8))
+def test_shards_of_a_size_hold_every_clip_in_order_and_exceed_it_only_by_a_single_clip(ends, size):
+    given_clips = [Clip(str(k), video="v", end=end) for k, end in enumerate(ends)]
+    parts = list(CutByBytes(size, SAMPLE).parts(given_clips))
+    assert [clip for part in parts for clip in part] == given_clips
+    weights = [sum(expected_bytes(clip, SAMPLE) for clip in part) for part in parts]
+    for part, weight in zip(parts, weights, strict=True):
+        assert weight <= size or len(part) == 1
+    for weight, following in zip(weights, parts[1:], strict=False):
+        assert weight + expected_bytes(following[0], SAMPLE) > size
+
+
+def test_what_a_clip_should_take_follows_the_documented_rule():
+    clip, minute = Clip("x", video="v"), Clip("x", video="v", start=60.0, end=120.0)
+    assert expected_bytes(clip, SAMPLE) == 302_080
+    assert expected_bytes(minute, SAMPLE) == 302_080 + 50 * 32000 * 0.6
+    wav = SampleOptions(DecodeOptions(frames=1), audio="wav")
+    assert expected_bytes(clip, wav) == 320_000 + round(224**2 * 0.2) + 3 * 768 + 512
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1GB", 10**9), ("1.5 gb", 15 * 10**8), ("256MiB", 2**28), ("500M", 5 * 10**8), ("7", 7)],
+)
+def test_sizes_are_read(text, size):
+    from avprep.cli.options import parse_size
+
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1GB", "1TB!", "GB", "1e9", "0.1B", "nan"])
+def test_sizes_that_are_none_are_named(text):
+    from avprep.cli.options import parse_size
+
+    with pytest.raises(UserError, match="--shard-size"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("limit", "failed", "clips", "passes"),
+    [
+        *(("20", 20, 100, True), ("20", 21, 100, False), ("0", 0, 5, True), ("0", 1, 5, False)),
+        *(("5%", 5, 100, True), ("5%", 6, 100, False), ("0.5%", 1, 200, True)),
+        *((None, 99, 100, True), (None, 100, 100, False), (None, 0, 0, True)),
+    ],
+)
+def test_more_failures_than_allowed_fail_the_command(limit, failed, clips, passes):
+    allowed = parse_limit(limit) if limit is not None else None
+    if passes:
+        check_failures(failed, clips, allowed)
+    else:
+        with pytest.raises(WorkFailed, match=f"{failed} of {clips}|not one of {clips}"):
+            check_failures(failed, clips, allowed)

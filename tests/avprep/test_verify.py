@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -190,6 +191,24 @@ def test_discard_and_shard_mend_just_what_is_damaged(build, original, fresh, kin
     again = {path for path, time in untouched.items() if path.stat().st_mtime_ns != time}
     assert {path.name for path in again} == ({tar_name(name)} if report.built else set())
     assert blamed(verify(fresh, deep=True)) == []
+
+
+def test_a_set_behind_a_url_is_checked_and_mended_too(build, original):
+    store = fsspec.filesystem("memory")
+    folder = "memory://verified"
+    for path in original.iterdir():
+        store.pipe_file(f"/verified/{path.name}", path.read_bytes())
+    assert blamed(verify(folder, deep=True)) == []
+    name = read_dataset(folder).shards[2].name
+    damaged = bytearray((original / name).read_bytes())
+    damaged[9000] ^= 4
+    store.pipe_file(f"/verified/{name}", bytes(damaged))
+    findings = verify(folder)
+    assert blamed(findings) == [name]
+    discard_damaged(folder, findings)
+    assert build(folder).built == 1
+    kept = {path.rsplit("/", 1)[1]: store.cat_file(path) for path in store.ls("/verified", False)}
+    assert kept == contents(original)
 
 
 def test_a_missing_file_of_any_kind_is_named(shards):

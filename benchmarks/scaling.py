@@ -1,0 +1,231 @@
+"""What a clip costs, from a hundred clips to two million.
+
+    python benchmarks/scaling.py                      # both tables, planning up to 200,000 clips
+    python benchmarks/scaling.py --clips 10000        # building up to 10,000 real clips
+    python benchmarks/scaling.py --planned 2000000    # planning and resuming as for AudioSet
+
+Building: the same 24 real videos under ever more names, one worker, everything included. The cost
+a clip should stay what it is. Planning: a manifest of made-up names; its time and memory are those
+of the one process that plans and writes dataset.json. Resuming: the same, on a finished set whose
+shards are empty files of the right size (`avprep shard` looks at indexes, not into shards).
+Each line is measured in a process of its own, so that its memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from rows import Row, add_rows_option, times, write_rows
+
+from avprep import storage
+from avprep.clips import Clip, discover_clips
+from avprep.demo_data import DemoDataOptions, make_demo_data
+from avprep.jobs import PoolOptions
+from avprep.labels import LabelSet
+from avprep.manifest.model import iter_manifest, read_manifest, write_manifest
+from avprep.options import IsolationOptions, SampleOptions
+from avprep.shards import build
+from avprep.shards.format import SampleEntry, ShardIndex, index_name, sample_key
+from avprep.shards.plan import ShardJob, plan_shards
+
+OPTIONS = build.ShardSetOptions(SampleOptions(), IsolationOptions())
+LABELS = LabelSet(
+    tuple(f"/m/{k:06d}" for k in range(527)), tuple(f"Class number {k}" for k in range(527))
+)
+_SAMPLE_BYTES = 300_800
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--clips", type=int, default=1000, help="Most clips really built.")
+    parser.add_argument("--planned", type=int, default=200_000, help="Most clips only planned.")
+    parser.add_argument("--workers", type=int, default=1, help="For building.")
+    parser.add_argument("--measure", nargs=2, metavar=("WHAT", "FOLDER"), help=argparse.SUPPRESS)
+    add_rows_option(parser)
+    options = parser.parse_args()
+    if options.measure:
+        what, folder = options.measure
+        facts = {"build": measure_build, "resume": measure_resume}[what](
+            Path(folder), options.workers
+        )
+        facts["mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps(facts))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [report_building(Path(folder), options.clips, options.workers)]
+    with tempfile.TemporaryDirectory() as folder:
+        rows.append(report_planning(Path(folder), options.planned))
+    write_rows(options.rows, rows)
+
+
+def report_building(folder: Path, most: int, workers: int) -> Row:
+    make_demo_data(folder / "videos", DemoDataOptions(3, 0, seconds=10.0), PoolOptions())
+    found = discover_clips(folder / "videos" / "train")
+    videos = [clip.video for clip in found if not clip.video_id.startswith("broken")]
+    print(f"building, {workers} worker(s), 10 s videos of 256x192")
+    heads = ("clips", "shards", "wall s", "ms a clip", "CPU ms", "of first")
+    print(" ".join(f"{head:>9}" for head in heads))
+    first = None
+    for clips in steps(100, most):
+        work = folder / str(clips)
+        work.mkdir()
+        names = [Clip(f"clip{k:07d}", video=videos[k % len(videos)]) for k in range(clips)]
+        write_manifest(work / "m.jsonl", names)
+        facts = in_a_process("build", work, workers)
+        wall, cpu = (1000 * facts[key] / clips for key in ("wall", "cpu"))
+        first = first or wall
+        print(
+            f"{clips:9,} {facts['shards']:9} {facts['wall']:9.1f} {wall:9.1f} {cpu:9.1f} "
+            f"{wall / first:9.2f}",
+            flush=True,
+        )
+    return Row(
+        f"cost of a clip among {clips:,}, beside one among 100",
+        f"{wall:.0f} ms",
+        f"{first:.0f} ms",
+        times(wall, first),
+    )
+
+
+def report_planning(folder: Path, most: int) -> Row:
+    print("\nplanning, and resuming a finished set: one process, seconds")
+    heads = ("clips", "manifest", "read", "plan", "resume", "of that", "dataset.json", "memory")
+    print(" ".join(f"{head:>12}" for head in heads))
+    for clips in steps(2000, most):
+        work = folder / str(clips)
+        work.mkdir()
+        facts = in_a_process("resume", fabricate(work, clips), 1)
+        print(
+            f"{clips:12,} {facts['manifest'] / 1e6:9.1f} MB {facts['read']:12.2f} "
+            f"{facts['plan']:12.2f} {facts['resume']:12.2f} {facts['indexes']:12.2f} "
+            f"{facts['dataset'] / 1e6:9.2f} MB {facts['mib']:8.0f} MiB",
+            flush=True,
+        )
+    return Row(
+        f"planning and resuming a finished set of {clips:,} clips",
+        f"{facts['read'] + facts['resume']:.1f} s, {facts['mib']:.0f} MiB",
+        "",
+        f"{1e6 * (facts['read'] + facts['resume']) / clips:.0f} µs a clip",
+    )
+
+
+def steps(first: int, last: int) -> list[int]:
+    """first, 10 first, … and last."""
+    found = []
+    while first < last:
+        found.append(first)
+        first *= 10
+    return [*found, last]
+
+
+def in_a_process(what: str, folder: Path, workers: int) -> dict[str, float]:
+    command = [sys.executable, __file__, "--workers", str(workers), "--measure", what, str(folder)]
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(result.stdout)
+
+
+def measure_build(folder: Path, workers: int) -> dict[str, float]:
+    started = time.monotonic()
+    report = build.build_shard_set(
+        read_manifest(folder / "m.jsonl"),
+        LabelSet((), ()),
+        str(folder / "shards"),
+        OPTIONS,
+        PoolOptions(workers),
+    )
+    assert report.complete
+    assert not report.failures
+    used = resource.getrusage(resource.RUSAGE_CHILDREN), resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "wall": time.monotonic() - started,
+        "cpu": sum(usage.ru_utime + usage.ru_stime for usage in used),
+        "shards": report.built,
+    }
+
+
+def measure_resume(folder: Path, workers: int) -> dict[str, float]:
+    clock = time.monotonic
+    started = clock()
+    clips = read_manifest(folder / "m.jsonl")
+    read = clock() - started
+    started = clock()
+    plan_of(clips)
+    planned = clock() - started
+    found_at = 0.0
+
+    def found(survey: build.Found) -> None:
+        nonlocal found_at
+        assert survey.to_build == 0
+        found_at = clock()
+
+    started = clock()
+    report = build.build_shard_set(
+        clips, LABELS, str(folder / "shards"), OPTIONS, PoolOptions(workers), on_found=found
+    )
+    assert report.complete
+    return {
+        "manifest": (folder / "m.jsonl").stat().st_size,
+        "read": read,
+        "plan": planned,
+        "resume": clock() - started,
+        "indexes": found_at - started - planned,
+        "dataset": (folder / "shards" / "dataset.json").stat().st_size,
+    }
+
+
+def plan_of(clips: list[Clip]) -> build.ShardPlan:
+    described = {"sample": asdict(OPTIONS.sample), "seed": OPTIONS.seed}
+    return plan_shards(clips, LABELS, described, build.tool_versions(), OPTIONS.cut, OPTIONS.seed)
+
+
+def fabricate(folder: Path, count: int) -> Path:
+    """A manifest of `count` clips like AudioSet's, and a set that looks finished."""
+    dice = random.Random(0)
+
+    def clip(number: int) -> Clip:
+        video_id = f"{dice.getrandbits(64):016x}"[:11] + f"_{number % 600}.000"
+        labels = tuple(LABELS.mids[dice.randrange(527)] for _ in range(1 + number % 3))
+        return Clip(video_id, labels, video=f"/data/audioset/unbalanced/videos/{video_id}.mp4")
+
+    write_manifest(folder / "m.jsonl", (clip(number) for number in range(count)))
+    plan = plan_of(list(iter_manifest(folder / "m.jsonl")))
+    shards = folder / "shards"
+    shards.mkdir()
+    for job in plan.jobs:
+        index = index_of(job, plan.fingerprint)
+        (shards / index_name(job.name)).write_bytes(index.to_bytes())
+        with (shards / job.name).open("wb") as file:
+            file.truncate(index.bytes)
+    facts = {"fingerprint": plan.fingerprint, "shards": len(plan.jobs), "clips": plan.clips}
+    storage.write_atomic(shards / build.PLAN_FILE, (json.dumps(facts) + "\n").encode())
+    return folder
+
+
+def index_of(job: ShardJob, fingerprint: str) -> ShardIndex:
+    entries = tuple(
+        SampleEntry(
+            sample_key(clip.video_id),
+            clip.video_id,
+            number * _SAMPLE_BYTES,
+            _SAMPLE_BYTES,
+            LABELS.indices_of(clip.labels),
+        )
+        for number, clip in enumerate(job.clips)
+    )
+    size = len(entries) * _SAMPLE_BYTES + 10240
+    return ShardIndex(
+        job.name, fingerprint, size, "0" * 64, 10.0 * len(entries), entries, failures=()
+    )
+
+
+if __name__ == "__main__":
+    main()

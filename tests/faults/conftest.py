@@ -1,0 +1,185 @@
+"""Tiny real clips, the commands as processes, and faults injected into the real thing."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from avprep.clips import Clip
+from avprep.ffmpeg_binary import find_ffmpeg
+from avprep.jobs import PoolOptions
+from avprep.labels import LabelSet
+from avprep.manifest.model import write_manifest
+from avprep.options import IsolationOptions, SampleOptions
+from avprep.shards.build import BuildReport, ShardSetOptions, build_shard_set
+from tests.conftest import REPOSITORY
+
+ORDINARY = 8
+
+
+def ffmpeg(*arguments: object) -> None:
+    command = [find_ffmpeg(), "-nostdin", "-v", "error", "-y", *map(str, arguments)]
+    subprocess.run(command, check=True)
+
+
+def make_clip(path: Path, tone: int = 440, seconds: float = 0.3) -> Path:
+    """A video of one small moving picture and one tone."""
+    ffmpeg(
+        *("-f", "lavfi", "-i", f"testsrc=size=64x48:rate=10:duration={seconds}"),
+        *("-f", "lavfi", "-i", f"sine=frequency={tone}:duration={seconds}"),
+        *("-preset", "ultrafast", "-pix_fmt", "yuv420p", "-shortest", path),
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory) -> Path:
+    return make_clip(tmp_path_factory.mktemp("clip") / "clip.mp4")
+
+
+@pytest.fixture(scope="session")
+def ordinary(tmp_path_factory) -> list[Clip]:
+    """Clips without fault, each another tone."""
+    folder = tmp_path_factory.mktemp("ordinary")
+    paths = [make_clip(folder / f"tone{k}.mp4", 200 + 50 * k) for k in range(ORDINARY)]
+    return [Clip(path.stem, video=str(path)) for path in paths]
+
+
+@pytest.fixture(scope="session")
+def manifest(ordinary, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("manifest") / "m.json"
+    write_manifest(path, ordinary)
+    return path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(manifest, tmp_path_factory) -> dict[str, bytes]:
+    """The files of the shard set that `manifest` makes, two clips a shard."""
+    out = tmp_path_factory.mktemp("undisturbed") / "shards"
+    result = run_shard(manifest, out)
+    assert result.returncode == 0, result.stderr
+    return contents(out)
+
+
+def shard_command(manifest: Path, out: object, *options: object) -> list[str]:
+    command = (sys.executable, "-m", "avprep", "shard", manifest, "--out", out)
+    return [*map(str, command), "--samples-per-shard", "2", *map(str, options)]
+
+
+def run_shard(
+    manifest: Path, out: object, *options: object, **kwargs
+) -> subprocess.CompletedProcess[str]:
+    """`avprep shard`, two clips a shard and one worker unless `options` say otherwise."""
+    command = shard_command(manifest, out, "--workers", "1", *options)
+    kwargs.setdefault("env", environment())
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **kwargs)
+
+
+def build(
+    clips: list[Clip], out: object, workers: int = 1, backend="loky", **kwargs
+) -> BuildReport:
+    """The same in this process, for tests that need no process of its own."""
+    options = ShardSetOptions(SampleOptions(), IsolationOptions(), 2)
+    pool = PoolOptions(workers, backend, kwargs.pop("address", ""))
+    return build_shard_set(clips, LabelSet((), ()), str(out), options, pool, **kwargs)
+
+
+def environment(*folders: Path) -> dict[str, str]:
+    """This process's, with `folders` before the repository where Python looks for modules."""
+    path = os.pathsep.join(map(str, [*folders, REPOSITORY]))
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a shard set by name; what dead writers left behind does not count."""
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(folder.iterdir())
+        if not path.name.startswith(".tmp-")
+    }
+
+
+def kin(token: str) -> list[int]:
+    """Processes that inherited `token` in their environment, the oldest first."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            if token.encode() in (folder / "environ").read_bytes() and state != "Z":
+                found.append(int(folder.name))
+    return sorted(found)
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def default_interrupt() -> None:
+    """A shell that runs the tests in the background makes them deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def obey_permissions() -> None:
+    """Take from root the right to pass over permissions, for the program that starts next."""
+    drop_from_bounding_set, dac_override, dac_read_search = 24, 1, 2
+    for capability in (dac_override, dac_read_search):
+        ctypes.CDLL(None).prctl(drop_from_bounding_set, capability, 0, 0, 0)
+
+
+def failures_of(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "failures.csv").open(newline="") as file:
+        return {row["video_id"]: row for row in csv.DictReader(file)}
+
+
+def summary_of(result: subprocess.CompletedProcess[str]) -> dict:
+    return json.loads(result.stdout)
+
+
+# Python reads a module of this name as it starts: here, that of the process that decodes.
+_INJECTION = """
+import ctypes, os, signal, sys
+
+def inject(path):
+    if "segfault" in path:
+        ctypes.string_at(0)
+    if "hang" in path:
+        while True:
+            pass
+    if "exhausts-memory" in path:
+        [bytearray(1 << 28) for _ in range(64)]
+    if "killed-by-the-system" in path:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if "avprep.decode_server" in sys.orig_argv:
+    import avprep.decode
+
+    decode = avprep.decode.decode_with_pyav
+
+    def decode_with_faults(path, *rest):
+        inject(str(path))
+        return decode(path, *rest)
+
+    avprep.decode.decode_with_pyav = decode_with_faults
+"""
+
+
+@pytest.fixture(scope="session")
+def hostile_decoder(tmp_path_factory) -> dict[str, str]:
+    """Environment in which decoding crashes, hangs or eats memory, by the name of the clip."""
+    folder = tmp_path_factory.mktemp("injection")
+    (folder / "sitecustomize.py").write_text(_INJECTION)
+    return environment(folder)

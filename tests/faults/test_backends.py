@@ -1,0 +1,87 @@
+"""The same bytes from every back end, each really run; and what happens when its workers die."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from avprep.errors import WorkFailed
+from avprep.jobs import PoolOptions, run_jobs
+from tests.faults.conftest import build, contents, environment, run_shard, summary_of
+
+
+@pytest.mark.parametrize("backend", ["dask", "ray"])
+def test_a_local_cluster_gives_the_same_bytes(manifest, undisturbed, tmp_path, backend):
+    module = {"dask": "distributed", "ray": "ray"}[backend]
+    pytest.importorskip(module, reason=f"needs the extra {backend}")
+    result = run_shard(manifest, tmp_path / "s", "--backend", backend, "--workers", "2", "--json")
+    assert result.returncode == 0, result.stderr
+    assert summary_of(result)["shards_built"] == 4
+    assert "Traceback" not in result.stderr
+    assert contents(tmp_path / "s") == undisturbed
+
+
+def test_a_running_dask_cluster_gives_the_same_bytes(ordinary, undisturbed, tmp_path):
+    distributed = pytest.importorskip("distributed", reason="needs the extra dask")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        address = cluster.scheduler_address
+        assert build(ordinary, tmp_path / "s", 0, "dask", address=address).built == 4
+        assert len(cluster.workers) == 2  # the cluster is left as it was
+    assert contents(tmp_path / "s") == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("backend", "address"), [("dask", "tcp://127.0.0.1:9"), ("ray", "127.0.0.1:9")]
+)
+def test_an_address_where_nobody_answers_is_named(tmp_path, manifest, backend, address):
+    module = {"dask": "distributed", "ray": "ray"}[backend]
+    pytest.importorskip(module, reason=f"needs the extra {backend}")
+    result = run_shard(
+        *(manifest, tmp_path / "s", "--backend", backend, "--address", address),
+    )
+    assert result.returncode == 2, result.stderr
+    assert f"--address {address}" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("backend", ["dask", "ray"])
+def test_an_extra_that_is_not_installed_is_named(manifest, tmp_path, backend):
+    module = {"dask": "distributed", "ray": "ray"}[backend]
+    (tmp_path / f"{module}.py").write_text("raise ImportError('absent')")
+    result = run_shard(manifest, tmp_path / "s", "--backend", backend, env=environment(tmp_path))
+    assert result.returncode == 2
+    assert f"avprep-cavmae[{backend}]" in result.stderr
+
+
+def die(job: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return job
+
+
+def refuse(job: int) -> int:
+    raise WorkFailed(f"job {job} says why")
+
+
+@pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
+def test_what_a_job_raises_arrives_as_it_was(backend):
+    module = {"loky": "joblib", "dask": "distributed", "ray": "ray"}[backend]
+    pytest.importorskip(module, reason=f"needs the extra {backend}")
+    with pytest.raises(WorkFailed) as caught:
+        list(run_jobs(refuse, [1, 1, 1], PoolOptions(2, backend)))
+    assert str(caught.value) == "job 1 says why"
+
+
+@pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
+def test_workers_that_die_again_and_again_end_the_run(backend):
+    module = {"loky": "joblib", "dask": "distributed", "ray": "ray"}[backend]
+    pytest.importorskip(module, reason=f"needs the extra {backend}")
+    with pytest.raises(WorkFailed, match="died"):
+        list(run_jobs(die, [1, 2, 3], PoolOptions(2, backend)))
+
+
+def test_no_job_starts_no_cluster():
+    assert list(run_jobs(refuse, [], PoolOptions(2, "dask", "tcp://127.0.0.1:9"))) == []

@@ -1,0 +1,210 @@
+"""Shard sets in an object store, through a real S3 server: whole or absent there, too."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from avprep import storage
+from avprep.errors import UserError, WorkFailed
+from avprep.shards.format import read_dataset
+from tests.faults.conftest import build, contents, environment, run_shard, shard_command
+
+pytest.importorskip("s3fs", reason="needs the extra s3")
+moto = pytest.importorskip("moto.server", reason="needs the extra dev")
+
+BUCKET = "s3://bucket"
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        filesystem().mkdir("bucket")
+        yield server
+    server.stop()
+
+
+def filesystem():
+    import fsspec
+
+    return fsspec.filesystem("s3", use_listings_cache=False)
+
+
+def stored(prefix: str) -> dict[str, bytes]:
+    """Every object under a prefix, by name."""
+    found = filesystem().find(prefix)
+    return {path.rsplit("/", 1)[-1]: filesystem().cat_file(path) for path in found}
+
+
+def unfinished_uploads() -> dict[str, str]:
+    """Key → upload of every multi-part upload that was begun and neither finished nor given up."""
+    listed = filesystem().call_s3("list_multipart_uploads", Bucket="bucket")
+    return {upload["Key"]: upload["UploadId"] for upload in listed.get("Uploads", [])}
+
+
+def test_a_set_built_in_a_bucket_is_the_one_built_in_a_folder(
+    server, manifest, undisturbed, tmp_path
+):
+    """Built by two processes, read by the trainer's reader, verified, and found complete."""
+    from cavmae.data import ShardSet
+
+    out = f"{BUCKET}/whole"
+    result = run_shard(manifest, out, "--workers", "2")
+    assert result.returncode == 0, result.stderr
+    assert f"complete: {out}/dataset.json" in result.stdout
+    assert stored(out) == undisturbed
+
+    local = tmp_path / "local"
+    local.mkdir()
+    for name, data in undisturbed.items():
+        (local / name).write_bytes(data)
+    here, there = ShardSet.open(local), ShardSet.open(out)
+    assert len(there) == len(here) == 8
+    for number in range(len(there)):
+        ours, theirs = here.read(number), there.read(number)
+        assert {name: bytes(data) for name, data in theirs.members.items()} == {
+            name: bytes(data) for name, data in ours.members.items()
+        }
+
+    verify = subprocess.run(
+        [sys.executable, "-m", "avprep", "verify", out, "--deep", "--workers", "1"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    assert verify.returncode == 0, verify.stderr
+    again = run_shard(manifest, out)
+    assert "found 4 shards, built 0" in again.stdout
+
+
+def test_killed_while_building_in_a_bucket_and_resumed(server, manifest, undisturbed):
+    out = f"{BUCKET}/killed"
+    for _ in range(3):
+        before = len(stored(out))
+        process = subprocess.Popen(
+            shard_command(manifest, out, "--workers", "1"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
+        deadline = time.monotonic() + 60
+        while len(stored(out)) == before and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+        found = stored(out)
+        assert found == {name: undisturbed[name] for name in found}
+    assert run_shard(manifest, out).returncode == 0
+    assert stored(out) == undisturbed
+
+
+def test_parts_see_what_others_wrote_meanwhile(server, ordinary, undisturbed):
+    """A listing made at the beginning must not be believed at the end."""
+    out = f"{BUCKET}/parts"
+
+    def build_other_part(found: object) -> None:
+        assert not build(ordinary, out, part=(2, 2)).complete
+
+    assert build(ordinary, out, part=(1, 2), on_found=build_other_part).complete
+    assert stored(out) == undisturbed
+
+
+def test_a_large_upload_torn_away_leaves_nothing_visible(server, tmp_path):
+    """kill -9 between the parts of a multi-part upload; then the same upload in full."""
+    target = f"{BUCKET}/large/shard-000000.tar"
+    code = (
+        "import sys\n"
+        "from avprep import storage\n"
+        "with storage.scratch_file(sys.argv[1]) as file:\n"
+        "    for _ in range(120): file.write(bytes(1 << 20))\n"
+        "    file.publish(sys.argv[2])\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), target]
+    process = subprocess.Popen(command, env=environment())
+    deadline = time.monotonic() + 60
+    while not unfinished_uploads() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(unfinished_uploads()) == ["large/shard-000000.tar"]
+    assert not storage.exists(target)
+    assert storage.list_names(f"{BUCKET}/large") == []
+
+    subprocess.run(command, env=environment(), check=True)
+    assert storage.size(target) == 120 << 20
+    assert storage.remove_abandoned(tmp_path) == 1
+
+
+def test_a_failed_part_aborts_the_upload(server, tmp_path, monkeypatch):
+    import s3fs
+
+    client = filesystem()
+    for key, upload in unfinished_uploads().items():
+        client.call_s3("abort_multipart_upload", Bucket="bucket", Key=key, UploadId=upload)
+    call = s3fs.S3FileSystem._call_s3
+
+    async def refuse_the_second_part(self, method, *args, **kwargs):
+        if method == "upload_part" and kwargs.get("PartNumber") == 2:
+            raise OSError(5, "the line is cut")
+        return await call(self, method, *args, **kwargs)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", refuse_the_second_part)
+    target = f"{BUCKET}/refused/shard-000000.tar"
+    with storage.scratch_file(tmp_path) as file:
+        file.write(bytes(120 << 20))
+        with pytest.raises(WorkFailed, match="the line is cut"):
+            file.publish(target)
+    assert not storage.exists(target)
+    assert unfinished_uploads() == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bucket_that_is_not_there_is_named(server, manifest):
+    result = run_shard(manifest, "s3://nowhere/shards")
+    assert result.returncode == 2, result.stderr
+    assert "s3://nowhere/shards/plan.json: cannot be written to" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_outage_is_one_line(server, manifest):
+    outage = {**environment(), "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    result = run_shard(manifest, f"{BUCKET}/outage", env=outage)
+    assert result.returncode in (1, 2)
+    assert "Traceback" not in result.stderr
+    assert f"{BUCKET}/outage" in result.stderr
+
+
+def test_other_peoples_objects_are_not_touched(server, ordinary):
+    filesystem().pipe_file("bucket/taken/holiday.jpg", b"x")
+    with pytest.raises(UserError, match="holiday"):
+        build(ordinary, f"{BUCKET}/taken")
+    assert stored(f"{BUCKET}/taken") == {"holiday.jpg": b"x"}
+
+
+def test_mended_clips_are_rebuilt_in_place(server, ordinary, clip, tmp_path):
+    from avprep.clips import Clip
+
+    video = tmp_path / "mended.mp4"
+    clips = [ordinary[0], Clip("mended", video=str(video))]
+    out = f"{BUCKET}/mended"
+    assert build(clips, out).failures[0].cause == "missing"
+    video.write_bytes(clip.read_bytes())
+    assert build(clips, out, retry_failed=True).samples == 2
+    assert read_dataset(out).samples == 2
+    build(clips, tmp_path / "fresh")
+    assert stored(out) == contents(tmp_path / "fresh")
