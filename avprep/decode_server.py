@@ -11,6 +11,9 @@ import os
 import resource
 import sys
 
+# Before numpy is imported: its library starts a thread a core otherwise, and never uses them here.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from avprep.clips import Clip
 from avprep.encoded import EncodedSample
 from avprep.errors import DecodeError

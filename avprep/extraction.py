@@ -28,7 +28,8 @@ from avprep.jobs import PoolOptions, run_jobs
 from avprep.options import IsolationOptions, SampleOptions
 
 EXTRACT_FILE = "extract.json"
-_CLIPS_A_JOB = 8
+_CLIPS_A_JOB = 32  # the start of a decoding process costs as much CPU as one or two clips
+_JOBS_A_WORKER = 4  # at least, so that all workers end at about the same time
 _LONGEST_NAME = 255  # bytes of a file name on Linux and macOS
 
 
@@ -73,7 +74,7 @@ def extract_clips(
     found = done = len(clips) - len(todo)
     failures: list[ClipFailure] = []
     on_progress(done, 0)
-    jobs = list(_batches(todo, _CLIPS_A_JOB))
+    jobs = list(_batches(todo, clips_a_job(len(todo), pool.count())))
     work = functools.partial(_extract_batch, settings=settings)
     for attempted, failed in run_jobs(work, jobs, pool):
         failures += failed
@@ -83,6 +84,11 @@ def extract_clips(
     storage.write_atomic(settings.out / FAILURES_FILE, failures_csv(failures))
     _write_facts(settings, clips=len(clips), failures=failures)
     return ExtractReport(len(clips), found, len(todo) - len(failures), tuple(failures))
+
+
+def clips_a_job(clips: int, workers: int) -> int:
+    """How many clips a worker extracts before it reports."""
+    return min(max(clips // (workers * _JOBS_A_WORKER), 1), _CLIPS_A_JOB)
 
 
 def make_layout(settings: ExtractSettings) -> None:

@@ -8,10 +8,12 @@ right samples at any rate are known exactly.
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
@@ -133,3 +135,67 @@ def run_ffmpeg(*arguments: str, stdin: bytes = b"") -> None:
     command = [find_ffmpeg(), "-v", "error", "-y", *arguments]
     done = subprocess.run(command, input=stdin, capture_output=True, check=False)
     assert done.returncode == 0, (command, done.stderr.decode())
+
+
+@dataclass(frozen=True)
+class Exact:
+    """A MOV file with exact time stamps: H.264 and uncompressed sound."""
+
+    stamps: tuple[int, ...]  # of the frames, in units of `tick`
+    tick: Fraction  # seconds
+    rate: Fraction  # frames a second, as announced to the encoder
+    audio_start: float = 0.0
+    audio_seconds: float = 1.0
+    audio_rate: int = 44100
+    channels: int = 1
+    group: int = 250  # frames between key frames
+    b_frames: int = 0
+
+
+def make_exact(path: Path, movie: Exact) -> Path:
+    """Write the file with PyAV, frame by frame; returns its path."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=movie.rate)
+        video.width = video.height = 64
+        video.pix_fmt = "yuv420p"
+        video.codec_context.time_base = movie.tick
+        video.options = {
+            "preset": "ultrafast",
+            "g": str(movie.group),
+            "bf": str(movie.b_frames),
+            "x264-params": "scenecut=0",
+            "crf": "20",
+        }
+        audio = container.add_stream("pcm_s16le", rate=movie.audio_rate)
+        audio.layout = {1: "mono", 2: "stereo"}[movie.channels]
+        sound = _sound_frames(movie)
+        next_sound = next(sound, None)
+        for number, stamp in enumerate(movie.stamps):
+            while next_sound is not None and next_sound.time <= stamp * movie.tick:
+                container.mux(audio.encode(next_sound))
+                next_sound = next(sound, None)
+            frame = av.VideoFrame.from_ndarray(picture(number, 64, 64), format="gray")
+            frame.pts, frame.time_base = stamp, movie.tick
+            container.mux(video.encode(frame.reformat(format="yuv420p")))
+        container.mux(video.encode(None))
+        for rest in (next_sound, *sound):
+            if rest is not None:
+                container.mux(audio.encode(rest))
+        container.mux(audio.encode(None))
+    return path
+
+
+def _sound_frames(movie: Exact) -> Iterator[av.AudioFrame]:
+    rate, block = movie.audio_rate, 1024
+    count = round(movie.audio_seconds * rate)
+    for first in range(0, count, block):
+        times = np.arange(first, min(first + block, count)) / rate
+        channels = [tone(times, channel) for channel in range(movie.channels)]
+        samples = np.rint(np.stack(channels, axis=1) * 32767).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(
+            samples.reshape(1, -1), format="s16", layout={1: "mono", 2: "stereo"}[movie.channels]
+        )
+        frame.sample_rate = rate
+        frame.time_base = Fraction(1, rate)
+        frame.pts = first + round(movie.audio_start * rate)
+        yield frame

@@ -71,7 +71,8 @@ def _check_begin(container: InputContainer, path: str | Path, start: float | Non
 def _decode(
     container: InputContainer, path: str | Path, segment: Segment, options: DecodeOptions
 ) -> Media:
-    video = _choose_video(container)
+    # The first one, as OpenCV and so the published code takes it.
+    video = next((one for one in container.streams.video if not _is_cover(one)), None)
     audio = container.streams.audio[0] if container.streams.audio else None
     if video is None:
         raise DecodeError("no-video", f"{path}: has no video stream")
@@ -100,13 +101,6 @@ def _decode(
     if len(pcm) < SHORTEST_AUDIO:
         raise DecodeError("too-short", f"{path}: {len(pcm) / options.sample_rate:.3f} s of audio")
     return Media(pcm, frames, times, "pyav")
-
-
-def _choose_video(container: InputContainer) -> VideoStream | None:
-    """The stream that libav, and so OpenCV and the published code, thinks best; no album cover."""
-    best = container.streams.best("video")
-    others = container.streams.video
-    return next((one for one in (best, *others) if one is not None and not _is_cover(one)), None)
 
 
 def _is_cover(stream: VideoStream) -> bool:

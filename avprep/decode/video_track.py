@@ -132,7 +132,7 @@ class VideoTrack:
         if self.segment.end is not None:
             end = self._origin + self.segment.end
             last = max(sum(time < end - _SAME_TIME for time in times), first + 1)
-        rate = plausible_rate(float(self.stream.guessed_rate or 0), times)
+        rate = plausible_rate(_rate_of(self.stream), times)
         clip = times[first:last]
         if self.segment.start:
             clip = [max(clip[0], self._origin + self.segment.begin), *clip[1:]]
@@ -223,8 +223,17 @@ class _Frame:
         return cls(pixels, float(frame.pts * stream.time_base) if time is None else time)
 
 
+def _rate_of(stream: VideoStream) -> float:
+    """Frames a second as OpenCV, and so the published code, sees them: the mean over the file.
+
+    The rate that libav guesses is one of which all gaps between frames are multiples. Where the
+    rate varies that is far too high, and all frames would be taken from the clip's beginning.
+    """
+    return float(stream.average_rate or stream.guessed_rate or 0)
+
+
 def _time_of(frame: VideoFrame, earlier: Sequence[float], stream: VideoStream) -> float:
     if frame.pts is not None:
         return float(frame.pts * stream.time_base)
-    step = 1 / plausible_rate(float(stream.guessed_rate or 0), ())
+    step = 1 / plausible_rate(_rate_of(stream), ())
     return earlier[-1] + step if earlier else 0.0
