@@ -89,8 +89,10 @@ def scores(prediction):
     return np.array([label.score for label in ordered])
 
 
-@pytest.mark.parametrize("mode", ["multimodal", "audioonly", "videoonly"])
-@pytest.mark.parametrize("frames", ["all", "middle", 7])
+@pytest.mark.parametrize(
+    ("mode", "frames"),
+    [("multimodal", "all"), ("multimodal", 7), ("audioonly", "all"), ("videoonly", "middle")],
+)
 def test_a_prediction_is_bit_for_bit_what_eval_computes_from_a_shard(
     test_set, checkpoints, mode, frames
 ):
@@ -99,7 +101,7 @@ def test_a_prediction_is_bit_for_bit_what_eval_computes_from_a_shard(
     expected = of_eval(checkpoint, shards, mode, frames)
     options = PredictOptions(frames=frames)
     with Predictor.open(checkpoint, options, "cpu") as predictor:
-        for clip in clips[:3]:
+        for clip in clips[:2]:
             found = scores(predictor.predict(clip.video))
             assert np.array_equal(found, expected[clip.video_id])
     batched = of_eval(checkpoint, shards, mode, frames, batch_size=8)
