@@ -55,10 +55,7 @@ def feature_loader(
     trained: Trained, shards: ShardSet, options: FeatureOptions, rank: int = 0, world: int = 1
 ) -> ShardLoader:
     """Reads the clips in order, each once."""
-    if "image" in options.modalities and not trained.model.has_images:
-        raise UserError(
-            f"{trained.file}: was exported without its image weights and has no image features."
-        )
+    check_modalities(trained, options.modalities)
     return ShardLoader(
         shards,
         LoaderOptions(
@@ -74,6 +71,14 @@ def feature_loader(
     )
 
 
+def check_modalities(trained: Trained, modalities: Sequence[Modality]) -> None:
+    """Raises UserError where a model lacks the weights that a modality needs."""
+    if "image" in modalities and not trained.model.has_images:
+        raise UserError(
+            f"{trained.file}: was exported without its image weights and has no image features."
+        )
+
+
 def token_batches(
     trained: Trained, loader: ShardLoader, modalities: Sequence[Modality], device: torch.device
 ) -> Iterator[tuple[Batch, dict[Modality, Tensor]]]:
@@ -82,10 +87,11 @@ def token_batches(
     Where a batch holds several frames of a clip, their tokens are averaged.
     """
     trained.model.eval()
-    with torch.inference_mode():
-        for batch in loader.epoch():
+    for batch in loader.epoch():
+        with torch.inference_mode():
             inputs = trained.frontend(batch.to(device))
-            yield batch, {name: _tokens(trained, inputs, name) for name in modalities}
+            tokens = {name: _tokens(trained, inputs, name) for name in modalities}
+        yield batch, tokens
 
 
 def _tokens(trained: Trained, inputs: Inputs, modality: Modality) -> Tensor:
