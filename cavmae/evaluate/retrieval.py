@@ -15,9 +15,11 @@ from cavmae.data import ShardSet
 from cavmae.evaluate.features import FeatureOptions, Features, pooled_features
 from cavmae.evaluate.ranking import Ranks, rank_pairs
 from cavmae.evaluate.report import parse_frames
+from cavmae.evaluate.retrieval_page import retrieval_page
 from cavmae.evaluate.trained import load_trained
 from cavmae.model import CAVMAE
 from cavmae.train.distributed import joined_world
+from cavmae.train.records import write_json
 
 RECALLS = (1, 5, 10)
 
@@ -116,10 +118,19 @@ def write_results(
     result: Retrieval,
     queries: int,
 ) -> None:
-    """Write retrieval.json and ranks.csv."""
+    """Write retrieval.json and retrieval.html."""
     storage.make_folder(folder)
-    content = json.dumps(facts, indent=1) + "\n"
-    storage.write_atomic(folder / "retrieval.json", content.encode())
+    write_json(folder / "retrieval.json", facts)
+    frames = facts["frames"]
+    page = retrieval_page(
+        shards,
+        features,
+        {"audio_to_image": result.audio_to_image, "image_to_audio": result.image_to_audio},
+        queries,
+        frames if isinstance(frames, int) else shards.frames // 2,
+        facts["checkpoint"],
+    )
+    storage.write_atomic(folder / "retrieval.html", page)
 
 
 def describe(facts: dict[str, Any], out: Path | None) -> str:

@@ -155,3 +155,61 @@ def test_the_subset_has_so_many_clips_of_each_class_and_depends_on_the_seed_alon
 
 def test_a_subset_is_what_the_command_measures(tiny, checkpoint):
     assert command(tiny, checkpoint, "--per-class", 2)["clips"] == 8
+
+
+def test_the_page_shows_queries_and_matches_plays_them_and_marks_the_right_one(
+    tiny, checkpoint, tmp_path, browser
+):
+    facts = command(tiny, checkpoint, "--out", tmp_path / "out", "--queries", 4)
+    assert json.loads((tmp_path / "out" / "retrieval.json").read_text()) == facts
+    browser.open(tmp_path / "out" / "retrieval.html")
+    assert browser.console_messages() == []
+    assert browser.network_requests() == []
+    assert len(browser.shown("article.query")) == 8
+    assert len(browser.shown('article[data-direction="audio_to_image"] [data-kind="match"]')) == 20
+    # Marked where the query's own clip is among the matches, and nowhere else.
+    marked = browser.run(
+        "return [...document.querySelectorAll('article.query')].map(q => {"
+        " const name = e => e.querySelector('.id').textContent;"
+        " const own = name(q.querySelector('[data-kind=query]'));"
+        " const all = [...q.querySelectorAll('[data-kind=match]')];"
+        " return [all.map(name).indexOf(own), all.findIndex(m => m.matches('.right')),"
+        "  q.querySelector('h3').textContent] })"
+    )
+    assert all(place == found for place, found, _ in marked)
+    assert any(place >= 0 for place, _, _ in marked)
+    for place, _, heading in marked:
+        rank = float(heading.split("rank ")[1].split(" of ")[0])
+        assert (rank <= 5) == (place >= 0)
+    pictures = browser.run(
+        "return [...document.images].map(i => (i.loading = 'eager', i.decode().then(() => "
+        "i.naturalWidth)))[0]"
+    )
+    assert pictures == SIZE
+    assert f"{facts['image_to_audio']['recall_at_5']:.1%}" in browser.find("#recalls").text
+
+
+def test_sounds_of_the_page_play_one_at_a_time(tiny, checkpoint, tmp_path, browser):
+    command(tiny, checkpoint, "--out", tmp_path / "out", "--queries", 2)
+    browser.open(tmp_path / "out" / "retrieval.html", width=360)
+    assert browser.overflow() <= 0
+    browser.run(
+        "window.played = []; document.querySelectorAll('audio').forEach((a, n) => {"
+        " a.addEventListener('playing', () => played.push(n));"
+        " a.addEventListener('error', () => played.push(-1)) });"
+        "document.querySelectorAll('audio')[1].play()"
+    )
+    assert browser.wait_until("return played.length && played") == [1]
+    seconds = browser.run("return document.querySelectorAll('audio')[1].duration")
+    assert 0.02 < seconds < 0.5
+
+
+def test_names_on_the_page_are_text(tiny, checkpoint, tmp_path, browser):
+    hostile = "</script><img src=x onerror=\"document.title='owned'\">"
+    named = write_tiny_shards(tmp_path / "shards", samples=6)
+    path = named.folder / "dataset.json"
+    path.write_text(path.read_text().replace("Ape", json.dumps(hostile)[1:-1]))
+    command(named, checkpoint, "--out", tmp_path / "out")
+    browser.open(tmp_path / "out" / "retrieval.html")
+    assert browser.run("return document.title").startswith("Retrieval")
+    assert hostile in browser.find("body").text
