@@ -215,7 +215,7 @@ def make_parts(
     parts: Parts,
     missing: list[int],
     device: torch.device,
-    on_batch: Callable[[int], None],
+    on_batch: Callable[[int], object],
 ) -> None:
     """Compute and write parts, in one pass over their clips."""
     if not missing:
@@ -228,11 +228,11 @@ def make_parts(
         pieces: dict[str, list[NDArray]] = {}
         for _ in range(0, len(parts.rows(part)), options.features.batch_size):
             batch, tokens = next(batches)
-            arrays = {
+            arrays: dict[str, NDArray] = {
                 "index": rows[batch.index.numpy()],
                 "labels": batch.labels.numpy().astype(np.uint8),
-                **{name: kept(found, options) for name, found in tokens.items()},
             }
+            arrays |= {str(name): kept(found, options) for name, found in tokens.items()}
             for name, array in arrays.items():
                 pieces.setdefault(name, []).append(array)
             on_batch(len(batch))
@@ -250,7 +250,8 @@ def kept(tokens: torch.Tensor, options: EmbedOptions) -> NDArray:
 
 def join(parts: Parts, shards: ShardSet, options: EmbedOptions, out: Path, about: str) -> int:
     """Write the file from its parts, never holding more than one; returns its rows."""
-    rows, specs = 0, {}
+    rows = 0
+    specs: dict[str, NDArray] = {}
     for part in range(len(parts)):
         with safe_open(parts.file(part), "np") as reader:
             rows += reader.get_slice("index").get_shape()[0]

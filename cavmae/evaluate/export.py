@@ -113,7 +113,7 @@ def run_export(values: dict[str, Any]) -> None:
         )
     trained = load_trained(values["checkpoint"])
     model = require_classifier(trained)
-    mode = values["mode"] or trained.metadata.get("mode", "multimodal")
+    mode: Mode = values["mode"] or trained.metadata.get("mode", "multimodal")  # type: ignore[assignment]
     options = ExportOptions(mode, values["waveform"])
     if "frames" in options.inputs and not model.has_images:
         raise UserError(f"{trained.file}: has no image weights; give --mode audioonly.")

@@ -112,7 +112,7 @@ def pooled_features(
     shards: ShardSet,
     options: FeatureOptions,
     world: World,
-    on_batch: Callable[[int], None] = lambda count: None,
+    on_batch: Callable[[int], object] = lambda count: None,
 ) -> Features:
     """Features of all clips on every rank, each computed by one of them.
 

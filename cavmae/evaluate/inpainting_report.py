@@ -128,7 +128,7 @@ def chosen_clips(shards: ShardSet, video_ids: tuple[str, ...], count: int) -> Sh
         UserError: no clip of such a name.
     """
     table = shards.table
-    rows = range(min(count, len(table)))
+    rows = list(range(min(count, len(table))))
     if video_ids:
         place = {table.video_id(row): row for row in range(len(table))}
         if strangers := [name for name in video_ids if name not in place]:

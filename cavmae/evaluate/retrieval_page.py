@@ -59,9 +59,7 @@ class Direction:
     hint: str
     asked: str
     answer: str
-    recall_at_1: str
-    recall_at_5: str
-    recall_at_10: str
+    recalls: tuple[str, ...]  # at 1, 5 and 10
     median_rank: str
     queries: tuple[Query, ...]
 
@@ -119,9 +117,15 @@ def _direction(
         )
         queries.append(Query(cards.of(place), f"{expected[place]:g}", matches))
     return Direction(
-        name, f"{asked} → {answer}", hint, asked, answer,
-        *(f"{ranks.recall(k):.1%}" for k in (1, 5, 10)), f"{ranks.median():g}", tuple(queries),
-    )  # fmt: skip
+        name=name,
+        title=f"{asked} → {answer}",
+        hint=hint,
+        asked=asked,
+        answer=answer,
+        recalls=tuple(f"{ranks.recall(k):.1%}" for k in (1, 5, 10)),
+        median_rank=f"{ranks.median():g}",
+        queries=tuple(queries),
+    )
 
 
 class _Cards:
