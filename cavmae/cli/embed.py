@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
-from cavmae.cli.options import bad_samples_option, config_option, device_option, workers_option
+from cavmae.cli.options import bad_samples_option, device_option, workers_option
 
 
 @click.command()
-@config_option
 @click.option("--shards", required=True, help="Folder or URL of the shard set.")
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), required=True, help="Run or checkpoint file."

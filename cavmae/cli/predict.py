@@ -8,13 +8,12 @@ from typing import Any
 import click
 
 from avprep.options import DecodeOptions, IsolationOptions
-from cavmae.cli.options import config_option, device_option
+from cavmae.cli.options import device_option
 
 _DECODE, _LIMITS = DecodeOptions(), IsolationOptions()
 
 
 @click.command()
-@config_option
 @click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), required=True, help="Run or checkpoint file."

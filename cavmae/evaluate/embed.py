@@ -33,9 +33,9 @@ from cavmae.evaluate.features import (
     Modality,
     check_modalities,
     feature_loader,
+    one_feature,
     token_batches,
 )
-from cavmae.evaluate.report import parse_frames
 from cavmae.evaluate.trained import Trained, load_trained
 from cavmae.train.distributed import World, joined_world
 
@@ -130,7 +130,7 @@ def embed_options(values: dict[str, Any]) -> EmbedOptions:
     modalities: tuple[Modality, ...] = (
         BOTH if values["modality"] == "both" else (values["modality"],)
     )
-    frames = parse_frames(values["frames"])
+    frames = one_feature(values["frames"])
     if frames == "all" and values["tokens"] == "patches":
         raise UserError("--tokens patches: give one frame (--frames middle or a number), not all.")
     features = FeatureOptions(
@@ -221,8 +221,7 @@ def make_parts(
     if not missing:
         return
     rows = np.concatenate([np.array(parts.rows(part), dtype=np.int64) for part in missing])
-    chosen = ShardSet(shards.location, shards.info, shards.options, shards.table, rows)
-    loader = feature_loader(trained, chosen, options.features)
+    loader = feature_loader(trained, shards.subset(rows), options.features)
     batches = token_batches(trained, loader, options.features.modalities, device)
     for part in missing:
         pieces: dict[str, list[NDArray]] = {}
@@ -267,7 +266,7 @@ def join(parts: Parts, shards: ShardSet, options: EmbedOptions, out: Path, about
                 yield reader.get_tensor(name)
 
     index = np.concatenate(list(pieces("index")))
-    ids = [shards.entry(int(number)).video_id for number in index]
+    ids = [shards.video_id(int(number)) for number in index]
     with storage.replacing(out) as file:
         if out.suffix == ".npz":
             texts = {"video_ids": np.array(ids, dtype=np.str_), "about": np.array(about)}

@@ -13,6 +13,7 @@ from torch import Tensor
 from avprep.errors import UserError
 from cavmae.data import Batch, LoaderOptions, ShardLoader, ShardSet
 from cavmae.evaluate.classify import FrameChoice
+from cavmae.evaluate.report import parse_frames
 from cavmae.evaluate.trained import Trained
 from cavmae.frontend import Inputs
 from cavmae.train.distributed import World
@@ -69,6 +70,18 @@ def feature_loader(
         rank,
         world,
     )
+
+
+def one_feature(text: str) -> FrameChoice:
+    """The frames that make one feature of a clip: `middle`, `all` or a number.
+
+    Raises:
+        UserError: something else.
+    """
+    choice = parse_frames(text)
+    if choice not in ("middle", "all") and not isinstance(choice, int):
+        raise UserError(f"--frames {text}: give middle, all, or a frame's number such as 5.")
+    return choice
 
 
 def check_modalities(trained: Trained, modalities: Sequence[Modality]) -> None:

@@ -54,8 +54,8 @@ def run_inpainting(values: dict[str, Any]) -> None:
     )
     shards = chosen_clips(ShardSet.open(values["shards"]), values["video_id"], values["clips"])
     frame = parse_frames(values["frame"])
-    if frame == "all":
-        raise UserError("--frame all: give middle, or a frame's number such as 5.")
+    if frame != "middle" and not isinstance(frame, int):
+        raise UserError(f"--frame {frame}: give middle, or a frame's number such as 5.")
     device = choose_device(values["device"])
     trained = trained.to(device)
     loader = ShardLoader(
@@ -127,16 +127,12 @@ def chosen_clips(shards: ShardSet, video_ids: tuple[str, ...], count: int) -> Sh
     Raises:
         UserError: no clip of such a name.
     """
-    table = shards.table
-    rows = list(range(min(count, len(table))))
-    if video_ids:
-        place = {table.video_id(row): row for row in range(len(table))}
-        if strangers := [name for name in video_ids if name not in place]:
-            raise UserError(f"{shards.location}: holds no clip {strangers[0]!r}.")
-        rows = sorted({place[name] for name in video_ids})
-    return ShardSet(
-        shards.location, shards.info, shards.options, table, np.array(rows, dtype=np.int64)
-    )
+    if not video_ids:
+        return shards.subset(range(min(count, len(shards))))
+    place = {shards.video_id(number): number for number in range(len(shards))}
+    if strangers := [name for name in video_ids if name not in place]:
+        raise UserError(f"{shards.location}: holds no clip {strangers[0]!r}.")
+    return shards.subset(sorted({place[name] for name in video_ids}))
 
 
 def panels(audio: Inpainting, image: Inpainting, frontend: FrontEnd) -> Panels:

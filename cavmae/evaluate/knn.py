@@ -12,9 +12,15 @@ from tqdm import tqdm
 
 from avprep.errors import UserError
 from cavmae.data import ShardSet
-from cavmae.evaluate.features import BOTH, FeatureOptions, Features, Modality, pooled_features
+from cavmae.evaluate.features import (
+    BOTH,
+    FeatureOptions,
+    Features,
+    Modality,
+    one_feature,
+    pooled_features,
+)
 from cavmae.evaluate.metrics import score
-from cavmae.evaluate.report import parse_frames
 from cavmae.evaluate.trained import load_trained
 from cavmae.train.distributed import World, joined_world
 
@@ -81,7 +87,7 @@ def run_knn(values: dict[str, Any]) -> None:
     options = KnnOptions(values["neighbours"], values["temperature"])
     reading = FeatureOptions(
         modalities,
-        parse_frames(values["frames"]),
+        one_feature(values["frames"]),
         values["batch_size"],
         values["workers"],
         values["max_bad_samples"],

@@ -14,8 +14,8 @@ from avprep.errors import DecodeError, UserError
 from avprep.failures import check_failures, parse_limit
 from avprep.labels import read_label_csv
 from avprep.options import DecodeOptions, IsolationOptions
+from cavmae.evaluate.features import one_feature
 from cavmae.evaluate.predict import Prediction, PredictOptions, Predictor, find_files
-from cavmae.evaluate.report import parse_frames
 
 
 def run_prediction(values: dict[str, Any]) -> None:
@@ -28,7 +28,7 @@ def run_prediction(values: dict[str, Any]) -> None:
     limit = parse_limit(values["max_failures"]) if values["max_failures"] is not None else None
     options = PredictOptions(
         mode=values["mode"],
-        frames=parse_frames(values["frames"]),
+        frames=one_feature(values["frames"]),
         start=values["start"],
         end=values["end"],
         decode=DecodeOptions(channels=values["channels"], decoder=values["decoder"]),

@@ -11,10 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from avprep import storage
+from avprep.errors import UserError
 from cavmae.data import ShardSet
-from cavmae.evaluate.features import FeatureOptions, Features, pooled_features
+from cavmae.evaluate.features import FeatureOptions, Features, one_feature, pooled_features
 from cavmae.evaluate.ranking import Ranks, rank_pairs
-from cavmae.evaluate.report import parse_frames
 from cavmae.evaluate.retrieval_page import retrieval_page
 from cavmae.evaluate.trained import load_trained
 from cavmae.model import CAVMAE
@@ -55,7 +55,7 @@ def run_retrieval(values: dict[str, Any]) -> None:
     if values["per_class"]:
         shards = per_class_subset(shards, values["per_class"], values["seed"])
     options = FeatureOptions(
-        frames=parse_frames(values["frames"]),
+        frames=one_feature(values["frames"]),
         batch_size=values["batch_size"],
         workers=values["workers"],
         max_bad_samples=values["max_bad_samples"],
@@ -90,24 +90,21 @@ def per_class_subset(shards: ShardSet, count: int, seed: int) -> ShardSet:
     clip with several labels can be drawn for each of them and is in the subset once.
 
     Args:
-        shards: a whole shard set.
+        shards: what to draw from.
         count: clips a class.
         seed: of the drawing.
     """
-    table = shards.table
-    by_name = np.array(sorted(range(len(table)), key=table.video_id), dtype=np.int64)
-    place = np.empty_like(by_name)
-    place[by_name] = np.arange(len(by_name))
-    rows = table.rows_of_labels()
+    members: list[list[int]] = [[] for _ in range(shards.num_classes)]
+    for number in sorted(range(len(shards)), key=shards.video_id):
+        for label in shards.label_indices(number):
+            members[label].append(number)
     chosen: set[int] = set()
-    for label in range(shards.num_classes):
-        members = rows[table.labels == label]
-        members = members[np.argsort(place[members])]
-        drawn = np.random.default_rng([seed, label]).permutation(len(members))[:count]
-        chosen.update(members[drawn].tolist())
-    return ShardSet(
-        shards.location, shards.info, shards.options, table, np.array(sorted(chosen), np.int64)
-    )
+    for label, numbers in enumerate(members):
+        drawn = np.random.default_rng([seed, label]).permutation(len(numbers))[:count]
+        chosen.update(numbers[place] for place in drawn)
+    if not chosen:
+        raise UserError(f"{shards.location}: its samples have no labels; leave --per-class out.")
+    return shards.subset(sorted(chosen))
 
 
 def write_results(

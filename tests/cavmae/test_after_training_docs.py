@@ -11,7 +11,7 @@ from cavmae.cli import COMMANDS
 from tests.conftest import REPOSITORY
 
 TEXT = (REPOSITORY / "docs" / "after-training.md").read_text()
-SHARED = {"--config", "--device", "--batch-size", "--workers", "--max-bad-samples"}
+SHARED = {"--device", "--batch-size", "--workers", "--max-bad-samples"}
 
 
 def options(command):
@@ -47,5 +47,5 @@ def test_options_and_defaults_of_the_text_are_those_of_the_command(command):
 def test_shared_options_have_the_documented_defaults(command):
     rows = dict(re.findall(r"^\| `(--[a-z-]+) [A-Z]+` \| (\S*) \|", TEXT, re.MULTILINE))
     known = options(command)
-    for name in SHARED & set(known) - {"--config"}:
+    for name in SHARED & set(known):
         assert rows[name] == str(known[name]), name

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -213,3 +216,26 @@ def test_names_on_the_page_are_text(tiny, checkpoint, tmp_path, browser):
     browser.open(tmp_path / "out" / "retrieval.html")
     assert browser.run("return document.title").startswith("Retrieval")
     assert hostile in browser.find("body").text
+
+
+def test_two_ranks_measure_what_one_does(tiny, checkpoint, tmp_path):
+    line = ["--shards", str(tiny.folder), "--checkpoint", str(checkpoint), "--workers", "0"]
+    script = tmp_path / "both.py"
+    script.write_text(
+        "from cavmae.cli.retrieve import retrieve\n"
+        "from cavmae.cli.knn import knn\n"
+        f"for command in (retrieve, knn):\n"
+        f"    command([*{line!r}, '--device', 'cpu', '--json'], standalone_mode=False)\n"
+    )
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    printed = []
+    for launcher in (torchrun, ()):
+        result = subprocess.run(
+            [sys.executable, *launcher, str(script)],
+            capture_output=True, text=True, timeout=120, check=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        printed.append([json.loads(row) for row in result.stdout.splitlines()])
+    assert len(printed[0]) == 2
+    assert printed[0][0]["clips"] == printed[0][1]["clips"] == 23
+    assert printed[0] == printed[1]
