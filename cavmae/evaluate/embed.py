@@ -42,6 +42,7 @@ from cavmae.train.distributed import World, joined_world
 # A part is what an interruption costs and what a rank takes at a time.
 _PART_CLIPS = 256
 _PART_BYTES = 64 * 2**20
+_READ_BYTES = 2**20
 _PLAN_FILE = "plan.json"
 _SUFFIXES = (".safetensors", ".npz")
 
@@ -141,7 +142,10 @@ def embed_options(values: dict[str, Any]) -> EmbedOptions:
 
 def describe_run(trained: Trained, shards: ShardSet, options: EmbedOptions) -> str:
     """One line of JSON: all that the numbers depend on."""
-    digest = hashlib.sha256(trained.file.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with trained.file.open("rb") as file:
+        while piece := file.read(_READ_BYTES):
+            digest.update(piece)
     features = {
         name: value
         for name, value in asdict(options.features).items()
@@ -149,7 +153,7 @@ def describe_run(trained: Trained, shards: ShardSet, options: EmbedOptions) -> s
     }
     return json.dumps(
         {
-            "checkpoint_sha256": digest,
+            "checkpoint_sha256": digest.hexdigest(),
             "shards": shards.info.fingerprint,
             "clips": len(shards),
             **features,

@@ -45,7 +45,7 @@ class PredictOptions:
     frames: FrameChoice = "all"  # "all" averages the probabilities of all frames
     start: float | None = None  # first second of the segment to look at
     end: float | None = None  # its end, exclusive
-    decode: DecodeOptions = field(default_factory=DecodeOptions)
+    decode: DecodeOptions = field(default_factory=DecodeOptions)  # frame_size: the model's
     limits: IsolationOptions = field(default_factory=IsolationOptions)
 
 
@@ -121,12 +121,13 @@ class Predictor:
         """
         self.model = require_classifier(trained)
         self.trained = trained.to(device)
-        self.options = options
+        size = self.model.config.image_size
+        self.options = replace(options, decode=replace(options.decode, frame_size=size))
         self.device = device
         self.labels = self._check_labels(labels or stored_labels(trained))
         self.trained_mode: Mode = trained.metadata.get("mode", "multimodal")  # type: ignore[assignment]
         self._frames = chosen_frames(options.frames, options.decode.frames)
-        self._reader = ClipReader(options, self.trained_mode)
+        self._reader = ClipReader(self.options, self.trained_mode)
 
     @classmethod
     def open(

@@ -238,3 +238,11 @@ def test_names_come_from_a_csv_where_the_checkpoint_has_none(tmp_path, demo_clip
     wrong = command(*named, tmp_path / "three.csv")
     assert isinstance(wrong.exception, UserError)
     assert "2 classes, the label set has 3" in str(wrong.exception)
+
+
+def test_frames_are_decoded_at_the_models_size(demo_clip, tmp_path):
+    torch.manual_seed(0)
+    small = ModelConfig.preset("tiny", audio_frames=64, embed_dim=32, num_heads=2, image_size=96)
+    save_model(tmp_path / "small.safetensors", CAVMAEClassifier(small, 2))
+    prediction = cavmae.predict(demo_clip, tmp_path / "small.safetensors", device="cpu")
+    assert len(prediction.labels) == 2
