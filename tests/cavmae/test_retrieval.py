@@ -218,24 +218,23 @@ def test_names_on_the_page_are_text(tiny, checkpoint, tmp_path, browser):
     assert hostile in browser.find("body").text
 
 
-def test_two_ranks_measure_what_one_does(tiny, checkpoint, tmp_path):
-    line = ["--shards", str(tiny.folder), "--checkpoint", str(checkpoint), "--workers", "0"]
-    script = tmp_path / "both.py"
-    script.write_text(
-        "from cavmae.cli.retrieve import retrieve\n"
-        "from cavmae.cli.knn import knn\n"
-        f"for command in (retrieve, knn):\n"
-        f"    command([*{line!r}, '--device', 'cpu', '--json'], standalone_mode=False)\n"
+@pytest.mark.parametrize("name", ["retrieve", "knn"])
+def test_two_ranks_measure_what_one_does(tiny, checkpoint, name):
+    arguments = ["--shards", tiny.folder, "--checkpoint", checkpoint, "--workers", "0"]
+    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+    ranks, alone = (
+        subprocess.Popen(
+            [sys.executable, "-m", *launcher, "cavmae", name, *map(str, arguments), "--json"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        )
+        for launcher in (torchrun, ())
     )
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    printed = []
-    for launcher in (torchrun, ()):
-        result = subprocess.run(
-            [sys.executable, *launcher, str(script)],
-            capture_output=True, text=True, timeout=120, check=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        printed.append([json.loads(row) for row in result.stdout.splitlines()])
-    assert len(printed[0]) == 2
-    assert printed[0][0]["clips"] == printed[0][1]["clips"] == 23
-    assert printed[0] == printed[1]
+    (by_ranks,), (by_one,) = (
+        [json.loads(row) for row in process.communicate(timeout=120)[0].splitlines()]
+        for process in (ranks, alone)
+    )
+    assert ranks.returncode == alone.returncode == 0
+    assert by_ranks["clips"] == 23
+    assert by_ranks == by_one
