@@ -231,7 +231,8 @@ COMMANDS = [
     ),
     ["avprep", "weights"],
     *(["cavmae", *words] for words in ([], ["pretrain"], ["finetune"], ["eval"])),
-    *(["cavmae", *words] for words in (["convert"], ["stats"])),
+    *(["cavmae", *words] for words in (["convert"], ["stats"], ["export"], ["knn"])),
+    *(["cavmae", *words] for words in (["retrieve"], ["inpaint"], ["embed"], ["predict"])),
 ]
 
 

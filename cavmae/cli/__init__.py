@@ -12,6 +12,12 @@ COMMANDS = {
     "eval": LazyCommand("cavmae.cli.eval:evaluate", "Accuracy, mAP, AUC and d′ of a classifier."),
     "convert": LazyCommand("cavmae.cli.convert:convert", "Published .pth ↔ safetensors."),
     "stats": LazyCommand("cavmae.cli.stats:stats", "fbank mean and std of a shard set."),
+    "retrieve": LazyCommand("cavmae.cli.retrieve:retrieve", "Find images by sound, and back."),
+    "inpaint": LazyCommand("cavmae.cli.inpaint:inpaint", "Pictures of what a model fills in."),
+    "knn": LazyCommand("cavmae.cli.knn:knn", "A nearest-neighbour probe of a model's features."),
+    "embed": LazyCommand("cavmae.cli.embed:embed", "Features of every clip, in one file."),
+    "predict": LazyCommand("cavmae.cli.predict:predict", "The most probable labels of videos."),
+    "export": LazyCommand("cavmae.cli.export:export", "A classifier as one PyTorch program."),
 }
 
 

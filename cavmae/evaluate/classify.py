@@ -14,6 +14,7 @@ from torch import Tensor
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.data.batch import Batch
 from cavmae.frontend import FrontEnd
+from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAEClassifier, Mode
 
 FrameChoice = Literal["all", "middle"] | int
@@ -61,6 +62,7 @@ def classify(
             shuffle=False,
             frame=options.frames,
             max_bad_samples=options.max_bad_samples,
+            longest=samples_for(frontend.options.target_length),
         ),
         rank,
         world,
