@@ -55,6 +55,10 @@ class IsolatedEncoder:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child; the next clip starts another."""
         self._stop()
 
     def encode(self, clip: Clip) -> EncodedSample:

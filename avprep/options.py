@@ -10,11 +10,11 @@ from typing import Literal
 class DecodeOptions:
     """How a video becomes `Media`."""
 
-    frames: int = 10  # evenly spaced over the first 10 s
+    frames: int = 10  # evenly spaced over the first 10 s; 0 leaves the video unread
     frame_size: int = 224  # pixels, square
     sample_rate: int = 16000  # Hz, mono
     channels: Literal["first", "mix"] = "first"  # the published choice, or the average
-    missing_audio: Literal["fail", "silence"] = "fail"
+    missing_audio: Literal["fail", "silence", "omit"] = "fail"  # omit: no sample; not for shards
     decoder: Literal["auto", "pyav", "ffmpeg"] = "auto"
 
 

@@ -56,6 +56,12 @@ def documented_folder(demo_videos: Path, tmp_path_factory: pytest.TempPathFactor
         *(folder, "cavmae finetune", *train, *test, "--init", "runs/pretrain"),
         *("--out", "runs/finetune", *tiny, "--epochs", "1"),
     )
+    (folder / "holiday.mp4").symlink_to(sorted(demo_videos.glob("test/*/*.mp4"))[0])
+    trained = ("--checkpoint", "runs/pretrain", "--workers", "0")
+    run_command(
+        folder, "cavmae embed", "--shards", "shards/test", *trained, "--out", "test.safetensors"
+    )
+    run_command(folder, "cavmae export", "runs/finetune", "classifier.pt2")
     return folder
 
 

@@ -194,7 +194,8 @@ COMMANDS = [
     ["avprep", "demo-data"],
     *(["avprep", "manifest", *words] for words in ([], ["folder"])),
     *(["cavmae", *words] for words in ([], ["pretrain"], ["finetune"], ["eval"])),
-    *(["cavmae", *words] for words in (["convert"], ["stats"])),
+    *(["cavmae", *words] for words in (["convert"], ["stats"], ["export"], ["knn"])),
+    *(["cavmae", *words] for words in (["retrieve"], ["inpaint"], ["embed"], ["predict"])),
 ]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.decode.frames import PUBLISHED_SECONDS, choose_frames, plausible_rate
-from avprep.decode.media import SHORTEST_AUDIO, Media, channels_to_mono
+from avprep.decode.media import SHORTEST_AUDIO, Media, channels_to_mono, no_frames
 from avprep.decode.sniff import looks_like_media
 from avprep.errors import DecodeError
 from avprep.ffmpeg_binary import find_ffmpeg
@@ -39,14 +39,18 @@ def decode_with_ffmpeg(
         DecodeError: see `avprep.decode.decode_clip`.
     """
     clock = _read_clock(path) if start or end is not None else _Clock()
-    frames, times = _read_frames(path, start, end, options, clock)
+    frames, times = no_frames(options)
+    if options.frames:
+        frames, times = _read_frames(path, start, end, options, clock)
     pcm = _read_audio(path, start, end, options, clock)
     is_still = start and not any(times)
     if is_still and (pcm is None or start >= _duration(path, None, None)):
         detail = f"{path}: has nothing to show or to hear from {start:g} s on"
         raise DecodeError("too-short", detail)
+    if pcm is None and options.frames and options.missing_audio == "omit":
+        return Media(np.empty(0, np.int16), frames, times, "ffmpeg")
     if pcm is None:
-        if options.missing_audio == "fail":
+        if options.missing_audio == "fail" or not options.frames:
             raise DecodeError("no-audio", f"{path}: has no audio that ffmpeg can read")
         pcm = np.zeros(int(_duration(path, start, end) * options.sample_rate), np.int16)
     if len(pcm) < SHORTEST_AUDIO:

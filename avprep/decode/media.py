@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from avprep.options import DecodeOptions
+
 SHORTEST_AUDIO = 400  # samples of one fbank window, 25 ms at 16 kHz
 
 
@@ -29,7 +31,8 @@ class Media:
 
     Attributes:
         pcm: int16 [samples], mono at the rate asked for (16 kHz by default). Sample 0 is the
-            first audio sample of the clip: audio that starts late is not padded.
+            first audio sample of the clip: audio that starts late is not padded. Empty where a
+            clip has no audio and `missing_audio` is "omit".
         frames: uint8 [frames, size, size, 3], RGB, in time order.
         frame_times: seconds from the clip's start at which each frame is shown.
         decoder: the engine that read the file, "pyav" or "ffmpeg".
@@ -39,6 +42,11 @@ class Media:
     frames: NDArray[np.uint8]
     frame_times: tuple[float, ...]
     decoder: str
+
+
+def no_frames(options: DecodeOptions) -> tuple[NDArray[np.uint8], tuple[float, ...]]:
+    """The frames, and their times, of a clip whose video is not read."""
+    return np.empty((0, options.frame_size, options.frame_size, 3), np.uint8), ()
 
 
 def channels_to_mono(

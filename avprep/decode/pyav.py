@@ -13,12 +13,13 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError, InvalidDataError
 from av.video.stream import VideoStream
 
 from avprep.decode.audio_track import PREROLL, AudioTrack
-from avprep.decode.media import SHORTEST_AUDIO, Media, Segment
+from avprep.decode.media import SHORTEST_AUDIO, Media, Segment, no_frames
 from avprep.decode.sniff import looks_like_media
 from avprep.decode.video_track import VideoTrack
 from avprep.errors import DecodeError
@@ -63,29 +64,31 @@ def _open(path: str | Path) -> InputContainer:
 def _decode(
     container: InputContainer, path: str | Path, segment: Segment, options: DecodeOptions
 ) -> Media:
-    video = _choose_video(container)
+    video = _choose_video(container) if options.frames else None
     audio = container.streams.audio[0] if container.streams.audio else None
-    if video is None:
+    if video is None and options.frames:
         raise DecodeError("no-video", f"{path}: has no video stream")
-    if audio is None and options.missing_audio == "fail":
+    if audio is None and (options.missing_audio == "fail" or video is None):
         raise DecodeError("no-audio", f"{path}: has no audio stream")
     for stream, cause in ((video, "no-video"), (audio, "no-audio")):
         if stream is not None and stream.codec_context is None:
             raise DecodeError(cause, f"{path}: no decoder for its {stream.type} stream's format")
 
     origin = float(Fraction(container.start_time or 0, av.time_base))
-    pictures = VideoTrack(video, origin, segment)
+    pictures = VideoTrack(video, origin, segment) if video is not None else None
     sound = AudioTrack(audio, origin, segment, options) if audio is not None else None
     if segment.start:
         _seek(container, pictures, sound, origin + segment.start)
     _read(container, pictures, sound)
 
-    frames, times = pictures.take(options, path)
+    frames, times = pictures.take(options, path) if pictures is not None else no_frames(options)
     pcm = sound.samples() if sound is not None else np.empty(0, np.int16)
-    if not len(pcm) and pictures.ends_before_segment():
+    if not len(pcm) and (pictures.ends_before_segment() if pictures else segment.start):
         detail = f"{path}: has nothing to show or to hear from {segment.begin:g} s on"
         raise DecodeError("too-short", detail)
-    if not len(pcm) and options.missing_audio == "silence":
+    if not len(pcm) and pictures is not None and options.missing_audio == "omit":
+        return Media(pcm, frames, times, "pyav")
+    if not len(pcm) and pictures is not None and options.missing_audio == "silence":
         pcm = np.zeros(int(pictures.duration() * options.sample_rate), np.int16)
     if not len(pcm):
         raise DecodeError("no-audio", f"{path}: its audio stream holds no sample in the clip")
@@ -107,27 +110,38 @@ def _is_cover(stream: VideoStream) -> bool:
 
 
 def _seek(
-    container: InputContainer, pictures: VideoTrack, sound: AudioTrack | None, begin: float
+    container: InputContainer,
+    pictures: VideoTrack | None,
+    sound: AudioTrack | None,
+    begin: float,
 ) -> None:
     """Go to a key frame before a segment, having looked at how the sound begins."""
     if sound is not None:
         with contextlib.suppress(FFmpegError):
-            for number, packet in enumerate(container.demux([pictures.stream, sound.stream])):
+            for number, packet in enumerate(container.demux(_streams(pictures, sound))):
                 is_sound = packet.stream is sound.stream
                 if number == _SURVEY_PACKETS or (is_sound and sound.survey(packet)):
                     break
         sound.end_survey()
+    leading, *_ = _streams(pictures, sound)
     # Containers without an index, such as MPEG-TS, may come out behind the key frame asked for.
     for distance in _SEEK_DISTANCES:
         target = int((begin - distance) * av.time_base) if distance < begin else 0
         container.seek(target)
-        if target <= (container.start_time or 0) or _is_before(container, pictures.stream, begin):
+        if target <= (container.start_time or 0) or _is_before(container, leading, begin):
             break
     container.seek(target)
 
 
-def _is_before(container: InputContainer, stream: VideoStream, begin: float) -> bool:
-    """Whether the next picture is a key frame shown at `begin` or earlier."""
+def _streams(
+    pictures: VideoTrack | None, sound: AudioTrack | None
+) -> list[VideoStream | AudioStream]:
+    """The streams to read, the pictures' first."""
+    return [track.stream for track in (pictures, sound) if track is not None]
+
+
+def _is_before(container: InputContainer, stream: VideoStream | AudioStream, begin: float) -> bool:
+    """Whether the stream's next packet is a key frame (as all sound is) of `begin` or earlier."""
     packet = next(container.demux(stream))
     stamp = packet.pts if packet.pts is not None else packet.dts
     if stamp is None or not packet.is_keyframe:
@@ -135,16 +149,15 @@ def _is_before(container: InputContainer, stream: VideoStream, begin: float) -> 
     return float(stamp * stream.time_base) <= begin
 
 
-def _read(container: InputContainer, pictures: VideoTrack, sound: AudioTrack | None) -> None:
+def _read(container: InputContainer, pictures: VideoTrack | None, sound: AudioTrack | None) -> None:
     """One pass over the file: packets to their tracks, until neither wants more."""
-    streams = [pictures.stream] if sound is None else [pictures.stream, sound.stream]
     try:
-        for packet in container.demux(streams):
-            if packet.stream is pictures.stream:
+        for packet in container.demux(_streams(pictures, sound)):
+            if pictures is not None and packet.stream is pictures.stream:
                 pictures.add(packet)
             elif sound is not None:
                 sound.add(packet)
-            if pictures.complete and (sound is None or sound.complete):
+            if all(track is None or track.complete for track in (pictures, sound)):
                 return
     except FFmpegError as error:  # a file cut short: what was read so far counts
         if error.errno == errno.ENOMEM:

@@ -10,6 +10,12 @@ COMMANDS = {
     "pretrain": LazyCommand("cavmae.cli.pretrain:pretrain", "Train CAV-MAE on a shard set."),
     "finetune": LazyCommand("cavmae.cli.finetune:finetune", "Train a classifier on a shard set."),
     "eval": LazyCommand("cavmae.cli.eval:evaluate", "Accuracy, mAP, AUC and d′ of a classifier."),
+    "retrieve": LazyCommand("cavmae.cli.retrieve:retrieve", "Find images by sound, and back."),
+    "knn": LazyCommand("cavmae.cli.knn:knn", "A nearest-neighbour probe of a model's features."),
+    "embed": LazyCommand("cavmae.cli.embed:embed", "Features of every clip, in one file."),
+    "inpaint": LazyCommand("cavmae.cli.inpaint:inpaint", "Pictures of what a model fills in."),
+    "predict": LazyCommand("cavmae.cli.predict:predict", "The most probable labels of videos."),
+    "export": LazyCommand("cavmae.cli.export:export", "A classifier as one PyTorch program."),
     "convert": LazyCommand("cavmae.cli.convert:convert", "Published .pth ↔ safetensors."),
     "stats": LazyCommand("cavmae.cli.stats:stats", "fbank mean and std of a shard set."),
 }

@@ -6,6 +6,14 @@ from pathlib import Path
 
 import click
 
+# What is known of a model besides its weights and its size.
+_KEPT = frozenset(
+    (
+        *("fbank_mean", "fbank_std", "norm_pix_loss"),
+        *("mode", "criterion", "labels", "label_names"),
+    )
+)
+
 
 @click.command()
 @click.argument("src", type=click.Path(path_type=Path))
@@ -67,11 +75,7 @@ def convert(
         model = from_vision_mae(read_weights(file)[0], str(file))
     else:
         model = load_checkpoint(file)
-        kept = {
-            name: value
-            for name, value in read_metadata(file).items()
-            if name in ("fbank_mean", "fbank_std", "mode", "criterion", "labels")
-        }
+        kept = {name: value for name, value in read_metadata(file).items() if name in _KEPT}
     if audio_frames or image_size:
         model = resized(model, audio_frames, image_size)
     if audio_only:

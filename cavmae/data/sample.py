@@ -78,7 +78,7 @@ def decode_sample(
     """
     members, video_id = sample.members, sample.entry.video_id
     pcm = _decode_audio(members, longest, video_id)
-    pictures = [_decode_frame(members, frame, size, video_id) for frame in frames]
+    pictures = [decode_frame(members, frame, size, video_id) for frame in frames]
     return DecodedSample(sample.entry, pcm, np.stack(pictures))
 
 
@@ -100,9 +100,14 @@ def _decode_audio(members: dict[str, memoryview], longest: int, video_id: str) -
     return pcm
 
 
-def _decode_frame(
+def decode_frame(
     members: dict[str, memoryview], frame: int, size: int, video_id: str
 ) -> NDArray[np.uint8]:
+    """One frame of a sample: uint8 [size, size, 3], RGB.
+
+    Raises:
+        DamagedSample: it is missing, not a JPEG, or of another size.
+    """
     jpeg = members.get(f"{frame}.jpg")
     picture = None
     # OpenCV fills the missing part of a cut JPEG with grey, so look for its end mark first.

@@ -114,6 +114,16 @@ class ShardSet:
             raise UserError(f"{self.location}: the selection holds no sample.")
         return ShardSet(self.location, self.info, self.options, table, rows)
 
+    def subset(self, numbers: Sequence[int] | NDArray[np.int64]) -> ShardSet:
+        """Some of the samples.
+
+        Args:
+            numbers: of the samples, ascending.
+        """
+        chosen = np.asarray(numbers, dtype=np.int64)
+        rows = chosen if self._rows is None else self._rows[chosen]
+        return ShardSet(self.location, self.info, self.options, self.table, rows)
+
     def __len__(self) -> int:
         return len(self._rows) if self._rows is not None else self.info.samples
 
@@ -205,6 +215,10 @@ class ShardSet:
     def entry(self, number: int) -> SampleEntry:
         """What the index says of a sample."""
         return self.table.entry(self._row(number))
+
+    def video_id(self, number: int) -> str:
+        """The name of a sample's clip."""
+        return self.table.video_id(self._row(number))
 
     def label_indices(self, number: int) -> tuple[int, ...]:
         """The class indices of a sample."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.data.batch import Batch
 from cavmae.frontend import FrontEnd
+from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAEClassifier, Mode
 
 FrameChoice = Literal["all", "middle"] | int
@@ -60,6 +61,7 @@ def classify(
             options.workers,
             shuffle=False,
             frame=options.frames,
+            longest=samples_for(frontend.options.target_length),
             max_bad_samples=options.max_bad_samples,
         ),
         rank,

@@ -47,10 +47,10 @@ def fbank(waveform: Tensor) -> Tensor:
         return waveform.new_zeros(len(waveform), frames, MEL_BINS, dtype=torch.float32)
     rows = _ROWS_AT_ONCE.get(waveform.device.type, 1)
     with torch.autocast(waveform.device.type, enabled=False):
-        return torch.cat([_fbank_of_rows(part) for part in waveform.float().split(rows)])
+        return torch.cat([fbank_of_rows(part) for part in waveform.float().split(rows)])
 
 
-def _fbank_of_rows(waveform: Tensor) -> Tensor:
+def fbank_of_rows(waveform: Tensor) -> Tensor:
     # Kaldi's order of roundings: where a bin is nearly silent, another order shows.
     frames = waveform.unfold(1, WINDOW, SHIFT)  # [B, frames, 400]
     frames = frames - frames.mean(dim=-1, keepdim=True)

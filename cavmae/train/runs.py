@@ -71,7 +71,10 @@ def run_pretraining(values: dict[str, Any]) -> None:
             ),
             values["contrast_scope"],
         )
-        metadata = front_end_metadata(frontend)
+        metadata = {
+            **front_end_metadata(frontend),
+            "norm_pix_loss": str(int(values["norm_pix_loss"])),
+        }
         trainer = build_trainer(model, task, frontend, shards, values, world, folder)
         seconds = train(trainer, world)
         if world.is_main:
@@ -104,6 +107,7 @@ def run_finetuning(values: dict[str, Any]) -> None:
             "mode": task.mode,
             "criterion": criterion,
             "labels": json.dumps([mid for mid, _ in shards.labels]),
+            "label_names": json.dumps([name for _, name in shards.labels]),
         }
         metric = "accuracy" if criterion == "ce" else "map"
         options = ClassifyOptions(

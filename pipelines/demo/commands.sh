@@ -29,3 +29,8 @@ cavmae eval --shards runs/demo/shards/test --checkpoint runs/demo/finetune/model
 # from-scratch
 cavmae finetune --config pipelines/demo/demo.toml --shards runs/demo/shards/train --val-shards runs/demo/shards/test --out runs/demo/from-scratch
 cavmae eval --shards runs/demo/shards/test --checkpoint runs/demo/from-scratch/model.safetensors --frames all --json
+
+# after
+cavmae retrieve --shards runs/demo/shards/test --checkpoint runs/demo/pretrain --out runs/demo/retrieval --workers 0
+cavmae inpaint --shards runs/demo/shards/test --checkpoint runs/demo/pretrain --out runs/demo/inpaint --clips 2 --mask-ratio 0.5
+cavmae predict --checkpoint runs/demo/finetune/model.safetensors --top 2 runs/demo/videos/test/circle-tone

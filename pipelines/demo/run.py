@@ -78,11 +78,19 @@ def summarise(seconds: dict[str, float], printed: dict[str, str]) -> dict[str, A
         split: json.loads((RUN / "shards" / split / "dataset.json").read_text())["failures"]
         for split in ("train", "test")
     }
+    retrieval, inpainting = (
+        json.loads((RUN / name).read_text())
+        for name in ("retrieval/retrieval.json", "inpaint/inpaint.json")
+    )
     return {
         "test_accuracy": pretrained["accuracy"],
         "test_map": pretrained["map"],
         "from_scratch_accuracy": from_scratch["accuracy"],
         "from_scratch_map": from_scratch["map"],
+        "retrieval": {
+            name: retrieval[name] for name in ("audio_to_image", "image_to_audio", "clips")
+        },
+        "inpainting": f"runs/demo/inpaint/{inpainting['clips'][0]['file']}",
         "failed_clips": sum(sum(causes.values()) for causes in failures.values()),
         "failures": failures,
         "seconds": {
@@ -95,10 +103,17 @@ def summarise(seconds: dict[str, float], printed: dict[str, str]) -> dict[str, A
 def print_summary(summary: dict[str, Any]) -> None:
     """Where everything lies, and the figures."""
     scratch = f"from scratch {summary['from_scratch_accuracy']:.1%}, chance 12.5%"
+    recalls = ", ".join(
+        f"{name.replace('_to_', ' → ')} {summary['retrieval'][name]['recall_at_10']:.1%}"
+        for name in ("audio_to_image", "image_to_audio")
+    )
+    chance = f"chance {10 / summary['retrieval']['clips']:.1%}"
     failed = f"{summary['failed_clips']} (two files are broken on purpose)"
     for title, value in (
         ("test accuracy", f"{summary['test_accuracy']:.1%} ({scratch})"),
         ("test mAP", f"{summary['test_map']:.3f}"),
+        ("retrieval R@10", f"{recalls} ({chance}), see runs/demo/retrieval/retrieval.html"),
+        ("inpainting", summary["inpainting"]),
         ("failed clips", f"{failed}, see runs/demo/shards/train/failures.csv"),
         ("seconds", summary["seconds"]["total"]),
         ("shards", "runs/demo/shards/train, runs/demo/shards/test"),

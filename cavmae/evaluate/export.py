@@ -1,0 +1,187 @@
+"""`cavmae export`: a classifier with its front end inside, as one program for PyTorch's runtime.
+
+The program takes what a decoder gives, waveforms and RGB frames, and needs none of this project's
+code. It is made by `torch.export`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from avprep import storage
+from avprep.errors import UserError, WorkFailed
+from cavmae.evaluate.trained import Trained, load_trained, require_classifier, stored_labels
+from cavmae.frontend import FrontEnd
+from cavmae.frontend.fbank import fbank_of_rows, frame_count, samples_for
+from cavmae.model import CAVMAEClassifier, Mode
+
+SUFFIX = ".pt2"
+FACTS_FILE = "cavmae.json"  # inside the archive
+TOLERANCE = 1e-5  # largest difference of a logit that an export may have
+_MOST_CLIPS = 65536  # in a batch
+_MOST_SAMPLES = 2**31 - 1
+
+_AUDIO_MODES = ("audioonly", "missingaudioonly")
+_IMAGE_MODES = ("videoonly", "missingvideoonly")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What the program takes."""
+
+    mode: Mode
+    waveform: Literal["int16", "float32"] = "int16"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the program's inputs, in order."""
+        audio = () if self.mode in _IMAGE_MODES else ("waveform", "lengths")
+        return audio if self.mode in _AUDIO_MODES else (*audio, "frames")
+
+
+class Deployed(nn.Module):
+    """Waveforms and frames → logits, as `FrontEnd` and the classifier compute them."""
+
+    def __init__(self, model: CAVMAEClassifier, frontend: FrontEnd, options: ExportOptions) -> None:
+        super().__init__()
+        self.model = model
+        self.frontend = frontend
+        self.options = options
+
+    def forward(
+        self,
+        waveform: Tensor | None = None,
+        lengths: Tensor | None = None,
+        frames: Tensor | None = None,
+    ) -> Tensor:
+        """Class logits.
+
+        Args:
+            waveform: [B, T], 16 kHz, int16, or float32 in [-1, 1]; what the model has no room for
+                is left out. Only in a mode with audio.
+            lengths: int64 [B], samples of each clip; what comes after them is padding.
+            frames: uint8 [B, size, size, 3], RGB, one a clip. Only in a mode with images.
+
+        Returns:
+            float32 [B, classes]; their softmax or sigmoid are probabilities.
+        """
+        audio = image = None
+        if waveform is not None and lengths is not None:
+            audio = self._fbank(waveform, lengths)
+        if frames is not None:
+            image = self.frontend.normalise_image(frames.permute(0, 3, 1, 2))
+        return self.model(audio, image, self.options.mode)
+
+    def _fbank(self, waveform: Tensor, lengths: Tensor) -> Tensor:
+        """[B, T] → float32 [B, rows, 128], written without a branch on any input's size."""
+        options = self.frontend.options
+        needed = samples_for(options.target_length)
+        samples = waveform.float()
+        if self.options.waveform == "int16":
+            samples = samples / 32768
+        room = samples.new_zeros(samples.shape[0], needed)
+        samples = torch.cat([samples, room], dim=1)[:, :needed]
+        lengths = lengths.clamp(0, needed)
+        beyond = torch.arange(needed, device=samples.device) >= lengths[:, None]
+        samples = samples.masked_fill(beyond, 0.0)
+        mean = samples.sum(dim=1, keepdim=True) / lengths[:, None].clamp_min(1)
+        energies = fbank_of_rows((samples - mean).masked_fill(beyond, 0.0))
+        rows = torch.arange(options.target_length, device=samples.device)
+        energies = energies.masked_fill((rows >= frame_count(lengths)[:, None])[:, :, None], 0.0)
+        return (energies - options.mean) / options.std
+
+
+def run_export(values: dict[str, Any]) -> None:
+    """Write the program, once it is known to give the model's numbers.
+
+    Raises:
+        UserError: no classifier, or a name that is not .pt2.
+        WorkFailed: the program gives other numbers.
+    """
+    target: Path = values["dst"]
+    if target.suffix != SUFFIX:
+        raise UserError(
+            f"{target}: the name must end in {SUFFIX} (torch.export). ONNX and TorchScript are not "
+            "written: neither is sure to keep the front end's numbers."
+        )
+    trained = load_trained(values["checkpoint"])
+    model = require_classifier(trained)
+    mode: Mode = values["mode"] or trained.metadata.get("mode", "multimodal")  # type: ignore[assignment]
+    options = ExportOptions(mode, values["waveform"])
+    if "frames" in options.inputs and not model.has_images:
+        raise UserError(f"{trained.file}: has no image weights; give --mode audioonly.")
+    program = export_program(trained, options)
+    worst = largest_difference(trained, options, program)
+    if not worst <= TOLERANCE:
+        raise WorkFailed(
+            f"{target}: not written, its logits differ from the model's by {worst:.2g}."
+        )
+    labels = stored_labels(trained)
+    facts = {
+        "inputs": list(options.inputs),
+        "mode": options.mode,
+        "waveform": options.waveform,
+        "sample_rate": 16000,
+        "longest": trained.longest,
+        "frame_size": model.config.image_size,
+        "criterion": trained.metadata.get("criterion"),
+        "labels": None if labels is None else list(zip(labels.mids, labels.names, strict=True)),
+    }
+    with storage.replacing(target) as file:
+        torch.export.save(program, file, extra_files={FACTS_FILE: json.dumps(facts)})
+    print(
+        f"{target}: {', '.join(options.inputs)} → {model.num_classes} logits; differs from the "
+        f"model by {worst:.1g} at most"
+    )
+
+
+def export_program(trained: Trained, options: ExportOptions) -> ExportedProgram:
+    """The classifier as a program for any number of clips of any length."""
+    deployed = Deployed(require_classifier(trained), trained.frontend, options).eval()
+    clips, samples = Dim("clips", max=_MOST_CLIPS), Dim("samples", max=_MOST_SAMPLES)
+    sizes = {"waveform": {0: clips, 1: samples}, "lengths": {0: clips}, "frames": {0: clips}}
+    example = _example(trained, options, clips=2, samples=trained.longest, seed=0)
+    with torch.no_grad():
+        deployed(**example)  # makes the constants of the fbank, which tracing must find as they are
+        return torch.export.export(
+            deployed, (), example, dynamic_shapes={name: sizes[name] for name in example}
+        )
+
+
+def largest_difference(trained: Trained, options: ExportOptions, program: ExportedProgram) -> float:
+    """How far a program's logits are from the model's, over clips of several lengths."""
+    deployed = Deployed(require_classifier(trained), trained.frontend, options).eval()
+    runnable = program.module()
+    worst = 0.0
+    for seed, (clips, samples) in enumerate(
+        ((1, trained.longest), (3, trained.longest // 2), (2, trained.longest + 999))
+    ):
+        example = _example(trained, options, clips, samples, seed)
+        with torch.no_grad():
+            difference = runnable(**example) - deployed(**example)
+        worst = max(worst, difference.abs().max().item())
+    return worst
+
+
+def _example(
+    trained: Trained, options: ExportOptions, clips: int, samples: int, seed: int
+) -> dict[str, Tensor]:
+    """Random inputs; the first clip fills its waveform, the others do not."""
+    generator = torch.Generator().manual_seed(seed)
+    size = trained.model.config.image_size
+    noise = torch.randint(-9000, 9000, (clips, samples), generator=generator, dtype=torch.int16)
+    inputs = {
+        "waveform": noise if options.waveform == "int16" else noise.float() / 32768,
+        "lengths": torch.tensor([samples, *[samples * 2 // 3] * (clips - 1)]),
+        "frames": torch.randint(
+            0, 256, (clips, size, size, 3), generator=generator, dtype=torch.uint8
+        ),
+    }
+    return {name: inputs[name] for name in options.inputs}

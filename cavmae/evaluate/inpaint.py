@@ -1,0 +1,130 @@
+"""What a pretrained model fills in where patches of a clip are hidden from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cavmae.model import CAVMAE, MaskMode, PretrainOptions
+from cavmae.model.encoder import unpatchify
+from cavmae.model.masking import mask_noise
+
+EPSILON = 1e-6  # of the variance, as in the loss
+
+
+@dataclass(frozen=True)
+class InpaintOptions:
+    """What is hidden, and how predictions are read."""
+
+    norm_pix_loss: bool  # whether the model was trained to predict normalised patches
+    mask_ratio: float = 0.75
+    mask_mode: MaskMode = "unstructured"  # of the audio; images are always unstructured
+    seed: int = 0  # the same seed hides the same patches of every clip
+
+
+@dataclass(frozen=True)
+class Inpainting:
+    """One modality of a batch, in the model's own (normalised) units.
+
+    Attributes:
+        original: float32 [B, C, H, W]; audio is [B, 1, mel, frames].
+        hidden: bool [B, 1, H, W], true where the model saw nothing.
+        reconstructed: float32, as `original`: the original where it was visible, else the
+            prediction.
+        loss: the mean squared error that pretraining minimises (over hidden patches).
+    """
+
+    original: Tensor
+    hidden: Tensor
+    reconstructed: Tensor
+    loss: float
+
+
+def inpaint(
+    model: CAVMAE, audio: Tensor, image: Tensor, options: InpaintOptions
+) -> tuple[Inpainting, Inpainting]:
+    """Hide patches of both modalities and predict them from what is left of both.
+
+    Args:
+        model: a pretrained model.
+        audio: float [B, frames, mel], normalised fbank.
+        image: float [B, 3, H, W], normalised.
+        options: see `InpaintOptions`.
+
+    Returns:
+        Audio and image.
+    """
+    config, ratio = model.config, options.mask_ratio
+    # One mask for every clip, drawn on the CPU: the same one on every device.
+    generator = torch.Generator().manual_seed(options.seed)
+    noise_audio = mask_noise(1, config.audio_grid, ratio, options.mask_mode, generator)
+    noise_image = mask_noise(1, config.image_grid, ratio, "unstructured", generator)
+    with torch.inference_mode():
+        out = model(
+            audio,
+            image,
+            PretrainOptions(
+                mask_ratio_audio=ratio,
+                mask_ratio_image=ratio,
+                contrast_weight=0.0,
+                norm_pix_loss=options.norm_pix_loss,
+            ),
+            noise_audio=noise_audio.to(audio.device).expand(len(audio), -1),
+            noise_image=noise_image.to(image.device).expand(len(image), -1),
+        )
+        assert out.pred_audio is not None
+        assert out.pred_image is not None
+        patch = config.patch_size
+        return (
+            _assemble(
+                model.audio_patches(audio), out.pred_audio, out.mask_audio,
+                config.audio_grid, patch, options, out.loss_mae_audio,
+            ),
+            _assemble(
+                model.image_patches(image), out.pred_image, out.mask_image,
+                config.image_grid, patch, options, out.loss_mae_image,
+            ),
+        )  # fmt: skip
+
+
+def _assemble(
+    patches: Tensor,
+    prediction: Tensor,
+    mask: Tensor,
+    grid: tuple[int, int],
+    patch: int,
+    options: InpaintOptions,
+    loss: Tensor,
+) -> Inpainting:
+    if options.norm_pix_loss:
+        prediction = denormalise(prediction, patches)
+    hidden = mask.bool()[:, :, None]  # [B, L, 1]
+    reconstructed = torch.where(hidden, prediction, patches)
+    return Inpainting(
+        unpatchify(patches, grid, patch),
+        unpatchify(hidden.expand(-1, -1, patch**2), grid, patch),
+        unpatchify(reconstructed, grid, patch),
+        float(loss),
+    )
+
+
+def normalise(patches: Tensor) -> Tensor:
+    """What a model trained with `norm_pix_loss` is to predict: float [B, L, P]."""
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return (patches - mean) / (variance + EPSILON).sqrt()
+
+
+def denormalise(prediction: Tensor, patches: Tensor) -> Tensor:
+    """The inverse of `normalise`, with the mean and variance of the true patches.
+
+    A model trained with `norm_pix_loss` says nothing about a patch's brightness (loudness) and
+    contrast, only about its texture; both are taken from the truth that was hidden from it.
+
+    Args:
+        prediction: float [B, L, P], of normalised patches.
+        patches: float [B, L, P], the truth.
+    """
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return prediction * (variance + EPSILON).sqrt() + mean

@@ -1,0 +1,181 @@
+"""`cavmae inpaint`: PNG panels of what was hidden and what was filled in."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from avprep import storage
+from avprep.errors import UserError
+from avprep.shards.format import sample_key
+from cavmae.data import LoaderOptions, ShardLoader, ShardSet
+from cavmae.evaluate.inpaint import Inpainting, InpaintOptions, inpaint
+from cavmae.evaluate.report import parse_frames
+from cavmae.evaluate.trained import Trained, load_trained, require_pretrained
+from cavmae.frontend import FrontEnd
+from cavmae.train.distributed import choose_device
+from cavmae.train.records import write_json
+
+_GREY = 0.5
+_ROWS_A_SECOND = 100  # of the fbank
+
+
+@dataclass(frozen=True)
+class Panels:
+    """What is drawn of one clip.
+
+    Attributes:
+        image: original, masked, reconstructed; float [3, H, W, 3] in [0, 1].
+        audio: the same of the log-mel spectrogram; float [3, mel, frames], nan where hidden.
+    """
+
+    image: NDArray[np.float32]
+    audio: NDArray[np.float32]
+
+
+def run_inpainting(values: dict[str, Any]) -> None:
+    """Write one PNG a clip and inpaint.json.
+
+    Raises:
+        UserError: no pretrained model, or a clip that is not there.
+    """
+    trained = load_trained(values["checkpoint"])
+    model = require_pretrained(trained)
+    options = InpaintOptions(
+        was_normalised(trained, values["norm_pix_loss"]),
+        values["mask_ratio"],
+        values["mask_mode"],
+        values["seed"],
+    )
+    shards = chosen_clips(ShardSet.open(values["shards"]), values["video_id"], values["clips"])
+    frame = parse_frames(values["frame"])
+    if frame != "middle" and not isinstance(frame, int):
+        raise UserError(f"--frame {frame}: give middle, or a frame's number such as 5.")
+    device = choose_device(values["device"])
+    trained = trained.to(device)
+    loader = ShardLoader(
+        shards,
+        LoaderOptions(
+            1,
+            workers=0,
+            shuffle=False,
+            frame=frame,
+            longest=trained.longest,
+            max_bad_samples=0,
+        ),
+    )
+    storage.make_folder(values["out"])
+    rows = []
+    for batch in loader.epoch():
+        inputs = trained.frontend(batch.to(device))
+        audio, image = inpaint(model, inputs.audio, inputs.image, options)
+        (video_id,) = batch.video_ids
+        file = values["out"] / f"{sample_key(video_id)}.png"
+        picture = draw(video_id, panels(audio, image, trained.frontend), options)
+        storage.write_atomic(file, picture)
+        rows.append(
+            {
+                "video_id": video_id,
+                "file": file.name,
+                "loss_audio": audio.loss,
+                "loss_image": image.loss,
+            }
+        )
+        print(f"{file}   loss: audio {audio.loss:.3f}, image {image.loss:.3f}", flush=True)
+    facts = {
+        "checkpoint": str(trained.file),
+        "norm_pix_loss": options.norm_pix_loss,
+        "mask_ratio": options.mask_ratio,
+        "mask_mode": options.mask_mode,
+        "seed": options.seed,
+        "frame": frame,
+        "clips": rows,
+    }
+    write_json(values["out"] / "inpaint.json", facts)
+    if options.norm_pix_loss:
+        print(
+            "The model predicts patches without their mean and contrast (norm_pix_loss); these "
+            "are taken from the original."
+        )
+
+
+def was_normalised(trained: Trained, asked: bool | None) -> bool:
+    """Whether the model was trained with `norm_pix_loss`.
+
+    Raises:
+        UserError: the checkpoint does not say and the user did not either.
+    """
+    stored = trained.metadata.get("norm_pix_loss")
+    if asked is not None:
+        return asked
+    if stored is None:
+        raise UserError(
+            f"{trained.file}: does not say whether it was trained with norm_pix_loss. Give "
+            "--norm-pix-loss (the published recipes) or --no-norm-pix-loss."
+        )
+    return stored == "1"
+
+
+def chosen_clips(shards: ShardSet, video_ids: tuple[str, ...], count: int) -> ShardSet:
+    """The clips of these names, else the first ones.
+
+    Raises:
+        UserError: no clip of such a name.
+    """
+    if not video_ids:
+        return shards.subset(range(min(count, len(shards))))
+    place = {shards.video_id(number): number for number in range(len(shards))}
+    if strangers := [name for name in video_ids if name not in place]:
+        raise UserError(f"{shards.location}: holds no clip {strangers[0]!r}.")
+    return shards.subset(sorted({place[name] for name in video_ids}))
+
+
+def panels(audio: Inpainting, image: Inpainting, frontend: FrontEnd) -> Panels:
+    """Undo the front end's normalisation of the batch's one clip."""
+    pictures = torch.stack([image.original, image.original, image.reconstructed]).squeeze(1)
+    pictures = pictures * frontend.image_std + frontend.image_mean
+    pictures[1] = torch.where(image.hidden[0], _GREY, pictures[1])
+    sounds = torch.stack([audio.original, audio.original, audio.reconstructed])[:, 0, 0]
+    sounds = sounds * frontend.options.std + frontend.options.mean
+    sounds[1] = torch.where(audio.hidden[0, 0], torch.nan, sounds[1])
+    return Panels(
+        pictures.clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy(), sounds.float().cpu().numpy()
+    )
+
+
+def draw(video_id: str, shown: Panels, options: InpaintOptions) -> bytes:
+    """PNG: original, masked and reconstructed, the image above the spectrogram."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    note = ", patch means and contrasts from the original" * options.norm_pix_loss
+    title = f"{video_id}: {options.mask_ratio:.0%} hidden ({options.mask_mode}){note}"
+    figure.suptitle(title, parse_math=False)
+    low, high = np.nanmin(shown.audio[0]), np.nanmax(shown.audio[0])
+    seconds = shown.audio.shape[2] / _ROWS_A_SECOND
+    for column, name in enumerate(("original", "masked", "reconstructed")):
+        axes = figure.add_subplot(2, 3, column + 1)
+        axes.imshow(shown.image[column], interpolation="nearest")
+        axes.set(title=name, xticks=[], yticks=[])
+        axes = figure.add_subplot(2, 3, column + 4)
+        axes.set_facecolor("grey")
+        axes.imshow(
+            shown.audio[column],
+            aspect="auto",
+            origin="lower",
+            extent=(0, seconds, 0, shown.audio.shape[1]),
+            interpolation="nearest",
+            vmin=low,
+            vmax=high,
+        )
+        axes.set(xlabel="seconds", ylabel="mel bin" if column == 0 else "")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    return picture.getvalue()

@@ -1,0 +1,247 @@
+"""Embeddings: every clip once, the same file whatever the ranks and interruptions."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from avprep.errors import UserError, WorkFailed
+from cavmae.checkpoints import save_model
+from cavmae.cli.embed import embed
+from cavmae.data import LoaderOptions, ShardLoader, ShardSet
+from cavmae.evaluate import embed as embedding
+from cavmae.evaluate.trained import load_trained
+from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
+from tests.cavmae.test_shardset import damage
+from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
+
+CONFIG = ModelConfig(
+    embed_dim=16, depth=2, modality_depth=1, num_heads=2, decoder_dim=16, decoder_depth=1,
+    decoder_heads=2, patch_size=8, image_size=SIZE, audio_frames=16,
+)  # fmt: skip
+CLIPS = 45
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    return write_tiny_shards(tmp_path_factory.mktemp("embed") / "shards", samples=CLIPS).folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save_model(path, CAVMAE(CONFIG), {"fbank_mean": "-5.0", "fbank_std": "4.0"})
+    return path
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Parts of eight clips: two batches of four."""
+    monkeypatch.setattr(embedding, "_PART_CLIPS", 8)
+
+
+def arguments_for(shards, checkpoint, out, *more):
+    return [
+        *("--shards", shards, "--checkpoint", checkpoint, "--out", out, "--workers", 0),
+        *("--batch-size", 4, "--device", "cpu", *more),
+    ]
+
+
+def command(*arguments):
+    return CliRunner().invoke(embed, list(map(str, arguments_for(*arguments))))
+
+
+def succeed(*arguments):
+    result = command(*arguments)
+    assert result.exit_code == 0, result.exception
+    return result.output
+
+
+def expected(shards, checkpoint, frame="middle"):
+    """Tokens of all clips from one batch."""
+    trained = load_trained(checkpoint)
+    loader = ShardLoader(
+        ShardSet.open(shards),
+        LoaderOptions(CLIPS, 0, shuffle=False, frame=frame, longest=trained.longest),
+    )
+    (batch,) = loader.epoch()
+    inputs = trained.frontend(batch)
+    with torch.no_grad():
+        if inputs.image.dim() == 5:
+            image = torch.stack(
+                [trained.model.image_features(f) for f in inputs.image.unbind(1)]
+            ).mean(0)
+        else:
+            image = trained.model.image_features(inputs.image)
+        return batch, trained.model.audio_features(inputs.audio).numpy(), image.numpy()
+
+
+def read(path):
+    """Arrays and names, whichever format."""
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays), arrays["video_ids"].tolist()
+    with safe_open(path, "np") as reader:
+        return load_file(path), json.loads(reader.metadata()["video_ids"])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "tokens", "frames"),
+    [
+        ("safetensors", "pooled", "middle"),
+        ("npz", "pooled", "all"),
+        ("npz", "patches", "1"),
+        ("safetensors", "patches", "1"),
+    ],
+)
+def test_every_clip_is_there_once_with_the_models_features(
+    shards, checkpoint, tmp_path, small_parts, suffix, tokens, frames
+):
+    out = tmp_path / f"features.{suffix}"
+    assert f"{CLIPS} clips" in succeed(
+        shards, checkpoint, out, "--tokens", tokens, "--frames", frames
+    )
+    arrays, ids = read(out)
+    batch, audio, image = expected(shards, checkpoint, frames if frames == "all" else 1)
+    if tokens == "pooled":
+        audio, image = audio.mean(axis=1), image.mean(axis=1)
+    assert ids == batch.video_ids == [f"clip.{n}" for n in range(CLIPS)]
+    assert np.array_equal(arrays["index"], np.arange(CLIPS))
+    assert np.array_equal(arrays["labels"], batch.labels.numpy())
+    assert arrays["labels"].dtype == np.uint8
+    for name, truth in (("audio", audio), ("image", image)):
+        assert arrays[name].dtype == np.float32
+        assert arrays[name].shape == truth.shape
+        assert np.allclose(arrays[name], truth, atol=1e-5)
+    assert not (tmp_path / f"{out.name}.parts").exists()
+
+
+def test_one_modality_in_half_precision(shards, checkpoint, tmp_path):
+    out = tmp_path / "a.safetensors"
+    succeed(shards, checkpoint, out, "--modality", "audio", "--dtype", "float16")
+    arrays, _ = read(out)
+    assert set(arrays) == {"audio", "index", "labels"}
+    assert arrays["audio"].dtype == np.float16
+    _, audio, _ = expected(shards, checkpoint)
+    assert np.allclose(arrays["audio"], audio.mean(axis=1), atol=2e-3)
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
+    shards, checkpoint, tmp_path, small_parts, monkeypatch
+):
+    whole, resumed = tmp_path / "whole.npz", tmp_path / "resumed.npz"
+    succeed(shards, checkpoint, whole)
+    write, written = embedding.storage.write_atomic, []
+
+    def fail_later(path, data):
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding.storage, "write_atomic", fail_later)
+        assert command(shards, checkpoint, resumed).exit_code != 0
+    assert not resumed.exists()
+    kept = {path: path.stat().st_mtime_ns for path in written[1:]}
+    assert [path.name for path in kept] == [f"part-00000{n}.safetensors" for n in range(3)]
+
+    made = []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            embedding.storage, "write_atomic", lambda p, d: (made.append(p.name), write(p, d))
+        )
+        succeed(shards, checkpoint, resumed)
+    assert [name for name in made if name.startswith("part")] == [
+        f"part-00000{n}.safetensors" for n in (3, 4, 5)
+    ]
+    assert resumed.read_bytes() == whole.read_bytes()
+    assert "complete already" in succeed(shards, checkpoint, resumed)
+
+
+def start(shards, checkpoint, out, *launcher):
+    code = (
+        "import sys; from cavmae.evaluate import embed; embed._PART_CLIPS = 8; "
+        "from cavmae.cli.embed import embed; embed(sys.argv[1:])"
+    )
+    script = out.with_name(f"{out.stem}.py")
+    script.write_text(code)
+    return subprocess.Popen(
+        [sys.executable, *launcher, script, *map(str, arguments_for(shards, checkpoint, out))],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_ranks_and_a_kill_change_no_byte(shards, checkpoint, tmp_path):
+    alone, ranks, killed = (tmp_path / f"{n}.safetensors" for n in ("alone", "ranks", "killed"))
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    running = [start(shards, checkpoint, alone), start(shards, checkpoint, ranks, *torchrun)]
+    victim = start(shards, checkpoint, killed)
+    parts = tmp_path / "killed.safetensors.parts"
+    deadline = time.monotonic() + 120
+    while not list(parts.glob("part-*")) and victim.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    assert [process.wait(120) for process in running] == [0, 0]
+    assert start(shards, checkpoint, killed).wait(120) == 0
+    assert ranks.read_bytes() == alone.read_bytes() == killed.read_bytes()
+    assert read(ranks)[1] == [f"clip.{n}" for n in range(CLIPS)]
+
+
+def test_two_runs_are_not_mixed(shards, checkpoint, tmp_path, small_parts):
+    out = tmp_path / "f.safetensors"
+    succeed(shards, checkpoint, out)
+    other = command(shards, checkpoint, out, "--frames", "0")
+    assert isinstance(other.exception, UserError)
+    assert "not what this command would write" in str(other.exception)
+    out.write_text("something of yours")
+    assert isinstance(command(shards, checkpoint, out).exception, UserError)
+    assert out.read_text() == "something of yours"
+
+    parts = tmp_path / "g.npz.parts"
+    parts.mkdir()
+    (parts / "plan.json").write_text("{}")
+    mixed = command(shards, checkpoint, tmp_path / "g.npz")
+    assert "parts of another run" in str(mixed.exception)
+
+
+def test_what_cannot_be_is_said(shards, checkpoint, tmp_path):
+    assert ".npz" in str(command(shards, checkpoint, tmp_path / "f.csv").exception)
+    every = command(
+        shards, checkpoint, tmp_path / "f.npz", "--frames", "all", "--tokens", "patches"
+    )
+    assert "--tokens patches" in str(every.exception)
+    model = CAVMAEClassifier(CONFIG, 4)
+    model.drop_images()
+    save_model(tmp_path / "audio.safetensors", model)
+    images = command(shards, tmp_path / "audio.safetensors", tmp_path / "f.npz")
+    assert "no image features" in str(images.exception)
+    assert not list(tmp_path.glob("f.*"))
+    succeed(shards, tmp_path / "audio.safetensors", tmp_path / "a.npz", "--modality", "audio")
+
+
+def test_unreadable_clips_are_left_out_and_counted(checkpoint, tmp_path, small_parts):
+    tiny = write_tiny_shards(tmp_path / "shards", samples=CLIPS)
+    damage(ShardSet.open(tiny.folder), 9, "flac", lambda data: bytes(len(data)))
+    out = tmp_path / "f.safetensors"
+    assert "44 clips, 1 clips could not be read" in succeed(tiny.folder, checkpoint, out)
+    arrays, ids = read(out)
+    assert "clip.9" not in ids
+    assert len(arrays["audio"]) == len(ids) == 44
+    assert 9 not in arrays["index"]
+    strict = command(tiny.folder, checkpoint, tmp_path / "g.npz", "--max-bad-samples", 0)
+    assert isinstance(strict.exception, WorkFailed)

@@ -1,0 +1,248 @@
+"""Prediction of raw files: what eval computes, with whatever streams a file has."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import cavmae
+from avprep.decode import DecodeOptions, decode_clip
+from avprep.errors import DecodeError, UserError, WorkFailed
+from avprep.ffmpeg_binary import find_ffmpeg
+from avprep.jobs import PoolOptions
+from avprep.manifest.folder import folder_manifest
+from avprep.options import IsolationOptions, SampleOptions
+from avprep.shards.build import ShardSetOptions, build_shard_set
+from cavmae.checkpoints import save_model
+from cavmae.cli.predict import predict
+from cavmae.data import ShardSet
+from cavmae.evaluate.classify import ClassifyOptions, classify
+from cavmae.evaluate.predict import PredictOptions, Predictor
+from cavmae.evaluate.trained import load_trained
+from cavmae.model import CAVMAEClassifier, ModelConfig
+
+CONFIG = ModelConfig.preset("tiny", audio_frames=64, embed_dim=32, num_heads=2)
+CPU = torch.device("cpu")
+
+
+def ffmpeg(*arguments):
+    command = [find_ffmpeg(), "-v", "error", "-y", *map(str, arguments)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="module")
+def test_set(demo_videos, tmp_path_factory):
+    """The demo's test videos (1 s each, the model sees 0.64 s), and their shards."""
+    clips, labels = folder_manifest(demo_videos / "test")
+    out = tmp_path_factory.mktemp("predict") / "shards"
+    options = ShardSetOptions(SampleOptions(audio="wav"), IsolationOptions())
+    build_shard_set(clips, labels, str(out), options, PoolOptions(2))
+    return clips, labels, out
+
+
+@pytest.fixture(scope="module")
+def checkpoints(test_set, tmp_path_factory):
+    """A classifier for each mode it can be trained in; random weights do."""
+    _, labels, _ = test_set
+    folder = tmp_path_factory.mktemp("classifiers")
+    for mode in ("multimodal", "audioonly", "videoonly"):
+        torch.manual_seed(5)
+        model = CAVMAEClassifier(CONFIG, len(labels))
+        torch.nn.init.normal_(model.mlp_head[1].weight, std=0.5)
+        metadata = {
+            "fbank_mean": "-6.0",
+            "fbank_std": "5.0",
+            "mode": mode,
+            "criterion": "ce",
+            "labels": json.dumps(labels.mids),
+            "label_names": json.dumps([f"name of {mid}" for mid in labels.mids]),
+        }
+        save_model(folder / f"{mode}.safetensors", model, metadata)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def odd_files(demo_clip, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("odd files")
+    ffmpeg("-i", demo_clip, "-vn", "-c", "copy", folder / "sound.mp4")
+    ffmpeg("-i", demo_clip, "-an", "-c", "copy", folder / "picture.mp4")
+    ffmpeg("-i", demo_clip, "-vn", folder / "sound.wav")
+    (folder / "cut.mp4").write_bytes(demo_clip.read_bytes()[:3000])
+    (folder / "text.mp4").write_text("no video at all")
+    return folder
+
+
+def of_eval(checkpoint, shards, mode, frames="all", batch_size=1):
+    trained = load_trained(checkpoint)
+    options = ClassifyOptions(mode, frames, "ce", batch_size, workers=0)
+    found = classify(trained.model, trained.frontend, ShardSet.open(shards), options, CPU)
+    return dict(zip(found.video_ids, found.probabilities, strict=True))
+
+
+def scores(prediction):
+    ordered = sorted(prediction.labels, key=lambda label: label.index)
+    return np.array([label.score for label in ordered])
+
+
+@pytest.mark.parametrize(
+    ("mode", "frames"),
+    [("multimodal", "all"), ("multimodal", 7), ("audioonly", "all"), ("videoonly", "middle")],
+)
+def test_a_prediction_is_bit_for_bit_what_eval_computes_from_a_shard(
+    test_set, checkpoints, mode, frames
+):
+    clips, _, shards = test_set
+    checkpoint = checkpoints / f"{mode}.safetensors"
+    expected = of_eval(checkpoint, shards, mode, frames)
+    options = PredictOptions(frames=frames)
+    with Predictor.open(checkpoint, options, "cpu") as predictor:
+        for clip in clips[:2]:
+            found = scores(predictor.predict(clip.video))
+            assert np.array_equal(found, expected[clip.video_id])
+    batched = of_eval(checkpoint, shards, mode, frames, batch_size=8)
+    assert all(np.allclose(batched[name], expected[name], atol=1e-6) for name in expected)
+
+
+def test_a_file_with_one_stream_is_classified_by_it(test_set, checkpoints, odd_files, demo_clip):
+    _, _, shards = test_set
+    checkpoint = checkpoints / "multimodal.safetensors"
+    for name, mode in (
+        ("sound.mp4", "missingaudioonly"),
+        ("picture.mp4", "missingvideoonly"),
+    ):
+        prediction = cavmae.predict(odd_files / name, checkpoint, device="cpu")
+        assert prediction.mode == mode
+        # The streams were copied, so they are those of the whole clip in the shards.
+        assert np.array_equal(scores(prediction), of_eval(checkpoint, shards, mode)[demo_clip.stem])
+    assert cavmae.predict(odd_files / "sound.wav", checkpoint, device="cpu").mode == (
+        "missingaudioonly"
+    )
+    assert cavmae.predict(demo_clip, checkpoint, device="cpu").mode == "multimodal"
+
+
+def test_a_model_of_one_modality_needs_just_that(checkpoints, odd_files):
+    audio, video = checkpoints / "audioonly.safetensors", checkpoints / "videoonly.safetensors"
+    assert cavmae.predict(odd_files / "sound.mp4", audio, device="cpu").mode == "audioonly"
+    assert cavmae.predict(odd_files / "picture.mp4", video, device="cpu").mode == "videoonly"
+    with pytest.raises(DecodeError, match="no-audio"):
+        cavmae.predict(odd_files / "picture.mp4", audio, device="cpu")
+    with pytest.raises(DecodeError, match="no-video"):
+        cavmae.predict(odd_files / "sound.mp4", video, device="cpu")
+
+
+def test_a_mode_that_is_asked_for_is_not_replaced(checkpoints, odd_files, demo_clip):
+    checkpoint = checkpoints / "multimodal.safetensors"
+    options = PredictOptions(mode="multimodal")
+    with pytest.raises(DecodeError, match="no-audio"):
+        cavmae.predict(odd_files / "picture.mp4", checkpoint, options, "cpu")
+    with pytest.raises(DecodeError, match="no-video"):
+        cavmae.predict(odd_files / "sound.mp4", checkpoint, options, "cpu")
+    asked = PredictOptions(mode="missingaudioonly")
+    whole, alone = (
+        cavmae.predict(path, checkpoint, asked, "cpu")
+        for path in (demo_clip, odd_files / "sound.mp4")
+    )
+    assert whole.labels == alone.labels
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
+def test_decoding_can_leave_a_stream_out(demo_clip, odd_files, decoder):
+    whole = decode_clip(demo_clip, options=DecodeOptions(decoder=decoder))
+    sound = decode_clip(odd_files / "sound.mp4", options=DecodeOptions(0, decoder=decoder))
+    picture = decode_clip(
+        odd_files / "picture.mp4", options=DecodeOptions(missing_audio="omit", decoder=decoder)
+    )
+    assert np.array_equal(sound.pcm, whole.pcm)
+    assert sound.frames.shape == (0, 224, 224, 3)
+    assert np.array_equal(picture.frames, whole.frames)
+    assert picture.pcm.shape == (0,)
+    with pytest.raises(DecodeError, match="no-audio"):
+        decode_clip(odd_files / "picture.mp4", options=DecodeOptions(0, decoder=decoder))
+
+
+def test_a_segment_is_predicted_as_if_it_were_the_clip(checkpoints, demo_clip, tmp_path):
+    ffmpeg("-stream_loop", "3", "-i", demo_clip, "-c", "copy", tmp_path / "long.mkv")
+    checkpoint = checkpoints / "multimodal.safetensors"
+    whole = cavmae.predict(tmp_path / "long.mkv", checkpoint, device="cpu")
+    part = cavmae.predict(
+        tmp_path / "long.mkv", checkpoint, PredictOptions(start=0.5, end=1.5), "cpu"
+    )
+    assert not np.array_equal(scores(whole), scores(part))
+    with pytest.raises(DecodeError, match="too-short"):
+        cavmae.predict(
+            tmp_path / "long.mkv", checkpoint, PredictOptions(start=60.0, end=61.0), "cpu"
+        )
+
+
+def command(*arguments):
+    return CliRunner().invoke(predict, ["--device", "cpu", *map(str, arguments)])
+
+
+def test_files_and_folders_become_one_row_each_and_broken_ones_say_why(
+    checkpoints, odd_files, demo_clip, tmp_path
+):
+    checkpoint = checkpoints / "multimodal.safetensors"
+    files = [odd_files, demo_clip, tmp_path / "none.mp4", odd_files / "sound.wav"]
+    result = command("--checkpoint", checkpoint, "--json", "--top", 2, *files)
+    assert result.exit_code == 0, result.exception
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    folder = ["cut.mp4", "picture.mp4", "sound.mp4", "text.mp4"]
+    assert [row["path"] for row in rows] == [
+        *(str(odd_files / name) for name in folder), *map(str, files[1:])
+    ]  # fmt: skip
+    assert [row.get("cause") or row["mode"] for row in rows] == [
+        "truncated", "missingvideoonly", "missingaudioonly", "garbage",
+        "multimodal", "missing", "missingaudioonly",
+    ]  # fmt: skip
+    best, second = rows[4]["labels"]
+    assert best["score"] > second["score"]
+    assert best["name"] == f"name of {best['mid']}"
+
+    limited = command("--checkpoint", checkpoint, "--max-failures", "2", *files)
+    assert isinstance(limited.exception, WorkFailed)
+    assert "3 of 7" in str(limited.exception)
+    assert f"{odd_files / 'cut.mp4'}\n" in limited.stdout
+    assert "truncated:" in limited.stdout
+    assert f"{odd_files / 'sound.mp4'}  (missingaudioonly)" in limited.stdout
+
+
+def test_not_one_good_file_is_a_failure_and_a_pretrained_model_an_error(
+    checkpoints, odd_files, tmp_path
+):
+    from cavmae.model import CAVMAE
+
+    broken = command("--checkpoint", checkpoints / "multimodal.safetensors", odd_files / "cut.mp4")
+    assert isinstance(broken.exception, WorkFailed)
+    save_model(tmp_path / "pretrained.safetensors", CAVMAE(CONFIG))
+    result = command("--checkpoint", tmp_path / "pretrained.safetensors", odd_files / "cut.mp4")
+    assert isinstance(result.exception, UserError)
+    assert "cavmae finetune" in str(result.exception)
+
+
+def test_names_come_from_a_csv_where_the_checkpoint_has_none(tmp_path, demo_clip):
+    torch.manual_seed(0)
+    save_model(tmp_path / "bare.safetensors", CAVMAEClassifier(CONFIG, 2))
+    (tmp_path / "labels.csv").write_text("index,mid,display_name\n0,/m/0,Owl\n1,/m/1,Ox\n")
+    (tmp_path / "three.csv").write_text(
+        "index,mid,display_name\n0,/m/0,Owl\n1,/m/1,Ox\n2,/m/2,Elk\n"
+    )
+    bare = command("--checkpoint", tmp_path / "bare.safetensors", demo_clip)
+    assert "class 0" in bare.stdout
+    named = ("--checkpoint", tmp_path / "bare.safetensors", demo_clip, "--labels")
+    assert "Owl" in command(*named, tmp_path / "labels.csv").stdout
+    wrong = command(*named, tmp_path / "three.csv")
+    assert isinstance(wrong.exception, UserError)
+    assert "2 classes, the label set has 3" in str(wrong.exception)
+
+
+def test_frames_are_decoded_at_the_models_size(demo_clip, tmp_path):
+    torch.manual_seed(0)
+    small = ModelConfig.preset("tiny", audio_frames=64, embed_dim=32, num_heads=2, image_size=96)
+    save_model(tmp_path / "small.safetensors", CAVMAEClassifier(small, 2))
+    prediction = cavmae.predict(demo_clip, tmp_path / "small.safetensors", device="cpu")
+    assert len(prediction.labels) == 2
