@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": LazyCommand("cavmae.cli.predict:predict", "The most probable labels of videos."),
     "export": LazyCommand("cavmae.cli.export:export", "A classifier as one PyTorch program."),
     "convert": LazyCommand("cavmae.cli.convert:convert", "Published .pth ↔ safetensors."),
+    "demo": LazyCommand("cavmae.cli.demo:demo", "The main job on a small made-up video set."),
     "stats": LazyCommand("cavmae.cli.stats:stats", "fbank mean and std of a shard set."),
 }
 
