@@ -8,7 +8,7 @@ BIN := .venv/bin
 .PHONY: demo test bench clean
 
 demo: .venv/.installed
-	$(BIN)/python pipelines/demo/run.py
+	$(BIN)/cavmae demo
 
 test: .venv/.installed-dev
 	$(BIN)/ruff check .

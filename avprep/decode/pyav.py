@@ -72,9 +72,7 @@ def _check_begin(container: InputContainer, path: str | Path, start: float | Non
 def _decode(
     container: InputContainer, path: str | Path, segment: Segment, options: DecodeOptions
 ) -> Media:
-    # The first one, as OpenCV and so the published code takes it.
-    pictures = (one for one in container.streams.video if not _is_cover(one))
-    video = next(pictures, None) if options.frames else None
+    video = _first_video(container) if options.frames else None
     audio = container.streams.audio[0] if container.streams.audio else None
     if video is None and options.frames:
         raise DecodeError("no-video", f"{path}: has no video stream")
@@ -105,6 +103,11 @@ def _decode(
     if len(pcm) < SHORTEST_AUDIO:
         raise DecodeError("too-short", f"{path}: {len(pcm) / options.sample_rate:.3f} s of audio")
     return Media(pcm, frames, times, "pyav")
+
+
+def _first_video(container: InputContainer) -> VideoStream | None:
+    """The first video stream, as OpenCV and so the published code takes it; no album cover."""
+    return next((one for one in container.streams.video if not _is_cover(one)), None)
 
 
 def _is_cover(stream: VideoStream) -> bool:

@@ -11,6 +11,7 @@ COMMANDS = {
     "finetune": LazyCommand("cavmae.cli.finetune:finetune", "Train a classifier on a shard set."),
     "eval": LazyCommand("cavmae.cli.eval:evaluate", "Accuracy, mAP, AUC and d′ of a classifier."),
     "convert": LazyCommand("cavmae.cli.convert:convert", "Published .pth ↔ safetensors."),
+    "demo": LazyCommand("cavmae.cli.demo:demo", "The main job on a small made-up video set."),
     "stats": LazyCommand("cavmae.cli.stats:stats", "fbank mean and std of a shard set."),
     "retrieve": LazyCommand("cavmae.cli.retrieve:retrieve", "Find images by sound, and back."),
     "inpaint": LazyCommand("cavmae.cli.inpaint:inpaint", "Pictures of what a model fills in."),

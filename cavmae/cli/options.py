@@ -10,20 +10,22 @@ from typing import Any, TypeVar
 import click
 
 from avprep.errors import UserError
+from cavmae.recipes import find_recipe
 from cavmae.train.options import OptimOptions, TrainOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _OPTIM, _TRAIN = OptimOptions(), TrainOptions()
 
 
-def load_config(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Path | None:
     """Take the defaults of this command from its table in a TOML file.
 
     Raises:
         UserError: the file cannot be read, or sets something that is no option.
     """
-    if path is None:
+    if name is None:
         return None
+    path = find_recipe(name)
     try:
         import tomllib
     except ModuleNotFoundError:  # Python 3.10
@@ -62,11 +64,12 @@ def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
 
 config_option = click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    metavar="NAME",
     callback=load_config,
     is_eager=True,
     expose_value=False,
-    help="Recipe: a TOML file whose table of this command's name holds defaults.",
+    help="Recipe: a TOML file, or the name of one that comes with cavmae, as vggsound; its table "
+    "of this command's name holds defaults.",
 )
 
 device_option = click.option(

@@ -18,16 +18,16 @@ avprep shard runs/demo/test.json --out runs/demo/shards/test
 cavmae stats runs/demo/shards/train
 
 # pretrain
-cavmae pretrain --config pipelines/demo/demo.toml --shards runs/demo/shards/train --out runs/demo/pretrain
+cavmae pretrain --config demo --shards runs/demo/shards/train --out runs/demo/pretrain
 
 # finetune
-cavmae finetune --config pipelines/demo/demo.toml --shards runs/demo/shards/train --val-shards runs/demo/shards/test --init runs/demo/pretrain --out runs/demo/finetune
+cavmae finetune --config demo --shards runs/demo/shards/train --val-shards runs/demo/shards/test --init runs/demo/pretrain --out runs/demo/finetune
 
 # eval
 cavmae eval --shards runs/demo/shards/test --checkpoint runs/demo/finetune/model.safetensors --frames all --json
 
 # from-scratch
-cavmae finetune --config pipelines/demo/demo.toml --shards runs/demo/shards/train --val-shards runs/demo/shards/test --out runs/demo/from-scratch
+cavmae finetune --config demo --shards runs/demo/shards/train --val-shards runs/demo/shards/test --out runs/demo/from-scratch
 cavmae eval --shards runs/demo/shards/test --checkpoint runs/demo/from-scratch/model.safetensors --frames all --json
 
 # after

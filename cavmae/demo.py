@@ -1,9 +1,4 @@
-"""Run the demo: every command of commands.sh in turn, timed, and a summary at the end.
-
-    python pipelines/demo/run.py
-
-Leaves runs/demo/summary.json. An interrupted demo goes on where it was when run again.
-"""
+"""The demo: every command of `pipelines/demo/commands.sh` in turn, timed, and a summary."""
 
 from __future__ import annotations
 
@@ -15,50 +10,54 @@ import time
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-COMMANDS = Path(__file__).with_name("commands.sh")
-RUN = REPOSITORY / "runs" / "demo"
+from cavmae.recipes import recipes_folder
+
+_OUT_IN_SCRIPT = "runs/demo"
 
 
-def main() -> int:
+def run_demo(out: str) -> int:
     """Run all stages; returns the exit code of the first command that fails, else 0."""
+    folder = Path(out)
     seconds: dict[str, float] = {}
     printed: dict[str, str] = {}
-    for stage, command in read_commands(COMMANDS.read_text()):
+    for stage, command in demo_commands(out):
         print(f"\n\033[1m[{stage}]\033[0m $ {command}" if sys.stdout.isatty() else f"\n$ {command}")
         sys.stdout.flush()
         started = time.monotonic()
-        status, output = run(command)
+        status, output = _run(command)
         seconds[stage] = seconds.get(stage, 0.0) + time.monotonic() - started
         printed[command] = output
         if status:
             print(f"demo: the command above ended with exit code {status}", file=sys.stderr)
             return status
-    summary = summarise(seconds, printed)
-    (RUN / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    print_summary(summary)
+    summary = _summarise(folder, seconds, printed)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    _print_summary(folder, summary)
     return 0
 
 
-def read_commands(script: str) -> list[tuple[str, str]]:
-    """(stage, command) of every command; a one-word comment line names the stage."""
+def demo_commands(out: str) -> list[tuple[str, str]]:
+    """(stage, command) of every command; a comment of one word names the stage."""
+    script = (recipes_folder() / "demo" / "commands.sh").read_text(encoding="utf-8")
     stage, commands = "", []
     for line in script.splitlines():
         words = line.split()
         if words[:1] == ["#"]:
             stage = words[1] if len(words) == 2 else stage
         elif words:
-            commands.append((stage, line))
+            places = (
+                out + word.removeprefix(_OUT_IN_SCRIPT) if word.startswith(_OUT_IN_SCRIPT) else word
+                for word in words
+            )
+            commands.append((stage, shlex.join(places)))
     return commands
 
 
-def run(command: str) -> tuple[int, str]:
-    """Run one command with this interpreter's environment; its output is shown and returned."""
-    program, *arguments = shlex.split(command)
-    executable = Path(sys.executable).with_name(program)
+def _run(command: str) -> tuple[int, str]:
+    """Run one command with this interpreter; returns (exit code, output), which is shown, too."""
     lines = []
     with subprocess.Popen(
-        [str(executable), *arguments], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", *shlex.split(command)], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -67,7 +66,7 @@ def run(command: str) -> tuple[int, str]:
     return process.returncode, "".join(lines)
 
 
-def summarise(seconds: dict[str, float], printed: dict[str, str]) -> dict[str, Any]:
+def _summarise(out: Path, seconds: dict[str, float], printed: dict[str, str]) -> dict[str, Any]:
     """What this run measured."""
     pretrained, from_scratch = (
         json.loads(output.strip().splitlines()[-1])
@@ -75,11 +74,11 @@ def summarise(seconds: dict[str, float], printed: dict[str, str]) -> dict[str, A
         if command.startswith("cavmae eval")
     )
     failures = {
-        split: json.loads((RUN / "shards" / split / "dataset.json").read_text())["failures"]
+        split: json.loads((out / "shards" / split / "dataset.json").read_text())["failures"]
         for split in ("train", "test")
     }
     retrieval, inpainting = (
-        json.loads((RUN / name).read_text())
+        json.loads((out / name).read_text())
         for name in ("retrieval/retrieval.json", "inpaint/inpaint.json")
     )
     return {
@@ -90,7 +89,7 @@ def summarise(seconds: dict[str, float], printed: dict[str, str]) -> dict[str, A
         "retrieval": {
             name: retrieval[name] for name in ("audio_to_image", "image_to_audio", "clips")
         },
-        "inpainting": f"runs/demo/inpaint/{inpainting['clips'][0]['file']}",
+        "inpainting": f"{out}/inpaint/{inpainting['clips'][0]['file']}",
         "failed_clips": sum(sum(causes.values()) for causes in failures.values()),
         "failures": failures,
         "seconds": {
@@ -100,7 +99,7 @@ def summarise(seconds: dict[str, float], printed: dict[str, str]) -> dict[str, A
     }
 
 
-def print_summary(summary: dict[str, Any]) -> None:
+def _print_summary(out: Path, summary: dict[str, Any]) -> None:
     """Where everything lies, and the figures."""
     scratch = f"from scratch {summary['from_scratch_accuracy']:.1%}, chance 12.5%"
     recalls = ", ".join(
@@ -112,17 +111,13 @@ def print_summary(summary: dict[str, Any]) -> None:
     for title, value in (
         ("test accuracy", f"{summary['test_accuracy']:.1%} ({scratch})"),
         ("test mAP", f"{summary['test_map']:.3f}"),
-        ("retrieval R@10", f"{recalls} ({chance}), see runs/demo/retrieval/retrieval.html"),
+        ("retrieval R@10", f"{recalls} ({chance}), see {out}/retrieval/retrieval.html"),
         ("inpainting", summary["inpainting"]),
-        ("failed clips", f"{failed}, see runs/demo/shards/train/failures.csv"),
+        ("failed clips", f"{failed}, see {out}/shards/train/failures.csv"),
         ("seconds", summary["seconds"]["total"]),
-        ("shards", "runs/demo/shards/train, runs/demo/shards/test"),
-        ("loss curves", "runs/demo/pretrain/curves.png, runs/demo/finetune/curves.png"),
-        ("metrics", "runs/demo/finetune/result.json"),
-        ("summary", "runs/demo/summary.json"),
+        ("shards", f"{out}/shards/train, {out}/shards/test"),
+        ("loss curves", f"{out}/pretrain/curves.png, {out}/finetune/curves.png"),
+        ("metrics", f"{out}/finetune/result.json"),
+        ("summary", f"{out}/summary.json"),
     ):
         print(f"{title:15} {value}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
