@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from avprep import storage
 from avprep.errors import UserError
+from cavmae.checkpoints.difference import compare
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
 from cavmae.model.encoder import Encoder
 
@@ -32,7 +33,10 @@ __all__ = [
 _FORMAT = "cavmae"
 _RUN_FILES = ("best.safetensors", "model.safetensors")  # of a run directory, by preference
 _PUBLISHED_HEAD_DIM = 64
-_NAMES_SHOWN = 2
+_MEL_BINS = 128
+_HEAD = "mlp_head.1.weight"
+_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # DataParallel, DDP; torch.compile
+_NESTS = ("model", "state_dict")  # where training scripts put the weights beside other things
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,17 @@ def save_model(
 def save_published(
     path: Path, model: CAVMAE | CAVMAEClassifier, module_prefix: bool = True
 ) -> None:
-    """Write the weights as the published code does: a `.pth` of tensors by name."""
+    """Write the weights as the published code does: a `.pth` of tensors by name.
+
+    Args:
+        path: the file.
+        model: of a size that the shapes of its weights tell, since a `.pth` holds nothing else.
+        module_prefix: begin each name with `module.`, as published files do.
+
+    Raises:
+        UserError: the file could not be read back: its shapes would tell another size.
+    """
+    _check_tells_its_size(path, model)
     prefix = "module." if module_prefix else ""
     tensors = {f"{prefix}{name}": value.detach().cpu() for name, value in state_of(model).items()}
     with storage.replacing(path) as file:
@@ -79,7 +93,7 @@ def save_published(
 def state_of(model: nn.Module) -> dict[str, Tensor]:
     """A model's state, whatever wraps it (DDP, torch.compile)."""
     state = model.state_dict()
-    return {re.sub(r"^(module\.|_orig_mod\.)+", "", name): value for name, value in state.items()}
+    return {_WRAPPERS.sub("", name): value for name, value in state.items()}
 
 
 def load_checkpoint(path: str | Path) -> CAVMAE | CAVMAEClassifier:
@@ -94,9 +108,12 @@ def load_checkpoint(path: str | Path) -> CAVMAE | CAVMAEClassifier:
     """
     file = weights_file(path)
     weights, metadata = read_weights(file)
-    model = _build(weights, metadata, file)
-    _check(model, weights, file)
-    model.load_state_dict(weights)
+    with torch.device("meta"):  # sizes only: nothing is made that the file does not fill
+        model = _build(weights, metadata, file)
+    if difference := compare(model.state_dict(), weights):
+        raise UserError(f"{file}: does not fit {type(model).__name__}:\n{difference.table()}")
+    whole = {name: value.float().contiguous() for name, value in weights.items()}
+    model.load_state_dict(whole, assign=True)
     return model
 
 
@@ -115,12 +132,15 @@ def init_from(model: Encoder, path: str | Path) -> LoadReport:
     head = [name for name in weights if name.startswith("mlp_head.")]
     if any(name not in own or own[name].shape != weights[name].shape for name in head):
         weights = {name: value for name, value in weights.items() if name not in head}
-    wrong = _misshapen(own, weights)
-    missing = [name for name in own if name not in weights and not name.startswith("mlp_head.")]
-    if wrong or len(missing) == len([name for name in own if not name.startswith("mlp_head.")]):
+    difference = compare(own, weights)
+    encoder = [name for name in own if not name.startswith("mlp_head.")]
+    if difference.misshapen or all(name in difference.missing for name in encoder):
+        wrong = dataclasses.replace(
+            difference, unexpected={}, missing={} if difference.misshapen else difference.missing
+        )
         raise UserError(
-            _difference(file, "this model", wrong, missing if not wrong else [], [])
-            + " Choose the --model size that the checkpoint was trained with."
+            f"{file}: does not fit this model: {wrong.line()}. Choose the --model size that the "
+            "checkpoint was trained with."
         )
     usable = {name: value for name, value in weights.items() if name in own}
     model.load_state_dict(usable, strict=False)
@@ -173,28 +193,49 @@ def read_weights(
             raise UserError(f"{file}: not a safetensors file ({error}).") from error
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # what a damaged or hostile file raises is anybody's guess
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{file}: not a plain file of weights ({reason}). Files that hold code are refused."
         ) from error
-    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise UserError(f"{file}: expected a mapping from names to tensors.")
-    return {name.removeprefix("module."): value for name, value in loaded.items()}, {}
+    return _named_tensors(loaded, file), {}
+
+
+def _named_tensors(loaded: object, file: Path) -> dict[str, Tensor]:
+    """The weights in what a `.pth` holds, by their names in an unwrapped model."""
+    if isinstance(loaded, Mapping):
+        nested = [loaded[key] for key in _NESTS if isinstance(loaded.get(key), Mapping)]
+        loaded = nested[0] if nested else loaded
+    if not isinstance(loaded, Mapping):
+        raise UserError(f"{file}: expected tensors by name, found a {type(loaded).__name__}.")
+    weights: dict[str, Tensor] = {}
+    for key, value in loaded.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise UserError(
+                f"{file}: expected tensors by name, found {key!r} with a {type(value).__name__}."
+            )
+        name = _WRAPPERS.sub("", key)
+        if name in weights:
+            raise UserError(f"{file}: holds {name} twice, with and without a prefix.")
+        weights[name] = value
+    return weights
 
 
 def _build(
     weights: Mapping[str, Tensor], metadata: Mapping[str, str], file: Path
 ) -> CAVMAE | CAVMAEClassifier:
     if metadata.get("format") == _FORMAT:
-        config = ModelConfig.from_json(metadata["config"])
-        is_classifier = metadata["kind"] == "classifier"
+        try:
+            config = ModelConfig.from_json(metadata.get("config", ""))
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
+        is_classifier = metadata.get("kind") == "classifier"
     else:
         config = config_of(weights, file)
-        is_classifier = "mlp_head.1.weight" in weights
+        is_classifier = _HEAD in weights
     if not is_classifier:
         return CAVMAE(config)
-    classifier = CAVMAEClassifier(config, len(weights["mlp_head.1.weight"]))
+    classifier = CAVMAEClassifier(config, len(weights[_HEAD]) if _HEAD in weights else 1)
     if metadata.get("images") == "0":
         classifier.drop_images()
     return classifier
@@ -208,65 +249,49 @@ def config_of(weights: Mapping[str, Tensor], file: Path) -> ModelConfig:
     """
     try:
         embed_dim, _, patch_size, _ = weights["patch_embed_v.proj.weight"].shape
-        positions = {stream: weights[f"pos_embed_{stream}"].shape[1] for stream in "av"}
-    except (KeyError, ValueError):
-        raise UserError(
-            f"{file}: not a CAV-MAE checkpoint, it has no patch_embed_v.proj.weight. Its first "
-            f"names are {', '.join(list(weights)[:3]) or 'none'}."
-        ) from None
-    own, shared, decoder = (
-        len({name.split(".")[1] for name in weights if name.startswith(f"{blocks}.")})
-        for blocks in ("blocks_a", "blocks_u", "decoder_blocks")
-    )
-    mel_bins = 128
-    hidden = weights["blocks_u.0.mlp.fc1.weight"].shape[0]
-    sizes = {
-        "embed_dim": embed_dim,
-        "depth": own + shared,
-        "modality_depth": own,
-        "num_heads": max(embed_dim // _PUBLISHED_HEAD_DIM, 1),
-        "mlp_ratio": hidden / embed_dim,
-        "patch_size": patch_size,
-        "image_size": round(positions["v"] ** 0.5) * patch_size,
-        "audio_frames": positions["a"] // (mel_bins // patch_size) * patch_size,
-        "mel_bins": mel_bins,
-        "trainable_positions": "mlp_head.1.weight" in weights,
-    }
-    if decoder:
-        sizes |= {
-            "decoder_dim": weights["decoder_embed.weight"].shape[0],
-            "decoder_depth": decoder,
+        places = {stream: weights[f"pos_embed_{stream}"].shape[1] for stream in "av"}
+        hidden = weights["blocks_u.0.mlp.fc1.weight"].shape[0]
+        sizes = {
+            "embed_dim": embed_dim,
+            "depth": _count(weights, "blocks_a") + _count(weights, "blocks_u"),
+            "modality_depth": _count(weights, "blocks_a"),
+            "num_heads": max(embed_dim // _PUBLISHED_HEAD_DIM, 1),
+            "mlp_ratio": hidden / embed_dim,
+            "patch_size": patch_size,
+            "image_size": round(places["v"] ** 0.5) * patch_size,
+            "audio_frames": places["a"] // (_MEL_BINS // patch_size) * patch_size,
+            "mel_bins": _MEL_BINS,
+            "trainable_positions": _HEAD in weights,
         }
-    return ModelConfig(**sizes)
+        if decoder_depth := _count(weights, "decoder_blocks"):
+            sizes |= {
+                "decoder_dim": weights["decoder_embed.weight"].shape[0],
+                "decoder_depth": decoder_depth,
+            }
+    except KeyError as error:
+        raise UserError(
+            f"{file}: not a CAV-MAE checkpoint, it has no {error.args[0]}. Its first names are "
+            f"{', '.join(list(weights)[:3]) or 'none'}."
+        ) from None
+    except (ValueError, IndexError, ZeroDivisionError):
+        raise UserError(f"{file}: not a CAV-MAE checkpoint, its weights have odd shapes.") from None
+    try:
+        return ModelConfig(**sizes)
+    except UserError as error:
+        raise UserError(f"{file}: its weights tell no size that can be: {error}") from error
 
 
-def _check(model: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
-    own = model.state_dict()
-    wrong = _misshapen(own, weights)
-    missing = [name for name in own if name not in weights]
-    unexpected = [name for name in weights if name not in own]
-    if wrong or missing or unexpected:
-        raise UserError(_difference(file, type(model).__name__, wrong, missing, unexpected))
+def _count(weights: Mapping[str, Tensor], blocks: str) -> int:
+    return len({name.split(".")[1] for name in weights if name.startswith(f"{blocks}.")})
 
 
-def _misshapen(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
-    return [
-        f"{name} {list(weights[name].shape)}, not {list(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
-    ]
-
-
-def _difference(
-    file: Path, model: str, wrong: list[str], missing: list[str], unexpected: list[str]
-) -> str:
-    parts = []
-    for title, names in (
-        ("of another shape", wrong),
-        ("missing", missing),
-        ("unexpected", unexpected),
-    ):
-        if names:
-            shown = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
-            parts.append(f"{len(names)} {title} ({shown})")
-    return f"{file}: does not fit {model}: tensors {'; '.join(parts)}."
+def _check_tells_its_size(path: Path, model: CAVMAE | CAVMAEClassifier) -> None:
+    """A `.pth` tells its size by shapes alone, and those say nothing of the heads."""
+    told = dataclasses.asdict(config_of(state_of(model), path))
+    for name, value in dataclasses.asdict(model.config).items():
+        is_used = isinstance(model, CAVMAE) or not name.startswith("decoder_")
+        if is_used and name != "trainable_positions" and told[name] != value:
+            raise UserError(
+                f"{path}: a .pth cannot hold this model, it would be read back with {name} "
+                f"{told[name]}, not {value}. Keep it as .safetensors."
+            )

@@ -29,7 +29,10 @@ def resized(
         image_size=image_size or old.image_size,
     )
     if isinstance(model, CAVMAEClassifier):
-        new: CAVMAE | CAVMAEClassifier = CAVMAEClassifier(config, model.num_classes)
+        classifier = CAVMAEClassifier(config, model.num_classes)
+        if not model.has_images:
+            classifier.drop_images()
+        new: CAVMAE | CAVMAEClassifier = classifier
     else:
         new = CAVMAE(config)
     state = model.state_dict()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from avprep.errors import UserError
+from cavmae.checkpoints.difference import Difference, compare
 from cavmae.model import CAVMAE, ModelConfig
 
 _SHARED_BLOCKS = 1  # the last one; the others become both modalities' own
-_NORMS = ("norm1", "norm2")
+_UNUSED = frozenset(("cls_token",))
+_FRESH = frozenset(  # a vision MAE has nothing for them
+    (
+        *("modality_a", "modality_v", "decoder_modality_a", "decoder_modality_v"),
+        *("pos_embed_a", "decoder_pos_embed_a"),
+    )
+)
 
 
 def from_vision_mae(weights: Mapping[str, Tensor], where: str) -> CAVMAE:
@@ -23,82 +30,81 @@ def from_vision_mae(weights: Mapping[str, Tensor], where: str) -> CAVMAE:
     dropped and audio positions stay sine-cosine.
 
     Args:
-        weights: the vision MAE's tensors.
+        weights: the vision MAE's tensors, by timm's names.
         where: names the file in errors.
 
     Raises:
-        UserError: a tensor is missing.
+        UserError: a tensor is missing, unexpected or of another shape.
     """
-    try:
-        return _convert(weights)
-    except KeyError as error:
-        raise UserError(
-            f"{where}: not a vision MAE with decoder, it has no {error.args[0]!r}."
-        ) from None
-    except RuntimeError as error:
-        raise UserError(f"{where}: does not fit: {str(error).splitlines()[-1].strip()}") from error
-
-
-def _convert(weights: Mapping[str, Tensor]) -> CAVMAE:
-    depth, decoder_depth = (_count(weights, name) for name in ("blocks", "decoder_blocks"))
-    if not depth:
-        raise KeyError("blocks.0.norm1.weight")
-    patch = weights["patch_embed.proj.weight"]
-    grid = round((weights["pos_embed"].shape[1] - 1) ** 0.5)
-    decoder_dim = weights["decoder_embed.weight"].shape[0]
-    config = ModelConfig(
-        embed_dim=patch.shape[0],
-        depth=depth,
-        modality_depth=depth - _SHARED_BLOCKS,
-        num_heads=max(patch.shape[0] // 64, 1),
-        decoder_dim=decoder_dim,
-        decoder_depth=decoder_depth,
-        decoder_heads=16 if decoder_dim % 16 == 0 else 1,
-        patch_size=patch.shape[-1],
-        image_size=grid * patch.shape[-1],
-    )
+    config = _config(weights, where)
     model = CAVMAE(config)
     state = model.state_dict()
-    own = config.modality_depth
-    for name, value in weights.items():
-        if name.startswith("blocks."):
-            number, _, rest = name.removeprefix("blocks.").partition(".")
-            if int(number) < own:
-                targets = [f"blocks_a.{number}.{rest}", f"blocks_v.{number}.{rest}"]
-            else:
-                targets = [f"blocks_u.{int(number) - own}.{rest}"]
-            for target in targets:
-                for stream in _streams(target):
-                    state[stream] = value
-        elif name.startswith("decoder_blocks."):
-            for stream in _streams(name):
-                state[stream] = value
-    for part in ("weight", "bias"):
-        for norm in ("norm", "norm_a", "norm_v"):
-            state[f"{norm}.{part}"] = weights[f"norm.{part}"]
-        for layer in ("decoder_embed", "decoder_norm"):
-            state[f"{layer}.{part}"] = weights[f"{layer}.{part}"]
-        prediction = weights[f"decoder_pred.{part}"]
-        state[f"decoder_pred_v.{part}"] = prediction
-        state[f"decoder_pred_a.{part}"] = prediction[: config.patch_size**2]
-    state["patch_embed_v.proj.weight"] = patch
-    state["patch_embed_a.proj.weight"] = patch.sum(dim=1, keepdim=True)
-    for stream in ("a", "v"):
-        state[f"patch_embed_{stream}.proj.bias"] = weights["patch_embed.proj.bias"]
-    state["mask_token"] = weights["mask_token"]
-    state["pos_embed_v"] = weights["pos_embed"][:, 1:]
-    state["decoder_pos_embed_v"] = weights["decoder_pos_embed"][:, 1:]
-    model.load_state_dict({name: torch.as_tensor(value) for name, value in state.items()})
+    sources = {name: _source(name, config.modality_depth) for name in state if name not in _FRESH}
+    read = {*sources.values(), *_UNUSED}
+    missing = sorted(read - set(weights) - _UNUSED)
+    unexpected = [name for name in weights if name not in read]
+    if missing or unexpected:
+        gone = dict.fromkeys(missing, "")
+        strange = {name: str(list(weights[name].shape)) for name in unexpected}
+        difference = Difference(gone, strange, {}).table()
+        raise UserError(f"{where}: not a vision MAE with decoder:\n{difference}")
+    found = {name: _fitted(name, weights[source], config) for name, source in sources.items()}
+    fresh = {name: state[name] for name in _FRESH}
+    if difference_of_shapes := compare(state, {**fresh, **found}):
+        raise UserError(f"{where}: does not fit:\n{difference_of_shapes.table()}")
+    model.load_state_dict({**fresh, **found})
     return model
 
 
-def _streams(name: str) -> list[str]:
-    """A block's tensor under the names of all its streams: norms have three, the rest one."""
-    for norm in _NORMS:
-        if f".{norm}." in name:
-            return [name.replace(f".{norm}.", f".{norm}{suffix}.") for suffix in ("", "_a", "_v")]
-    return [name]
+def _config(weights: Mapping[str, Tensor], where: str) -> ModelConfig:
+    """The size that the vision MAE's shapes tell."""
+    try:
+        dim, _, patch, _ = weights["patch_embed.proj.weight"].shape
+        places = weights["pos_embed"].shape[1] - 1  # without the class token
+        decoder_dim = weights["decoder_embed.weight"].shape[0]
+        depth, decoder_depth = (
+            len({name.split(".")[1] for name in weights if name.startswith(f"{blocks}.")})
+            for blocks in ("blocks", "decoder_blocks")
+        )
+        return ModelConfig(
+            embed_dim=dim,
+            depth=depth,
+            modality_depth=depth - _SHARED_BLOCKS,
+            num_heads=max(dim // 64, 1),
+            decoder_dim=decoder_dim,
+            decoder_depth=decoder_depth,
+            patch_size=patch,
+            image_size=round(max(places, 0) ** 0.5) * patch,
+        )
+    except KeyError as error:
+        raise UserError(
+            f"{where}: not a vision MAE with decoder, it has no {error.args[0]}."
+        ) from None
+    except (ValueError, IndexError):
+        raise UserError(f"{where}: not a vision MAE, its weights have odd shapes.") from None
+    except UserError as error:
+        raise UserError(f"{where}: its weights tell no size that can be: {error}") from error
 
 
-def _count(weights: Mapping[str, Tensor], blocks: str) -> int:
-    return len({name.split(".")[1] for name in weights if name.startswith(f"{blocks}.")})
+def _source(name: str, own_blocks: int) -> str:
+    """The vision MAE's tensor that one of CAV-MAE's begins with."""
+    blocks, _, rest = name.partition(".")
+    rest = re.sub(r"(norm\d)_[av]\.", r"\1.", rest)  # a norm serves all three streams
+    if blocks in ("blocks_a", "blocks_v"):
+        return f"blocks.{rest}"
+    if blocks == "blocks_u":
+        number, _, rest = rest.partition(".")
+        return f"blocks.{int(number) + own_blocks}.{rest}"
+    one_for_both = re.sub(r"_[av]$", "", blocks)  # patch_embed_a, decoder_pred_v, norm_a, …
+    return f"{one_for_both}.{rest}" if rest else one_for_both
+
+
+def _fitted(name: str, value: Tensor, config: ModelConfig) -> Tensor:
+    """The part of a vision MAE's tensor that goes to `name`."""
+    if name == "patch_embed_a.proj.weight":
+        return value.sum(dim=1, keepdim=True)
+    if name.startswith("decoder_pred_a."):
+        return value[: config.patch_size**2]
+    if name.endswith("pos_embed_v"):
+        return value[:, 1:]
+    return value

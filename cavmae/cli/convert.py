@@ -56,6 +56,7 @@ def convert(
       cavmae convert runs/finetune finetuned.pth
       cavmae convert --vision-mae mae_pretrain_vit_base_full.pth start.safetensors
     """
+    from avprep import storage
     from avprep.errors import UserError
     from cavmae.checkpoints import (
         load_checkpoint,
@@ -69,6 +70,10 @@ def convert(
     from cavmae.checkpoints.vision_mae import from_vision_mae
     from cavmae.model import CAVMAEClassifier
 
+    if dst.suffix not in (".safetensors", ".pth"):
+        raise UserError(f"{dst}: the name must end in .safetensors or .pth.")
+    if audio_only and dst.suffix == ".pth":
+        raise UserError(f"{dst}: --audio-only needs a .safetensors; a .pth holds whole models.")
     file = weights_file(src)
     kept: dict[str, str] = {}
     if vision_mae:
@@ -83,12 +88,11 @@ def convert(
             raise UserError(f"{file}: --audio-only is for classifiers; this is a pretrained model.")
         model.drop_images()
         kept["mode"] = "audioonly"
+    storage.make_folder(dst.parent)
     if dst.suffix == ".safetensors":
         save_model(dst, model, kept)
-    elif dst.suffix == ".pth":
-        save_published(dst, model, module_prefix)
     else:
-        raise UserError(f"{dst}: the name must end in .safetensors or .pth.")
+        save_published(dst, model, module_prefix)
     kind = "classifier" if isinstance(model, CAVMAEClassifier) else "pretrained model"
     parameters = sum(value.numel() for value in model.state_dict().values())
     click.echo(f"{dst}: {kind}, {parameters / 1e6:.1f} M parameters")

@@ -1,6 +1,6 @@
 """The CAV-MAE models."""
 
-from cavmae.model.cavmae import CAVMAE, PretrainOptions, PretrainOutput
+from cavmae.model.cavmae import CAVMAE, PretrainOptions, PretrainOutput, draw_noise
 from cavmae.model.classifier import MODES, CAVMAEClassifier, Mode
 from cavmae.model.config import ModelConfig
 from cavmae.model.masking import MASK_MODES, MaskMode
@@ -15,4 +15,5 @@ __all__ = [
     "ModelConfig",
     "PretrainOptions",
     "PretrainOutput",
+    "draw_noise",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch.nn.functional as F
@@ -53,12 +54,6 @@ class Block(nn.Module):
         self.norm2_v = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def freeze_stream_norms(self) -> None:
-        """For a block that only ever sees the joint stream: the other norms are there because
-        published checkpoints hold them, and nothing may wait for their gradients."""
-        for norm in (self.norm1_a, self.norm1_v, self.norm2_a, self.norm2_v):
-            norm.requires_grad_(False)
-
     def forward(self, x: Tensor, stream: Stream = "joint") -> Tensor:
         """float [B, L, dim] → float [B, L, dim], with the norms of one stream."""
         if stream == "audio":
@@ -69,3 +64,12 @@ class Block(nn.Module):
             norm1, norm2 = self.norm1, self.norm2
         x = x + self.attn(norm1(x))
         return x + self.mlp(norm2(x))
+
+
+def freeze_stream_norms(blocks: Iterable[nn.Module]) -> None:
+    """For blocks that only ever see the joint stream: the other norms are there because published
+    checkpoints hold them, and nothing may wait for their gradients."""
+    for block in blocks:
+        for name, norm in block.named_children():
+            if name.endswith(("_a", "_v")):
+                norm.requires_grad_(False)

@@ -9,10 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cavmae.model.blocks import Block
+from avprep.errors import UserError
+from cavmae.model.blocks import Block, freeze_stream_norms
 from cavmae.model.config import ModelConfig
 from cavmae.model.encoder import Encoder, run_blocks
-from cavmae.model.masking import MaskMode, mask_noise, split_by_noise
+from cavmae.model.masking import (
+    MASK_MODES,
+    MaskMode,
+    kept_patches,
+    mask_noise,
+    split_by_noise,
+)
 from cavmae.model.positions import sincos_positions
 
 TEMPERATURE = 0.05
@@ -20,7 +27,11 @@ TEMPERATURE = 0.05
 
 @dataclass(frozen=True)
 class PretrainOptions:
-    """What the pretraining loss is made of."""
+    """What the pretraining loss is made of.
+
+    Raises:
+        UserError: a ratio outside (0, 1), an unknown mask mode, or a negative weight.
+    """
 
     mask_ratio_audio: float = 0.75
     mask_ratio_image: float = 0.75
@@ -29,6 +40,16 @@ class PretrainOptions:
     contrast_weight: float = 0.01
     norm_pix_loss: bool = True  # reconstruct patches normalised one by one
     bidirectional: bool = False  # contrast in both directions
+
+    def __post_init__(self) -> None:
+        for name in ("mask_ratio_audio", "mask_ratio_image"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, it must lie between 0 and 1.")
+        for name in ("mae_weight", "contrast_weight"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}, it must not be negative.")
+        if self.mask_mode not in MASK_MODES:
+            raise UserError(f"no mask mode {self.mask_mode!r}; there are {', '.join(MASK_MODES)}.")
 
 
 @dataclass
@@ -66,8 +87,7 @@ class CAVMAE(Encoder):
         self.decoder_blocks = nn.ModuleList(
             Block(dim, config.decoder_heads, config.mlp_ratio) for _ in range(config.decoder_depth)
         )
-        for block in self.decoder_blocks:
-            block.freeze_stream_norms()
+        freeze_stream_norms(self.decoder_blocks)
         self.decoder_norm = nn.LayerNorm(dim)
         self.decoder_pred_a = nn.Linear(dim, patch**2)
         self.decoder_pred_v = nn.Linear(dim, patch**2 * 3)
@@ -92,25 +112,24 @@ class CAVMAE(Encoder):
             audio: float [B, frames, mel], normalised fbank.
             image: float [B, 3, H, W], normalised.
             options: masking and the parts of the loss.
-            generator: of the masks, on the inputs' device.
-            noise_audio: float [B, La], used in place of random numbers.
-            noise_image: float [B, Lv], likewise.
+            generator: of the masks, on the inputs' device. torch.compile cannot trace one: draw
+                the masks outside with `draw_noise` and pass them in.
+            noise_audio: float [B, La], the random numbers that decide the masks.
+            noise_image: float [B, Lv]; both or none.
             gather: float [B, dim] → float [N, dim], collects the pooled features of all ranks
                 with gradient; None contrasts within this batch, as published.
+
+        Raises:
+            UserError: inputs of another shape than the model's, or a mask ratio that leaves
+                nothing to see or nothing to predict.
         """
         options = options or PretrainOptions()
-        config = self.config
+        check_ratios(self.config, options)
         audio_patches, image_patches = self.audio_patches(audio), self.image_patches(image)
-        if noise_audio is None:
-            noise_audio = mask_noise(
-                len(audio), config.audio_grid, options.mask_ratio_audio, options.mask_mode,
-                generator, audio.device,
-            )  # fmt: skip
-        if noise_image is None:
-            noise_image = mask_noise(
-                len(image), config.image_grid, options.mask_ratio_image, "unstructured",
-                generator, image.device,
-            )  # fmt: skip
+        if noise_audio is None or noise_image is None:
+            noise_audio, noise_image = draw_noise(
+                self.config, options, len(audio), generator, audio.device
+            )
         audio_ids, mask_audio = split_by_noise(noise_audio, options.mask_ratio_audio)
         image_ids, mask_image = split_by_noise(noise_image, options.mask_ratio_image)
 
@@ -167,6 +186,48 @@ class CAVMAE(Encoder):
         batch, _, dim = tokens.shape
         everywhere = self.mask_token.to(tokens.dtype).expand(batch, length, dim)
         return everywhere.scatter(1, ids.unsqueeze(-1).expand(-1, -1, dim), tokens)
+
+
+def check_ratios(config: ModelConfig, options: PretrainOptions) -> None:
+    """Raises UserError where a mask ratio leaves nothing to see or nothing to predict."""
+    for stream, patches, ratio in (
+        ("audio", config.audio_patches, options.mask_ratio_audio),
+        ("image", config.image_patches, options.mask_ratio_image),
+    ):
+        kept = kept_patches(patches, ratio)
+        if not 0 < kept < patches:
+            raise UserError(
+                f"mask_ratio_{stream} {ratio} keeps {kept} of {patches} patches; some must be "
+                "seen and some hidden."
+            )
+
+
+def draw_noise(
+    config: ModelConfig,
+    options: PretrainOptions,
+    batch: int,
+    generator: torch.Generator | None = None,
+    device: torch.device | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The random numbers that decide a batch's masks.
+
+    Args:
+        config: of the model.
+        options: mask ratios and mode.
+        batch: samples.
+        generator: source of randomness, on `device`; None for the global one.
+        device: where they are made.
+
+    Returns:
+        float32 [B, La] and [B, Lv], for `CAVMAE.forward`.
+    """
+    audio = mask_noise(
+        batch, config.audio_grid, options.mask_ratio_audio, options.mask_mode, generator, device
+    )
+    image = mask_noise(
+        batch, config.image_grid, options.mask_ratio_image, "unstructured", generator, device
+    )
+    return audio, image
 
 
 def mae_loss(patches: Tensor, prediction: Tensor, mask: Tensor, normalise: bool) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from avprep.errors import UserError
@@ -11,7 +12,11 @@ from avprep.errors import UserError
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that decides the shapes of a model's parameters. Defaults: the published base."""
+    """Everything that decides the shapes of a model's parameters. Defaults: the published base.
+
+    Raises:
+        UserError: sizes that cannot be, with the field's name.
+    """
 
     embed_dim: int = 768
     depth: int = 12  # of each modality's stream, the shared blocks included
@@ -28,11 +33,22 @@ class ModelConfig:
     trainable_positions: bool = False
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            lowest = 0 if field.name in ("modality_depth", "decoder_depth") else 1
+            if field.name not in ("mlp_ratio", "trainable_positions"):
+                value = getattr(self, field.name)
+                if not isinstance(value, int) or value < lowest:
+                    raise UserError(f"{field.name} is {value!r}, it must be a number ≥ {lowest}.")
+        if not 0 < self.mlp_ratio * self.embed_dim < float("inf"):
+            raise UserError(f"mlp_ratio is {self.mlp_ratio}, it must be positive.")
         for name in ("image_size", "audio_frames", "mel_bins"):
             value = getattr(self, name)
-            if value < self.patch_size or value % self.patch_size:
+            if value % self.patch_size:
+                below = value // self.patch_size * self.patch_size
+                near = f"{below} or " if below else ""
                 raise UserError(
-                    f"{name} is {value}, it must be a multiple of the patch size {self.patch_size}."
+                    f"{name} is {value}, it must be a multiple of the patch size "
+                    f"{self.patch_size}: take {near}{below + self.patch_size}."
                 )
         for width, heads in (("embed_dim", "num_heads"), ("decoder_dim", "decoder_heads")):
             if getattr(self, width) % getattr(self, heads):
@@ -72,10 +88,11 @@ class ModelConfig:
         """A named size, with some fields changed.
 
         Raises:
-            UserError: no such name, or a combination that cannot be.
+            UserError: no such name, no such field, or a combination that cannot be.
         """
         if name not in PRESETS:
             raise UserError(f"no model size {name!r}; there are {', '.join(PRESETS)}.")
+        _check_fields(changes)
         return dataclasses.replace(PRESETS[name], **changes)  # type: ignore[arg-type]
 
     def to_json(self) -> str:
@@ -84,8 +101,25 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, text: str) -> ModelConfig:
-        """The config that `to_json` wrote."""
-        return cls(**json.loads(text))
+        """The config that `to_json` wrote.
+
+        Raises:
+            UserError: not one of those.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"the model's config is not JSON ({error}).") from error
+        if not isinstance(values, dict):
+            raise UserError("the model's config is not a JSON object.")
+        _check_fields(values)
+        return cls(**values)
+
+
+def _check_fields(values: Mapping[str, object]) -> None:
+    known = [field.name for field in dataclasses.fields(ModelConfig)]
+    if strangers := sorted(set(values) - set(known)):
+        raise UserError(f"no model size field {strangers[0]!r}; there are {', '.join(known)}.")
 
 
 PRESETS = {

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from avprep.errors import UserError
-from cavmae.model.blocks import Block, Stream
+from cavmae.model.blocks import Block, Stream, freeze_stream_norms
 from cavmae.model.config import ModelConfig
 from cavmae.model.positions import sincos_positions
 
@@ -68,9 +68,7 @@ class Encoder(nn.Module):
         self.norm_a = nn.LayerNorm(dim)
         self.norm_v = nn.LayerNorm(dim)
         self.norm = nn.LayerNorm(dim)
-
-        for block in (*self.blocks_a, *self.blocks_v):
-            block.freeze_stream_norms()
+        freeze_stream_norms((*self.blocks_a, *self.blocks_v))
 
     def _blocks(self, count: int) -> nn.ModuleList:
         config = self.config

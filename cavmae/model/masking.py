@@ -36,7 +36,12 @@ def mask_noise(
 
     Returns:
         float32 [batch, rows * columns].
+
+    Raises:
+        ValueError: no such mode.
     """
+    if mode not in MASK_MODES:
+        raise ValueError(f"no mask mode {mode!r}; there are {', '.join(MASK_MODES)}.")
     rows, columns = grid
     noise = torch.rand(batch, rows, columns, generator=generator, device=device)
     if mode in ("time", "tf"):
@@ -62,6 +67,11 @@ def _choose(
     return ranks < count
 
 
+def kept_patches(length: int, ratio: float) -> int:
+    """How many of `length` patches stay when `ratio` of them are removed."""
+    return int(length * (1 - ratio))
+
+
 def split_by_noise(noise: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
     """Keep the patches with the smallest noise.
 
@@ -73,6 +83,6 @@ def split_by_noise(noise: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
         (ids, mask): int64 [B, kept], the patches that stay, and float32 [B, L], 1 where removed.
     """
     batch, length = noise.shape
-    ids = noise.argsort(dim=1)[:, : int(length * (1 - ratio))]
+    ids = noise.argsort(dim=1)[:, : kept_patches(length, ratio)]
     mask = torch.ones(batch, length, device=noise.device)
     return ids, mask.scatter(1, ids, 0.0)

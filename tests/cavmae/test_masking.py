@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cavmae.model import ModelConfig, PretrainOptions, draw_noise
 from cavmae.model.masking import MASK_MODES, mask_noise, split_by_noise
 
 GRID = (8, 64)
@@ -66,3 +67,33 @@ def test_the_generator_alone_decides(mode):
     first, second, other = draw(mode)[1], draw(mode)[1], draw(mode, seed=1)[1]
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("mode", MASK_MODES)
+def test_the_global_state_is_left_alone_by_a_generator(mode):
+    before = torch.get_rng_state()
+    draw(mode)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_images_are_masked_without_structure_whatever_the_audio_mode():
+    config = ModelConfig()
+    for mode in MASK_MODES:
+        audio, image = draw_noise(
+            config, PretrainOptions(mask_mode=mode), 4, torch.Generator().manual_seed(0)
+        )
+        assert audio.shape == (4, 512)
+        assert image.shape == (4, 196)
+        assert image.max() < 1
+        assert (audio.max() > 1) == (mode != "unstructured")
+
+
+def test_samples_of_a_batch_have_masks_of_their_own():
+    for mode in MASK_MODES:
+        _, _, mask = draw(mode, batch=8)
+        assert len({tuple(row.tolist()) for row in mask}) == 8
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="no mask mode 'columns'"):
+        mask_noise(1, GRID, 0.5, "columns")
