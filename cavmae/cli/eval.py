@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from cavmae.cli.options import bad_samples_option, config_option, device_option, workers_option
+from cavmae.cli.options import (
+    bad_samples_option,
+    config_option,
+    device_option,
+    reading_options,
+    workers_option,
+)
 
 
 @click.command()
@@ -33,6 +39,7 @@ from cavmae.cli.options import bad_samples_option, config_option, device_option,
               help="Clips a batch.")  # fmt: skip
 @click.option("--per-class-csv", type=click.Path(path_type=Path), help="Write one line a class.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+@reading_options
 @bad_samples_option
 @workers_option
 @device_option

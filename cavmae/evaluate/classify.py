@@ -15,6 +15,7 @@ from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.data.batch import Batch
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAEClassifier, Mode
+from cavmae.train.distributed import World
 
 FrameChoice = Literal["all", "middle"] | int
 
@@ -73,12 +74,36 @@ def classify(
             probabilities = mean_probabilities(model, inputs.audio, inputs.image, options)
             parts.append((batch, probabilities.double().cpu()))
             on_batch(len(batch))
+    none = torch.zeros(0, shards.num_classes, dtype=torch.float64)  # a rank may have no clip
     return Classified(
-        index=np.concatenate([batch.index.numpy() for batch, _ in parts]),
+        index=torch.cat([none[:, 0].long(), *(batch.index for batch, _ in parts)]).numpy(),
         video_ids=[video_id for batch, _ in parts for video_id in batch.video_ids],
-        probabilities=torch.cat([probabilities for _, probabilities in parts]).numpy(),
-        labels=torch.cat([batch.labels for batch, _ in parts]).double().numpy(),
+        probabilities=torch.cat([none, *(found for _, found in parts)]).numpy(),
+        labels=torch.cat([none, *(batch.labels.double() for batch, _ in parts)]).numpy(),
         unreadable=len(loader.bad_samples),
+    )
+
+
+def classify_together(
+    model: CAVMAEClassifier,
+    frontend: FrontEnd,
+    shards: ShardSet,
+    options: ClassifyOptions,
+    world: World,
+    on_batch: Callable[[int], None] = lambda count: None,
+) -> Classified:
+    """Classify all clips, each on one rank; every rank gets the whole result."""
+    own = classify(model, frontend, shards, options, world.device, world.rank, world.size, on_batch)
+    parts: list[Classified] = world.gather(own)
+    index = np.concatenate([part.index for part in parts])
+    order = np.argsort(index)
+    video_ids = [video_id for part in parts for video_id in part.video_ids]
+    return Classified(
+        index[order],
+        [video_ids[place] for place in order],
+        np.concatenate([part.probabilities for part in parts])[order],
+        np.concatenate([part.labels for part in parts])[order],
+        sum(part.unreadable for part in parts),
     )
 
 

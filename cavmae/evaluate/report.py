@@ -9,14 +9,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from avprep import storage
 from avprep.errors import UserError
 from cavmae.checkpoints import load_checkpoint, read_metadata, weights_file
-from cavmae.data import ShardSet
-from cavmae.evaluate.classify import ClassifyOptions, FrameChoice, classify
+from cavmae.data import ShardSet, open_shards
+from cavmae.evaluate.classify import ClassifyOptions, FrameChoice, classify_together
 from cavmae.evaluate.metrics import Scores, score
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAEClassifier
@@ -33,7 +32,7 @@ def run_evaluation(values: dict[str, Any]) -> None:
     model = load_checkpoint(file)
     if not isinstance(model, CAVMAEClassifier):
         raise UserError(f"{file}: a pretrained model without a classifier; run `cavmae finetune`.")
-    shards = ShardSet.open(values["shards"])
+    shards = open_shards(values["shards"], values)
     metadata = read_metadata(file)
     check_classes(file, model, metadata, shards)
     defaults = FrontEndOptions()
@@ -56,22 +55,18 @@ def run_evaluation(values: dict[str, Any]) -> None:
         model.to(world.device)
         frontend.to(world.device)
         with tqdm(total=len(shards), unit="clip", desc="eval", disable=None) as bar:
-            own = classify(
-                model, frontend, shards, options, world.device, world.rank, world.size, bar.update
-            )
-        parts = world.gather((own.probabilities, own.labels, own.unreadable))
-        probabilities, labels = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
+            found = classify_together(model, frontend, shards, options, world, bar.update)
         if not world.is_main:
             return
-        result = score(probabilities, labels)
+        result = score(found.probabilities, found.labels)
         facts = {
             "accuracy": result.accuracy,
             "map": result.map,
             "auc": result.auc,
             "d_prime": result.d_prime,
-            "clips": len(labels),
+            "clips": len(found.index),
             "clips_in_manifest": shards.info.clips,
-            "clips_unreadable": sum(part[2] for part in parts),
+            "clips_unreadable": found.unreadable,
             "classes": shards.num_classes,
             "classes_without_positives": result.left_out,
             "mode": options.mode,

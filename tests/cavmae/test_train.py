@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,8 +25,9 @@ from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
 from cavmae.train.checkpoint import list_checkpoints, save_checkpoint
 from cavmae.train.distributed import World
 from cavmae.train.loop import Trainer, _mix_seed
-from cavmae.train.optim import build_optimizer, learning_rate
+from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, lr_ratio
 from cavmae.train.options import OptimOptions, TrainOptions
+from cavmae.train.records import TIMINGS
 from cavmae.train.tasks import FinetuneTask, PretrainTask
 
 CONFIG = ModelConfig.preset("tiny", audio_frames=96, embed_dim=32, num_heads=2)
@@ -113,8 +115,12 @@ def finetune(shards: Path, out: Path) -> list[str]:
 
 
 def rows(run: Path) -> list[dict[str, str]]:
+    """The log without what says how fast the run was."""
     with (run / "log.csv").open() as file:
-        return list(csv.DictReader(file))
+        return [
+            {name: value for name, value in row.items() if name not in TIMINGS}
+            for row in csv.DictReader(file)
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -246,8 +252,43 @@ def test_a_loss_that_is_not_a_number_names_the_samples(shards, tmp_path):
     trainer = pretrainer(shards, tmp_path / "run")
     with torch.no_grad():
         trainer.model.norm.weight.fill_(float("nan"))
-    with pytest.raises(WorkFailed, match="train_0"):
+    with pytest.raises(WorkFailed, match=r"at step 1: .*loss.*samples .*train_0"):
         trainer.run()
+    report = json.loads((tmp_path / "run" / "not-finite.json").read_text())
+    assert len(report["video_ids"]) == 5
+    assert "loss" in report["not_finite"]
+
+
+class NanFor(FrontEnd):
+    """A front end that breaks one clip's spectrogram."""
+
+    broken = "train_0"
+
+    def forward(self, batch, generator=None):
+        inputs = super().forward(batch, generator)
+        for row, video_id in enumerate(batch.video_ids):
+            if video_id.endswith(self.broken):
+                inputs.audio[row, 3, 3] = float("nan")
+        return inputs
+
+
+def test_the_sample_whose_input_is_not_finite_is_named_alone(shards, tmp_path):
+    trainer = pretrainer(shards, tmp_path / "run")
+    name = ShardSet.open(shards).entry(7).video_id
+    trainer.frontend = NanFor(FRONT_END)
+    trainer.frontend.broken = name
+    with pytest.raises(WorkFailed, match=rf"samples {re.escape(name)}; all of them"):
+        trainer.run()
+    assert json.loads((tmp_path / "run" / "not-finite.json").read_text())["video_ids"] == [name]
+
+
+def test_gradients_that_are_not_finite_end_the_run_before_a_checkpoint_is_written(shards, tmp_path):
+    trainer = pretrainer(shards, tmp_path / "run", checkpoint_steps=1)
+    explode = lambda gradient: gradient * math.inf  # noqa: E731
+    trainer.model.norm.weight.register_hook(explode)
+    with pytest.raises(WorkFailed, match="grad_norm"):
+        trainer.run()
+    assert not list_checkpoints(tmp_path / "run" / "checkpoints")
 
 
 @pytest.mark.parametrize(("epoch", "factor"), [(0, 1), (9, 1), (10, 0.5), (14, 0.5), (15, 0.25)])
@@ -262,8 +303,34 @@ def test_head_gets_its_own_rate_and_frozen_bases_get_none():
     base, head = optimizer.param_groups
     assert (base["lr_ratio"], head["lr_ratio"]) == (1.0, 50.0)
     assert {id(p) for p in head["params"]} == {id(p) for p in model.mlp_head.parameters()}
-    frozen = build_optimizer(model, OptimOptions(freeze_base=True))
-    assert len(frozen.param_groups) == 1
+    freeze_base(model)
+    (only,) = build_optimizer(model, OptimOptions(freeze_base=True)).param_groups
+    assert {id(p) for p in only["params"]} == {id(p) for p in model.mlp_head.parameters()}
+
+
+def test_layer_decay_slows_a_block_the_more_the_lower_it_is():
+    config = ModelConfig.preset("tiny", depth=5, modality_depth=3)
+    options = OptimOptions(layer_decay=0.5, head_lr_ratio=10.0)
+    expected = {
+        "mlp_head.1.weight": 10.0,
+        "norm_a.weight": 1.0,
+        "blocks_u.1.attn.qkv.weight": 0.5,
+        "blocks_u.0.attn.qkv.weight": 0.5**2,
+        "blocks_v.2.mlp.fc1.bias": 0.5**3,
+        "blocks_a.0.norm1.weight": 0.5**5,
+        "patch_embed_v.proj.weight": 0.5**6,
+        "pos_embed_a": 0.5**6,
+    }
+    model = CAVMAEClassifier(config, 3)
+    names = dict(model.named_parameters())
+    for name, ratio in expected.items():
+        assert name in names
+        assert lr_ratio(name, config, options) == ratio
+    groups = build_optimizer(model, options).param_groups
+    assert sorted(group["lr_ratio"] for group in groups) == sorted({*expected.values(), 0.5**4})
+    assert sum(len(group["params"]) for group in groups) == sum(
+        parameter.requires_grad for parameter in names.values()
+    )
 
 
 def test_soft_targets_are_learned_by_both_criteria():
