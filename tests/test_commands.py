@@ -194,7 +194,7 @@ COMMANDS = [
     ["avprep", "demo-data"],
     *(["avprep", "manifest", *words] for words in ([], ["folder"])),
     *(["cavmae", *words] for words in ([], ["pretrain"], ["finetune"], ["eval"])),
-    *(["cavmae", *words] for words in (["convert"], ["stats"])),
+    *(["cavmae", *words] for words in (["average"], ["convert"], ["stats"])),
 ]
 
 

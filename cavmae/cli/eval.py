@@ -33,7 +33,7 @@ from cavmae.cli.options import (
     "--frames",
     default="all",
     show_default=True,
-    help="all (their probabilities are averaged), middle, or a frame's number.",
+    help="all (their probabilities are averaged), each (also one by one), middle, or a number.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True,
               help="Clips a batch.")  # fmt: skip
@@ -45,6 +45,8 @@ from cavmae.cli.options import (
 @device_option
 def evaluate(**values: Any) -> None:
     """Accuracy, mAP, AUC and d′ of a classifier.
+
+    Under torchrun the clips are shared among the processes, each read once.
 
     \b
     Example:

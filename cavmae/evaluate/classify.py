@@ -17,7 +17,7 @@ from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAEClassifier, Mode
 from cavmae.train.distributed import World
 
-FrameChoice = Literal["all", "middle"] | int
+FrameChoice = Literal["all", "middle", "each"] | int
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ClassifyOptions:
     """How clips are classified."""
 
     mode: Mode = "multimodal"
-    frames: FrameChoice = "middle"  # "all" averages the probabilities of all frames
+    frames: FrameChoice = "middle"  # "all" averages the frames' probabilities, "each" keeps them
     criterion: Literal["bce", "ce"] = "ce"  # sigmoid or softmax turns logits into probabilities
     batch_size: int = 32
     workers: int = 2
@@ -38,7 +38,7 @@ class Classified:
 
     index: NDArray[np.int64]  # [N]
     video_ids: list[str]
-    probabilities: NDArray[np.float64]  # [N, classes]
+    probabilities: NDArray[np.float64]  # [N, classes]; with frames="each" [N, frames, classes]
     labels: NDArray[np.float64]  # [N, classes]
     unreadable: int
 
@@ -60,7 +60,7 @@ def classify(
             options.batch_size,
             options.workers,
             shuffle=False,
-            frame=options.frames,
+            frame="all" if options.frames == "each" else options.frames,
             max_bad_samples=options.max_bad_samples,
         ),
         rank,
@@ -71,14 +71,16 @@ def classify(
     with torch.inference_mode():
         for batch in loader.epoch():
             inputs = frontend(batch.to(device))
-            probabilities = mean_probabilities(model, inputs.audio, inputs.image, options)
-            parts.append((batch, probabilities.double().cpu()))
+            found = frame_probabilities(model, inputs.audio, inputs.image, options)
+            if options.frames != "each":
+                found = found.mean(dim=1)
+            parts.append((batch, found.double().cpu()))
             on_batch(len(batch))
     none = torch.zeros(0, shards.num_classes, dtype=torch.float64)  # a rank may have no clip
     return Classified(
         index=torch.cat([none[:, 0].long(), *(batch.index for batch, _ in parts)]).numpy(),
         video_ids=[video_id for batch, _ in parts for video_id in batch.video_ids],
-        probabilities=torch.cat([none, *(found for _, found in parts)]).numpy(),
+        probabilities=torch.cat([found for _, found in parts] or [none]).numpy(),
         labels=torch.cat([none, *(batch.labels.double() for batch, _ in parts)]).numpy(),
         unreadable=len(loader.bad_samples),
     )
@@ -101,21 +103,28 @@ def classify_together(
     return Classified(
         index[order],
         [video_ids[place] for place in order],
-        np.concatenate([part.probabilities for part in parts])[order],
+        np.concatenate([part.probabilities for part in parts if len(part.index)])[order],
         np.concatenate([part.labels for part in parts])[order],
         sum(part.unreadable for part in parts),
     )
+
+
+def frame_probabilities(
+    model: CAVMAEClassifier, audio: Tensor, image: Tensor, options: ClassifyOptions
+) -> Tensor:
+    """float [B, frames, classes]: probabilities; one frame where images play no part."""
+    each = [
+        torch.sigmoid(logits) if options.criterion == "bce" else torch.softmax(logits, dim=-1)
+        for logits in _logits_of_frames(model, audio, image, options.mode)
+    ]
+    return torch.stack(each, dim=1)
 
 
 def mean_probabilities(
     model: CAVMAEClassifier, audio: Tensor, image: Tensor, options: ClassifyOptions
 ) -> Tensor:
     """float [B, classes]: probabilities, averaged over the frames where there are several."""
-    each = [
-        torch.sigmoid(logits) if options.criterion == "bce" else torch.softmax(logits, dim=-1)
-        for logits in _logits_of_frames(model, audio, image, options.mode)
-    ]
-    return torch.stack(each).mean(dim=0)
+    return frame_probabilities(model, audio, image, options).mean(dim=1)
 
 
 def _logits_of_frames(

@@ -30,6 +30,7 @@ def save_checkpoint(
     state: dict[str, Any],
     keep: int,
     weights: Mapping[str, Tensor] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `folder/step-NNNNNNNN` under a temporary name, rename it, drop the oldest ones.
 
@@ -40,6 +41,7 @@ def save_checkpoint(
         state: everything else; tensors and plain Python values.
         keep: how many checkpoints stay.
         weights: whole tensors in place of the model's own, where it is sharded.
+        metadata: stored with the weights.
 
     Raises:
         OSError: it could not be written, and nothing of it is left; older ones are untouched.
@@ -49,7 +51,7 @@ def save_checkpoint(
     temporary = folder / f".tmp-{secrets.token_hex(8)}"
     temporary.mkdir()
     try:
-        save_model(temporary / _WEIGHTS, model, weights=weights)
+        save_model(temporary / _WEIGHTS, model, metadata, weights)
         _write_state(temporary / _STATE, state)
         if target.exists():
             shutil.rmtree(target)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +70,7 @@ class Trainer:
         optim: OptimOptions,
         folder: Path,
         after_epoch: Callable[[Position], dict[str, float]] | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Args:
         model: on the world's device.
@@ -82,6 +83,7 @@ class Trainer:
         folder: the run directory; exists.
         after_epoch: called on every rank at the end of each epoch; what it returns is logged as
             validation.
+        metadata: stored with every file of weights, see `save_model`.
         """
         if optim.freeze_base:
             freeze_base(model)
@@ -94,6 +96,7 @@ class Trainer:
         self.optim = optim
         self.folder = folder
         self.after_epoch = after_epoch
+        self.metadata = dict(metadata or {})
         self.position = Position()
         self._called = spread_model(model, world, options)
         self.optimizer = build_optimizer(model, optim)
@@ -353,7 +356,7 @@ class Trainer:
             folder, step = self.folder / "checkpoints", self.position.step
             count = self.options.keep_checkpoints
             try:
-                save_checkpoint(folder, step, self.model, state, count, weights)
+                save_checkpoint(folder, step, self.model, state, count, weights, self.metadata)
             except OSError as error:
                 failure = f"{folder}: cannot write a checkpoint ({error.strerror or error})."
         failure = next(filter(None, self.world.gather(failure)), "")

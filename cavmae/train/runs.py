@@ -75,12 +75,12 @@ def run_pretraining(values: dict[str, Any]) -> None:
             values["contrast_scope"],
         )
         metadata = front_end_metadata(frontend)
-        trainer = build_trainer(model, task, frontend, shards, values, world, folder)
+        trainer = build_trainer(model, task, frontend, shards, values, world, folder, metadata)
         seconds = train(trainer, world)
-        save_weights(trainer, "model", metadata)
+        save_weights(trainer, "model")
         for name, average in trainer.averages.items():
             with average.in_place():
-                save_weights(trainer, name, metadata)
+                save_weights(trainer, name)
         if world.is_main:
             finish(folder, trainer, seconds)
 
@@ -127,33 +127,35 @@ def run_finetuning(values: dict[str, Any]) -> None:
             measured = validate()
             is_best = world.is_main and measured[metric] > best(position.rows, metric)
             if world.any(is_best):
-                save_weights(trainer, "best", metadata)
+                save_weights(trainer, "best")
             return measured
 
-        trainer = build_trainer(model, task, frontend, shards, values, world, folder, after_epoch)
+        trainer = build_trainer(
+            model, task, frontend, shards, values, world, folder, metadata, after_epoch
+        )
         seconds = train(trainer, world)
-        save_weights(trainer, "model", metadata)
+        save_weights(trainer, "model")
         top = best(trainer.position.rows, metric)
         results: dict[str, Any] = {}
         for name, average in trainer.averages.items():
             with average.in_place():
-                save_weights(trainer, name, metadata)
+                save_weights(trainer, name)
                 if name == "average":
                     results["average"] = validate()
                     if world.any(world.is_main and results["average"][metric] > top):
-                        save_weights(trainer, "best", metadata)
+                        save_weights(trainer, "best")
                         top = results["average"][metric]
         if world.is_main:
             finish(folder, trainer, seconds, {f"best_{metric}": top, **results})
 
 
-def save_weights(trainer: Trainer, name: str, metadata: dict[str, str]) -> None:
+def save_weights(trainer: Trainer, name: str) -> None:
     """Write the present weights to RUN/NAME.safetensors. All ranks call this together."""
     weights = whole_weights(trainer.model, trainer.world.is_main)
     if trainer.world.is_main:
         path = trainer.folder / f"{name}.safetensors"
         with full_disk_reported(path):
-            save_model(path, trainer.model, metadata, weights)
+            save_model(path, trainer.model, trainer.metadata, weights)
 
 
 def prepare_folder(values: dict[str, Any], world: World) -> Path:
@@ -270,6 +272,7 @@ def build_trainer(
     values: dict[str, Any],
     world: World,
     folder: Path,
+    metadata: dict[str, str],
     after_epoch: Any = None,
 ) -> Trainer:
     """Put the parts of a run together.
@@ -301,7 +304,9 @@ def build_trainer(
         world.size,
     )
     model.to(world.device)
-    return Trainer(model, task, frontend, loader, world, options, optim, folder, after_epoch)
+    return Trainer(
+        model, task, frontend, loader, world, options, optim, folder, after_epoch, metadata
+    )
 
 
 def train(trainer: Trainer, world: World) -> float:
