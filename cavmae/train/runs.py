@@ -81,8 +81,7 @@ def run_pretraining(values: dict[str, Any]) -> None:
         for name, average in trainer.averages.items():
             with average.in_place():
                 save_weights(trainer, name)
-        if world.is_main:
-            finish(folder, trainer, seconds)
+        finish(trainer, seconds)
 
 
 def run_finetuning(values: dict[str, Any]) -> None:
@@ -145,8 +144,7 @@ def run_finetuning(values: dict[str, Any]) -> None:
                     if world.any(world.is_main and results["average"][metric] > top):
                         save_weights(trainer, "best")
                         top = results["average"][metric]
-        if world.is_main:
-            finish(folder, trainer, seconds, {f"best_{metric}": top, **results})
+        finish(trainer, seconds, {f"best_{metric}": top, **results})
 
 
 def save_weights(trainer: Trainer, name: str) -> None:
@@ -320,22 +318,29 @@ def train(trainer: Trainer, world: World) -> float:
     return time.monotonic() - started
 
 
-def finish(
-    folder: Path, trainer: Trainer, seconds: float, extra: dict[str, float] | None = None
-) -> None:
-    """Write result.json and say where everything lies."""
-    rows = trainer.position.rows
+def finish(trainer: Trainer, seconds: float, extra: dict[str, Any] | None = None) -> None:
+    """Write result.json and say where everything lies. All ranks call this together."""
+    unreadable = dict(pair for pairs in trainer.world.gather(trainer.loader.bad_samples)
+                      for pair in pairs)  # fmt: skip
+    if not trainer.world.is_main:
+        return
+    folder, rows = trainer.folder, trainer.position.rows
     last = {split: next((r for r in reversed(rows) if r["split"] == split), None)
             for split in ("train", "validation")}  # fmt: skip
     result = {
         **(extra or {}),
         "epochs": trainer.position.epoch,
         "steps": trainer.position.step,
+        "samples_per_epoch": trainer.loader.samples_per_epoch,
+        "unreadable_in_last_call": unreadable,
         "seconds_of_last_call": round(seconds, 2),
         **{split: row for split, row in last.items() if row is not None},
     }
     with full_disk_reported(folder):
         write_json(folder / "result.json", _without_nan(result))
+    if unreadable:
+        print(f"{len(unreadable)} samples could not be read and were left out: "
+              f"{', '.join(sorted(unreadable)[:5])}; all of them in result.json")  # fmt: skip
     print(f"{folder}: model.safetensors, result.json, log.csv, curves.png")
 
 
