@@ -41,12 +41,12 @@ def spread_model(model: nn.Module, world: World, options: TrainOptions) -> nn.Mo
     # The forward function is replaced and not the module, so that no parameter gets another name
     # and FSDP's hooks stay outside of what is recomputed or compiled.
     for block in blocks:
+        if options.compile:  # one program serves all blocks of a shape
+            block.forward = torch.compile(block.forward)  # type: ignore[method-assign]
         if options.activation_checkpointing:
             block.forward = functools.partial(  # type: ignore[method-assign]
                 checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
             )
-        if options.compile:
-            block.forward = torch.compile(block.forward)  # type: ignore[method-assign]
     if world.size == 1:
         return model
     if options.parallel == "fsdp":
