@@ -249,8 +249,8 @@ def report_turns(
         )
     floor = flops / ceilings["fp32"] / (base[0] + base[1])
     print(
-        f"\nGoal: {CPU_GOAL} of the published step. Both sides do the same matrix products; at this "
-        f"machine's float32 ceiling ({ceilings['fp32'] / 1e9:.0f} GFLOP/s) they alone take "
+        f"\nGoal: {CPU_GOAL} of the published step. Both sides do the same matrix products; at "
+        f"this machine's float32 ceiling ({ceilings['fp32'] / 1e9:.0f} GFLOP/s) they alone take "
         f"{floor:.2f} of the published forward and backward."
     )
 

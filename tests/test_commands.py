@@ -233,6 +233,8 @@ COMMANDS = [
     *(["cavmae", *words] for words in ([], ["pretrain"], ["finetune"], ["eval"])),
     *(["cavmae", *words] for words in (["convert"], ["stats"], ["export"], ["knn"])),
     *(["cavmae", *words] for words in (["retrieve"], ["inpaint"], ["embed"], ["predict"])),
+    ["cavmae", "average"],
+    ["cavmae", "demo"],
 ]
 
 

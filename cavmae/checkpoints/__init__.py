@@ -49,7 +49,10 @@ class LoadReport:
 
 
 def save_model(
-    path: Path, model: CAVMAE | CAVMAEClassifier, metadata: Mapping[str, str] | None = None
+    path: Path,
+    model: CAVMAE | CAVMAEClassifier,
+    metadata: Mapping[str, str] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a model's weights as safetensors, whole or not at all.
 
@@ -57,6 +60,7 @@ def save_model(
         path: the file.
         model: its config, kind and number of classes are stored with the weights.
         metadata: further strings to store, such as the labels.
+        weights: tensors to store in place of the model's own.
     """
     described = {
         "format": _FORMAT,
@@ -66,7 +70,8 @@ def save_model(
         "images": str(int(model.has_images)),
         **(metadata or {}),
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_of(model).items()}
+    state = state_of(model) if weights is None else weights
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     storage.write_atomic(path, to_safetensors(tensors, described))
 
 

@@ -16,6 +16,13 @@ from cavmae.train.options import OptimOptions
 @click.option("--val-shards", required=True, help="Shard set to evaluate on after each epoch.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Run directory.")
 @click.option(
+    "--val-split",
+    "val_splits",
+    multiple=True,
+    metavar="NAME",
+    help="Use clips of this split of --val-shards only; may be given several times.",
+)
+@click.option(
     "--init",
     type=click.Path(path_type=Path),
     help="Pretrained checkpoint or run. [default: random weights]",
@@ -55,6 +62,13 @@ from cavmae.train.options import OptimOptions
 )
 @click.option("--freeze-base", is_flag=True, help="Train the head alone (linear probe).")
 @click.option(
+    "--layer-decay",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=OptimOptions().layer_decay,
+    show_default=True,
+    help="Learning rate of each block over that of the next.",
+)
+@click.option(
     "--mixup",
     type=click.FloatRange(0, 1),
     default=0.5,
@@ -93,7 +107,8 @@ def finetune(**values: Any) -> None:
     """Train a classifier on audio and frames, starting from a pretrained CAV-MAE.
 
     Evaluates on the middle frame after each epoch and keeps the best weights as
-    RUN/best.safetensors.
+    RUN/best.safetensors. --classes and --split choose training clips; --classes also those of
+    --val-shards.
 
     \b
     Example:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,11 +9,12 @@ from typing import Any, TypeVar
 import click
 
 from avprep.errors import UserError
+from cavmae.options import ReadOptions
 from cavmae.recipes import find_recipe
 from cavmae.train.options import OptimOptions, TrainOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-_OPTIM, _TRAIN = OptimOptions(), TrainOptions()
+_OPTIM, _TRAIN, _READ = OptimOptions(), TrainOptions(), ReadOptions()
 
 
 def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Path | None:
@@ -36,21 +36,23 @@ def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Pat
         raise UserError(f"{path}: cannot read the recipe ({error.strerror}).") from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: not TOML ({error}).") from error
-    table = {key.replace("-", "_"): value for key, value in document.get(ctx.info_name, {}).items()}
-    known = {parameter.name for parameter in ctx.command.params}
-    if strangers := sorted(set(table) - known):
+    tables = ("pretrain", "finetune", "eval")
+    if strangers := sorted(set(document) - set(tables)):
         raise UserError(
-            f"{path}: [{ctx.info_name}] sets {strangers[0]!r}, which is no option; see "
-            f"`cavmae {ctx.info_name} --help`."
+            f"{path}: [{strangers[0]}] is no table of a recipe; there are "
+            f"{', '.join(f'[{name}]' for name in tables)}."
         )
-    ctx.default_map = {**(ctx.default_map or {}), **table}
+    names = {option.lstrip("-"): p.name for p in ctx.command.params for option in p.opts}
+    defaults = {}
+    for key, value in document.get(ctx.info_name, {}).items():
+        if names.get(key.replace("_", "-")) is None:
+            raise UserError(
+                f"{path}: [{ctx.info_name}] sets {key!r}, which is no option; see "
+                f"`cavmae {ctx.info_name} --help`."
+            )
+        defaults[names[key.replace("_", "-")]] = value
+    ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
-
-
-def pick(cls: type, values: dict[str, Any]) -> Any:
-    """An options dataclass from those of the values that it has fields for."""
-    names = {field.name for field in dataclasses.fields(cls)}
-    return cls(**{name: value for name, value in values.items() if name in names})
 
 
 def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -68,7 +70,7 @@ config_option = click.option(
     callback=load_config,
     is_eager=True,
     expose_value=False,
-    help="Recipe: a TOML file, or the name of one that comes with cavmae, as vggsound; its table "
+    help="Recipe: a TOML file, or the name of one that comes with cavmae, as finetune-vggsound; its table "
     "of this command's name holds defaults.",
 )
 
@@ -92,8 +94,53 @@ bad_samples_option = click.option(
     help="Unreadable samples that are skipped before the command gives up.",
 )
 
+reading_options = _stack(
+    click.option(
+        "--classes",
+        multiple=True,
+        metavar="NAME",
+        help="Use clips of this class (mid or name) only; may be given several times.",
+    ),
+    click.option(
+        "--split",
+        "splits",
+        multiple=True,
+        metavar="NAME",
+        help="Use clips of this split of the manifest only; may be given several times.",
+    ),
+    click.option(
+        "--retries",
+        type=click.IntRange(min=0),
+        default=_READ.retries,
+        show_default=True,
+        help="Of a request for shards behind a URL.",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=_READ.timeout,
+        show_default=True,
+        help="Seconds such a request may take.",
+    ),
+    click.option(
+        "--cache-dir",
+        "cache",
+        metavar="FOLDER",
+        help="Local folder that keeps shards from a URL. [default: none]",
+    ),
+    click.option(
+        "--cache-size",
+        "cache_gb",
+        type=click.FloatRange(min=0, min_open=True),
+        default=_READ.cache_gb,
+        show_default=True,
+        help="GB in it, after which the shards not used for longest are deleted.",
+    ),
+)
+
 training_options = _stack(
     config_option,
+    reading_options,
     click.option(
         "--epochs",
         type=click.IntRange(min=1),
@@ -181,6 +228,39 @@ training_options = _stack(
         show_default=True,
         help="Of the model's arithmetic; losses are always float32.",
     ),
+    click.option(
+        "--compile/--no-compile",
+        default=_TRAIN.compile,
+        show_default=True,
+        help="Compile the transformer blocks (torch.compile).",
+    ),
+    click.option(
+        "--activation-checkpointing/--no-activation-checkpointing",
+        default=_TRAIN.activation_checkpointing,
+        show_default=True,
+        help="Recompute each block in the backward pass: less memory, more time.",
+    ),
+    click.option(
+        "--parallel",
+        type=click.Choice(["ddp", "fsdp"]),
+        default=_TRAIN.parallel,
+        show_default=True,
+        help="Each process holds a replica (ddp) or a share (fsdp) of weights and optimiser.",
+    ),
+    click.option(
+        "--ema",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=_TRAIN.ema,
+        show_default=True,
+        help="Decay of an exponential average of the weights over steps; 0 for none.",
+    ),
+    click.option(
+        "--average-epochs",
+        type=click.IntRange(min=1),
+        nargs=2,
+        metavar="FIRST LAST",
+        help="Average the weights after these epochs, counted from 1. [default: none]",
+    ),
     workers_option,
     click.option(
         "--seed", type=int, default=_TRAIN.seed, show_default=True, help="Of everything random."
@@ -211,7 +291,7 @@ training_options = _stack(
         type=click.IntRange(min=1),
         default=_TRAIN.keep_checkpoints,
         show_default=True,
-        help="Older ones are deleted.",
+        help="The newest; older ones are deleted.",
     ),
     click.option(
         "--log-steps",

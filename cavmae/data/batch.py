@@ -134,9 +134,10 @@ def allocate(
     for name, (dtype, shape) in shapes.items():
         places[name] = _Place(dtype, shape, size)
         size += -(-math.prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
-    memory = torch.empty(size, dtype=torch.uint8)
+    memory = torch.empty(0 if shared else size, dtype=torch.uint8)
     if shared:
-        memory.share_memory_()
+        # Made in shared memory at once (as PyTorch collates batches); `share_memory_` copies there.
+        memory.set_(torch.UntypedStorage._new_shared(size))
     return memory, {name: place.view(memory) for name, place in places.items()}
 
 

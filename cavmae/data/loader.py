@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -320,7 +321,9 @@ class _BatchReader(Dataset[PackedBatch]):
             waveform[number, len(row.pcm) :] = 0
             labels[number, list(row.entry.labels)] = 1.0
             # Channels move to the front here, so that the copy to the device is contiguous.
-            image[number] = np.moveaxis(row.image, -1, 1).reshape(image.shape[1:])
+            pictures = image[number].reshape(-1, *image.shape[-3:])  # a view
+            for place, picture in zip(pictures, row.image, strict=True):
+                cv2.split(picture, list(place))
         tensors["lengths"].copy_(torch.tensor([len(row.pcm) for row in rows]))
 
 

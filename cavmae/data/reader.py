@@ -10,13 +10,13 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from avprep import storage
 from avprep.errors import UserError
 from cavmae.data.plan import SHUFFLE_WINDOW
+from cavmae.options import ReadOptions
 
 Result = TypeVar("Result")
 
@@ -25,16 +25,6 @@ _REQUESTS_AT_ONCE = 32  # of one loading process
 _PART = 16 * 2**20  # bytes of a shard fetched at a time for the cache
 _ABANDONED = 3600  # seconds after which an unfinished file in the cache is deleted
 _FIRST_WAIT = 0.5  # seconds before the second try; doubled for each further one
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """How shards behind a URL are read. Local shards need none of it."""
-
-    retries: int = 6  # tries after the first
-    timeout: float = 30.0  # seconds a request
-    cache: str | None = None  # local folder that keeps whole shards
-    cache_gb: float = 100.0  # size at which the least recently used shards are deleted
 
 
 class Range(NamedTuple):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,10 @@ from avprep.shards.format import (
     split_members,
 )
 from cavmae.data.plan import class_weights
-from cavmae.data.reader import Range, Reader, ReadOptions, open_reader, with_retries
+from cavmae.data.reader import Range, Reader, open_reader, with_retries
 from cavmae.data.sample import DamagedSample, StoredSample
 from cavmae.data.table import SampleTable, build_table
+from cavmae.options import ReadOptions, Selection, pick
 
 _INDEXES_AT_ONCE = 16  # fetched together from a URL
 
@@ -314,3 +316,20 @@ class ShardSet:
                 "Run `avprep shard` again."
             )
         return index.samples
+
+
+def open_shards(location: str | Path, values: Mapping[str, Any]) -> ShardSet:
+    """The shard set, or the selection from it, that a command's values describe.
+
+    Args:
+        location: folder or URL prefix.
+        values: those of `ReadOptions` and `Selection` are used.
+
+    Raises:
+        UserError: no shard set there, or the selection holds nothing.
+    """
+    shards = ShardSet.open(location, pick(ReadOptions, values))
+    chosen = pick(Selection, values)
+    if chosen.classes or chosen.splits:
+        return shards.select(chosen.classes or None, chosen.splits or None)
+    return shards

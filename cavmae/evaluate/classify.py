@@ -16,8 +16,9 @@ from cavmae.data.batch import Batch
 from cavmae.frontend import FrontEnd
 from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAEClassifier, Mode
+from cavmae.train.distributed import World
 
-FrameChoice = Literal["all", "middle"] | int
+FrameChoice = Literal["all", "middle", "each"] | int
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class ClassifyOptions:
     """How clips are classified."""
 
     mode: Mode = "multimodal"
-    frames: FrameChoice = "middle"  # "all" averages the probabilities of all frames
+    frames: FrameChoice = "middle"  # "all" averages the frames' probabilities, "each" keeps them
     criterion: Literal["bce", "ce"] = "ce"  # sigmoid or softmax turns logits into probabilities
     batch_size: int = 32
     workers: int = 2
@@ -38,7 +39,7 @@ class Classified:
 
     index: NDArray[np.int64]  # [N]
     video_ids: list[str]
-    probabilities: NDArray[np.float64]  # [N, classes]
+    probabilities: NDArray[np.float64]  # [N, classes]; with frames="each" [N, frames, classes]
     labels: NDArray[np.float64]  # [N, classes]
     unreadable: int
 
@@ -60,7 +61,7 @@ def classify(
             options.batch_size,
             options.workers,
             shuffle=False,
-            frame=options.frames,
+            frame="all" if options.frames == "each" else options.frames,
             max_bad_samples=options.max_bad_samples,
             longest=samples_for(frontend.options.target_length),
         ),
@@ -72,27 +73,60 @@ def classify(
     with torch.inference_mode():
         for batch in loader.epoch():
             inputs = frontend(batch.to(device))
-            probabilities = mean_probabilities(model, inputs.audio, inputs.image, options)
-            parts.append((batch, probabilities.double().cpu()))
+            found = frame_probabilities(model, inputs.audio, inputs.image, options)
+            if options.frames != "each":
+                found = found.mean(dim=1)
+            parts.append((batch, found.double().cpu()))
             on_batch(len(batch))
+    none = torch.zeros(0, shards.num_classes, dtype=torch.float64)  # a rank may have no clip
     return Classified(
-        index=np.concatenate([batch.index.numpy() for batch, _ in parts]),
+        index=torch.cat([none[:, 0].long(), *(batch.index for batch, _ in parts)]).numpy(),
         video_ids=[video_id for batch, _ in parts for video_id in batch.video_ids],
-        probabilities=torch.cat([probabilities for _, probabilities in parts]).numpy(),
-        labels=torch.cat([batch.labels for batch, _ in parts]).double().numpy(),
+        probabilities=torch.cat([found for _, found in parts] or [none]).numpy(),
+        labels=torch.cat([none, *(batch.labels.double() for batch, _ in parts)]).numpy(),
         unreadable=len(loader.bad_samples),
     )
+
+
+def classify_together(
+    model: CAVMAEClassifier,
+    frontend: FrontEnd,
+    shards: ShardSet,
+    options: ClassifyOptions,
+    world: World,
+    on_batch: Callable[[int], None] = lambda count: None,
+) -> Classified:
+    """Classify all clips, each on one rank; every rank gets the whole result."""
+    own = classify(model, frontend, shards, options, world.device, world.rank, world.size, on_batch)
+    parts: list[Classified] = world.gather(own)
+    index = np.concatenate([part.index for part in parts])
+    order = np.argsort(index)
+    video_ids = [video_id for part in parts for video_id in part.video_ids]
+    return Classified(
+        index[order],
+        [video_ids[place] for place in order],
+        np.concatenate([part.probabilities for part in parts if len(part.index)])[order],
+        np.concatenate([part.labels for part in parts])[order],
+        sum(part.unreadable for part in parts),
+    )
+
+
+def frame_probabilities(
+    model: CAVMAEClassifier, audio: Tensor, image: Tensor, options: ClassifyOptions
+) -> Tensor:
+    """float [B, frames, classes]: probabilities; one frame where images play no part."""
+    each = [
+        torch.sigmoid(logits) if options.criterion == "bce" else torch.softmax(logits, dim=-1)
+        for logits in _logits_of_frames(model, audio, image, options.mode)
+    ]
+    return torch.stack(each, dim=1)
 
 
 def mean_probabilities(
     model: CAVMAEClassifier, audio: Tensor, image: Tensor, options: ClassifyOptions
 ) -> Tensor:
     """float [B, classes]: probabilities, averaged over the frames where there are several."""
-    each = [
-        torch.sigmoid(logits) if options.criterion == "bce" else torch.softmax(logits, dim=-1)
-        for logits in _logits_of_frames(model, audio, image, options.mode)
-    ]
-    return torch.stack(each).mean(dim=0)
+    return frame_probabilities(model, audio, image, options).mean(dim=1)
 
 
 def _logits_of_frames(

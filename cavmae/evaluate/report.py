@@ -9,14 +9,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from avprep import storage
 from avprep.errors import UserError
 from cavmae.checkpoints import load_checkpoint, read_metadata, weights_file
-from cavmae.data import ShardSet
-from cavmae.evaluate.classify import ClassifyOptions, FrameChoice, classify
+from cavmae.data import ShardSet, open_shards
+from cavmae.evaluate.classify import ClassifyOptions, FrameChoice, classify_together
 from cavmae.evaluate.metrics import Scores, score
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAEClassifier
@@ -33,7 +32,7 @@ def run_evaluation(values: dict[str, Any]) -> None:
     model = load_checkpoint(file)
     if not isinstance(model, CAVMAEClassifier):
         raise UserError(f"{file}: a pretrained model without a classifier; run `cavmae finetune`.")
-    shards = ShardSet.open(values["shards"])
+    shards = open_shards(values["shards"], values)
     metadata = read_metadata(file)
     check_classes(file, model, metadata, shards)
     defaults = FrontEndOptions()
@@ -55,23 +54,25 @@ def run_evaluation(values: dict[str, Any]) -> None:
     with joined_world(values["device"]) as world:
         model.to(world.device)
         frontend.to(world.device)
-        with tqdm(total=len(shards), unit="clip", desc="eval", disable=None) as bar:
-            own = classify(
-                model, frontend, shards, options, world.device, world.rank, world.size, bar.update
-            )
-        parts = world.gather((own.probabilities, own.labels, own.unreadable))
-        probabilities, labels = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
+        share = len(range(world.rank, len(shards), world.size))
+        hidden = None if world.is_main else True
+        with tqdm(total=share, unit="clip", desc="eval", disable=hidden) as bar:
+            found = classify_together(model, frontend, shards, options, world, bar.update)
         if not world.is_main:
             return
-        result = score(probabilities, labels)
-        facts = {
-            "accuracy": result.accuracy,
-            "map": result.map,
-            "auc": result.auc,
-            "d_prime": result.d_prime,
-            "clips": len(labels),
+        probabilities = found.probabilities
+        frames = []
+        if options.frames == "each":
+            frames = [measures(score(p, found.labels)) for p in probabilities.swapaxes(0, 1)]
+            probabilities = probabilities.mean(axis=1)
+        result = score(probabilities, found.labels)
+        facts: dict[str, Any] = {
+            **measures(result),
+            "clips": len(found.index),
+            "clips_selected": len(shards),
+            "clips_unreadable": found.unreadable,
             "clips_in_manifest": shards.info.clips,
-            "clips_unreadable": sum(part[2] for part in parts),
+            "clips_never_sharded": shards.info.clips - shards.info.samples,
             "classes": shards.num_classes,
             "classes_without_positives": result.left_out,
             "mode": options.mode,
@@ -80,6 +81,8 @@ def run_evaluation(values: dict[str, Any]) -> None:
             "fbank_std": frontend.options.std,
             "checkpoint": str(file),
         }
+        if frames:
+            facts["each_frame"] = frames
         if values["per_class_csv"] is not None:
             write_class_csv(values["per_class_csv"], result, shards)
         print(json.dumps(_finite(facts)) if values["as_json"] else describe(facts))
@@ -103,42 +106,75 @@ def check_classes(
 
 
 def parse_frames(text: str) -> FrameChoice:
-    """`all`, `middle`, or a frame's number.
+    """`all`, `each`, `middle`, or a frame's number.
 
     Raises:
         UserError: something else.
     """
-    if text in ("all", "middle"):
+    if text in ("all", "each", "middle"):
         return text  # type: ignore[return-value]
     if text.isdigit():
         return int(text)
-    raise UserError(f"--frames {text!r}: give all, middle, or a frame's number such as 5.")
+    raise UserError(f"--frames {text!r}: give all, each, middle, or a frame's number such as 5.")
+
+
+def measures(result: Scores) -> dict[str, float]:
+    """The four figures, by name."""
+    return {
+        "accuracy": result.accuracy,
+        "map": result.map,
+        "auc": result.auc,
+        "d_prime": result.d_prime,
+    }
 
 
 def describe(facts: dict[str, Any]) -> str:
-    """The result for a person."""
+    """The result for a person: the figures, and on what they stand."""
+    lines = [
+        f"frame {number}   {_figures(one)}"
+        for number, one in enumerate(facts.get("each_frame", []))
+    ]
+    lines.append(f"{'together  ' if lines else ''}{_figures(facts)}")
+    clips = f"{facts['clips']} of {facts['clips_selected']} clips"
+    if facts["clips_unreadable"]:
+        clips += f" ({facts['clips_unreadable']} unreadable)"
+    if facts["clips_never_sharded"]:
+        clips += (
+            f"; {facts['clips_never_sharded']} of the manifest's {facts['clips_in_manifest']} "
+            "clips could not be decoded and are in no shard"
+        )
+    lines.append(
+        f"{clips}. Mode {facts['mode']}, frames {facts['frames']}, fbank mean "
+        f"{facts['fbank_mean']:.3f} std {facts['fbank_std']:.3f}. "
+        f"{facts['classes_without_positives']} of {facts['classes']} classes have no clip and are "
+        "left out of the means."
+    )
+    lines.append(facts["checkpoint"])
+    return "\n".join(lines)
+
+
+def _figures(facts: dict[str, Any]) -> str:
     return (
         f"accuracy {facts['accuracy']:.4f}   mAP {facts['map']:.4f}   AUC {facts['auc']:.4f}   "
-        f"d' {facts['d_prime']:.3f}\n"
-        f"{facts['clips']} of {facts['clips_in_manifest']} clips of the manifest, mode "
-        f"{facts['mode']}, frames {facts['frames']}, fbank mean {facts['fbank_mean']:.3f} std "
-        f"{facts['fbank_std']:.3f}, {facts['classes_without_positives']} of {facts['classes']} "
-        f"classes have no clip and are left out\n{facts['checkpoint']}"
+        f"d' {facts['d_prime']:.3f}"
     )
 
 
 def write_class_csv(path: Path, result: Scores, shards: ShardSet) -> None:
-    """One line a class: index, mid, name, positives, average precision, AUC."""
+    """One line a class: index, mid, name, positives, average precision, AUC (empty: unknown)."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["index", "mid", "display_name", "positives", "average_precision", "auc"])
     for index, ((mid, name), one) in enumerate(zip(shards.labels, result.classes, strict=True)):
-        writer.writerow([index, mid, name, one.positives, one.average_precision, one.auc])
+        known = ["" if math.isnan(value) else value for value in (one.average_precision, one.auc)]
+        writer.writerow([index, mid, name, one.positives, *known])
     storage.write_atomic(path, text.getvalue().encode())
 
 
-def _finite(facts: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in facts.items()
-    }
+def _finite(value: Any) -> Any:
+    """JSON has no nan: null stands for a metric that could not be computed."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,14 +7,17 @@ import pickle
 import re
 import secrets
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from avprep.errors import UserError
 from cavmae.checkpoints import read_weights, save_model
 from cavmae.model import CAVMAE, CAVMAEClassifier
+from cavmae.train.parallel import load_whole_weights
 
 _NAME = re.compile(r"step-(\d{8})")
 _WEIGHTS, _STATE = "model.safetensors", "state.pt"
@@ -26,6 +29,8 @@ def save_checkpoint(
     model: CAVMAE | CAVMAEClassifier,
     state: dict[str, Any],
     keep: int,
+    weights: Mapping[str, Tensor] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `folder/step-NNNNNNNN` under a temporary name, rename it, drop the oldest ones.
 
@@ -35,17 +40,19 @@ def save_checkpoint(
         model: its weights go to model.safetensors.
         state: everything else; tensors and plain Python values.
         keep: how many checkpoints stay.
+        weights: whole tensors in place of the model's own, where it is sharded.
+        metadata: stored with the weights.
+
+    Raises:
+        OSError: it could not be written, and nothing of it is left; older ones are untouched.
     """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step-{step:08d}"
     temporary = folder / f".tmp-{secrets.token_hex(8)}"
     temporary.mkdir()
     try:
-        save_model(temporary / _WEIGHTS, model)
-        with (temporary / _STATE).open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+        save_model(temporary / _WEIGHTS, model, metadata, weights)
+        _write_state(temporary / _STATE, state)
         if target.exists():
             shutil.rmtree(target)
         os.replace(temporary, target)
@@ -54,6 +61,19 @@ def save_checkpoint(
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
+
+
+def _write_state(path: Path, state: dict[str, Any]) -> None:
+    with path.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # PyTorch's writer hides a full disk behind an error of its own.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -71,7 +91,7 @@ def load_state(checkpoint: Path, model: CAVMAE | CAVMAEClassifier) -> dict[str, 
     """
     weights, _ = read_weights(checkpoint / _WEIGHTS)
     try:
-        model.load_state_dict(weights)
+        load_whole_weights(model, weights)
         return torch.load(checkpoint / _STATE, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0]

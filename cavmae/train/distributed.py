@@ -1,9 +1,10 @@
-"""The processes of a run: one alone, or the ranks that torchrun started."""
+"""The processes of a run: one alone, or the ranks that torchrun or Slurm's srun started."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ import torch.distributed.nn
 from torch import Tensor
 
 from avprep.errors import UserError
+
+_FIRST_PORT, _PORTS = 20000, 12000  # below those that Linux gives to outgoing connections
 
 
 @dataclass(frozen=True)
@@ -64,20 +67,88 @@ class World:
         return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
 
 
+@dataclass(frozen=True)
+class Launch:
+    """How this process was started among others.
+
+    Attributes:
+        rank: of this process, over all machines.
+        size: number of processes.
+        local_rank: among those of this machine; decides the GPU.
+        meeting: URL of the place where they find each other; None where `env://` says it.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    meeting: str | None = None
+
+
+def read_launch(environment: Mapping[str, str]) -> Launch:
+    """What torchrun (or anything that sets its variables) says, else srun, else one process.
+
+    Raises:
+        UserError: the variables contradict each other.
+    """
+    try:
+        if "WORLD_SIZE" in environment:
+            return Launch(
+                int(environment["RANK"]),
+                int(environment["WORLD_SIZE"]),
+                int(environment.get("LOCAL_RANK", "0")),
+            )
+        # Only srun sets it. A batch script that starts the command without srun has the number of
+        # tasks that were asked for, but is one process and must not wait for the others.
+        if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
+            return Launch()
+        host = environment.get("MASTER_ADDR") or first_host(environment["SLURM_STEP_NODELIST"])
+        # Jobs that share a machine must not meet at the same port.
+        port = environment.get("MASTER_PORT") or str(
+            _FIRST_PORT + int(environment["SLURM_JOB_ID"]) % _PORTS
+        )
+        return Launch(
+            int(environment["SLURM_PROCID"]),
+            int(environment["SLURM_STEP_NUM_TASKS"]),
+            int(environment["SLURM_LOCALID"]),
+            f"tcp://{host}:{port}",
+        )
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"the environment speaks of several processes, but not rightly ({error!r}). Start them "
+            "with torchrun or srun."
+        ) from error
+
+
+def first_host(nodes: str) -> str:
+    """The first machine of a Slurm list: `gpu[07-09,12],x3` → `gpu07`."""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes)
+    if first is None:
+        raise ValueError(nodes)
+    return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first.group())
+
+
 @contextmanager
 def joined_world(device: str) -> Iterator[World]:
-    """Join the ranks that torchrun started, if it did, for the length of a block."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
-    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
-    if size == 1:
+    """Join the ranks that were started together, if any were, for the length of a block.
+
+    Raises:
+        UserError: see `read_launch` and `choose_device`.
+    """
+    launch = read_launch(os.environ)
+    chosen = choose_device(device, launch.local_rank)
+    if launch.size == 1:
         yield World(0, 1, chosen)
         return
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    dist.init_process_group(
+        "nccl" if chosen.type == "cuda" else "gloo",
+        init_method=launch.meeting,
+        rank=launch.rank if launch.meeting else -1,
+        world_size=launch.size if launch.meeting else -1,
+    )
     try:
-        yield World(rank, size, chosen)
+        yield World(launch.rank, launch.size, chosen)
     finally:
         dist.destroy_process_group()
 
@@ -91,7 +162,8 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":
-        name = f"cuda:{local_rank}"
+        # Slurm may show each process only the one GPU that it may use.
+        name = f"cuda:{local_rank % max(torch.cuda.device_count(), 1)}"
     try:
         device = torch.device(name)
     except RuntimeError as error:

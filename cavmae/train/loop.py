@@ -10,28 +10,39 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from avprep.errors import WorkFailed
 from cavmae.data import Batch, ShardLoader
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAE, CAVMAEClassifier
+from cavmae.train.averaging import WeightAverage
 from cavmae.train.checkpoint import list_checkpoints, load_state, save_checkpoint
 from cavmae.train.distributed import World
-from cavmae.train.optim import build_optimizer, learning_rate, set_learning_rate
+from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, set_learning_rate
 from cavmae.train.options import OptimOptions, TrainOptions
-from cavmae.train.records import ProgressLine, RunRecords
-from cavmae.train.tasks import Task
+from cavmae.train.parallel import (
+    load_whole_optimizer,
+    spread_model,
+    whole,
+    whole_weights,
+    without_gradient_exchange,
+)
+from cavmae.train.records import Meter, ProgressLine, RunRecords, write_json
+from cavmae.train.tasks import StepLoss, Task
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_SMALLEST_SCALE = 2.0**-16  # of the loss in fp16; it starts at 2 ** 16
+_NOT_AVERAGED = ("lr", "grad_norm")
+_SHOWN = 8  # samples in an error
 
 
 @dataclass
@@ -59,6 +70,7 @@ class Trainer:
         optim: OptimOptions,
         folder: Path,
         after_epoch: Callable[[Position], dict[str, float]] | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Args:
         model: on the world's device.
@@ -71,7 +83,10 @@ class Trainer:
         folder: the run directory; exists.
         after_epoch: called on every rank at the end of each epoch; what it returns is logged as
             validation.
+        metadata: stored with every file of weights, see `save_model`.
         """
+        if optim.freeze_base:
+            freeze_base(model)
         self.model = model
         self.task = task
         self.frontend = frontend
@@ -81,12 +96,16 @@ class Trainer:
         self.optim = optim
         self.folder = folder
         self.after_epoch = after_epoch
+        self.metadata = dict(metadata or {})
         self.position = Position()
+        self._called = spread_model(model, world, options)
         self.optimizer = build_optimizer(model, optim)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
-        self._wrapped: nn.Module = model
-        if world.size > 1:
-            self._wrapped = DistributedDataParallel(model, find_unused_parameters=True)
+        self.averages: dict[str, WeightAverage] = {}
+        if options.ema:
+            self.averages["ema"] = WeightAverage(model)
+        if options.average_epochs is not None:
+            self.averages["average"] = WeightAverage(model)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -99,8 +118,10 @@ class Trainer:
         if not checkpoints:
             return None
         state = load_state(checkpoints[-1], self.model)
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_whole_optimizer(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        for name, average in self.averages.items():
+            average.load_state(state["averages"][name])
         self.position = Position(**state["position"])
         return checkpoints[-1]
 
@@ -109,7 +130,8 @@ class Trainer:
 
         Raises:
             KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint has been written.
-            WorkFailed: the loss is not a number, or too many samples are unreadable.
+            WorkFailed: the loss is not a number, too many samples are unreadable, or the run
+                directory cannot be written.
         """
         position, options = self.position, self.options
         records = RunRecords(self.folder, position.rows) if self.world.is_main else None
@@ -129,81 +151,146 @@ class Trainer:
         self, progress: ProgressLine, records: RunRecords | None, stop: list[int]
     ) -> None:
         position = self.position
-        self._wrapped.train()
-        saved, waited, began = time.monotonic(), 0.0, time.monotonic()
+        self._called.train()
+        meter = Meter(self.world.device)
+        saved = time.monotonic()
         group: list[Batch] = []
         batches = self.loader.epoch(position.epoch, position.samples)
         while True:
-            before = time.monotonic()
-            try:
-                batch = next(batches, None)
-            except WorkFailed:
-                if not stop:
-                    raise
-                # A signal to the whole process group ended the loading processes as well.
-                self._save()
-                raise KeyboardInterrupt from None
-            waited += time.monotonic() - before
+            with meter.waiting():
+                try:
+                    batch = next(batches, None)
+                except WorkFailed:
+                    if not stop:
+                        raise
+                    # A signal to the whole process group ended the loading processes as well.
+                    self._save()
+                    raise KeyboardInterrupt from None
             if batch is not None:
                 group.append(batch)
             if group and (batch is None or len(group) == self.options.accumulate):
                 facts = self._step(group)
-                group = []
-                share = waited / max(time.monotonic() - began, 1e-9)
-                progress.update(f"{facts} data-wait {share:.0%}")
-                self._maybe_log(records)
-                interrupted = self.world.any(bool(stop)) if self.world.size > 1 else bool(stop)
-                if interrupted or self._is_due(saved):
+                is_finite = all(math.isfinite(value) for value in facts.values())
+                stopped, failed, due = self.world.sum(
+                    # One rank's clock decides when it is time to save.
+                    [bool(stop), not is_finite, self.world.is_main and self._is_due(saved)]
+                )
+                if failed:
+                    self._fail(group, facts)
+                meter.step(sum(batch.planned for batch in group))
+                self._add_to_sums(group, facts)
+                progress.update({**facts, **meter.facts()})
+                self._maybe_log(records, facts, meter)
+                if stopped or due:
                     self._save()
                     saved = time.monotonic()
-                if interrupted:
+                if stopped:
                     raise KeyboardInterrupt
+                group = []
             if batch is None:
                 return
 
-    def _step(self, group: list[Batch]) -> str:
-        """One optimiser step over one or more batches; returns facts to show."""
+    def _step(self, group: list[Batch]) -> dict[str, float]:
+        """One optimiser step over one or more batches; returns the loss and its parts.
+
+        Every sample of the step has the same weight in the gradient, however the samples are dealt
+        out to batches and ranks.
+        """
         position, world = self.position, self.world
         rate = learning_rate(self.optim, position.step, self.steps_per_epoch, self.options.epochs)
         set_learning_rate(self.optimizer, rate)
-        generator = torch.Generator(world.device)
-        dtype = _AUTOCAST.get(self.options.precision)
-        shown = ""
+        mine = sum(map(len, group))
+        everyone = world.sum([float(mine)])[0]
+        sums: dict[str, Tensor] = {}
         for number, batch in enumerate(group):
-            seed = (position.step * self.options.accumulate + number) * world.size + world.rank
-            generator.manual_seed(_mix_seed(self.options.seed, seed))
-            batch = batch.to(world.device)
-            inputs = self.frontend(batch, generator)
-            with torch.autocast(world.device.type, dtype, enabled=dtype is not None):
-                result = self.task.loss(self._wrapped, inputs, generator, world)
-            self._check(result.loss, batch)
-            self.scaler.scale(result.loss / len(group)).backward()
-            self._add_to_sums(batch, {"loss": result.loss.detach(), **result.parts})
+            is_last = number == len(group) - 1
+            with nullcontext() if is_last else without_gradient_exchange(self._called):
+                result = self._loss(batch, number)
+                # Gradients are averaged over the ranks, hence their number.
+                weight = len(batch) * world.size / everyone
+                self.scaler.scale(result.loss * weight).backward()
+            for name, value in {"loss": result.loss.detach(), **result.parts}.items():
+                sums[name] = sums.get(name, 0.0) + value * (len(batch) / mine)
             position.samples += batch.planned
-            shown = f"loss {result.loss.item():.4f} lr {rate:.2e}"
+        sums["grad_norm"] = self._descend()
+        position.step += 1
+        values = torch.stack([value.float() for value in sums.values()]).tolist()
+        facts = dict(zip(sums, values, strict=True))
+        if not math.isfinite(facts["grad_norm"]) and self._scale_is_sought():
+            del facts["grad_norm"]
+        return {**facts, "lr": rate}
+
+    def _scale_is_sought(self) -> bool:
+        """Whether a step may be left out because its gradients, scaled, did not fit fp16."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() > _SMALLEST_SCALE
+
+    def _loss(self, batch: Batch, number: int) -> StepLoss:
+        """The loss of the step's batch of that number; all its randomness is decided here."""
+        world, options = self.world, self.options
+        place = (self.position.step * options.accumulate + number) * world.size + world.rank
+        generator = torch.Generator(world.device)
+        generator.manual_seed(_mix_seed(options.seed, place))
+        inputs = self.frontend(batch.to(world.device), generator)
+        dtype = _AUTOCAST.get(options.precision)
+        with torch.autocast(world.device.type, dtype, enabled=dtype is not None):
+            return self.task.loss(self._called, inputs, generator, world)
+
+    def _descend(self) -> Tensor:
+        """Let the optimiser use the gradients; returns their norm before clipping."""
+        self.scaler.unscale_(self.optimizer)
+        trained = [p for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
         if self.optim.clip_grad:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.optim.clip_grad)
+            nn.utils.clip_grads_with_norm_(trained, self.optim.clip_grad, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        position.step += 1
-        return shown
+        if "ema" in self.averages:
+            self.averages["ema"].add_exponentially(self.options.ema)
+        return norm
 
-    def _check(self, loss: torch.Tensor, batch: Batch) -> None:
-        if not torch.isfinite(loss):
-            names = ", ".join(batch.video_ids[:8]) + (" …" if len(batch) > 8 else "")
-            raise WorkFailed(
-                f"the loss is {loss.item()} at step {self.position.step} (samples {names}). The "
-                f"last checkpoint in {self.folder / 'checkpoints'} is good; lower --lr, set "
-                "--clip-grad, or use --precision fp32."
-            )
+    def _fail(self, group: list[Batch], facts: dict[str, float]) -> None:
+        """End a run whose loss or gradients are not finite (on this or another rank)."""
+        step, folder = self.position.step, self.folder
+        bad = [name for name, value in facts.items() if not math.isfinite(value)]
+        ids = [video_id for batch in group for video_id in batch.video_ids]
+        found = self.world.gather((bad, self._not_finite_inputs(group), ids))
+        reasons = sorted({name for names, _, _ in found for name in names})
+        suspects = [names for _, names, _ in found]
+        if not any(suspects):  # then the samples of the ranks whose loss it was, else all
+            suspects = [names for bad, _, names in found if set(bad) - {"grad_norm"}]
+        suspects = suspects or [names for _, _, names in found]
+        everyone = [name for names in suspects for name in names]
+        if self.world.is_main:
+            content = {"step": step, "not_finite": reasons, "video_ids": everyone}
+            write_json(folder / "not-finite.json", content)
+        shown = ", ".join(everyone[:_SHOWN]) + (" …" if len(everyone) > _SHOWN else "")
+        raise WorkFailed(
+            f"not finite at step {step}: {', '.join(reasons)} (samples {shown}; all of them in "
+            f"{folder / 'not-finite.json'}). The last checkpoint in {folder / 'checkpoints'} is "
+            "good; lower --lr, set --clip-grad, or use --precision fp32."
+        )
 
-    def _add_to_sums(self, batch: Batch, parts: dict[str, torch.Tensor]) -> None:
-        sums = self.position.sums
-        sums["samples"] = sums.get("samples", 0.0) + len(batch)
-        for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + value.item() * len(batch)
+    def _not_finite_inputs(self, group: list[Batch]) -> list[str]:
+        """The samples whose inputs are not finite by themselves."""
+        names = []
+        for batch in group:
+            inputs = self.frontend(batch.to(self.world.device))
+            sound = inputs.audio.flatten(1).isfinite().all(1)
+            sound &= inputs.image.flatten(1).isfinite().all(1)
+            names += [
+                v for v, good in zip(batch.video_ids, sound.tolist(), strict=True) if not good
+            ]
+        return names
+
+    def _add_to_sums(self, group: list[Batch], facts: dict[str, float]) -> None:
+        sums, count = self.position.sums, sum(map(len, group))
+        sums["samples"] = sums.get("samples", 0.0) + count
+        for name, value in facts.items():
+            if name not in _NOT_AVERAGED:
+                sums[name] = sums.get(name, 0.0) + value * count
 
     def _finish_epoch(self, progress: ProgressLine, records: RunRecords | None) -> None:
         position = self.position
@@ -211,8 +298,14 @@ class Trainer:
         position.epoch += 1
         position.samples = 0
         position.sums = {}
+        first, last = self.options.average_epochs or (1, 0)
+        if first <= position.epoch <= last:
+            self.averages["average"].add_equally()
         row = {"step": position.step, "epoch": position.epoch}
-        validation = self.after_epoch(position) if self.after_epoch else {}
+        validation: dict[str, float] = {}
+        if self.after_epoch is not None:
+            with self.averages["ema"].in_place() if "ema" in self.averages else nullcontext():
+                validation = self.after_epoch(position)
         if records is not None:
             records.add({**row, "split": "train", **means})
             if validation:
@@ -228,38 +321,49 @@ class Trainer:
         count = sums.pop("samples", 0.0) or 1.0
         return {name: value / count for name, value in sums.items()}
 
-    def _maybe_log(self, records: RunRecords | None) -> None:
-        """A row of the log inside a long epoch."""
+    def _maybe_log(self, records: RunRecords | None, facts: dict[str, float], meter: Meter) -> None:
+        """A row of the log inside a long epoch, of what the main rank has seen."""
         every = self.options.log_steps
         if records is None or not every or self.position.step % every:
             return
         sums = self.position.sums
         means = {n: v / sums["samples"] for n, v in sums.items() if n != "samples"}
         row = {"step": self.position.step, "epoch": self.position.epoch, "split": "epoch so far"}
-        records.add({**row, **means, "lr": self.optimizer.param_groups[0]["lr"]})
+        latest = {name: facts[name] for name in _NOT_AVERAGED if name in facts}
+        records.add({**row, **means, **latest, **meter.facts()})
 
     def _is_due(self, saved: float) -> bool:
         options = self.options
         by_steps = options.checkpoint_steps and not self.position.step % options.checkpoint_steps
-        by_time = time.monotonic() - saved > options.checkpoint_minutes * 60
-        # Only one rank's clock decides, so that all ranks agree.
-        return bool(by_steps) or self.world.any(self.world.is_main and by_time)
+        return bool(by_steps) or time.monotonic() - saved > options.checkpoint_minutes * 60
 
     def _save(self) -> None:
-        if self.world.is_main:
-            state = {
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "position": vars(self.position),
-            }
-            save_checkpoint(
-                self.folder / "checkpoints",
-                self.position.step,
-                self.model,
-                state,
-                self.options.keep_checkpoints,
+        """Write a checkpoint; all ranks take part, since each may hold a share of the state.
+
+        Raises:
+            WorkFailed: it could not be written.
+        """
+        keep = self.world.is_main
+        weights = whole_weights(self.model, keep)
+        state = {
+            "optimizer": whole(self.optimizer.state_dict(), keep),
+            "scaler": self.scaler.state_dict(),
+            "averages": {name: a.state(keep) for name, a in self.averages.items()},
+            "position": vars(self.position),
+        }
+        failure = ""
+        if keep:
+            folder, step = self.folder / "checkpoints", self.position.step
+            count = self.options.keep_checkpoints
+            try:
+                save_checkpoint(folder, step, self.model, state, count, weights, self.metadata)
+            except OSError as error:
+                failure = f"{folder}: cannot write a checkpoint ({error.strerror or error})."
+        failure = next(filter(None, self.world.gather(failure)), "")
+        if failure:
+            raise WorkFailed(
+                f"{failure} The one before is whole: make room and run the same command again."
             )
-        self.world.barrier()
 
 
 @contextmanager

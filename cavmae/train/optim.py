@@ -7,31 +7,56 @@ import math
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
+from cavmae.model import ModelConfig
+from cavmae.model.encoder import Encoder
 from cavmae.train.options import OptimOptions
 
 _HEAD = "mlp_head."
 
 
-def build_optimizer(model: nn.Module, options: OptimOptions) -> Optimizer:
-    """An optimiser with a group for the base and one for the classifier head.
+def freeze_base(model: nn.Module) -> None:
+    """Leave only the classifier head to be trained."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and name.startswith(_HEAD))
+
+
+def build_optimizer(model: Encoder, options: OptimOptions) -> Optimizer:
+    """An optimiser with a group for each ratio of learning rates.
 
     Each group carries `lr_ratio`, what the schedule's rate is multiplied by.
     """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    head = [p for name, p in named if _HEAD in name]
-    base = [p for name, p in named if _HEAD not in name]
-    groups = []
-    if base and not (options.freeze_base and head):
-        groups.append({"params": base, "lr_ratio": 1.0})
-    if head:
-        groups.append({"params": head, "lr_ratio": options.head_lr_ratio})
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            place = name.startswith(_HEAD), lr_ratio(name, model.config, options)
+            groups.setdefault(place, []).append(parameter)
     kind = {"adam": Adam, "adamw": AdamW}[options.optimizer]
     return kind(
-        groups,
+        [{"params": group, "lr_ratio": ratio} for (_, ratio), group in groups.items()],
         lr=options.lr,
         betas=(options.beta1, options.beta2),
         weight_decay=options.weight_decay,
     )
+
+
+def lr_ratio(name: str, config: ModelConfig, options: OptimOptions) -> float:
+    """What a parameter's learning rate is multiplied by.
+
+    With layer decay the last block has `layer_decay`, the one before its square, and so on down to
+    the patch embeddings (as in BEiT and MAE finetuning); norms after the last block have 1.
+    """
+    if name.startswith(_HEAD):
+        return options.head_lr_ratio
+    stack, _, rest = name.partition(".")
+    if stack in ("blocks_a", "blocks_v"):
+        depth = int(rest.split(".")[0]) + 1
+    elif stack == "blocks_u":
+        depth = config.modality_depth + int(rest.split(".")[0]) + 1
+    elif stack.startswith(("patch_embed_", "pos_embed_", "modality_")):
+        depth = 0
+    else:
+        depth = config.depth + 1
+    return options.layer_decay ** (config.depth + 1 - depth)
 
 
 def learning_rate(options: OptimOptions, step: int, steps_per_epoch: int, epochs: int) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Parallel = Literal["ddp", "fsdp"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class OptimOptions:
     decay_step: int = 5  # … and again every so many epochs
     head_lr_ratio: float = 1.0  # of the classifier head
     freeze_base: bool = False  # train the head alone (linear probe)
+    layer_decay: float = 1.0  # rate of each block over that of the block after it
     clip_grad: float = 0.0  # largest gradient norm; 0 for no limit
 
 
@@ -35,11 +37,16 @@ class TrainOptions:
     batch_size: int = 48  # of one process
     accumulate: int = 1  # batches a step
     precision: Precision = "fp32"
+    compile: bool = False  # the transformer blocks, with torch.compile
+    activation_checkpointing: bool = False  # recompute the blocks' activations
+    parallel: Parallel = "ddp"
+    ema: float = 0.0  # decay of an exponential average of the weights; 0 for none
+    average_epochs: tuple[int, int] | None = None  # first and last epoch, counted from 1
     workers: int = 2
     seed: int = 0
     device: str = "auto"
     checkpoint_steps: int = 0  # also every so many steps; 0 for at epoch ends only
     checkpoint_minutes: float = 10.0  # also when so much time has passed
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = 2  # the newest; the best weights are kept beside them
     log_steps: int = 20
     max_bad_samples: int = 10

@@ -8,13 +8,20 @@ import json
 import math
 import sys
 import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from avprep import storage
+from avprep.errors import WorkFailed
 
+TIMINGS = ("samples_per_second", "data_wait", "gpu_gb")  # two equal runs differ in these
+_STEPS_SEEN = 100  # of which the speed is an average
 _LINE_SECONDS = 15.0  # between progress lines where there is no terminal
 _DRAWING_SECONDS = 20.0  # between two pictures of the curves
 
@@ -43,7 +50,14 @@ class RunRecords:
 
         Drawing takes a second, so epochs of a few seconds do not each get a new picture; the last
         one always does.
+
+        Raises:
+            WorkFailed: they cannot be written.
         """
+        with full_disk_reported(self.folder):
+            self._publish(final)
+
+    def _publish(self, final: bool) -> None:
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -60,12 +74,28 @@ class RunRecords:
         self._events.close()
 
 
+@contextmanager
+def full_disk_reported(path: Path) -> Iterator[None]:
+    """For writing `path`.
+
+    Raises:
+        WorkFailed: in place of an OSError in the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WorkFailed(
+            f"{path}: cannot be written ({error.strerror or error}). Checkpoints are whole: make "
+            "room and run the same command again."
+        ) from error
+
+
 def draw_curves(rows: list[dict[str, Any]]) -> bytes:
     """PNG: one panel a quantity, training and validation over the steps."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    skipped = {"step", "epoch", "split", "lr", "seconds", "samples_per_second", "data_wait"}
+    skipped = {"step", "epoch", "split", "lr", *TIMINGS}
     names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in skipped]
     figure = Figure(figsize=(4.2 * max(len(names), 1), 3.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -88,6 +118,39 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     storage.write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
+class Meter:
+    """How fast the last steps went."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._steps: deque[tuple[float, int, float]] = deque(maxlen=_STEPS_SEEN)
+        self._last = time.monotonic()
+        self._waited = 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """What happens in the block is waiting for data."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited += time.monotonic() - began
+
+    def step(self, samples: int) -> None:
+        """A step with so many samples is done, over all ranks."""
+        now = time.monotonic()
+        self._steps.append((now - self._last, samples, self._waited))
+        self._last, self._waited = now, 0.0
+
+    def facts(self) -> dict[str, float]:
+        """`samples_per_second`, `data_wait` (share of the time) and `gpu_gb` (most ever in use)."""
+        seconds, samples, waited = (sum(values) for values in zip(*self._steps, strict=True))
+        facts = {"samples_per_second": samples / seconds, "data_wait": waited / seconds}
+        if self._device.type == "cuda":
+            facts["gpu_gb"] = torch.cuda.max_memory_allocated(self._device) / 1e9
+        return facts
+
+
 class ProgressLine:
     """A bar on a terminal; elsewhere a line now and then, so that a log shows the run is alive."""
 
@@ -96,21 +159,27 @@ class ProgressLine:
         self._shown = shown
         self._name = name
         self._total = total
-        self._done = initial
-        self._last = time.monotonic()
-        self._bar = tqdm(
+        self._initial = self._done = initial
+        self._began = self._last = time.monotonic()
+        self._bar = tqdm(  # the bar itself shows the time left
             total=total, initial=initial, desc=name, unit="step", disable=not self._interactive
         )
 
-    def update(self, facts: str) -> None:
+    def update(self, facts: dict[str, float]) -> None:
         """One step is done; `facts` says how it went."""
         self._done += 1
-        self._bar.set_postfix_str(facts, refresh=False)
-        self._bar.update()
+        if self._interactive:
+            self._bar.set_postfix_str(describe(facts), refresh=False)
+            self._bar.update()
         now = time.monotonic()
         if self._shown and not self._interactive and now - self._last > _LINE_SECONDS:
             self._last = now
-            print(f"{self._name}: step {self._done}/{self._total} {facts}", flush=True)
+            left = (now - self._began) / (self._done - self._initial) * (self._total - self._done)
+            print(
+                f"{self._name}: step {self._done}/{self._total}, "
+                f"{tqdm.format_interval(left)} left, {describe(facts)}",
+                flush=True,
+            )
 
     def say(self, line: str) -> None:
         """Print a line without disturbing the bar."""
@@ -120,3 +189,18 @@ class ProgressLine:
 
     def close(self) -> None:
         self._bar.close()
+
+
+def describe(facts: dict[str, float]) -> str:
+    """One line: every loss and its parts, the rate, and how fast it goes."""
+    shown = []
+    for name, value in facts.items():
+        if name == "samples_per_second":
+            shown.append(f"{value:.1f} samples/s")
+        elif name == "data_wait":
+            shown.append(f"data wait {value:.0%}")
+        elif name == "gpu_gb":
+            shown.append(f"GPU {value:.1f} GB")
+        else:
+            shown.append(f"{name.replace('_', ' ')} {value:.3g}")
+    return ", ".join(shown)

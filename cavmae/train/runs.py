@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import time
@@ -21,24 +20,28 @@ from cavmae.checkpoints import (
     save_model,
     weights_file,
 )
-from cavmae.data import LoaderOptions, ShardLoader, ShardSet
-from cavmae.evaluate.classify import ClassifyOptions, classify
+from cavmae.data import LoaderOptions, ShardLoader, ShardSet, open_shards
+from cavmae.evaluate.classify import ClassifyOptions, classify_together
 from cavmae.evaluate.metrics import score
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
+from cavmae.options import pick
 from cavmae.train.checkpoint import list_checkpoints
 from cavmae.train.distributed import World, joined_world
 from cavmae.train.loop import Position, Trainer
 from cavmae.train.options import OptimOptions, TrainOptions
-from cavmae.train.records import write_json
+from cavmae.train.parallel import collected, whole_weights
+from cavmae.train.records import full_disk_reported, write_json
 from cavmae.train.tasks import FinetuneTask, PretrainTask, Task
 
-# What may differ when a run is resumed, because no result depends on it.
+# What may differ when a run is resumed, because no result depends on it (but by rounding).
 _FREE = frozenset(
     (
         *("out", "resume", "device", "workers", "max_bad_samples", "log_steps", "epochs"),
         *("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints"),
+        *("retries", "timeout", "cache", "cache_gb"),
+        *("compile", "activation_checkpointing", "parallel"),
     )
 )
 
@@ -50,7 +53,7 @@ def run_pretraining(values: dict[str, Any]) -> None:
         UserError: inputs that do not fit together.
     """
     with joined_world(values["device"]) as world:
-        shards = ShardSet.open(values["shards"])
+        shards = open_shards(values["shards"], values)
         folder = prepare_folder(values, world)
         torch.manual_seed(values["seed"])
         config = starting_config(values)
@@ -75,11 +78,13 @@ def run_pretraining(values: dict[str, Any]) -> None:
             **front_end_metadata(frontend),
             "norm_pix_loss": str(int(values["norm_pix_loss"])),
         }
-        trainer = build_trainer(model, task, frontend, shards, values, world, folder)
+        trainer = build_trainer(model, task, frontend, shards, values, world, folder, metadata)
         seconds = train(trainer, world)
-        if world.is_main:
-            save_model(folder / "model.safetensors", model, metadata)
-            finish(folder, trainer, seconds)
+        save_weights(trainer, "model")
+        for name, average in trainer.averages.items():
+            with average.in_place():
+                save_weights(trainer, name)
+        finish(trainer, seconds)
 
 
 def run_finetuning(values: dict[str, Any]) -> None:
@@ -89,8 +94,8 @@ def run_finetuning(values: dict[str, Any]) -> None:
         UserError: inputs that do not fit together.
     """
     with joined_world(values["device"]) as world:
-        shards = ShardSet.open(values["shards"])
-        validation = ShardSet.open(values["val_shards"])
+        shards = open_shards(values["shards"], values)
+        validation = open_shards(values["val_shards"], {**values, "splits": values["val_splits"]})
         check_labels(shards, validation)
         folder = prepare_folder(values, world)
         torch.manual_seed(values["seed"])
@@ -115,25 +120,44 @@ def run_finetuning(values: dict[str, Any]) -> None:
             values["max_bad_samples"],
         )  # fmt: skip
 
+        def validate() -> dict[str, float]:
+            with collected(model):
+                found = classify_together(model, frontend, validation, options, world)
+            result = score(found.probabilities, found.labels)
+            return {"accuracy": result.accuracy, "map": result.map, "auc": result.auc}
+
         def after_epoch(position: Position) -> dict[str, float]:
-            own = classify(
-                model, frontend, validation, options, world.device, world.rank, world.size
-            )
-            parts = world.gather((own.probabilities, own.labels))
-            result = score(*(torch.cat([torch.from_numpy(p[k]) for p in parts]).numpy()
-                             for k in (0, 1)))  # fmt: skip
-            measured = {"accuracy": result.accuracy, "map": result.map, "auc": result.auc}
-            if world.is_main and measured[metric] > best(position.rows, metric):
-                save_model(folder / "best.safetensors", model, metadata)
+            measured = validate()
+            is_best = world.is_main and measured[metric] > best(position.rows, metric)
+            if world.any(is_best):
+                save_weights(trainer, "best")
             return measured
 
-        trainer = build_trainer(model, task, frontend, shards, values, world, folder, after_epoch)
+        trainer = build_trainer(
+            model, task, frontend, shards, values, world, folder, metadata, after_epoch
+        )
         seconds = train(trainer, world)
-        if world.is_main:
-            save_model(folder / "model.safetensors", model, metadata)
-            finish(
-                folder, trainer, seconds, {f"best_{metric}": best(trainer.position.rows, metric)}
-            )
+        save_weights(trainer, "model")
+        top = best(trainer.position.rows, metric)
+        results: dict[str, Any] = {}
+        for name, average in trainer.averages.items():
+            with average.in_place():
+                save_weights(trainer, name)
+                if name == "average":
+                    results["average"] = validate()
+                    if world.any(world.is_main and results["average"][metric] > top):
+                        save_weights(trainer, "best")
+                        top = results["average"][metric]
+        finish(trainer, seconds, {f"best_{metric}": top, **results})
+
+
+def save_weights(trainer: Trainer, name: str) -> None:
+    """Write the present weights to RUN/NAME.safetensors. All ranks call this together."""
+    weights = whole_weights(trainer.model, trainer.world.is_main)
+    if trainer.world.is_main:
+        path = trainer.folder / f"{name}.safetensors"
+        with full_disk_reported(path):
+            save_model(path, trainer.model, trainer.metadata, weights)
 
 
 def prepare_folder(values: dict[str, Any], world: World) -> Path:
@@ -143,7 +167,7 @@ def prepare_folder(values: dict[str, Any], world: World) -> Path:
         UserError: the folder holds another run.
     """
     folder = values["out"]
-    config = {name: str(v) if isinstance(v, Path) else v for name, v in sorted(values.items())}
+    config = json.loads(json.dumps(dict(sorted(values.items())), default=str))
     found = folder / "config.json"
     if list_checkpoints(folder / "checkpoints") and found.is_file():
         if values["resume"] == "never":
@@ -250,10 +274,22 @@ def build_trainer(
     values: dict[str, Any],
     world: World,
     folder: Path,
+    metadata: dict[str, str],
     after_epoch: Any = None,
 ) -> Trainer:
-    """Put the parts of a run together."""
-    options, optim = _pick(TrainOptions, values), _pick(OptimOptions, values)
+    """Put the parts of a run together.
+
+    Raises:
+        UserError: the shard set cannot be read as asked, or the epochs to average are not trained.
+    """
+    options, optim = pick(TrainOptions, values), pick(OptimOptions, values)
+    if options.average_epochs is not None:
+        first, last = options.average_epochs
+        if not first <= last <= options.epochs:
+            raise UserError(
+                f"--average-epochs {first} {last}: with --epochs {options.epochs}, give a first "
+                f"and a last epoch from 1 to {options.epochs}."
+            )
     loader = ShardLoader(
         shards,
         LoaderOptions(
@@ -270,7 +306,9 @@ def build_trainer(
         world.size,
     )
     model.to(world.device)
-    return Trainer(model, task, frontend, loader, world, options, optim, folder, after_epoch)
+    return Trainer(
+        model, task, frontend, loader, world, options, optim, folder, after_epoch, metadata
+    )
 
 
 def train(trainer: Trainer, world: World) -> float:
@@ -284,21 +322,29 @@ def train(trainer: Trainer, world: World) -> float:
     return time.monotonic() - started
 
 
-def finish(
-    folder: Path, trainer: Trainer, seconds: float, extra: dict[str, float] | None = None
-) -> None:
-    """Write result.json and say where everything lies."""
-    rows = trainer.position.rows
+def finish(trainer: Trainer, seconds: float, extra: dict[str, Any] | None = None) -> None:
+    """Write result.json and say where everything lies. All ranks call this together."""
+    unreadable = dict(pair for pairs in trainer.world.gather(trainer.loader.bad_samples)
+                      for pair in pairs)  # fmt: skip
+    if not trainer.world.is_main:
+        return
+    folder, rows = trainer.folder, trainer.position.rows
     last = {split: next((r for r in reversed(rows) if r["split"] == split), None)
             for split in ("train", "validation")}  # fmt: skip
     result = {
         **(extra or {}),
         "epochs": trainer.position.epoch,
         "steps": trainer.position.step,
+        "samples_per_epoch": trainer.loader.samples_per_epoch,
+        "unreadable_in_last_call": unreadable,
         "seconds_of_last_call": round(seconds, 2),
         **{split: row for split, row in last.items() if row is not None},
     }
-    write_json(folder / "result.json", _without_nan(result))
+    with full_disk_reported(folder):
+        write_json(folder / "result.json", _without_nan(result))
+    if unreadable:
+        print(f"{len(unreadable)} samples could not be read and were left out: "
+              f"{', '.join(sorted(unreadable)[:5])}; all of them in result.json")  # fmt: skip
     print(f"{folder}: model.safetensors, result.json, log.csv, curves.png")
 
 
@@ -306,11 +352,6 @@ def best(rows: list[dict[str, Any]], metric: str) -> float:
     """The highest value of a metric over the validations so far."""
     values = [row[metric] for row in rows if row["split"] == "validation"]
     return max(values, default=-math.inf)
-
-
-def _pick(cls: type, values: dict[str, Any]) -> Any:
-    names = {field.name for field in dataclasses.fields(cls)}
-    return cls(**{name: value for name, value in values.items() if name in names})
 
 
 def _without_nan(value: Any) -> Any:

@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -270,3 +271,44 @@ def test_an_s3_bucket_gives_the_same_batches_as_the_folder(tiny, monkeypatch):
             assert everything("s3://tiny/train", workers=workers) == everything(tiny.folder)
     finally:
         server.stop()
+
+
+class BucketHandler(BaseHTTPRequestHandler):
+    """Answers as Google Cloud Storage does when an object's bytes are asked for."""
+
+    def do_GET(self):
+        bucket, _, name = urlsplit(self.path).path.partition("/b/")[2].partition("/o/")
+        path = self.server.folder / bucket / unquote(name)
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data, status = path.read_bytes(), 200
+        if wanted := self.headers.get("Range"):
+            first, last = wanted.removeprefix("bytes=").split("-")
+            data, status = data[int(first) : int(last) + 1], 206
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_google_bucket_gives_the_same_batches_as_the_folder(tiny, monkeypatch):
+    # A class of bucket that is asked about by another protocol, which this server does not speak.
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    pytest.importorskip("gcsfs", reason="needs the extra gcs")
+    import fsspec
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BucketHandler)
+    server.folder = tiny.folder.parent.parent
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon", "endpoint_url": url})
+    try:
+        for workers in (0, 2):
+            bucket = f"gs://{tiny.folder.parent.name}/{tiny.folder.name}"
+            assert everything(bucket, workers=workers) == everything(tiny.folder)
+    finally:
+        server.shutdown()

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,13 +25,27 @@ from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
 from cavmae.train.checkpoint import list_checkpoints, save_checkpoint
 from cavmae.train.distributed import World
 from cavmae.train.loop import Trainer, _mix_seed
-from cavmae.train.optim import build_optimizer, learning_rate
+from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, lr_ratio
 from cavmae.train.options import OptimOptions, TrainOptions
+from cavmae.train.records import TIMINGS
 from cavmae.train.tasks import FinetuneTask, PretrainTask
+from tests.cavmae import naive_model
+from tests.cavmae.tiny_shards import write_tiny_shards
 
-CONFIG = ModelConfig.preset("tiny", audio_frames=96, embed_dim=32, num_heads=2)
+CONFIG = ModelConfig(
+    embed_dim=32,
+    depth=3,
+    modality_depth=2,
+    num_heads=2,
+    decoder_dim=16,
+    decoder_depth=1,
+    decoder_heads=2,
+    patch_size=8,
+    image_size=16,
+    audio_frames=16,
+)
 CPU = World(0, 1, torch.device("cpu"))
-FRONT_END = FrontEndOptions(target_length=96, noise=True, freq_mask=8, time_mask=8)
+FRONT_END = FrontEndOptions(target_length=16, noise=True, freq_mask=8, time_mask=4)
 
 
 @pytest.fixture(scope="module")
@@ -47,63 +62,99 @@ def shards(demo_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def pretrainer(shards: Path, folder: Path, epochs: int = 2, **options) -> Trainer:
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 small samples, for what is trained in this process."""
+    folder = tmp_path_factory.mktemp("tiny") / "shards"
+    write_tiny_shards(folder, samples=16)
+    return folder
+
+
+def pretrainer(
+    shards: Path, folder: Path, epochs: int = 2, schedule: str = "cosine", **options
+) -> Trainer:
     torch.manual_seed(0)
     model = CAVMAE(CONFIG)
     loader = ShardLoader(ShardSet.open(shards), LoaderOptions(5, workers=0, seed=3))
     train = TrainOptions(epochs=epochs, batch_size=5, seed=3, **options)
     task = PretrainTask(PretrainOptions(contrast_weight=0.1))
-    optim = OptimOptions(lr=1e-3, schedule="cosine", warmup_epochs=1)
+    optim = OptimOptions(
+        lr=1e-3,
+        schedule=schedule,
+        warmup_epochs=float(schedule == "cosine"),
+        decay_start=2,
+        decay_step=1,
+    )
     folder.mkdir(exist_ok=True)
     return Trainer(model, task, FrontEnd(FRONT_END), loader, CPU, train, optim, folder)
 
 
-def test_twenty_steps_equal_a_plain_loop(shards, tmp_path):
-    epochs, batch = 5, 5  # 16 samples make 4 steps an epoch
-    trainer = pretrainer(shards, tmp_path / "run", epochs, log_steps=1)
-    trainer.run()
-    steps = trainer.position.step
-    assert steps == 20
-
+@pytest.mark.parametrize("schedule", ["cosine", "multistep"])
+def test_twenty_steps_equal_a_plain_loop(tiny, tmp_path, schedule):
+    """The plain loop has its own model, losses, optimiser and schedule; batches and masks are
+    handed to it."""
+    epochs = 5  # 16 samples in batches of 5 make 4 steps an epoch
+    trainer = pretrainer(tiny, tmp_path / "run", epochs, schedule=schedule, log_steps=1)
     torch.manual_seed(0)
-    model = CAVMAE(CONFIG)
-    loader = ShardLoader(ShardSet.open(shards), LoaderOptions(batch, workers=0, seed=3))
+    weights = {n: p.detach().clone() for n, p in trainer.model.state_dict().items()}
+    trained = {n for n, p in trainer.model.named_parameters() if p.requires_grad}
+    trainer.run()
+    assert trainer.position.step == 20
+
+    loader = ShardLoader(ShardSet.open(tiny), LoaderOptions(5, workers=0, seed=3))
     frontend = FrontEnd(FRONT_END)
-    optimizer = torch.optim.Adam(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=1e-3,
-        betas=(0.95, 0.999),
-        weight_decay=5e-7,
-    )
+    options = PretrainOptions(contrast_weight=0.1)
+    first = {n: torch.zeros_like(weights[n]) for n in trained}
+    second = {n: torch.zeros_like(weights[n]) for n in trained}
+    logged = iter([row for row in trainer.position.rows if row["split"] == "epoch so far"])
     step = 0
     for epoch in range(epochs):
-        for samples in loader.epoch(epoch):
-            if step < 4:
-                rate = 1e-3 * (step + 1) / 4
-            else:
-                rate = 1e-3 * 0.5 * (1 + math.cos(math.pi * (step - 4) / (steps - 4)))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+        total = count = 0
+        for batch in loader.epoch(epoch):
             generator = torch.Generator().manual_seed(_mix_seed(3, step))
-            inputs = frontend(samples, generator)
-            out = model(
-                inputs.audio,
-                inputs.image,
-                PretrainOptions(contrast_weight=0.1),
-                generator=generator,
+            inputs = frontend(batch, generator)
+            noise = {
+                "a": torch.rand(len(batch), CONFIG.audio_patches, generator=generator),
+                "v": torch.rand(len(batch), CONFIG.image_patches, generator=generator),
+            }
+            for name in trained:
+                weights[name].requires_grad_()
+            losses = naive_model.forward(
+                weights, CONFIG, inputs.audio, inputs.image, noise, options
             )
-            optimizer.zero_grad()
-            out.loss.backward()
-            optimizer.step()
+            slopes = torch.autograd.grad(
+                losses["loss"], [weights[n] for n in trained], allow_unused=True
+            )
+            rate = 1e-3
+            if schedule == "multistep":
+                rate *= 0.5 ** max(0, epoch - 1)
+            elif step < 4:
+                rate *= (step + 1) / 4
+            else:
+                rate *= 0.5 * (1 + math.cos(math.pi * (step - 4) / (20 - 4)))
             step += 1
-    for name, value in model.state_dict().items():
-        torch.testing.assert_close(trainer.model.state_dict()[name], value, rtol=0, atol=1e-5)
+            with torch.no_grad():
+                for name, slope in zip(trained, slopes, strict=True):
+                    if slope is None:
+                        continue
+                    slope = slope + 5e-7 * weights[name]
+                    first[name] = 0.95 * first[name] + 0.05 * slope
+                    second[name] = 0.999 * second[name] + 0.001 * slope**2
+                    mean = first[name] / (1 - 0.95**step)
+                    spread = (second[name] / (1 - 0.999**step)).sqrt() + 1e-8
+                    weights[name] = weights[name] - rate * mean / spread
+            total, count = total + losses["loss"].item() * len(batch), count + len(batch)
+            row = next(logged)
+            assert row["loss"] == pytest.approx(total / count, abs=1e-5)
+            assert row["lr"] == pytest.approx(rate)
+    assert step == 20
 
 
 COMMAND = [
     *(sys.executable, "-m", "cavmae", "finetune", "--model", "tiny", "--audio-frames", "96"),
     *("--batch-size", "3", "--epochs", "3", "--workers", "0", "--checkpoint-steps", "1"),
     *("--accumulate", "2", "--log-steps", "1", "--lr", "1e-3", "--device", "cpu"),
+    *("--ema", "0.9", "--average-epochs", "2", "3"),
 ]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -113,8 +164,12 @@ def finetune(shards: Path, out: Path) -> list[str]:
 
 
 def rows(run: Path) -> list[dict[str, str]]:
+    """The log without what says how fast the run was."""
     with (run / "log.csv").open() as file:
-        return list(csv.DictReader(file))
+        return [
+            {name: value for name, value in row.items() if name not in TIMINGS}
+            for row in csv.DictReader(file)
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +180,10 @@ def undisturbed(shards, tmp_path_factory):
 
 
 def assert_same_run(run: Path, expected: Path) -> None:
-    ours, theirs = load_file(run / "model.safetensors"), load_file(expected / "model.safetensors")
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    for kind in ("model", "best", "ema", "average"):
+        ours, theirs = (load_file(run / f"{kind}.safetensors") for run in (run, expected))
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert rows(run) == rows(expected)
-    best, expected_best = (
-        load_file(run / "best.safetensors"),
-        load_file(expected / "best.safetensors"),
-    )
-    assert all(torch.equal(best[name], expected_best[name]) for name in expected_best)
 
 
 def test_a_run_killed_at_random_steps_ends_bit_equal(shards, undisturbed, tmp_path):
@@ -242,12 +293,47 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
-def test_a_loss_that_is_not_a_number_names_the_samples(shards, tmp_path):
-    trainer = pretrainer(shards, tmp_path / "run")
+def test_a_loss_that_is_not_a_number_names_the_samples(tiny, tmp_path):
+    trainer = pretrainer(tiny, tmp_path / "run")
     with torch.no_grad():
         trainer.model.norm.weight.fill_(float("nan"))
-    with pytest.raises(WorkFailed, match="train_0"):
+    with pytest.raises(WorkFailed, match=r"at step 1: .*loss.*samples clip"):
         trainer.run()
+    report = json.loads((tmp_path / "run" / "not-finite.json").read_text())
+    assert len(report["video_ids"]) == 5
+    assert "loss" in report["not_finite"]
+
+
+class NanFor(FrontEnd):
+    """A front end that breaks one clip's spectrogram."""
+
+    broken = "train_0"
+
+    def forward(self, batch, generator=None):
+        inputs = super().forward(batch, generator)
+        for row, video_id in enumerate(batch.video_ids):
+            if video_id.endswith(self.broken):
+                inputs.audio[row, 3, 3] = float("nan")
+        return inputs
+
+
+def test_the_sample_whose_input_is_not_finite_is_named_alone(tiny, tmp_path):
+    trainer = pretrainer(tiny, tmp_path / "run")
+    name = ShardSet.open(tiny).entry(7).video_id
+    trainer.frontend = NanFor(FRONT_END)
+    trainer.frontend.broken = name
+    with pytest.raises(WorkFailed, match=rf"samples {re.escape(name)}; all of them"):
+        trainer.run()
+    assert json.loads((tmp_path / "run" / "not-finite.json").read_text())["video_ids"] == [name]
+
+
+def test_gradients_that_are_not_finite_end_the_run_before_a_checkpoint_is_written(tiny, tmp_path):
+    trainer = pretrainer(tiny, tmp_path / "run", checkpoint_steps=1)
+    explode = lambda gradient: gradient * math.inf  # noqa: E731
+    trainer.model.norm.weight.register_hook(explode)
+    with pytest.raises(WorkFailed, match="grad_norm"):
+        trainer.run()
+    assert not list_checkpoints(tmp_path / "run" / "checkpoints")
 
 
 @pytest.mark.parametrize(("epoch", "factor"), [(0, 1), (9, 1), (10, 0.5), (14, 0.5), (15, 0.25)])
@@ -262,14 +348,40 @@ def test_head_gets_its_own_rate_and_frozen_bases_get_none():
     base, head = optimizer.param_groups
     assert (base["lr_ratio"], head["lr_ratio"]) == (1.0, 50.0)
     assert {id(p) for p in head["params"]} == {id(p) for p in model.mlp_head.parameters()}
-    frozen = build_optimizer(model, OptimOptions(freeze_base=True))
-    assert len(frozen.param_groups) == 1
+    freeze_base(model)
+    (only,) = build_optimizer(model, OptimOptions(freeze_base=True)).param_groups
+    assert {id(p) for p in only["params"]} == {id(p) for p in model.mlp_head.parameters()}
+
+
+def test_layer_decay_slows_a_block_the_more_the_lower_it_is():
+    config = ModelConfig.preset("tiny", depth=5, modality_depth=3)
+    options = OptimOptions(layer_decay=0.5, head_lr_ratio=10.0)
+    expected = {
+        "mlp_head.1.weight": 10.0,
+        "norm_a.weight": 1.0,
+        "blocks_u.1.attn.qkv.weight": 0.5,
+        "blocks_u.0.attn.qkv.weight": 0.5**2,
+        "blocks_v.2.mlp.fc1.bias": 0.5**3,
+        "blocks_a.0.norm1.weight": 0.5**5,
+        "patch_embed_v.proj.weight": 0.5**6,
+        "pos_embed_a": 0.5**6,
+    }
+    model = CAVMAEClassifier(config, 3)
+    names = dict(model.named_parameters())
+    for name, ratio in expected.items():
+        assert name in names
+        assert lr_ratio(name, config, options) == ratio
+    groups = build_optimizer(model, options).param_groups
+    assert sorted(group["lr_ratio"] for group in groups) == sorted({*expected.values(), 0.5**4})
+    assert sum(len(group["params"]) for group in groups) == sum(
+        parameter.requires_grad for parameter in names.values()
+    )
 
 
 def test_soft_targets_are_learned_by_both_criteria():
     torch.manual_seed(0)
     model = CAVMAEClassifier(CONFIG, 3)
-    audio, image = torch.randn(4, 96, 128), torch.randn(4, 3, 224, 224)
+    audio, image = torch.randn(4, 16, 128), torch.randn(4, 3, 16, 16)
     targets = torch.eye(3)[[0, 1, 2, 0]] * 0.9
     from cavmae.frontend import Inputs
 

@@ -1,0 +1,122 @@
+"""However a model is spread over ranks: the same training, and the same checkpoints."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cavmae.train.checkpoint import list_checkpoints
+from cavmae.train.distributed import World
+from tests.cavmae.tiny_shards import write_tiny_shards
+from tests.cavmae.train_ranks import SAMPLES, WAYS, evaluate, train
+from tests.conftest import REPOSITORY
+
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ALONE = World(0, 1, torch.device("cpu"))
+every_way = pytest.mark.parametrize("way", WAYS)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parallel") / "shards"
+    write_tiny_shards(folder, samples=SAMPLES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ranks(shards, tmp_path_factory) -> Path:
+    """What two ranks leave, a folder for each way."""
+    out = tmp_path_factory.mktemp("ranks")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(
+        [*LAUNCH, "-m", "tests.cavmae.train_ranks", str(shards), str(out)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=REPOSITORY,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def alone(shards, tmp_path_factory):
+    """The same training in this process, by way."""
+    out = tmp_path_factory.mktemp("alone")
+    return {way: train(way, shards, out / str(number), ALONE) for number, way in enumerate(WAYS)}
+
+
+def folder_of(ranks: Path, way: str) -> Path:
+    return ranks / str(list(WAYS).index(way))
+
+
+@every_way
+def test_ranks_have_the_losses_and_gradients_of_one_process(ranks, alone, way):
+    with (folder_of(ranks, way) / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(alone[way].position.rows) == 6
+    for together, one in zip(rows, alone[way].position.rows, strict=True):
+        if one["split"] == "train":  # inside an epoch the main rank logs what it saw itself
+            assert float(together["loss"]) == pytest.approx(one["loss"], abs=1e-5)
+        else:
+            assert float(together["grad_norm"]) == pytest.approx(one["grad_norm"], abs=1e-5)
+
+
+@every_way
+def test_a_checkpoint_holds_the_whole_model_and_goes_on_alone(ranks, alone, shards, way, tmp_path):
+    (*_, newest) = list_checkpoints(folder_of(ranks, way) / "checkpoints")
+    weights, expected = load_file(newest / "model.safetensors"), alone[way].model.state_dict()
+    assert weights.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-4)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / newest.name).symlink_to(newest)
+    longer = train(way, shards, tmp_path, ALONE, epochs=3)
+    assert longer.position.epoch == 3
+    assert longer.position.rows[-1]["loss"] < alone[way].position.rows[0]["loss"]
+
+
+@every_way
+def test_every_clip_is_evaluated_once_with_the_whole_model(ranks, alone, shards, way):
+    found = json.loads(folder_of(ranks, way).with_suffix(".json").read_text())
+    expected = evaluate(alone[way], shards)
+    for name in ("all", "one"):
+        assert found[name]["index"] == expected[name]["index"]
+        assert found[name]["video_ids"] == expected[name]["video_ids"]
+        torch.testing.assert_close(
+            torch.tensor(found[name]["probabilities"]),
+            torch.tensor(expected[name]["probabilities"]),
+            rtol=0,
+            atol=1e-4,
+        )
+    assert len(found["all"]["index"]) == SAMPLES
+    assert len(found["one"]["index"]) == 1
+
+
+def test_fsdp_gives_each_rank_a_share_of_weights_and_optimiser(ranks):
+    for way, options in WAYS.items():
+        found = json.loads(folder_of(ranks, way).with_suffix(".json").read_text())
+        if options.get("parallel") == "fsdp":
+            assert found["own"] < 0.6 * found["whole"]
+            assert found["own_optimiser"] < 0.6 * found["whole"]
+        else:
+            assert found["own"] == found["whole"]
+
+
+def test_averages_of_shards_are_those_of_one_process(ranks, alone):
+    way = "fsdp, averaged"
+    found = torch.load(folder_of(ranks, way).with_suffix(".pt"))
+    for name, average in alone[way].averages.items():
+        expected = average.state(keep=True)
+        assert found[name]["count"] == expected["count"]
+        for key, value in expected["mean"].items():
+            torch.testing.assert_close(found[name]["mean"][key], value, rtol=0, atol=1e-4)

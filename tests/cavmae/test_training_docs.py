@@ -1,0 +1,37 @@
+"""docs/training.md knows every option of the commands it describes, and no others."""
+
+from __future__ import annotations
+
+import importlib
+import re
+
+import pytest
+
+from cavmae.cli import COMMANDS
+from tests.conftest import REPOSITORY
+
+TEXT = (REPOSITORY / "docs" / "training.md").read_text()
+DESCRIBED = ("pretrain", "finetune", "eval", "average", "stats")
+# Of other programs that the examples use.
+FOREIGN = {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint"}
+
+
+def options_of(name: str) -> set[str]:
+    module, _, attribute = COMMANDS[name].target.partition(":")
+    command = getattr(importlib.import_module(module), attribute)
+    return {opt for p in command.params for opt in (*p.opts, *p.secondary_opts) if opt[:2] == "--"}
+
+
+@pytest.mark.parametrize("name", DESCRIBED)
+def test_every_option_is_described(name):
+    missing = {option for option in options_of(name) if not mentions(option)}
+    assert not missing
+
+
+def test_nothing_is_described_that_is_not_there():
+    known = set().union(*map(options_of, DESCRIBED)) | FOREIGN
+    assert set(re.findall(r"--[a-z][a-z0-9-]*[a-z0-9]", TEXT)) <= known
+
+
+def mentions(option: str) -> bool:
+    return re.search(rf"{option}(?![a-z0-9-])", TEXT) is not None
