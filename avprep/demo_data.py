@@ -42,7 +42,12 @@ class Container:
     audio: dict[str, str | int]
 
 
-_H264 = {"vcodec": "libx264", "preset": "ultrafast", "crf": 24, "pix_fmt": "yuv420p"}
+_H264: dict[str, str | int] = {
+    "vcodec": "libx264",
+    "preset": "ultrafast",
+    "crf": 24,
+    "pix_fmt": "yuv420p",
+}
 _COMMON = Container("mp4", _H264, {"acodec": "aac", "audio_bitrate": "96k"})
 _OTHERS = (
     Container("mkv", _H264, {"acodec": "flac"}),

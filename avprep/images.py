@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from PIL import Image
 
 
 def resize_and_crop(
-    rgb: NDArray[np.uint8], size: int = 224, pixel_aspect: Fraction | float = 1
+    rgb: NDArray[Any], size: int = 224, pixel_aspect: Fraction | float = 1
 ) -> NDArray[np.uint8]:
     """Scale the short side to `size` (bilinear, antialiased) and cut the centre out.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -94,7 +94,9 @@ def pool_options(command: Command) -> Command:
     return command
 
 
-def sample_options(options: dict[str, Any], audio: str = "flac") -> SampleOptions:
+def sample_options(
+    options: dict[str, Any], audio: Literal["flac", "wav"] = "flac"
+) -> SampleOptions:
     """`SampleOptions` from the values of `decode_options`."""
     names = ("frames", "channels", "missing_audio", "decoder")
     return SampleOptions(DecodeOptions(**{name: options[name] for name in names}), audio)

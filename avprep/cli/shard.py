@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -70,7 +70,7 @@ def shard(
     samples_per_shard: int | None,
     shard_size: str | None,
     seed: int,
-    audio: str,
+    audio: Literal["flac", "wav"],
     part: str,
     retry_failed: bool,
     max_failures: str | None,

@@ -189,8 +189,8 @@ def to_mono(frame: AudioFrame, how: Literal["first", "mix"]) -> NDArray[np.gener
         return (mean if kind.kind == "f" else np.rint(mean)).astype(kind)
     kind = np.dtype(_SAMPLE_TYPES[frame.format.name.removesuffix("p")])
     if frame.format.is_planar:
-        return np.frombuffer(frame.planes[0], kind, frame.samples).copy()
-    return np.frombuffer(frame.planes[0], kind, frame.samples * count)[::count].copy()
+        return np.frombuffer(memoryview(frame.planes[0]), kind, frame.samples).copy()
+    return np.frombuffer(memoryview(frame.planes[0]), kind, frame.samples * count)[::count].copy()
 
 
 _SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}

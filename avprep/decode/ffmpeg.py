@@ -43,8 +43,7 @@ def decode_with_ffmpeg(
     if options.frames:
         frames, times = _read_frames(path, start, end, options, clock)
     pcm = _read_audio(path, start, end, options, clock)
-    is_still = start and not any(times)
-    if is_still and (pcm is None or start >= _duration(path, None, None)):
+    if start and not any(times) and (pcm is None or start >= _duration(path, None, None)):
         detail = f"{path}: has nothing to show or to hear from {start:g} s on"
         raise DecodeError("too-short", detail)
     if pcm is None and options.frames and options.missing_audio == "omit":

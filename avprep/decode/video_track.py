@@ -65,7 +65,7 @@ class VideoTrack:
 
     def _horizon(self) -> float:
         begin = self._origin + self.segment.begin if self.segment.start else self._first_shown
-        seconds = PUBLISHED_SECONDS
+        seconds = float(PUBLISHED_SECONDS)
         if self.segment.end is not None:
             seconds = min(seconds, self.segment.end - self.segment.begin)
         return begin + seconds
@@ -103,7 +103,7 @@ class VideoTrack:
             for p in self._packets
             if p.pts is not None and not p.is_discard
         ]
-        container = self.stream.container.duration
+        container = self.stream.container.duration  # type: ignore[attr-defined]
         whole = container / av.time_base if container else 0.0
         if self.segment.end is not None:
             return self.segment.end - self.segment.begin
@@ -169,7 +169,7 @@ class VideoTrack:
 
     def _decode_all(self, options: DecodeOptions, path: str | Path) -> list[_Frame]:
         """The slow way, for time stamps that are missing or wrong: decode, then choose, twice."""
-        times = []
+        times: list[float] = []
         for frame in self._decoded(self._packets):
             times.append(_time_of(frame, times, self.stream))
         if not times:

@@ -11,6 +11,7 @@ field is described in docs/formats.md. This module is the only thing that `avpre
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
 import re
@@ -99,7 +100,7 @@ class ShardIndex:
     samples: tuple[SampleEntry, ...]
     failures: tuple[ClipFailure, ...]
 
-    def to_bytes(self) -> bytes:
+    def to_bytes(self) -> builtins.bytes:
         """UTF-8 JSON, one sample a line, the same bytes for the same content."""
         head = {
             "name": self.name,
@@ -114,7 +115,7 @@ class ShardIndex:
         return sealed(f'{text}, "samples": [\n{rows}\n]}}')
 
     @classmethod
-    def from_bytes(cls, data: bytes, where: str) -> ShardIndex:
+    def from_bytes(cls, data: builtins.bytes, where: str) -> ShardIndex:
         """Parse an index.
 
         Raises:
@@ -158,7 +159,7 @@ class ShardSummary:
     index_sha256: str  # of the index file itself
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> ShardSummary:
+    def from_bytes(cls, data: builtins.bytes) -> ShardSummary:
         """Summarise an index file.
 
         Raises:

@@ -68,7 +68,7 @@ def convert(
     )
     from cavmae.checkpoints.resize import resized
     from cavmae.checkpoints.vision_mae import from_vision_mae
-    from cavmae.model import CAVMAEClassifier
+    from cavmae.model import CAVMAE, CAVMAEClassifier
 
     if dst.suffix not in (".safetensors", ".pth"):
         raise UserError(f"{dst}: the name must end in .safetensors or .pth.")
@@ -76,6 +76,7 @@ def convert(
         raise UserError(f"{dst}: --audio-only needs a .safetensors; a .pth holds whole models.")
     file = weights_file(src)
     kept: dict[str, str] = {}
+    model: CAVMAE | CAVMAEClassifier
     if vision_mae:
         model = from_vision_mae(read_weights(file)[0], str(file))
     else:

@@ -44,7 +44,7 @@ def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Pat
         )
     names = {option.lstrip("-"): p.name for p in ctx.command.params for option in p.opts}
     defaults = {}
-    for key, value in document.get(ctx.info_name, {}).items():
+    for key, value in document.get(ctx.info_name or "", {}).items():
         if names.get(key.replace("_", "-")) is None:
             raise UserError(
                 f"{path}: [{ctx.info_name}] sets {key!r}, which is no option; see "
@@ -70,8 +70,8 @@ config_option = click.option(
     callback=load_config,
     is_eager=True,
     expose_value=False,
-    help="Recipe: a TOML file, or the name of one that comes with cavmae, as finetune-vggsound; its table "
-    "of this command's name holds defaults.",
+    help="Recipe: a TOML file, or the name of one that comes with cavmae; its table of this "
+    "command's name holds defaults.",
 )
 
 device_option = click.option(

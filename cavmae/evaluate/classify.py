@@ -18,7 +18,8 @@ from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAEClassifier, Mode
 from cavmae.train.distributed import World
 
-FrameChoice = Literal["all", "middle", "each"] | int
+OneResult = Literal["all", "middle"] | int  # frames that give one result a clip
+FrameChoice = OneResult | Literal["each"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def classify(
     device: torch.device,
     rank: int = 0,
     world: int = 1,
-    on_batch: Callable[[int], None] = lambda count: None,
+    on_batch: Callable[[int], object] = lambda count: None,
 ) -> Classified:
     """Classify this rank's share of the clips, each once."""
     loader = ShardLoader(
@@ -94,7 +95,7 @@ def classify_together(
     shards: ShardSet,
     options: ClassifyOptions,
     world: World,
-    on_batch: Callable[[int], None] = lambda count: None,
+    on_batch: Callable[[int], object] = lambda count: None,
 ) -> Classified:
     """Classify all clips, each on one rank; every rank gets the whole result."""
     own = classify(model, frontend, shards, options, world.device, world.rank, world.size, on_batch)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from avprep.errors import UserError
 from cavmae.data import Batch, LoaderOptions, ShardLoader, ShardSet
-from cavmae.evaluate.classify import FrameChoice
+from cavmae.evaluate.classify import OneResult
 from cavmae.evaluate.report import parse_frames
 from cavmae.evaluate.trained import Trained
 from cavmae.frontend import Inputs
@@ -27,7 +27,7 @@ class FeatureOptions:
     """How features are computed. Each modality passes the model alone, nothing is masked."""
 
     modalities: tuple[Modality, ...] = BOTH
-    frames: FrameChoice = "middle"  # "all" averages the features of all frames
+    frames: OneResult = "middle"  # "all" averages the features of all frames
     batch_size: int = 32
     workers: int = 2
     max_bad_samples: int = 10
@@ -72,14 +72,14 @@ def feature_loader(
     )
 
 
-def one_feature(text: str) -> FrameChoice:
+def one_feature(text: str) -> OneResult:
     """The frames that make one feature of a clip: `middle`, `all` or a number.
 
     Raises:
         UserError: something else.
     """
     choice = parse_frames(text)
-    if choice not in ("middle", "all") and not isinstance(choice, int):
+    if choice == "each":
         raise UserError(f"--frames {text}: give middle, all, or a frame's number such as 5.")
     return choice
 

@@ -28,7 +28,7 @@ from avprep.labels import LabelSet
 from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
 from cavmae.data import Batch
 from cavmae.data.sample import decode_frame
-from cavmae.evaluate.classify import ClassifyOptions, FrameChoice, mean_probabilities
+from cavmae.evaluate.classify import ClassifyOptions, OneResult, mean_probabilities
 from cavmae.evaluate.trained import Trained, load_trained, require_classifier, stored_labels
 from cavmae.model import Mode
 from cavmae.train.distributed import choose_device
@@ -42,7 +42,7 @@ class PredictOptions:
     """How files are decoded and classified."""
 
     mode: Mode | None = None  # None: as trained, with one modality where a file has but one
-    frames: FrameChoice = "all"  # "all" averages the probabilities of all frames
+    frames: OneResult = "all"  # "all" averages the probabilities of all frames
     start: float | None = None  # first second of the segment to look at
     end: float | None = None  # its end, exclusive
     decode: DecodeOptions = field(default_factory=DecodeOptions)  # frame_size: the model's
@@ -232,7 +232,7 @@ class Predictor:
         return labels
 
 
-def chosen_frames(choice: FrameChoice, stored: int) -> list[int]:
+def chosen_frames(choice: OneResult, stored: int) -> list[int]:
     """Numbers of the frames that a choice means.
 
     Raises:

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from tqdm import tqdm
 
@@ -18,7 +18,7 @@ from cavmae.data import ShardSet, open_shards
 from cavmae.evaluate.classify import ClassifyOptions, FrameChoice, classify_together
 from cavmae.evaluate.metrics import Scores, score
 from cavmae.frontend import FrontEnd, FrontEndOptions
-from cavmae.model import CAVMAEClassifier
+from cavmae.model import CAVMAEClassifier, Mode
 from cavmae.train.distributed import joined_world
 
 
@@ -44,9 +44,9 @@ def run_evaluation(values: dict[str, Any]) -> None:
         )
     )
     options = ClassifyOptions(
-        values["mode"] or metadata.get("mode", "multimodal"),
+        cast(Mode, values["mode"] or metadata.get("mode", "multimodal")),
         parse_frames(values["frames"]),
-        metadata.get("criterion", "bce"),
+        cast(Literal["bce", "ce"], metadata.get("criterion", "bce")),
         values["batch_size"],
         values["workers"],
         values["max_bad_samples"],

@@ -111,12 +111,12 @@ def whole(value: Any, keep: bool) -> Any:
     if isinstance(value, Tensor):
         return value.detach().cpu() if keep else None
     if isinstance(value, Mapping):
-        parts = {name: whole(part, keep) for name, part in value.items()}
-    elif isinstance(value, list):
+        entries = {name: whole(part, keep) for name, part in value.items()}
+        return entries if keep else None
+    if isinstance(value, list):
         parts = [whole(part, keep) for part in value]
-    else:
-        return value
-    return parts if keep else None
+        return parts if keep else None
+    return value
 
 
 def as_sharded(full: Tensor, like: Tensor) -> Tensor:

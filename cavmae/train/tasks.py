@@ -25,7 +25,10 @@ class StepLoss:
 class Task(Protocol):
     """What the loop needs to know of a task."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Of the task, as the log names it."""
+        ...
 
     def loss(
         self,
