@@ -13,7 +13,12 @@ demo: .venv/.installed
 test: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov
+
+bench: .venv/.installed-dev
+	$(BIN)/python benchmarks/run.py
 
 clean:
 	rm -rf .venv runs build dist *.egg-info

@@ -163,8 +163,7 @@ def _write_facts(settings: ExtractSettings, clips: int, failures: Sequence[ClipF
         "clips": clips,
         "failures": dict(Counter(failure.cause for failure in failures)),
     }
-    text = json.dumps(facts, indent=1) + "\n"
-    storage.write_atomic(settings.out / EXTRACT_FILE, text.encode())
+    storage.write_json(settings.out / EXTRACT_FILE, facts)
 
 
 def _batches(clips: Sequence[Clip], size: int) -> Iterator[tuple[Clip, ...]]:

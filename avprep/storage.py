@@ -14,6 +14,7 @@ import errno
 import fcntl
 import functools
 import io
+import json
 import os
 import re
 import secrets
@@ -203,6 +204,11 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         return
     with replacing(path) as file:
         file.write(data)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write indented JSON as `write_atomic` does."""
+    write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def write_new(path: str | Path, data: bytes) -> None:

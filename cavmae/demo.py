@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from avprep import storage
 from cavmae.recipes import recipes_folder
 
 _OUT_IN_SCRIPT = "runs/demo"
@@ -31,7 +32,7 @@ def run_demo(out: str) -> int:
             print(f"demo: the command above ended with exit code {status}", file=sys.stderr)
             return status
     summary = _summarise(folder, seconds, printed)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    storage.write_json(folder / "summary.json", summary)
     _print_summary(folder, summary)
     return 0
 

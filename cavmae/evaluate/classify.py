@@ -13,10 +13,10 @@ from torch import Tensor
 
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.data.batch import Batch
+from cavmae.distributed import World
 from cavmae.frontend import FrontEnd
 from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAEClassifier, Mode
-from cavmae.train.distributed import World
 
 OneResult = Literal["all", "middle"] | int  # frames that give one result a clip
 FrameChoice = OneResult | Literal["each"]

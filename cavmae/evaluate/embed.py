@@ -26,6 +26,7 @@ from tqdm import tqdm
 from avprep import storage
 from avprep.errors import UserError
 from cavmae.data import ShardSet
+from cavmae.distributed import World, joined_world
 from cavmae.evaluate.arrays import ArraySpec, write_npz, write_safetensors
 from cavmae.evaluate.features import (
     BOTH,
@@ -37,7 +38,6 @@ from cavmae.evaluate.features import (
     token_batches,
 )
 from cavmae.evaluate.trained import Trained, load_trained
-from cavmae.train.distributed import World, joined_world
 
 # A part is what an interruption costs and what a rank takes at a time.
 _PART_CLIPS = 256

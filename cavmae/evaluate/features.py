@@ -12,11 +12,11 @@ from torch import Tensor
 
 from avprep.errors import UserError
 from cavmae.data import Batch, LoaderOptions, ShardLoader, ShardSet
+from cavmae.distributed import World
 from cavmae.evaluate.classify import OneResult
 from cavmae.evaluate.report import parse_frames
 from cavmae.evaluate.trained import Trained
 from cavmae.frontend import Inputs
-from cavmae.train.distributed import World
 
 Modality = Literal["audio", "image"]
 BOTH: tuple[Modality, ...] = ("audio", "image")

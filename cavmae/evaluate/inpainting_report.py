@@ -14,12 +14,11 @@ from avprep import storage
 from avprep.errors import UserError
 from avprep.shards.format import sample_key
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
+from cavmae.distributed import choose_device
 from cavmae.evaluate.inpaint import Inpainting, InpaintOptions, inpaint
 from cavmae.evaluate.report import parse_frames
 from cavmae.evaluate.trained import Trained, load_trained, require_pretrained
 from cavmae.frontend import FrontEnd
-from cavmae.train.distributed import choose_device
-from cavmae.train.records import write_json
 
 _GREY = 0.5
 _ROWS_A_SECOND = 100  # of the fbank
@@ -96,7 +95,7 @@ def run_inpainting(values: dict[str, Any]) -> None:
         "frame": frame,
         "clips": rows,
     }
-    write_json(values["out"] / "inpaint.json", facts)
+    storage.write_json(values["out"] / "inpaint.json", facts)
     if options.norm_pix_loss:
         print(
             "The model predicts patches without their mean and contrast (norm_pix_loss); these "

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from avprep.errors import UserError
 from cavmae.data import ShardSet
+from cavmae.distributed import World, joined_world
 from cavmae.evaluate.features import (
     BOTH,
     FeatureOptions,
@@ -22,7 +23,6 @@ from cavmae.evaluate.features import (
 )
 from cavmae.evaluate.metrics import score
 from cavmae.evaluate.trained import load_trained
-from cavmae.train.distributed import World, joined_world
 
 MEMORY = 2**30  # bytes that the similarities held at a time may take
 

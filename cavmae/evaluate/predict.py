@@ -28,10 +28,10 @@ from avprep.labels import LabelSet
 from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
 from cavmae.data import Batch
 from cavmae.data.sample import decode_frame
+from cavmae.distributed import choose_device
 from cavmae.evaluate.classify import ClassifyOptions, OneResult, mean_probabilities
 from cavmae.evaluate.trained import Trained, load_trained, require_classifier, stored_labels
 from cavmae.model import Mode
-from cavmae.train.distributed import choose_device
 
 _AUDIO_MODES = ("audioonly", "missingaudioonly")
 _IMAGE_MODES = ("videoonly", "missingvideoonly")

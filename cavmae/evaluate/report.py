@@ -15,11 +15,11 @@ from avprep import storage
 from avprep.errors import UserError
 from cavmae.checkpoints import load_checkpoint, read_metadata, weights_file
 from cavmae.data import ShardSet, open_shards
+from cavmae.distributed import joined_world
 from cavmae.evaluate.classify import ClassifyOptions, FrameChoice, classify_together
 from cavmae.evaluate.metrics import Scores, score
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAEClassifier, Mode
-from cavmae.train.distributed import joined_world
 
 
 def run_evaluation(values: dict[str, Any]) -> None:

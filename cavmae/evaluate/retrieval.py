@@ -13,13 +13,12 @@ from tqdm import tqdm
 from avprep import storage
 from avprep.errors import UserError
 from cavmae.data import ShardSet
+from cavmae.distributed import joined_world
 from cavmae.evaluate.features import FeatureOptions, Features, one_feature, pooled_features
 from cavmae.evaluate.ranking import Ranks, rank_pairs
 from cavmae.evaluate.retrieval_page import retrieval_page
 from cavmae.evaluate.trained import load_trained
 from cavmae.model import CAVMAE
-from cavmae.train.distributed import joined_world
-from cavmae.train.records import write_json
 
 RECALLS = (1, 5, 10)
 
@@ -117,7 +116,7 @@ def write_results(
 ) -> None:
     """Write retrieval.json and retrieval.html."""
     storage.make_folder(folder)
-    write_json(folder / "retrieval.json", facts)
+    storage.write_json(folder / "retrieval.json", facts)
     frames = facts["frames"]
     page = retrieval_page(
         shards,

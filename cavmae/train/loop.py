@@ -20,13 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from avprep import storage
 from avprep.errors import WorkFailed
 from cavmae.data import Batch, ShardLoader
+from cavmae.distributed import World
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAE, CAVMAEClassifier
 from cavmae.train.averaging import WeightAverage
 from cavmae.train.checkpoint import list_checkpoints, load_state, save_checkpoint
-from cavmae.train.distributed import World
 from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, set_learning_rate
 from cavmae.train.options import OptimOptions, TrainOptions
 from cavmae.train.parallel import (
@@ -36,7 +37,7 @@ from cavmae.train.parallel import (
     whole_weights,
     without_gradient_exchange,
 )
-from cavmae.train.records import Meter, ProgressLine, RunRecords, write_json
+from cavmae.train.records import Meter, ProgressLine, RunRecords
 from cavmae.train.tasks import StepLoss, Task
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -265,7 +266,7 @@ class Trainer:
         everyone = [name for names in suspects for name in names]
         if self.world.is_main:
             content = {"step": step, "not_finite": reasons, "video_ids": everyone}
-            write_json(folder / "not-finite.json", content)
+            storage.write_json(folder / "not-finite.json", content)
         shown = ", ".join(everyone[:_SHOWN]) + (" …" if len(everyone) > _SHOWN else "")
         raise WorkFailed(
             f"not finite at step {step}: {', '.join(reasons)} (samples {shown}; all of them in "

@@ -19,8 +19,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from cavmae.distributed import World
 from cavmae.model.blocks import Block
-from cavmae.train.distributed import World
 from cavmae.train.options import TrainOptions
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import sys
 import time
@@ -111,11 +110,6 @@ def draw_curves(rows: list[dict[str, Any]]) -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     return picture.getvalue()
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write indented JSON, whole or not at all."""
-    storage.write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 class Meter:

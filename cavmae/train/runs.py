@@ -21,6 +21,7 @@ from cavmae.checkpoints import (
     weights_file,
 )
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet, open_shards
+from cavmae.distributed import World, joined_world
 from cavmae.evaluate.classify import ClassifyOptions, classify_together
 from cavmae.evaluate.metrics import score
 from cavmae.frontend import FrontEnd, FrontEndOptions
@@ -28,11 +29,10 @@ from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
 from cavmae.options import pick
 from cavmae.train.checkpoint import list_checkpoints
-from cavmae.train.distributed import World, joined_world
 from cavmae.train.loop import Position, Trainer
 from cavmae.train.options import OptimOptions, TrainOptions
 from cavmae.train.parallel import collected, whole_weights
-from cavmae.train.records import full_disk_reported, write_json
+from cavmae.train.records import full_disk_reported
 from cavmae.train.tasks import FinetuneTask, PretrainTask, Task
 
 # What may differ when a run is resumed, because no result depends on it (but by rounding).
@@ -185,7 +185,7 @@ def prepare_folder(values: dict[str, Any], world: World) -> Path:
     world.barrier()
     if world.is_main:
         storage.make_folder(folder)
-        write_json(found, config)
+        storage.write_json(found, config)
     return folder
 
 
@@ -341,7 +341,7 @@ def finish(trainer: Trainer, seconds: float, extra: dict[str, Any] | None = None
         **{split: row for split, row in last.items() if row is not None},
     }
     with full_disk_reported(folder):
-        write_json(folder / "result.json", _without_nan(result))
+        storage.write_json(folder / "result.json", _without_nan(result))
     if unreadable:
         print(f"{len(unreadable)} samples could not be read and were left out: "
               f"{', '.join(sorted(unreadable)[:5])}; all of them in result.json")  # fmt: skip

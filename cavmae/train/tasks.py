@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cavmae.distributed import World
 from cavmae.frontend import Inputs
 from cavmae.model import Mode, PretrainOptions, PretrainOutput
-from cavmae.train.distributed import World
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from avprep.errors import UserError
 from cavmae.checkpoints import read_metadata, save_model
 from cavmae.checkpoints.average import average_checkpoints
+from cavmae.distributed import World
 from cavmae.model import CAVMAE, CAVMAEClassifier
 from cavmae.train.averaging import WeightAverage
-from cavmae.train.distributed import World
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.cavmae.train_ranks import CONFIG, WAYS, train
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from avprep.errors import WorkFailed
+from cavmae.distributed import World
 from cavmae.train.checkpoint import list_checkpoints
-from cavmae.train.distributed import World
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.cavmae.train_ranks import train
 

@@ -8,8 +8,8 @@ import time
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cavmae.distributed import World
 from cavmae.train import records
-from cavmae.train.distributed import World
 from cavmae.train.records import Meter, ProgressLine, describe
 from tests.cavmae.test_train import pretrainer
 from tests.cavmae.tiny_shards import write_tiny_shards

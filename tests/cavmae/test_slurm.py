@@ -14,9 +14,9 @@ import torch
 
 from avprep.errors import UserError
 from cavmae.checkpoints import save_model
+from cavmae.distributed import Launch, first_host, read_launch
 from cavmae.model import CAVMAE
 from cavmae.train.checkpoint import list_checkpoints
-from cavmae.train.distributed import Launch, first_host, read_launch
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.cavmae.train_ranks import CONFIG
 from tests.conftest import REPOSITORY

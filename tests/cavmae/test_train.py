@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 from avprep.errors import WorkFailed
 from avprep.shards.format import read_dataset
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
+from cavmae.distributed import World
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
 from cavmae.train.checkpoint import list_checkpoints, save_checkpoint
-from cavmae.train.distributed import World
 from cavmae.train.loop import Trainer, _mix_seed
 from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, lr_ratio
 from cavmae.train.options import OptimOptions, TrainOptions
@@ -251,7 +251,7 @@ def test_two_ranks_have_the_losses_of_one_process_on_the_same_batch(shards, tmp_
 GLOBAL_CONTRAST = """
 import torch
 from cavmae.model.cavmae import contrastive_loss
-from cavmae.train.distributed import joined_world
+from cavmae.distributed import joined_world
 
 torch.manual_seed(0)
 audio, image = torch.randn(5, 8), torch.randn(5, 8)

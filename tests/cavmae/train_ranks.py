@@ -14,10 +14,10 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
+from cavmae.distributed import World, joined_world
 from cavmae.evaluate.classify import ClassifyOptions, classify_together
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAEClassifier, ModelConfig
-from cavmae.train.distributed import World, joined_world
 from cavmae.train.loop import Trainer
 from cavmae.train.options import OptimOptions, TrainOptions
 from cavmae.train.parallel import collected
