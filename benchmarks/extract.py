@@ -20,7 +20,6 @@ hour-long file beside a file of that segment, and the memory of workers over man
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import shutil
@@ -33,10 +32,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 from PIL import Image
+from rows import Row, add_rows_option, part, times, write_rows
 
 from avprep.clips import Clip
 from avprep.decode.frames import wanted_indices
@@ -46,10 +47,11 @@ from avprep.labels import label_set_from_names
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
 from avprep.shards.plan import ShardJob
-from avprep.shards.writer import ShardSettings, build_shard
+from avprep.shards.writer import ShardSettings, build_shard, names_of
 
 SECONDS, FRAMES, SIZE, RATE = 10, 10, 224, 30
 LABELS = label_set_from_names(["clip"])
+SHARD = "shard-000000.tar"
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,15 @@ def ours(clips: list[Clip], folder: Path) -> None:
     settings = ShardSettings(
         str(folder), LABELS, SampleOptions(), IsolationOptions(), fingerprint=""
     )
-    index = build_shard(ShardJob("shard-000000.tar", tuple(clips)), settings)
-    assert len(index.samples) == len(clips), index.failures
+    build_anew(clips, settings)
+
+
+def build_anew(clips: list[Clip], settings: ShardSettings) -> None:
+    """One shard of the clips, in the place of the one that an earlier round left."""
+    for name in names_of(SHARD):
+        Path(settings.out, name).unlink(missing_ok=True)
+    summary = build_shard(ShardJob(SHARD, tuple(clips)), settings).summary
+    assert summary.samples == len(clips), summary.failures
 
 
 def linked_clips(path: Path, folder: Path, count: int) -> list[Clip]:
@@ -384,7 +393,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="fewer clips and rounds")
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    add_rows_option(parser)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--kinds", nargs="+", choices=[kind.name for kind in KINDS],
                         default=[kind.name for kind in KINDS])  # fmt: skip
@@ -395,7 +404,7 @@ def main() -> None:
     clips = arguments.clips or (8 if arguments.quick else 32)
     rounds = arguments.rounds or (1 if arguments.quick else 5)
     memory_clips = arguments.memory_clips or (48 if arguments.quick else 1000)
-    results: dict[str, object] = {"kinds": []}
+    results: dict[str, Any] = {"kinds": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if "kinds" in arguments.parts:
@@ -409,8 +418,26 @@ def main() -> None:
         if "memory" in arguments.parts:
             results["memory"] = memory(folder, memory_clips)
     report(results)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+    write_rows(arguments.rows, table_rows(results))
+
+
+def table_rows(results: dict[str, Any]) -> list[Row]:
+    """The figures for the table of all benchmarks."""
+    rows = []
+    for kind in results["kinds"]:
+        what = f"clip of 10 s, {kind['kind']}: CPU from file to shard"
+        ours, other, bare = (kind[side]["cpu_ms"] for side in ("ours", "published", "floor"))
+        goals = kind["goals"]
+        fraction = f"1/{goals['published_over_ours']}" if goals["published_over_ours"] else ""
+        multiple = f"≤ {goals['ours_over_floor']}×" if goals["ours_over_floor"] else ""
+        beside = f"published method, re-created: {other:.0f} ms"
+        rows.append(Row(what, f"{ours:.0f} ms", beside, part(ours, other), fraction))
+        beside = f"bare decode of the frames needed: {bare:.0f} ms"
+        rows.append(Row(what, f"{ours:.0f} ms", beside, times(ours, bare), multiple))
+    if found := results.get("scaling"):
+        beside, ratio = f"one worker: {found['one_s']} s", f"{found['ratio']}× as fast"
+        rows.append(Row("two workers", f"{found['two_s']} s", beside, ratio, "≥ 1.8×"))
+    return rows
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ import soundfile
 import torch
 import torchaudio
 from PIL import Image
+from rows import Row, add_rows_option, part, write_rows
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory-epochs", type=int, default=20)
+    add_rows_option(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     size = arguments.batch_size
@@ -190,7 +192,17 @@ def main() -> None:
                 costs[side].append(run(number + 1))
         front = front_end_cost(loaders["wav"])
         memory = memory_over_epochs(loaders["flac"], arguments.memory_epochs)
-    report({side: statistics.median(values) for side, values in costs.items()}, front)
+    medians = {side: statistics.median(values) for side, values in costs.items()}
+    report(medians, front)
+    write_rows(
+        arguments.rows,
+        [
+            Row(f"loading a sample of 10 s, {audio.upper()}: CPU", f"{medians[audio]:.2f} ms",
+                f"published loader, re-created: {medians['published']:.2f} ms",
+                part(medians[audio], medians["published"]), f"≤ {limit} ms, 1/{factor}")
+            for audio, (limit, factor) in GOALS.items()
+        ],
+    )  # fmt: skip
     samples = arguments.clips * arguments.memory_epochs
     print(f"\nMemory (FLAC, main process and worker, anonymous) over {samples} samples: "
           f"{memory[0]:.0f} MB after a tenth, {memory[1]:.0f} MB at the end.")  # fmt: skip

@@ -31,6 +31,7 @@ from pathlib import Path
 
 import torch
 from published_model import Noise, PublishedModel
+from rows import Row, add_rows_option, write_rows
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -406,6 +407,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="steps of each side (GPU)")
     parser.add_argument("--threads", type=int, default=1, help="of a CPU")
     parser.add_argument("--throughput", action="store_true", help="the GPU's table on a CPU too")
+    add_rows_option(parser)
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     on_gpu = device.type == "cuda"
@@ -430,14 +432,27 @@ def main() -> None:
         return
     precisions = {"fp32", *(name.split("-")[1] for name in sides)}
     ceilings = {name: matmul_ceiling(device, DTYPES[name], clock) for name in precisions}
+    rows: list[Row] = []
     for batch in arguments.batch_sizes or [2]:
         print(f"\nBatch {batch}, CPU time, medians of {arguments.rounds} steps:\n")
         data = Data.make(config, batch, device)
         built = [Side(name, weights, device) for name in sides]
         times = compare_in_turns(built, data, arguments.rounds, clock)
         report_turns(times, step_flops(config) * batch, ceilings)
+        rows += turn_rows(times, f"{arguments.model}, batch {batch}, CPU")
         report_profiles([side for side in built if not side.is_compiled], data)
         report_patch_embeddings(config, data, clock)
+    write_rows(arguments.rows, rows)
+
+
+def turn_rows(times: dict[str, tuple[float, float, float]], where: str) -> list[Row]:
+    """Each side's step beside the first's, for the table of all benchmarks."""
+    (reference, base), *others = ((name, sum(parts)) for name, parts in times.items())
+    return [
+        Row(f"pretraining step, {where}", f"{name}: {step:.2f} s", f"{reference}: {base:.2f} s",
+            f"{step / base:.2f}×", f"≤ {CPU_GOAL}×")
+        for name, step in others
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":

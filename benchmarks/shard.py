@@ -16,7 +16,6 @@ which ours makes by default, is a row of its own: it buys half the size with CPU
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import tempfile
@@ -25,14 +24,14 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from extract import cost
+from extract import build_anew, cost
 from PIL import Image
+from rows import Row, add_rows_option, times, write_rows
 
 from avprep.clips import Clip
 from avprep.labels import label_set_from_names
 from avprep.options import IsolationOptions, SampleOptions
-from avprep.shards.plan import ShardJob
-from avprep.shards.writer import ShardSettings, build_shard
+from avprep.shards.writer import ShardSettings
 
 SECONDS, FRAMES, SIZE = 10, 10, 224
 LABELS = label_set_from_names(["clip"])
@@ -66,8 +65,7 @@ def pack(clips: list[Clip], out: Path, audio: str) -> None:
     """One shard of the clips."""
     options = SampleOptions(audio=audio)  # type: ignore[arg-type]
     settings = ShardSettings(str(out), LABELS, options, IsolationOptions(), fingerprint="")
-    index = build_shard(ShardJob("shard-000000.tar", tuple(clips)), settings)
-    assert len(index.samples) == len(clips), index.failures
+    build_anew(clips, settings)
 
 
 def tar(folder: Path, names: Path) -> Path:
@@ -99,7 +97,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="fewer clips and rounds")
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    add_rows_option(parser)
     parser.add_argument("--clips", type=int, help="clips (512)")
     parser.add_argument("--rounds", type=int, help="rounds of each side (5)")
     arguments = parser.parse_args()
@@ -143,9 +141,10 @@ def main() -> None:
         f"\nPacking takes {ratios['tar']:.2f} times tar's time (goal ≤ 1.5), "
         f"{ratios['tar_sha256']:.2f} times that of tar and sha256sum."
     )
-    if arguments.json:
-        everything = {"clips": count, "sides": results, "wav_over": ratios}
-        arguments.json.write_text(json.dumps(everything, indent=1) + "\n")
+    ours, theirs = results["wav"]["wall_ms"], results["tar"]["wall_ms"]
+    what = "packing extracted files: wall a clip"
+    row = Row(what, f"{ours:.2f} ms", f"tar: {theirs:.2f} ms", times(ours, theirs), "≤ 1.5×")
+    write_rows(arguments.rows, [row])
 
 
 if __name__ == "__main__":
