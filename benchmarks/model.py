@@ -47,7 +47,7 @@ GPU_SIDES = ("published-fp16", "ours-bf16", "ours-bf16-compiled", "ours-bf16-who
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_GOAL = 0.65  # of the published step
 GPU_GOALS = "1370 samples/s and 40 % MFU on an H200, 3 times the published side"
-AGREEMENT = 1e-4  # largest difference of a loss or gradient, relative to the gradient's largest
+AGREEMENT = 1e-3  # largest norm of a gradient's difference, relative to the gradient's norm
 
 
 @dataclass(frozen=True)
@@ -203,13 +203,12 @@ def check_agreement(weights: CAVMAE, data: Data, device: torch.device) -> str:
     if published.keys() != ours.keys():
         sys.exit(f"the sides train other parameters: {sorted(published.keys() ^ ours.keys())}")
     worst = max(
-        ((ours[n] - g).abs().max() / g.abs().max().clamp_min(1e-12)).item()
-        for n, g in published.items()
+        ((ours[n] - g).norm() / g.norm().clamp_min(1e-12)).item() for n, g in published.items()
     )
     difference = abs(losses[0] - losses[1])
     text = (
-        f"Loss {losses[1]:.5f}, the published arithmetic's {losses[0]:.5f}; largest difference of "
-        f"{len(ours)} gradients {worst:.1e} of the gradient's largest value."
+        f"Loss {losses[1]:.5f}, the published arithmetic's {losses[0]:.5f}; gradients of "
+        f"{len(ours)} tensors differ by {worst:.1e} of their norm at most."
     )
     if difference > AGREEMENT or worst > AGREEMENT:
         sys.exit(f"the sides do not agree, so their times mean nothing. {text}")

@@ -48,6 +48,22 @@ def embed(w: Weights, stream: str, pictures: Tensor, patch: int) -> Tensor:
     return tokens + w[f"pos_embed_{stream}"] + w[f"modality_{stream}"]
 
 
+def pictures_of(audio: Tensor, image: Tensor) -> dict[str, Tensor]:
+    return {"a": audio.transpose(1, 2).unsqueeze(1), "v": image}
+
+
+def through_own(w: Weights, config: ModelConfig, stream: str, x: Tensor) -> Tensor:
+    for number in range(config.modality_depth):
+        x = block(w, f"blocks_{stream}.{number}", x, config.num_heads)
+    return x
+
+
+def through_shared(w: Weights, config: ModelConfig, x: Tensor, suffix: str) -> Tensor:
+    for number in range(config.depth - config.modality_depth):
+        x = block(w, f"blocks_u.{number}", x, config.num_heads, suffix)
+    return norm(w, f"norm{suffix}", x)
+
+
 def patches_of(pictures: Tensor, patch: int) -> Tensor:
     batch, channels, height, width = pictures.shape
     rows, columns = height // patch, width // patch
@@ -64,8 +80,7 @@ def forward(
     options: PretrainOptions,
 ) -> dict[str, Tensor]:
     """All losses of a pretraining pass."""
-    own, shared = config.modality_depth, config.depth - config.modality_depth
-    pictures = {"a": audio.transpose(1, 2).unsqueeze(1), "v": image}
+    pictures = pictures_of(audio, image)
     ratio = {"a": options.mask_ratio_audio, "v": options.mask_ratio_image}
     tokens, mask, restore = {}, {}, {}
     for stream, picture in pictures.items():
@@ -77,17 +92,11 @@ def forward(
         hidden = torch.ones_like(noise[stream])
         hidden[:, :kept] = 0
         mask[stream] = torch.gather(hidden, 1, restore[stream])
-        for number in range(own):
-            x = block(w, f"blocks_{stream}.{number}", x, config.num_heads)
-        tokens[stream] = x
+        tokens[stream] = through_own(w, config, stream, x)
 
-    def through_shared(x: Tensor, suffix: str) -> Tensor:
-        for number in range(shared):
-            x = block(w, f"blocks_u.{number}", x, config.num_heads, suffix)
-        return norm(w, f"norm{suffix}", x)
-
-    joint = through_shared(torch.cat([tokens["a"], tokens["v"]], dim=1), "")
-    pooled = {s: F.normalize(through_shared(tokens[s], f"_{s}").mean(1), dim=-1) for s in "av"}
+    joint = through_shared(w, config, torch.cat([tokens["a"], tokens["v"]], dim=1), "")
+    alone = {s: through_shared(w, config, tokens[s], f"_{s}") for s in "av"}
+    pooled = {s: F.normalize(alone[s].mean(1), dim=-1) for s in "av"}
 
     x = linear(w, "decoder_embed", joint)
     parts = dict(zip("av", x.split([tokens["a"].shape[1], tokens["v"].shape[1]], 1), strict=True))
@@ -122,3 +131,26 @@ def forward(
         + options.contrast_weight * losses["contrast"]
     )
     return losses
+
+
+def features(w: Weights, config: ModelConfig, audio: Tensor, image: Tensor, stream: str) -> Tensor:
+    """Unmasked tokens of one modality, by its own norms."""
+    x = embed(w, stream, pictures_of(audio, image)[stream], config.patch_size)
+    return through_shared(w, config, through_own(w, config, stream, x), f"_{stream}")
+
+
+def classify(w: Weights, config: ModelConfig, audio: Tensor, image: Tensor, mode: str) -> Tensor:
+    """Logits of the classifier."""
+    tokens = {}
+    for stream, picture in pictures_of(audio, image).items():
+        x = embed(w, stream, picture, config.patch_size)
+        tokens[stream] = through_own(w, config, stream, x)
+    if mode == "multimodal":
+        joint = torch.cat([tokens["a"], tokens["v"]], dim=1)
+        pooled = through_shared(w, config, joint, "").mean(1)
+    else:
+        stream = "a" if "audio" in mode else "v"
+        pooled = through_shared(w, config, tokens[stream], f"_{stream}").mean(1)
+        if "missing" in mode:
+            pooled = (pooled + through_shared(w, config, tokens[stream], "").mean(1)) / 2
+    return linear(w, "mlp_head.1", norm(w, "mlp_head.0", pooled))
