@@ -37,6 +37,7 @@ from pathlib import Path
 import av
 import cv2
 from PIL import Image
+from rows import Row, add_rows_option, part, times, write_rows
 
 from avprep.clips import Clip
 from avprep.decode.frames import wanted_indices
@@ -377,6 +378,36 @@ def report(results: dict[str, object]) -> None:
               f"peak {memory_row['mb_a_worker_peak']:.0f} MB (goal ≤ 300).")  # fmt: skip
 
 
+def rows(results: dict[str, object]) -> list[Row]:
+    """The results for the table of all benchmarks."""
+    table = []
+    for kind in results["kinds"]:
+        what, ours = f"clip of 10 s, {kind['kind']}, CPU from file to shard", kind["ours"]["cpu_ms"]
+        goals = kind["goals"]
+        published, floor_ms = kind["published"]["cpu_ms"], kind["floor"]["cpu_ms"]
+        goal = f"≤ 1/{goals['published_over_ours']:g}" if goals["published_over_ours"] else ""
+        beside = f"published method, re-created: {published:.0f} ms"
+        table.append(Row(what, f"{ours:.0f} ms", beside, part(ours, published), goal))
+        goal = f"≤ {goals['ours_over_floor']:g}×" if goals["ours_over_floor"] else ""
+        beside = f"bare decode of what the frames need: {floor_ms:.0f} ms"
+        table.append(Row(what, f"{ours:.0f} ms", beside, times(ours, floor_ms), goal))
+    if scale := results.get("scaling"):
+        what, ratio = f"{scale['clips']} clips to shards", f"{scale['ratio']:.2f}× as fast"
+        ours, beside = f"two workers: {scale['two_s']:.1f} s", f"one: {scale['one_s']:.1f} s"
+        table.append(Row(what, ours, beside, ratio, "≥ 1.8×"))
+    if long := results.get("long_file"):
+        what, ours = "10 s out of an hour-long file, CPU", f"{long['segment_cpu_ms']:.0f} ms"
+        beside = f"a file of just that: {long['trimmed_cpu_ms']:.0f} ms"
+        table.append(Row(what, ours, beside, f"{long['ratio']:.2f}×", "≤ 2×"))
+    if watched := results.get("memory"):
+        what = f"memory of a worker over {watched['clips']} clips, last fifth beside second"
+        last, second = watched["mb_a_worker_last_fifth"], watched["mb_a_worker_second_fifth"]
+        table.append(
+            Row(what, f"{last:.0f} MB", f"{second:.0f} MB", times(last, second), "≤ 300 MB")
+        )
+    return table
+
+
 PARTS = ("kinds", "scaling", "long-file", "memory")
 
 
@@ -391,6 +422,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, help="clips a shard and round (32)")
     parser.add_argument("--rounds", type=int, help="rounds of each side (5)")
     parser.add_argument("--memory-clips", type=int, help="clips to watch the memory over (1000)")
+    add_rows_option(parser)
     arguments = parser.parse_args()
     clips = arguments.clips or (8 if arguments.quick else 32)
     rounds = arguments.rounds or (1 if arguments.quick else 5)
@@ -409,6 +441,7 @@ def main() -> None:
         if "memory" in arguments.parts:
             results["memory"] = memory(folder, memory_clips)
     report(results)
+    write_rows(arguments.rows, rows(results))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -10,7 +10,7 @@ Makes clips of 10 s in the published layout (WAV and 10 JPEG files each) and tim
 Both write to the same disk and are synced. The rounds are interleaved and medians compared. FLAC,
 which ours makes by default, is a row of its own: it buys half the size with CPU.
 
-    python benchmarks/shard.py [--quick] [--json FILE]
+    python benchmarks/shard.py [--quick]
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import numpy as np
 import soundfile
 from extract import cost
 from PIL import Image
+from rows import Row, add_rows_option, times, write_rows
 
 from avprep.clips import Clip
 from avprep.labels import label_set_from_names
@@ -102,6 +103,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     parser.add_argument("--clips", type=int, help="clips (512)")
     parser.add_argument("--rounds", type=int, help="rounds of each side (5)")
+    add_rows_option(parser)
     arguments = parser.parse_args()
     count = arguments.clips or (64 if arguments.quick else 512)
     rounds = arguments.rounds or (2 if arguments.quick else 5)
@@ -143,6 +145,18 @@ def main() -> None:
         f"\nPacking takes {ratios['tar']:.2f} times tar's time (goal ≤ 1.5), "
         f"{ratios['tar_sha256']:.2f} times that of tar and sha256sum."
     )
+    ours = f"{results['wav']['wall_ms']:.1f} ms"
+    rows = [
+        Row(
+            f"packing {count} extracted clips into a shard, wall time a clip",
+            ours,
+            f"{labels[side]}: {results[side]['wall_ms']:.1f} ms",
+            times(results["wav"]["wall_ms"], results[side]["wall_ms"]),
+            goal,
+        )
+        for side, goal in (("tar", "≤ 1.5×"), ("tar_sha256", ""))
+    ]
+    write_rows(arguments.rows, rows)
     if arguments.json:
         everything = {"clips": count, "sides": results, "wav_over": ratios}
         arguments.json.write_text(json.dumps(everything, indent=1) + "\n")
