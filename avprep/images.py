@@ -61,9 +61,32 @@ def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) of JPEG bytes without decoding them; None where they are none."""
-    try:
-        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-            return image.size
-    except OSError:
+    """(width, height) of JPEG bytes without decoding them; None where they are none.
+
+    Reads the headers alone: opening an image costs ten times as much, and packing asks for ten
+    sizes a clip.
+    """
+    if not data.startswith(b"\xff\xd8"):
         return None
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker in _FRAME_MARKERS:
+            height = int.from_bytes(data[at + 5 : at + 7], "big")
+            width = int.from_bytes(data[at + 7 : at + 9], "big")
+            return (width, height) if width and height else None
+        elif marker in _BARE_MARKERS:
+            at += 2
+        elif marker in _END_OF_HEADERS:
+            return None
+        else:
+            at += 2 + max(int.from_bytes(data[at + 2 : at + 4], "big"), 2)
+    return None
+
+
+# ITU-T T.81, table B.1.
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})
+_END_OF_HEADERS = frozenset({0xD9, 0xDA})

@@ -51,10 +51,10 @@ def pack_files(clip: Clip, options: SampleOptions) -> EncodedSample:
     elif options.audio == "wav" and not audio.startswith(b"RIFF"):
         audio = encode_wav(pcm)
     frames = []
+    expected = (options.decode.frame_size, options.decode.frame_size)
     for number in range(options.decode.frames):
-        path = Path(clip.video_path) / f"frame_{number}" / f"{clip.video_id}.jpg"
+        path = Path(f"{clip.video_path}/frame_{number}/{clip.video_id}.jpg")
         jpeg = _read(path)
-        expected = (options.decode.frame_size, options.decode.frame_size)
         found = jpeg_size(jpeg)
         if found != expected:
             what = "not a JPEG image" if found is None else f"{found[0]}x{found[1]} pixels"
