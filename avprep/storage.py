@@ -417,7 +417,7 @@ _FREE_SPACE = "Free some space and run the same command again; what is finished 
 _ADVICE = {
     errno.ENOSPC: _FREE_SPACE,
     errno.EDQUOT: _FREE_SPACE,
-    errno.EFBIG: "Raise the limit (`ulimit -f`), or make smaller shards in another folder.",
+    errno.EFBIG: "Raise the limit (`ulimit -f`) and run the same command again.",
     errno.EISDIR: "Move this folder away, or choose another place.",
 }
 
