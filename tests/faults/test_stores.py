@@ -34,9 +34,18 @@ def server():
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings.items():
             patch.setenv(name, value)
+        forget_stores()
         filesystem().mkdir("bucket")
         yield server
+    forget_stores()
     server.stop()
+
+
+def forget_stores():
+    """fsspec keeps connections by their options, and does not see that the address changed."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def filesystem():
