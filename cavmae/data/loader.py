@@ -136,7 +136,7 @@ class ShardLoader:
         if not self._requests:
             return
         try:
-            with _sigchld_kept():
+            with _signals_kept():
                 batches = iter(self._loader)
             for packed in batches:
                 batch = packed.unpack()
@@ -335,17 +335,21 @@ def _settle_worker(number: int) -> None:
 
 
 @contextmanager
-def _sigchld_kept() -> Iterator[None]:
-    """Keep PyTorch from raising a worker's death wherever the main process happens to be.
+def _signals_kept() -> Iterator[None]:
+    """For starting workers: neither their deaths nor Ctrl-C strike where nobody expects it.
 
-    Its SIGCHLD handler would raise in the middle of a step or of saving a checkpoint. Without it,
-    the death is found where the next batch is awaited.
+    PyTorch's SIGCHLD handler would raise in the middle of a step or of saving a checkpoint.
+    Without it, the death is found where the next batch is awaited. A worker is born with Ctrl-C
+    held back and ignores it from `_settle_worker` on, so that there is no moment in which it dies
+    of it; the main process gets one that came meanwhile at the end.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     previous = signal.getsignal(signal.SIGCHLD)
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.signal(signal.SIGCHLD, previous or signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)

@@ -254,10 +254,10 @@ def test_a_killed_worker_is_a_clear_error_where_the_batch_is_awaited(tiny):
 
 
 def test_workers_leave_ctrl_c_to_the_main_process(tiny):
-    reader = loader(tiny, 2, workers=2)
+    reader = loader(tiny, 2, workers=3)
     batches = reader.epoch()
     read = [next(batches)]
-    for worker in reader._loader._iterator._workers:
+    for worker in reader._loader._iterator._workers:  # some may be starting still
         os.kill(worker.pid, signal.SIGINT)
     read += batches
     assert sorted(names(read)) == sorted(tiny.pcm)
