@@ -138,6 +138,8 @@ def list_files(location: str | Path) -> dict[str, int]:
         if entry["type"] == "file"
         else -1
         for entry in entries
+        # Asked for what is empty, s3fs looks once more and may find the place itself, now begun.
+        if entry["name"].strip("/") != key.strip("/")
     }
 
 
