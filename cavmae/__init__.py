@@ -1,58 +1,9 @@
 """cavmae: the CAV-MAE model and its streaming trainer.
 
-The names below are imported when they are first used, so that `import cavmae` is instant and needs
-PyTorch.
+The names of `__init__.pyi` are imported when they are first used, so that `import cavmae` is
+instant and does not load PyTorch.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from cavmae.checkpoints import load_checkpoint, save_model
-    from cavmae.evaluate.predict import Prediction, PredictOptions, Predictor, predict
-    from cavmae.frontend import FrontEnd, FrontEndOptions
-    from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
-
-__all__ = [
-    "CAVMAE",
-    "CAVMAEClassifier",
-    "FrontEnd",
-    "FrontEndOptions",
-    "ModelConfig",
-    "PredictOptions",
-    "Prediction",
-    "Predictor",
-    "PretrainOptions",
-    "load_checkpoint",
-    "predict",
-    "save_model",
-]
-
-_HOMES = {
-    "CAVMAE": "cavmae.model",
-    "CAVMAEClassifier": "cavmae.model",
-    "FrontEnd": "cavmae.frontend",
-    "FrontEndOptions": "cavmae.frontend",
-    "ModelConfig": "cavmae.model",
-    "PredictOptions": "cavmae.evaluate.predict",
-    "Prediction": "cavmae.evaluate.predict",
-    "Predictor": "cavmae.evaluate.predict",
-    "PretrainOptions": "cavmae.model",
-    "load_checkpoint": "cavmae.checkpoints",
-    "predict": "cavmae.evaluate.predict",
-    "save_model": "cavmae.checkpoints",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

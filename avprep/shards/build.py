@@ -9,7 +9,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
@@ -39,8 +39,8 @@ PLAN_FILE = "plan.json"
 class ShardSetOptions:
     """What a shard set is made of, apart from the manifest and the label set."""
 
-    sample: SampleOptions
-    limits: IsolationOptions
+    sample: SampleOptions = field(default_factory=SampleOptions)
+    limits: IsolationOptions = field(default_factory=IsolationOptions)
     samples_per_shard: int | None = None  # None: see `CutByCount`
     seed: int = 0
     shard_bytes: int | None = None  # cut by expected size instead

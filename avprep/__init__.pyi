@@ -1,0 +1,38 @@
+from .clips import Clip, discover_clips
+from .decode import Media, decode_clip
+from .errors import DecodeError, UserError, WorkFailed
+from .isolation import IsolatedEncoder
+from .jobs import PoolOptions
+from .labels import LabelSet, label_set_from_names, read_label_csv
+from .manifest.model import iter_manifest, read_manifest, write_manifest
+from .options import DecodeOptions, IsolationOptions, SampleOptions
+from .shards.build import BuildReport, ShardSetOptions, build_shard_set
+from .shards.format import DatasetInfo, read_dataset
+
+__version__: str
+
+__all__ = [
+    "BuildReport",
+    "Clip",
+    "DatasetInfo",
+    "DecodeError",
+    "DecodeOptions",
+    "IsolatedEncoder",
+    "IsolationOptions",
+    "LabelSet",
+    "Media",
+    "PoolOptions",
+    "SampleOptions",
+    "ShardSetOptions",
+    "UserError",
+    "WorkFailed",
+    "build_shard_set",
+    "decode_clip",
+    "discover_clips",
+    "iter_manifest",
+    "label_set_from_names",
+    "read_dataset",
+    "read_label_csv",
+    "read_manifest",
+    "write_manifest",
+]

@@ -1,0 +1,22 @@
+from .checkpoints import load_checkpoint, save_model
+from .evaluate.predict import Prediction, PredictOptions, Predictor, predict
+from .evaluate.trained import Trained, load_trained
+from .frontend import FrontEnd, FrontEndOptions
+from .model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
+
+__all__ = [
+    "CAVMAE",
+    "CAVMAEClassifier",
+    "FrontEnd",
+    "FrontEndOptions",
+    "ModelConfig",
+    "PredictOptions",
+    "Prediction",
+    "Predictor",
+    "PretrainOptions",
+    "Trained",
+    "load_checkpoint",
+    "load_trained",
+    "predict",
+    "save_model",
+]
