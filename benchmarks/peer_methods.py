@@ -5,8 +5,8 @@ ours:
 
     PYTHON benchmarks/peer_methods.py METHOD VIDEOS OUT
 
-packs every video of a folder into OUT/shard.tar: 16 kHz mono audio and 10 frames of 224×224. The
-folder may be empty: that run tells what starting the tool costs.
+packs every video of a folder into OUT/shard.tar: 16 kHz mono audio and 10 frames of 224×224, and
+prints the tool's name and version.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import io
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 FRAMES, SIZE, RATE, SECONDS = 10, 224, 16000, 10
@@ -143,8 +144,11 @@ METHODS: dict[str, Callable[[list[Path], Path], None]] = {
 }
 
 
-def _videos(folder: Path) -> Iterator[Path]:
-    yield from sorted(folder.iterdir())
+def version(method: str) -> str:
+    """ "ffmpeg 7.1", "decord 0.6.0"."""
+    if method == "ffmpeg-loop":
+        return " ".join(_ffmpeg("-version").decode().split()[:3:2])
+    return f"{method} {metadata.version(method)}"
 
 
 if "video2dataset" in sys.argv:  # not under "main": its worker processes import this file, too
@@ -154,4 +158,5 @@ if "video2dataset" in sys.argv:  # not under "main": its worker processes import
     ResolutionSubsampler.encode_formats = {"video": "mp4"}
 
 if __name__ == "__main__":
-    METHODS[sys.argv[1]](list(_videos(Path(sys.argv[2]))), Path(sys.argv[3]))
+    METHODS[sys.argv[1]](sorted(Path(sys.argv[2]).iterdir()), Path(sys.argv[3]))
+    print(version(sys.argv[1]))

@@ -34,6 +34,7 @@ MEASURED_KINDS = KINDS[:2]  # H.264 at 360p and 720p
 class Cost:
     """Milliseconds a clip of each round."""
 
+    tool: str = "avprep"  # with its version
     cpu: list[float] = field(default_factory=list)
     wall: list[float] = field(default_factory=list)
 
@@ -41,8 +42,8 @@ class Cost:
         return statistics.median(self.cpu), statistics.median(self.wall)
 
 
-def run(method: str, python: str, videos: Path) -> tuple[float, float]:
-    """(CPU, wall) seconds of packing all videos of a folder.
+def run(method: str, python: str, videos: Path) -> tuple[float, float, str]:
+    """(CPU, wall) seconds of packing all videos of a folder, and the last line printed.
 
     Raises:
         subprocess.CalledProcessError: the tool failed; its last words are in `stderr`.
@@ -60,8 +61,11 @@ def run(method: str, python: str, videos: Path) -> tuple[float, float]:
         for command in commands:
             # One thread a tool: what is compared is work, not cores.
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-        return _children_seconds() - before, time.perf_counter() - began
+            result = subprocess.run(
+                command, check=True, capture_output=True, text=True, env=environment
+            )
+        cpu, wall = _children_seconds() - before, time.perf_counter() - began
+    return cpu, wall, result.stdout.strip().rpartition("\n")[2]
 
 
 def _children_seconds() -> float:
@@ -90,6 +94,8 @@ def measure(
                 continue
             costs[method].cpu.append((many[0] - few[0]) / (clips - 1) * 1000)
             costs[method].wall.append((many[1] - few[1]) / (clips - 1) * 1000)
+            if method != "ours":
+                costs[method].tool = many[2]
     return {name: cost for name, cost in costs.items() if name not in missing}, missing
 
 
@@ -108,21 +114,22 @@ def main() -> None:
         if method not in pythons or not path:
             parser.error(f"--python {pair!r}: give one of {', '.join(METHODS)} and =PATH")
         pythons[method] = str(Path(path).expanduser())
-    rows, missing = [], {}
+    rows: list[Row] = []
     print("| clips | tool | CPU ms a clip | wall ms | CPU, times ours |\n|---|---|---|---|---|")
     for kind in MEASURED_KINDS:
         with tempfile.TemporaryDirectory() as name:
             costs, missing = measure(kind, Path(name), pythons, arguments.clips, arguments.rounds)
         ours, _ = costs["ours"].medians()
+        what = f"clip of 10 s, {kind.name}, CPU from file to shard"
+        for method, reason in missing.items():
+            print(f"Left out: {method} ({reason})")
+            rows.append(Row(what, f"{ours:.0f} ms", f"{method}: not measured, see the script", ""))
         for method, cost in costs.items():
             cpu, wall = cost.medians()
-            print(f"| {kind.name} | {method} | {cpu:.0f} | {wall:.0f} | {cpu / ours:.2f} |")
+            print(f"| {kind.name} | {cost.tool} | {cpu:.0f} | {wall:.0f} | {cpu / ours:.2f} |")
             if method != "ours":
-                what = f"clip of 10 s, {kind.name}: CPU from file to shard"
-                beside = f"{method}: {cpu:.0f} ms"
-                rows.append(Row(what, f"{ours:.0f} ms", beside, part(ours, cpu)))
-    for method, reason in missing.items():
-        print(f"\nLeft out: {method} ({reason})")
+                names = f"{cost.tool} in a loop" if method == "ffmpeg-loop" else cost.tool
+                rows.append(Row(what, f"{ours:.0f} ms", f"{names}: {cpu:.0f} ms", part(ours, cpu)))
     write_rows(arguments.rows, rows)
 
 

@@ -77,10 +77,10 @@ def main() -> None:
     write_rows(
         arguments.rows,
         [
-            Row(f"retrieval, ranking {arguments.clips} clips both ways: CPU",
+            Row(f"retrieval, ranking {arguments.clips:,} clips both ways, CPU",
                 f"{fast * 1000:.0f} ms", f"published loop, re-created: {slow * 1000:.0f} ms",
                 part(fast, slow)),
-            Row(f"retrieval, ranking {arguments.many} clips both ways: CPU",
+            Row(f"retrieval, ranking {arguments.many:,} clips both ways, CPU",
                 f"{seconds:.1f} s", "", ""),
         ],
     )  # fmt: skip

@@ -1,12 +1,14 @@
 """Run every benchmark and write one table of ratios.
 
-    python benchmarks/run.py            # what `make bench` runs; half an hour on two cores
+    python benchmarks/run.py            # what `make bench` runs; an hour on two cores
     python benchmarks/run.py --quick    # fewer clips and rounds
     python benchmarks/run.py --only extract shard
+    python benchmarks/run.py --peer video2dataset=~/v2d/bin/python    # it has its own pins
 
-Writes the table, with the machine, the versions and the date, to docs/benchmarks.md and between
-the marks in README.md; with --only, just prints it. The benchmarks run one after another, because
-each wants the machine for itself.
+Writes the table, with the machine, the versions and the date, between the marks in README.md and
+docs/benchmarks.md; with --quick or --only, just prints it. A benchmark that fails is told of and
+costs the others nothing, but then nothing is written either. The benchmarks run one after another,
+because each wants the machine for itself.
 """
 
 from __future__ import annotations
@@ -33,25 +35,15 @@ SHOWN_VERSIONS = ("torch", "av", "opencv-python-headless", "pillow", "soundfile"
 SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
     "extract.py": ([], ["--quick"]),
     "peers.py": ([], ["--clips", "5", "--rounds", "1"]),
-    "shard.py": ([], []),
+    "shard.py": ([], ["--quick"]),
     "manifest.py": ([], ["--clips", "100000"]),
     "report.py": ([], ["--clips", "100000"]),
-    "scaling.py": ([], []),
+    "scaling.py": (["--clips", "10000", "--planned", "2000000"], ["--clips", "100"]),
     "loader.py": ([], ["--rounds", "3", "--memory-epochs", "5"]),
     "model.py": ([], ["--rounds", "1"]),
     "retrieval.py": ([], []),
     "start_up.py": ([], []),
 }
-
-_HEAD = """\
-# How we measure
-
-Every claim of speed is a ratio, measured side by side in one run by a script in `benchmarks/` that
-anyone can run again; `make bench` runs them all and writes this table. Costs are CPU time where
-that is what a user pays for, medians over interleaved rounds, so that a busy machine slows both
-sides alike. What other tools do is done by those tools where they can be installed, and by a
-re-creation of the published scripts otherwise.
-"""
 
 
 def run_script(script: str, arguments: list[str]) -> list[Row]:
@@ -83,37 +75,53 @@ def machine() -> str:
     )
 
 
-def table(rows: dict[str, list[Row]]) -> str:
-    """Markdown."""
-    lines = [
-        "| what | ours | beside | ratio | goal | script |",
-        "|---|---|---|---|---|---|",
-    ]
+def table(rows: dict[str, list[Row]], goals: bool) -> str:
+    """Markdown, with or without the column of what was aimed at."""
+    heads = ["what", "ours", "beside", "ratio", *(["goal"] if goals else []), "script"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for script, of_script in rows.items():
         for row in of_script:
-            cells = (row.what, row.ours, row.beside, row.ratio, row.goal, f"`{script}`")
+            goal = [row.goal] if goals else []
+            cells = (row.what, row.ours, row.beside, row.ratio, *goal, f"`{script}`")
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Measure, write, print."""
+def put_between_marks(page: Path, text: str) -> None:
+    """Replace what stands between the marks of a page."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
+
+
+def main() -> int:
+    """Measure, print, write; 1 if a benchmark failed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--quick", action="store_true", help="fewer clips and rounds")
+    parser.add_argument("--quick", action="store_true", help="fewer clips and rounds; only printed")
     parser.add_argument("--only", nargs="+", choices=[name[:-3] for name in SCRIPTS],
-                        help="just these, printed and not written")  # fmt: skip
+                        help="just these, only printed")  # fmt: skip
+    parser.add_argument("--peer", action="append", default=[], metavar="TOOL=PYTHON",
+                        help="interpreter that has another tool; see peers.py")  # fmt: skip
     arguments = parser.parse_args()
     chosen = [name for name in SCRIPTS if not arguments.only or name[:-3] in arguments.only]
-    rows = {name: run_script(name, SCRIPTS[name][arguments.quick]) for name in chosen}
-    text = f"{table(rows)}\n\nMeasured {machine()}.\n"
-    print(f"\n{text}")
-    if not arguments.only:
-        PAGE.write_text(f"{_HEAD}\n{text}", encoding="utf-8")
-        readme = README.read_text(encoding="utf-8")
-        before, _, rest = readme.partition(BEGIN)
-        _, _, after = rest.partition(END)
-        README.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
+    rows, failed = {}, []
+    for name in chosen:
+        own = SCRIPTS[name][arguments.quick]
+        peers = [f"--python={pair}" for pair in arguments.peer if name == "peers.py"]
+        try:
+            rows[name] = run_script(name, [*own, *peers])
+        except subprocess.CalledProcessError as error:
+            failed.append(f"{name} ended with {error.returncode}")
+    measured = f"Measured {machine()}.\n"
+    print(f"\n{table(rows, goals=True)}\n\n{measured}")
+    if failed:
+        print("; ".join(failed), file=sys.stderr)
+        return 1
+    if not arguments.quick and not arguments.only:
+        put_between_marks(PAGE, f"{table(rows, goals=True)}\n\n{measured}")
+        put_between_marks(README, f"{table(rows, goals=False)}\n\n{measured}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

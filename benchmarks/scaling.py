@@ -1,6 +1,6 @@
-"""What a clip costs, from a hundred clips to two million.
+"""What a clip costs, from a hundred clips to two million, and what a hundred million would.
 
-    python benchmarks/scaling.py                      # both tables, planning up to 200,000 clips
+    python benchmarks/scaling.py                      # building 1,000 clips, planning 200,000
     python benchmarks/scaling.py --clips 10000        # building up to 10,000 real clips
     python benchmarks/scaling.py --planned 2000000    # planning and resuming as for AudioSet
 
@@ -8,20 +8,24 @@ Building: the same 24 real videos under ever more names, one worker, everything 
 a clip should stay what it is. Planning: a manifest of made-up names; its time and memory are those
 of the one process that plans and writes dataset.json. Resuming: the same, on a finished set whose
 shards are empty files of the right size (`avprep shard` looks at indexes, not into shards).
-Each line is measured in a process of its own, so that its memory is its own.
+Each line is measured in a process of its own, so that its memory is its own. Workers: as many clips
+by one worker, by two, and so on up to the machine's cores. Plan: the figures of large sets, by
+multiplying what the lines above and one shard of 360p clips measured; an estimate, and marked so.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import random
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rows import Row, add_rows_option, times, write_rows
@@ -48,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--clips", type=int, default=1000, help="Most clips really built.")
     parser.add_argument("--planned", type=int, default=200_000, help="Most clips only planned.")
-    parser.add_argument("--workers", type=int, default=1, help="For building.")
+    parser.add_argument("--workers", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=2, metavar=("WHAT", "FOLDER"), help=argparse.SUPPRESS)
     add_rows_option(parser)
     options = parser.parse_args()
@@ -60,27 +64,40 @@ def main() -> None:
         facts["mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(facts))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        rows = [report_building(Path(folder), options.clips, options.workers)]
-    with tempfile.TemporaryDirectory() as folder:
-        rows.append(report_planning(Path(folder), options.planned))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        videos = make_videos(folder / "videos")
+        rows = [report_building(folder, videos, options.clips)]
+        rows.append(report_workers(folder, videos, min(options.clips, 1000)))
+    with tempfile.TemporaryDirectory() as name:
+        planning = plan_and_resume(Path(name), options.planned)
+    rows.append(planning.row())
+    with tempfile.TemporaryDirectory() as name:
+        report_plan(Path(name), planning)
     write_rows(options.rows, rows)
 
 
-def report_building(folder: Path, most: int, workers: int) -> Row:
-    make_demo_data(folder / "videos", DemoDataOptions(3, 0, seconds=10.0), PoolOptions())
-    found = discover_clips(folder / "videos" / "train")
-    videos = [clip.video for clip in found if not clip.video_id.startswith("broken")]
-    print(f"building, {workers} worker(s), 10 s videos of 256x192")
+def make_videos(folder: Path) -> list[str]:
+    make_demo_data(folder, DemoDataOptions(3, 0, seconds=10.0), PoolOptions())
+    found = discover_clips(folder / "train")
+    return [clip.video for clip in found if not clip.video_id.startswith("broken")]
+
+
+def name_clips(folder: Path, videos: list[str], clips: int) -> Path:
+    """A folder with the manifest of so many clips, all of them the same few videos."""
+    folder.mkdir()
+    names = [Clip(f"clip{k:07d}", video=videos[k % len(videos)]) for k in range(clips)]
+    write_manifest(folder / "m.jsonl", names)
+    return folder
+
+
+def report_building(folder: Path, videos: list[str], most: int) -> Row:
+    print("building, one worker, 10 s videos of 256x192")
     heads = ("clips", "shards", "wall s", "ms a clip", "CPU ms", "of first")
     print(" ".join(f"{head:>9}" for head in heads))
     first = None
     for clips in steps(100, most):
-        work = folder / str(clips)
-        work.mkdir()
-        names = [Clip(f"clip{k:07d}", video=videos[k % len(videos)]) for k in range(clips)]
-        write_manifest(work / "m.jsonl", names)
-        facts = in_a_process("build", work, workers)
+        facts = in_a_process("build", name_clips(folder / str(clips), videos, clips), 1)
         wall, cpu = (1000 * facts[key] / clips for key in ("wall", "cpu"))
         first = first or wall
         print(
@@ -96,7 +113,44 @@ def report_building(folder: Path, most: int, workers: int) -> Row:
     )
 
 
-def report_planning(folder: Path, most: int) -> Row:
+def report_workers(folder: Path, videos: list[str], clips: int) -> Row:
+    cores = os.cpu_count() or 1
+    print(f"\nbuilding {clips:,} such clips by ever more workers on {cores} cores")
+    print(f"{'workers':>9} {'wall s':>9} {'times as fast':>14}")
+    walls = []
+    for workers in range(1, cores + 1):
+        work = name_clips(folder / f"by-{workers}", videos, clips)
+        walls.append(in_a_process("build", work, workers)["wall"])
+        print(f"{workers:9} {walls[-1]:9.1f} {walls[0] / walls[-1]:14.2f}", flush=True)
+    return Row(
+        f"building {clips:,} clips, wall",
+        f"{cores} workers: {walls[-1]:.1f} s",
+        f"one: {walls[0]:.1f} s",
+        f"{walls[0] / walls[-1]:.2f}× as fast",
+    )
+
+
+@dataclass(frozen=True)
+class Planning:
+    """What the process that plans took for a finished set."""
+
+    clips: int
+    seconds: float
+    mib: float
+    manifest_bytes: int
+    index_bytes: int
+
+    def row(self) -> Row:
+        return Row(
+            f"planning and resuming a finished set of {self.clips:,} clips",
+            f"{self.seconds:.1f} s, {self.mib:,.0f} MiB",
+            "",
+            f"{1e6 * self.seconds / self.clips:.0f} µs a clip",
+        )
+
+
+def plan_and_resume(folder: Path, most: int) -> Planning:
+    """Print a line for each size, and return the last."""
     print("\nplanning, and resuming a finished set: one process, seconds")
     heads = ("clips", "manifest", "read", "plan", "resume", "of that", "dataset.json", "memory")
     print(" ".join(f"{head:>12}" for head in heads))
@@ -110,12 +164,40 @@ def report_planning(folder: Path, most: int) -> Row:
             f"{facts['dataset'] / 1e6:9.2f} MB {facts['mib']:8.0f} MiB",
             flush=True,
         )
-    return Row(
-        f"planning and resuming a finished set of {clips:,} clips",
-        f"{facts['read'] + facts['resume']:.1f} s, {facts['mib']:.0f} MiB",
-        "",
-        f"{1e6 * (facts['read'] + facts['resume']) / clips:.0f} µs a clip",
+    index_bytes = sum(path.stat().st_size for path in (work / "shards").glob("*.index.json"))
+    seconds = facts["read"] + facts["resume"]
+    return Planning(clips, seconds, facts["mib"], int(facts["manifest"]), index_bytes)
+
+
+def report_plan(folder: Path, planning: Planning) -> None:
+    """What large sets of 360p clips would take: measured a clip, multiplied."""
+    from extract import KINDS, SHARD, cost, linked_clips, make_clip, ours  # OpenCV weighs 30 MiB
+
+    path = make_clip(folder / f"clip.{KINDS[0].suffix}", KINDS[0])
+    clips = linked_clips(path, folder / "links", 64)
+    cpu, _ = cost(lambda: ours(clips, folder), len(clips))
+    sample = (folder / SHARD).stat().st_size / len(clips)
+    print(
+        f"\nestimates, from {cpu:.0f} ms CPU, {path.stat().st_size / 1e3:.0f} kB of video and "
+        f"{sample / 1e3:.0f} kB of sample a {KINDS[0].name} clip"
     )
+    heads = ("clips", "videos", "shards", "of 1 GB", "core-hours", "manifest", "indexes",
+             "plan, resume", "its memory")  # fmt: skip
+    print(" ".join(f"{head:>12}" for head in heads))
+    for count in (20_000, 200_000, 2_000_000, 100_000_000):
+        times_planned = count / planning.clips
+        cells = (
+            f"{count:,}",
+            f"{count * path.stat().st_size / 1e12:,.2f} TB",
+            f"{count * sample / 1e12:,.2f} TB",
+            f"{math.ceil(count * sample / 1e9):,}",
+            f"{count * cpu / 3.6e6:,.1f}",
+            f"{planning.manifest_bytes * times_planned / 1e9:,.2f} GB",
+            f"{planning.index_bytes * times_planned / 1e9:,.2f} GB",
+            f"{planning.seconds * times_planned / 60:,.1f} min",
+            f"{planning.mib * times_planned / 1024:,.1f} GiB",
+        )
+        print(" ".join(f"{cell:>12}" for cell in cells))
 
 
 def steps(first: int, last: int) -> list[int]:

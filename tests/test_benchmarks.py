@@ -1,0 +1,61 @@
+"""The benchmarks run, and what they found is what the pages show."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
+SMALLEST = {
+    "extract": ("--parts", "kinds", "--kinds", "H.264 360p", "--clips", "2", "--rounds", "1"),
+    "manifest": ("--clips", "500", "--rounds", "1"),
+    "report": ("--clips", "1000", "--rounds", "1"),
+    "retrieval": ("--clips", "30", "--many", "60", "--rounds", "1"),
+    "shard": ("--clips", "8", "--rounds", "1"),
+    "start_up": ("--rounds", "1"),
+}
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_a_benchmark_runs_and_hands_over_its_rows(name, tmp_path):
+    rows = tmp_path / "rows.json"
+    script = REPOSITORY / "benchmarks" / f"{name}.py"
+    command = [sys.executable, str(script), *SMALLEST[name], "--rows", str(rows)]
+    result = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    code = "import sys, pathlib, rows; print(len(rows.read_rows(pathlib.Path(sys.argv[1]))))"
+    counted = subprocess.run(
+        [sys.executable, "-c", code, str(rows)],
+        cwd=REPOSITORY / "benchmarks",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(counted.stdout) >= 1
+
+
+def test_every_row_names_a_script_and_both_pages_show_the_same():
+    readme, page = (table(name) for name in ("README.md", "docs/benchmarks.md"))
+    assert len(readme) > 15
+    assert [row[:4] for row in readme] == [row[:4] for row in page]
+    for *_, script in page[1:]:
+        assert (REPOSITORY / "benchmarks" / script.strip("`")).is_file()
+
+
+def table(page: str) -> list[list[str]]:
+    """The cells of the table between the marks, the head first."""
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    between = text.partition(BEGIN)[2].partition(END)[0]
+    rows = [line for line in between.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
