@@ -43,19 +43,23 @@ def demo_clip(demo_videos: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def documented_folder(demo_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with everything under the names that the docs use: videos, shards, runs."""
+    """A folder with everything under the names that the docs use: videos, shards, runs.
+
+    Made by README's own commands, with options that make the training short.
+    """
+    from tests.documents import commands_under
+
     folder = tmp_path_factory.mktemp("documented")
     (folder / "videos").symlink_to(demo_videos)
-    tiny = ("--model", "tiny", "--audio-frames", "96", "--workers", "0", "--batch-size", "8")
-    train, test = ("--shards", "shards/train"), ("--val-shards", "shards/test")
-    for split in ("train", "test"):
-        run_command(folder, "avprep manifest folder", f"videos/{split}", "--out", f"{split}.json")
-        run_command(folder, "avprep shard", f"{split}.json", "--out", f"shards/{split}")
-    run_command(folder, "cavmae pretrain", *train, "--out", "runs/pretrain", *tiny, "--epochs", "1")
-    run_command(
-        *(folder, "cavmae finetune", *train, *test, "--init", "runs/pretrain"),
-        *("--out", "runs/finetune", *tiny, "--epochs", "1"),
-    )
+    quick = ("--workers", "0", "--batch-size", "8", "--epochs", "1")
+    shorter = {
+        "cavmae pretrain": (*quick, "--audio-frames", "96"),
+        "cavmae finetune": quick,
+        "cavmae eval": quick[:2],
+    }
+    for words in commands_under(REPOSITORY / "README.md", "Your own folder"):
+        command = " ".join(words[:2])
+        run_command(folder, command, *words[2:], *shorter.get(command, ()))
     (folder / "holiday.mp4").symlink_to(sorted(demo_videos.glob("test/*/*.mp4"))[0])
     trained = ("--checkpoint", "runs/pretrain", "--workers", "0")
     run_command(

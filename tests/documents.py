@@ -44,6 +44,17 @@ def blocks(page: Path) -> Iterator[Block]:
         yield Block(page, line, match.group(1), match.group(2))
 
 
+def commands_under(page: Path, heading: str) -> list[list[str]]:
+    """The whole commands of the section under a heading, in order, as words."""
+    section = (
+        page.read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    )
+    assert section, f"{page} has no section {heading!r}"
+    fenced = [Block(page, 0, match.group(1), match.group(2)) for match in _FENCE.finditer(section)]
+    found = [words for block in fenced for words in commands(block)]
+    return [words for words in found if "…" not in words]
+
+
 def links(page: Path) -> Iterator[str]:
     """Targets of the page's links, outside fenced blocks."""
     for match in _LINK.finditer(_FENCE.sub("", page.read_text(encoding="utf-8"))):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -12,8 +13,8 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.conftest import REPOSITORY
-from tests.documents import PAGES, Block, blocks, commands, links
+from tests.conftest import REPOSITORY, run_command
+from tests.documents import PAGES, Block, blocks, commands, commands_under, links
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 
@@ -79,6 +80,35 @@ def test_documented_python_runs(block: Block, documented_folder: Path):
         timeout=300,
     )
     assert result.returncode == 0, f"{block}\n{result.stderr}"
+
+
+def test_what_readme_shows_after_training_runs(documented_folder):
+    shown = commands_under(REPOSITORY / "README.md", "After training")
+    assert [words[1] for words in shown] == ["retrieve", "inpaint", "predict"]
+    for words in shown:
+        run_command(documented_folder, " ".join(words[:2]), *words[2:])
+
+
+def test_what_readme_shows_of_audioset_runs(shown_audioset: Path):
+    (words,) = commands_under(REPOSITORY / "README.md", "AudioSet, VGGSound")
+    run_command(shown_audioset, " ".join(words[:2]), *words[2:])
+    (entry,) = (shown_audioset / "balanced.jsonl").read_text().splitlines()
+    assert json.loads(entry)["labels"] == "/m/09x0r"
+
+
+@pytest.fixture
+def shown_audioset(demo_clip, tmp_path) -> Path:
+    """A clip of AudioSet under the names that README uses."""
+    (tmp_path / "metadata").mkdir()
+    (tmp_path / "metadata" / "class_labels_indices.csv").write_text(
+        'index,mid,display_name\n0,/m/09x0r,"Speech"\n'
+    )
+    (tmp_path / "metadata" / "balanced_train_segments.csv").write_text(
+        '--PJHxphWEs, 30.000, 40.000, "/m/09x0r"\n'
+    )
+    (tmp_path / "audioset").mkdir()
+    (tmp_path / "audioset" / "--PJHxphWEs_30.000.mp4").symlink_to(demo_clip)
+    return tmp_path
 
 
 def test_the_site_builds_without_a_warning(tmp_path):
