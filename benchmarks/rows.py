@@ -37,8 +37,8 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def part(ours: float, other: float) -> str:
-    """How much less than the other: "1/5.3"."""
-    return f"1/{other / ours:.1f}"
+    """How much less than the other: "1/5.3", or "1.25×" where it is more."""
+    return f"1/{other / ours:.1f}" if ours < other else times(ours, other)
 
 
 def times(ours: float, other: float) -> str:
