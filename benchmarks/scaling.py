@@ -7,7 +7,8 @@
 Building: the same 24 real videos under ever more names, one worker, everything included. The cost
 a clip should stay what it is. Planning: a manifest of made-up names; its time and memory are those
 of the one process that plans and writes dataset.json. Resuming: the same, on a finished set whose
-shards are empty files of the right size (`avprep shard` looks at indexes, not into shards).
+shards are empty files of the right size (`avprep shard` looks at indexes, not into shards); and
+what a training process takes to open it.
 Each line is measured in a process of its own, so that its memory is its own. Workers: as many clips
 by one worker, by two, and so on up to the machine's cores. Plan: the figures of large sets, by
 multiplying what the lines above and one shard of 360p clips measured; an estimate, and marked so.
@@ -58,10 +59,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         what, folder = options.measure
-        facts = {"build": measure_build, "resume": measure_resume}[what](
-            Path(folder), options.workers
-        )
-        facts["mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        measures = {"build": measure_build, "resume": measure_resume, "open": measure_open}
+        facts = measures[what](Path(folder), options.workers)
+        facts["mib"] = peak_mib()
         print(json.dumps(facts))
         return
     with tempfile.TemporaryDirectory() as name:
@@ -139,6 +139,8 @@ class Planning:
     mib: float
     manifest_bytes: int
     index_bytes: int
+    open_seconds: float  # what a training process takes until it knows every sample
+    open_mib: float
 
     def row(self) -> Row:
         return Row(
@@ -152,21 +154,32 @@ class Planning:
 def plan_and_resume(folder: Path, most: int) -> Planning:
     """Print a line for each size, and return the last."""
     print("\nplanning, and resuming a finished set: one process, seconds")
-    heads = ("clips", "manifest", "read", "plan", "resume", "of that", "dataset.json", "memory")
+    heads = ("clips", "manifest", "read", "plan", "resume", "of that", "dataset.json", "memory",
+             "to train:", "memory")  # fmt: skip
     print(" ".join(f"{head:>12}" for head in heads))
     for clips in steps(2000, most):
         work = folder / str(clips)
         work.mkdir()
         facts = in_a_process("resume", fabricate(work, clips), 1)
+        opened = in_a_process("open", work, 1)
         print(
             f"{clips:12,} {facts['manifest'] / 1e6:9.1f} MB {facts['read']:12.2f} "
             f"{facts['plan']:12.2f} {facts['resume']:12.2f} {facts['indexes']:12.2f} "
-            f"{facts['dataset'] / 1e6:9.2f} MB {facts['mib']:8.0f} MiB",
+            f"{facts['dataset'] / 1e6:9.2f} MB {facts['mib']:8.0f} MiB "
+            f"{opened['open']:10.2f} s {opened['mib'] - opened['imports']:8.0f} MiB",
             flush=True,
         )
     index_bytes = sum(path.stat().st_size for path in (work / "shards").glob("*.index.json"))
     seconds = facts["read"] + facts["resume"]
-    return Planning(clips, seconds, facts["mib"], int(facts["manifest"]), index_bytes)
+    return Planning(
+        clips,
+        seconds,
+        facts["mib"],
+        int(facts["manifest"]),
+        index_bytes,
+        opened["open"],
+        opened["mib"] - opened["imports"],
+    )
 
 
 def report_plan(folder: Path, planning: Planning) -> None:
@@ -182,7 +195,7 @@ def report_plan(folder: Path, planning: Planning) -> None:
         f"{sample / 1e3:.0f} kB of sample a {KINDS[0].name} clip"
     )
     heads = ("clips", "videos", "shards", "of 1 GB", "core-hours", "manifest", "indexes",
-             "plan, resume", "its memory")  # fmt: skip
+             "plan, resume", "its memory", "to train", "its memory")  # fmt: skip
     print(" ".join(f"{head:>12}" for head in heads))
     for count in (20_000, 200_000, 2_000_000, 100_000_000):
         times_planned = count / planning.clips
@@ -196,6 +209,8 @@ def report_plan(folder: Path, planning: Planning) -> None:
             f"{planning.index_bytes * times_planned / 1e9:,.2f} GB",
             f"{planning.seconds * times_planned / 60:,.1f} min",
             f"{planning.mib * times_planned / 1024:,.1f} GiB",
+            f"{planning.open_seconds * times_planned / 60:,.1f} min",
+            f"{planning.open_mib * times_planned / 1024:,.1f} GiB",
         )
         print(" ".join(f"{cell:>12}" for cell in cells))
 
@@ -262,6 +277,22 @@ def measure_resume(folder: Path, workers: int) -> dict[str, float]:
         "indexes": found_at - started - planned,
         "dataset": (folder / "shards" / "dataset.json").stat().st_size,
     }
+
+
+def measure_open(folder: Path, workers: int) -> dict[str, float]:
+    from cavmae.data import ShardSet
+
+    imports = peak_mib()
+    started = time.monotonic()
+    table = ShardSet.open(folder / "shards").table
+    seconds = time.monotonic() - started
+    assert len(table)
+    return {"open": seconds, "imports": imports}
+
+
+def peak_mib() -> float:
+    """Most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def plan_of(clips: list[Clip]) -> build.ShardPlan:
