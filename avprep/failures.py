@@ -25,11 +25,12 @@ class ClipFailure:
 
 
 def failures_csv(failures: Sequence[ClipFailure]) -> bytes:
-    """The content of failures.csv: one line a clip, sorted by id."""
+    """The content of failures.csv: one line a clip, sorted by id; without zero bytes."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(field.name for field in fields(ClipFailure))
-    writer.writerows(astuple(failure) for failure in sorted(failures, key=_order))
+    for failure in sorted(failures, key=_order):
+        writer.writerow(value.replace("\0", "\\x00") for value in astuple(failure))
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 
