@@ -5,8 +5,10 @@
     SHARDS/shard-000000.index.json   byte range of every sample, and the clips that failed
 
 Both JSON files end in a digest of themselves, so that a flipped bit is found in them too. Every
-field is described in docs/formats.md. This module is the only thing that `avprep` and
-`cavmae` share: it reads and writes JSON, and imports nothing heavy.
+field is described in docs/formats.md. This module reads and writes JSON, and imports nothing heavy:
+`cavmae` reads shard sets with it. What else `cavmae` takes from `avprep`: errors and failures,
+storage, options, audio, label sets, the group of commands, the HTML page, and, for videos outside
+of a shard set, clips and their decoding in a child process.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +253,8 @@ def read_dataset(location: str | Path) -> DatasetInfo:
     """Read `dataset.json` of the shard set in a folder or under a URL prefix.
 
     Raises:
-        UserError: no such folder, no dataset.json in it, or not one of this format.
+        UserError: no such folder, no dataset.json in it, not one of this format, changed since it
+            was written, or one that names files outside of the folder.
     """
     path = storage.join(location, DATASET_FILE)
     if not storage.is_url(location) and not Path(location).is_dir():
@@ -274,7 +277,13 @@ def read_dataset(location: str | Path) -> DatasetInfo:
                 f"{path}: format version {raw['version']}, this program reads up to {VERSION}. "
                 "Upgrade avprep-cavmae."
             )
-        return DatasetInfo(
+        if not is_sealed(data):
+            raise UserError(
+                f"{path}: its digest is not that of its bytes, so it has changed since it was "
+                "written. `avprep verify --discard` on its folder deletes it, and the `avprep "
+                "shard` command that built the set writes it anew."
+            )
+        info = DatasetInfo(
             labels=tuple((label["mid"], label["name"]) for label in raw["labels"]),
             options=raw["options"],
             tools=raw["tools"],
@@ -288,10 +297,22 @@ def read_dataset(location: str | Path) -> DatasetInfo:
             files=raw["files"],
             extra={key: value for key, value in raw.items() if key not in _KNOWN},
         )
+        for name in (*(shard.name for shard in info.shards), *info.files):
+            if not _is_file_name(name):
+                raise UserError(
+                    f"{path}: names {name!r}, which is no name of a file beside it. This was not "
+                    "written by `avprep shard`; do not use this shard set."
+                )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: not a dataset.json of this format ({error!r}). Run `avprep shard` again."
         ) from error
+    return info
+
+
+def _is_file_name(name: Any) -> bool:
+    """Whether a name leads to a file directly in the folder it is joined to, on any system."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
 def write_dataset(location: str | Path, info: DatasetInfo) -> None:
@@ -300,10 +321,13 @@ def write_dataset(location: str | Path, info: DatasetInfo) -> None:
 
 
 def update_dataset(location: str | Path, **extra: Any) -> None:
-    """Set keys of `DatasetInfo.extra` (such as `fbank` or `weights`) in `dataset.json`."""
+    """Set keys of `DatasetInfo.extra` (such as `fbank` or `weights`) in `dataset.json`.
+
+    Raises:
+        UserError: see `read_dataset`; a damaged file is not written anew with a fresh digest.
+    """
     info = read_dataset(location)
-    merged = {**info.extra, **extra}
-    write_dataset(location, DatasetInfo(**{**vars(info), "extra": merged}))
+    write_dataset(location, replace(info, extra={**info.extra, **extra}))
 
 
 def index_name(shard_name: str) -> str:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from avprep.cli.verify import describe
 from avprep.clips import Clip
+from avprep.errors import UserError
 from avprep.jobs import PoolOptions
 from avprep.manifest.folder import folder_manifest
 from avprep.options import IsolationOptions, SampleOptions
@@ -342,6 +343,44 @@ def test_measured_statistics_survive_another_run_and_fall_with_other_samples(
     build(fresh)
     assert read_dataset(fresh).extra == {}
     assert read_dataset(fresh).shards == info.shards
+
+
+def test_what_is_added_to_a_damaged_dataset_json_gives_it_no_fresh_digest(fresh):
+    path = fresh / "dataset.json"
+    damaged = path.read_bytes().replace(b'"sample_rate": 16000', b'"sample_rate": 16001')
+    damaged = damaged.replace(b'"seconds": ', b'"seconds": 9')
+    path.write_bytes(damaged)
+    for change in (read_dataset, lambda folder: update_dataset(folder, weights={"classes": []})):
+        with pytest.raises(UserError, match=r"dataset\.json: .* has changed since .*--discard"):
+            change(fresh)
+    assert path.read_bytes() == damaged
+
+
+OUTSIDE = ["", ".", "..", "../victim.txt", "/etc/hosts", "sub/victim.txt", "..\\victim.txt", "a\0b"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("place", ["shards", "files"])
+def test_a_shard_set_that_names_a_file_outside_of_its_folder_is_refused(fresh, place, name):
+    info = read_dataset(fresh)
+    if place == "files":
+        write_dataset(fresh, replace(info, files={**info.files, name: "00"}))
+    else:
+        stranger = replace(info.shards[0], name=name)
+        write_dataset(fresh, replace(info, shards=(*info.shards, stranger)))
+    with pytest.raises(UserError, match=r"dataset\.json: names .* no name of a file beside it"):
+        read_dataset(fresh)
+
+
+def test_discarding_deletes_nothing_outside_of_the_shard_set(fresh, tmp_path):
+    victim = tmp_path / "victim.txt"
+    victim.write_text("of somebody else")
+    info = read_dataset(fresh)
+    write_dataset(fresh, replace(info, files={**info.files, "../victim.txt": "00"}))
+    result = command(fresh, "--discard")
+    assert result.returncode == 2
+    assert f"{fresh}/dataset.json: names '../victim.txt'" in result.stderr
+    assert victim.read_text() == "of somebody else"
 
 
 @given(st.dictionaries(st.text(), st.integers() | st.text(), min_size=1))

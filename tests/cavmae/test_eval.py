@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from avprep.shards.format import read_dataset, write_dataset
 from cavmae.checkpoints import save_model
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.evaluate.metrics import score
@@ -104,9 +106,8 @@ def test_two_ranks_count_each_clip_once_and_average_the_frames(shards, tmp_path,
 def test_what_a_figure_stands_on_is_printed_with_it(tmp_path):
     folder = tmp_path / "shards"
     write_tiny_shards(folder, samples=SAMPLES)
-    text = json.loads((folder / "dataset.json").read_text())
-    text["clips"] = SAMPLES + 2  # two that never got into a shard
-    (folder / "dataset.json").write_text(json.dumps(text))
+    # Two never got into a shard.
+    write_dataset(folder, replace(read_dataset(folder), clips=SAMPLES + 2))
     damage(ShardSet.open(folder), 8, "flac", lambda data: bytes(len(data)))
     save_classifier(tmp_path / "model.safetensors", "ce", "audioonly")
     flags = ("--classes", "Ape", "--classes", "/m/c", "--frames", "1")

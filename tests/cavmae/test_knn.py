@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 from sklearn.neighbors import KNeighborsClassifier
 
 from avprep.errors import UserError
+from avprep.shards.format import read_dataset, write_dataset
 from cavmae.checkpoints import load_checkpoint, save_model
 from cavmae.cli.finetune import finetune
 from cavmae.cli.knn import knn
@@ -124,8 +126,8 @@ def test_without_a_second_set_each_clip_is_classified_by_the_others(sets):
 
 def test_sets_that_do_not_belong_together_are_refused(sets, tmp_path):
     other = write_tiny_shards(tmp_path / "other", samples=5).folder
-    text = (other / "dataset.json").read_text()
-    (other / "dataset.json").write_text(text.replace("Ape", "Gibbon"))
+    info = read_dataset(other)
+    write_dataset(other, replace(info, labels=(("/m/g", "Gibbon"), *info.labels[1:])))
     result = command(sets, "--val-shards", other)
     assert isinstance(result.exception, UserError)
     assert "another label set" in str(result.exception)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avprep.shards.format import read_dataset, write_dataset
 from cavmae.checkpoints import save_model
 from cavmae.cli.retrieve import retrieve
 from cavmae.data import ShardSet
@@ -210,8 +212,9 @@ def test_sounds_of_the_page_play_one_at_a_time(tiny, checkpoint, tmp_path, brows
 def test_names_on_the_page_are_text(tiny, checkpoint, tmp_path, browser):
     hostile = "</script><img src=x onerror=\"document.title='owned'\">"
     named = write_tiny_shards(tmp_path / "shards", samples=6)
-    path = named.folder / "dataset.json"
-    path.write_text(path.read_text().replace("Ape", json.dumps(hostile)[1:-1]))
+    info = read_dataset(named.folder)
+    labels = tuple((mid, hostile if name == "Ape" else name) for mid, name in info.labels)
+    write_dataset(named.folder, replace(info, labels=labels))
     command(named, checkpoint, "--out", tmp_path / "out")
     browser.open(tmp_path / "out" / "retrieval.html")
     assert browser.run("return document.title").startswith("Retrieval")
