@@ -2,7 +2,7 @@
 
     OUT/audio/ID.wav             16 kHz mono, 16 bit
     OUT/frames/frame_{0..9}/ID.jpg
-    OUT/extract.json             options and totals
+    OUT/extract.json             the folder of the videos, options and totals
     OUT/failures.csv             clips that failed, and why
 
 A clip's WAV is written last, so a WAV that is there stands for a whole clip.
@@ -37,6 +37,7 @@ _LONGEST_NAME = 255  # bytes of a file name on Linux and macOS
 class ExtractSettings:
     """What every job of an extraction shares."""
 
+    videos: Path  # the folder that the clips were found in
     out: Path
     sample: SampleOptions
     limits: IsolationOptions
@@ -67,7 +68,8 @@ def extract_clips(
         on_progress: called with (clips done, clips failed) after every job.
 
     Raises:
-        UserError: the folder holds files extracted with other options.
+        UserError: the output folder holds files extracted from another folder or with other
+            options, or its extract.json is damaged.
     """
     make_layout(settings)
     todo = [clip for clip in clips if not is_extracted(settings.out, clip.video_id)]
@@ -92,21 +94,48 @@ def clips_a_job(clips: int, workers: int) -> int:
 
 
 def make_layout(settings: ExtractSettings) -> None:
-    """Make the folders, or refuse a folder whose files were made with other options."""
+    """Make the folders, or refuse one whose files are of other videos or other options.
+
+    Two folders of videos cannot share one: a file's stem is the id in both.
+    """
     facts_path = settings.out / EXTRACT_FILE
-    if facts_path.exists():
-        theirs = json.loads(facts_path.read_bytes())["options"]
-        if theirs != asdict(settings.sample):
-            raise UserError(
-                f"{settings.out}: its files were extracted with other options ({theirs}). "
-                "Use those, or choose another --out."
-            )
+    found = storage.read_if_there(facts_path)
+    if found is not None:
+        _check_facts(found, settings)
     frames = [f"frames/frame_{number}" for number in range(settings.sample.decode.frames)]
     for folder in ("audio", *frames):
         storage.make_folder(settings.out / folder)
         storage.remove_abandoned(settings.out / folder)
-    if not facts_path.exists():
+    if found is None:
         _write_facts(settings, clips=0, failures=[])
+
+
+def _check_facts(data: bytes, settings: ExtractSettings) -> None:
+    where = settings.out / EXTRACT_FILE
+    try:
+        facts = json.loads(data)
+        videos, options = facts["videos"], facts["options"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{where}: is damaged ({error!r}), so nothing tells what the files beside it are of. "
+            "Delete that folder and extract again, or choose another --out."
+        ) from error
+    if videos != _named(settings.videos):
+        raise UserError(
+            f"{settings.out}: its files were extracted from {videos}, not from "
+            f"{_named(settings.videos)}. Choose another --out. If it is the same folder and was "
+            f"moved, write its new place into {where}."
+        )
+    if options != asdict(settings.sample):
+        raise UserError(
+            f"{settings.out}: its files were extracted with other options ({options}). "
+            "Use those, or choose another --out."
+        )
+
+
+def _named(videos: Path) -> str:
+    """The one name of a folder, however it was given."""
+    return str(videos.resolve())
 
 
 def audio_path(out: Path, video_id: str) -> Path:
@@ -135,7 +164,7 @@ def _extract_batch(
         for clip in clips:
             try:
                 if len(os.fsencode(clip.video_id)) + len(".wav") > _LONGEST_NAME:
-                    raise DecodeError("bad-name", f"{clip.video}: name too long for {'ID.wav'!r}")
+                    raise DecodeError("bad-name", f"{clip.video}: its name is too long for ID.wav")
                 _write_files(clip, encoder.encode(clip), settings.out)
             except DecodeError as error:
                 failure = ClipFailure(
@@ -159,6 +188,7 @@ def _write_files(clip: Clip, sample: EncodedSample, out: Path) -> None:
 
 def _write_facts(settings: ExtractSettings, clips: int, failures: Sequence[ClipFailure]) -> None:
     facts = {
+        "videos": _named(settings.videos),
         "options": asdict(settings.sample),
         "clips": clips,
         "failures": dict(Counter(failure.cause for failure in failures)),

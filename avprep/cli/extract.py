@@ -47,7 +47,7 @@ def extract(
 
     limit = parse_limit(max_failures) if max_failures is not None else None
     clips = discover_clips(videos)
-    settings = ExtractSettings(out, sample_options(options, "wav"), limit_options(options))
+    settings = ExtractSettings(videos, out, sample_options(options, "wav"), limit_options(options))
     pool = PoolOptions(options["workers"], options["backend"], options["address"])
     started = time.monotonic()
     with progress_bar(len(clips), "clip", "extract") as bar:

@@ -276,12 +276,39 @@ def test_ctrl_c_ends_with_130_and_leaves_no_process(manifest, tmp_path):
     assert not left
 
 
+def test_files_of_one_folder_are_not_taken_for_those_of_another(demo_videos, tmp_path):
+    """Their names can be the same, so the second folder's clips would count as done."""
+    videos = tmp_path / "videos"
+    for part in ("train", "test"):
+        (videos / part).mkdir(parents=True)
+    clip = next((demo_videos / "test").rglob("*.mp4"))
+    shutil.copy(clip, videos / "train" / "a.mp4")
+    shutil.copy(clip, videos / "test" / "a.mp4")
+    out = tmp_path / "x"
+
+    def extract(part):
+        line = [sys.executable, "-m", "avprep", "extract", part, "--out", out, "--workers", "1"]
+        return subprocess.run(line, cwd=videos, capture_output=True, text=True)
+
+    assert extract("train").returncode == 0
+    assert "found 1 clips extracted before" in extract(videos / "train").stdout
+    result = extract("test")
+    assert result.returncode == 2
+    assert f"extracted from {videos}/train, not from {videos}/test. Choose" in result.stderr
+    (out / "extract.json").write_bytes((out / "extract.json").read_bytes()[:40])
+    result = extract("train")
+    assert result.returncode == 2
+    assert f"{out}/extract.json: is damaged" in result.stderr
+
+
 def test_packed_files_and_decoded_videos_give_the_same_sample(demo_videos, tmp_path):
     from avprep.clips import discover_clips
     from avprep.extraction import ExtractSettings, extract_clips
 
     videos = demo_videos / "test"
-    settings = ExtractSettings(tmp_path / "x", SampleOptions(audio="wav"), IsolationOptions())
+    settings = ExtractSettings(
+        videos, tmp_path / "x", SampleOptions(audio="wav"), IsolationOptions()
+    )
     report = extract_clips(discover_clips(videos), settings, PoolOptions(2))
     assert report.extracted == 8
     again = extract_clips(discover_clips(videos), settings, PoolOptions(2))

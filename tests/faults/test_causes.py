@@ -251,7 +251,9 @@ def test_files_of_a_255_byte_name_are_extracted_or_named(clip, tmp_path):
     videos.mkdir()
     for name in ("x" * 251 + ".mp4", "y" * 252 + ".ts"):
         shutil.copy(clip, videos / name)
-    settings = ExtractSettings(tmp_path / "x", SampleOptions(audio="wav"), IsolationOptions())
+    settings = ExtractSettings(
+        videos, tmp_path / "x", SampleOptions(audio="wav"), IsolationOptions()
+    )
     report = extract_clips(discover_clips(videos), settings, PoolOptions(1))
     assert report.extracted == 1
     assert [failure.cause for failure in report.failures] == ["bad-name"]
