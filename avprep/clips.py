@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from avprep.errors import UserError
 
@@ -41,7 +41,8 @@ def discover_clips(root: Path) -> list[Clip]:
     """Every video file under a folder, sorted by path, each with its `video_id`.
 
     The id is the file's stem. Where two files share a stem, both get their path below `root`
-    without the suffix, `/` written as `__`; where that is shared too, the suffix stays.
+    without the suffix, `/` written as `__`; where that is shared too, the suffix stays. Where even
+    that is shared, `_` and `=` in the path are written as `=5F` and `=3D`.
 
     Raises:
         UserError: no such folder, or not one video in it.
@@ -57,18 +58,30 @@ def discover_clips(root: Path) -> list[Clip]:
 
 
 def video_ids(paths: Sequence[str]) -> list[str]:
-    """An id for each of some relative paths, no two the same; see `discover_clips`."""
-    names = [Path(path) for path in paths]
-    stems = Counter(name.stem for name in names)
-    routes = Counter(_route(name.with_suffix("")) for name in names)
+    """An id for each of some different paths, no two the same; see `discover_clips`."""
+    forms = [_forms(path) for path in paths]
+    stems, routes = (Counter(form[place] for form in forms) for place in (0, 1))
+    chosen = [
+        0 if stems[stem] == 1 else 1 if routes[route] == 1 else 2 for stem, route, _, _ in forms
+    ]
+    while True:
+        # One file's path can be another's stem; both then take a longer form. The longest differs
+        # for different paths, so this ends.
+        ids = [form[place] for form, place in zip(forms, chosen, strict=True)]
+        counts = Counter(ids)
+        shared = [n for n, name in enumerate(ids) if counts[name] > 1 and chosen[n] < 3]
+        if not shared:
+            return ids
+        for number in shared:
+            chosen[number] += 1
 
-    def video_id(name: Path) -> str:
-        if stems[name.stem] == 1:
-            return name.stem
-        route = _route(name.with_suffix(""))
-        return route if routes[route] == 1 else _route(name)
 
-    return [video_id(name) for name in names]
+def _forms(path: str) -> tuple[str, str, str, str]:
+    """What a file may be called, from the short to the unmistakable."""
+    name = PurePath(path)
+    route = "__".join(name.parts[1:] if name.is_absolute() else name.parts)
+    escaped = path.replace("=", "=3D").replace("_", "=5F").replace("/", "__")
+    return name.stem, route.removesuffix(name.suffix), route, escaped
 
 
 def is_writable(text: str) -> bool:
@@ -80,10 +93,6 @@ def is_writable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _route(name: Path) -> str:
-    return "__".join(name.parts)
 
 
 def _video_paths(root: Path) -> Iterator[str]:

@@ -218,14 +218,17 @@ def clip_ids(rows: pd.DataFrame, named_by_start: bool) -> list[str]:
     timed = rows["video_id"].duplicated(keep=False).to_numpy() | named_by_start
     ambiguous = rows.duplicated(["video_id", "start"], keep=False).to_numpy()
     for row in timed.nonzero()[0].tolist():
-        ids[row] += f"_{_seconds(starts[row])}"
+        ids[row] += f"_{seconds_in_id(starts[row])}"
     for row in ambiguous.nonzero()[0].tolist():
-        ids[row] += f"_{_seconds(ends[row])}"
+        ids[row] += f"_{seconds_in_id(ends[row])}"
     return ids
 
 
-def _seconds(time: float) -> str:
-    return f"{time:06.0f}" if time == int(time) else f"{time:010.3f}"
+def seconds_in_id(time: float) -> str:
+    """`000030`, or `000030.500`; different for different times."""
+    if time == int(time):
+        return f"{time:06.0f}"
+    return f"{time:010.3f}" if round(time, 3) == time else repr(time)
 
 
 def write_report(path: Path, findings: Iterable[Finding]) -> Counter[str]:

@@ -12,7 +12,7 @@ from avprep.clips import VIDEO_SUFFIXES, Clip, is_writable, scan_files, video_id
 from avprep.csvfile import csv_records, shown
 from avprep.errors import UserError
 from avprep.labels import LabelSet, label_set_for
-from avprep.manifest.build import Finding
+from avprep.manifest.build import Finding, seconds_in_id
 from avprep.manifest.folder import with_extracted
 from avprep.manifest.segments import (
     Findings,
@@ -176,14 +176,16 @@ def match_listing(
 
 def _ids(rows: list[Listed]) -> list[str]:
     paths = list(dict.fromkeys(row.path for row in rows))
-    id_of = dict(zip(paths, video_ids([path.lstrip("/") for path in paths]), strict=True))
+    id_of = dict(zip(paths, video_ids(paths), strict=True))
     segments = Counter(row.path for row in rows)
-    return [
-        id_of[row.path]
-        if segments[row.path] == 1
-        else f"{id_of[row.path]}_{row.start or 0:g}_{'end' if row.end is None else f'{row.end:g}'}"
-        for row in rows
-    ]
+
+    def video_id(row: Listed) -> str:
+        if segments[row.path] == 1:
+            return id_of[row.path]
+        end = "end" if row.end is None else seconds_in_id(row.end)
+        return f"{id_of[row.path]}_{seconds_in_id(row.start or 0.0)}_{end}"
+
+    return [video_id(row) for row in rows]
 
 
 def _below(root: Path, path: str) -> str:

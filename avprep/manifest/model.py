@@ -20,6 +20,7 @@ from avprep.manifest import tables
 
 _REQUIRED = ("video_id", "wav", "video_path", "labels")
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
+_ETERNITY = 1e9  # seconds; no video is as long
 _TEXTS = ("video_id", "wav", "video_path", "labels", "video", "split")
 
 
@@ -88,7 +89,8 @@ def from_entry(entry: Any, where: str) -> Clip:
     """An object of the manifest as a clip.
 
     Raises:
-        UserError: a key is missing or its value is of another type; `where` names the place.
+        UserError: a key is missing, or its value is of another type or no time; `where` names the
+            place.
     """
     if not isinstance(entry, dict):
         raise UserError(f"{where}: expected an object, found {type(entry).__name__}.")
@@ -102,6 +104,11 @@ def from_entry(entry: Any, where: str) -> Clip:
         value = entry.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise UserError(f"{where}: {key!r} must be seconds, found {value!r}.")
+        if value is not None and not 0 <= value < _ETERNITY:  # also false for NaN
+            raise UserError(f"{where}: {key!r} must be 0 or more seconds, found {value}.")
+    start, end = entry.get("start"), entry.get("end")
+    if end is not None and end <= (start or 0):
+        raise UserError(f"{where}: 'end' {end} does not come after 'start' {start or 0}.")
     if not entry["video_id"]:
         raise UserError(f"{where}: 'video_id' is empty.")
     if not (entry["wav"] or entry.get("video")):
@@ -110,8 +117,8 @@ def from_entry(entry: Any, where: str) -> Clip:
         video_id=entry["video_id"],
         labels=tuple(label for label in entry["labels"].split(",") if label),
         video=entry.get("video", ""),
-        start=entry.get("start"),
-        end=entry.get("end"),
+        start=start,
+        end=end,
         wav=entry["wav"],
         video_path=entry["video_path"],
         split=entry.get("split", ""),

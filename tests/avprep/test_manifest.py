@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from avprep.clips import Clip, discover_clips
+from avprep.clips import Clip, discover_clips, video_ids
 from avprep.errors import UserError
 from avprep.labels import LabelSet, label_set_from_names, read_label_csv, write_label_csv
 from avprep.manifest.folder import folder_manifest
+from avprep.manifest.listing import match_listing, read_listing
 from avprep.manifest.model import from_entry, iter_manifest, read_manifest, to_entry, write_manifest
+from avprep.manifest.segments import Findings
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 TEXT = TEXT.filter(bool)
 MID = TEXT.filter(lambda text: "," not in text)
-SECONDS = st.none() | st.floats(0, 1e6)
+STARTS = st.none() | st.floats(0, 1e6)
+ENDS = st.none() | st.floats(2e6, 3e6)
 CLIPS = st.builds(
     Clip,
     video_id=TEXT,
     labels=st.lists(MID, max_size=3).map(tuple),
     video=TEXT,
-    start=SECONDS,
-    end=SECONDS,
+    start=STARTS,
+    end=ENDS,
     wav=TEXT | st.just(""),
     video_path=TEXT | st.just(""),
     split=st.sampled_from(["", "train"]),
@@ -114,6 +118,26 @@ def test_a_wrong_class_csv_is_named_with_its_line(tmp_path, text, complaint):
         read_label_csv(path)
 
 
+@pytest.mark.parametrize(
+    ("times", "complaint"),
+    [
+        ('"start": NaN', "'start' must be 0 or more seconds, found nan"),
+        ('"end": Infinity', "'end' must be 0 or more seconds, found inf"),
+        ('"start": -1', "'start' must be 0 or more seconds, found -1"),
+        (f'"end": 1{"0" * 400}', "'end' must be 0 or more seconds, found 1000"),
+        ('"start": 3, "end": 3', "'end' 3 does not come after 'start' 3"),
+        ('"end": 0', "'end' 0 does not come after 'start' 0"),
+    ],
+)
+def test_a_segment_that_is_none_is_refused_where_it_stands(tmp_path, times, complaint):
+    path = tmp_path / "m.jsonl"
+    path.write_text(
+        f'{{"video_id": "a", "wav": "", "video_path": "", "labels": "", "video": "v", {times}}}\n'
+    )
+    with pytest.raises(UserError, match=f"m.jsonl: line 1: {complaint}"):
+        read_manifest(path)
+
+
 def test_unknown_label_says_which_are_known():
     with pytest.raises(UserError, match=r"'cow'.*2 classes \(cat, dog\)"):
         LabelSet(("cat", "dog"), ("Cat", "Dog")).index_of("cow")
@@ -132,6 +156,35 @@ def test_ids_are_stems_and_clashes_get_their_path(tmp_path):
         "z.mp4": "c__z.mp4",
         "z.webm": "c__z.webm",
     }
+
+
+PARTS = st.text("ab_=.", min_size=1, max_size=4).filter(lambda part: part.strip("."))
+
+
+@given(st.sets(st.lists(PARTS, min_size=1, max_size=3).map("/".join), max_size=12), st.randoms())
+@example({"x/a__b.mp4", "a/b.mp4", "c/b.mp4"}, random.Random(0))
+@example({"/v/a.mp4", "v/a.mp4", "w/a.mp4"}, random.Random(0))
+def test_no_two_files_get_one_id_in_whatever_order_they_come(paths, order):
+    paths = sorted(paths)
+    ids = dict(zip(paths, video_ids(paths), strict=True))
+    assert len(set(ids.values())) == len(paths)
+    order.shuffle(paths)
+    assert dict(zip(paths, video_ids(paths), strict=True)) == ids
+
+
+def test_segments_that_differ_by_milliseconds_have_ids_of_their_own(tmp_path):
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "a.mp4").touch()
+    table = tmp_path / "l.csv"
+    starts = ("0", "30", "12345.12", "12345.14", "12345.1401")
+    table.write_text("path,label,start\n" + "".join(f"a.mp4,ant,{start}\n" for start in starts))
+    found = match_listing(
+        read_listing(table, None, Findings()), tmp_path / "v", None, None, Findings()
+    )
+    assert [clip.video_id for clip in found.clips()] == [
+        *("a_000000_end", "a_000030_end", "a_012345.120_end", "a_012345.140_end"),
+        "a_12345.1401_end",
+    ]
 
 
 def test_sub_folders_are_classes_and_loose_videos_stay_unlabelled(tmp_path):
