@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -17,13 +18,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from avprep.errors import WorkFailed
+from avprep.errors import UserError, WorkFailed
 from avprep.shards.format import read_dataset
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.distributed import World
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
-from cavmae.train.checkpoint import list_checkpoints, save_checkpoint
+from cavmae.train.checkpoint import list_checkpoints, load_state, save_checkpoint
 from cavmae.train.loop import Trainer, _mix_seed
 from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, lr_ratio
 from cavmae.train.options import OptimOptions, TrainOptions
@@ -291,6 +292,44 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
     with pytest.raises(Exception, match="pickle"):
         save_checkpoint(tmp_path, 2, model, {"bad": lambda: None}, keep=2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint_of_the_step(tmp_path):
+    """It is killed when it has made, renamed or deleted its first file or folder, its second, …"""
+    folder = tmp_path / "checkpoints"
+    save_checkpoint(folder, 7, CAVMAE(CONFIG), {"time": 1}, keep=1)
+    times = []
+    for survived in range(30):
+        pid = os.fork()
+        if not pid:
+            count = itertools.count()
+
+            def die(event: str, _: object, count=count, survived=survived) -> None:
+                if event in CHANGES and next(count) >= survived:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            sys.addaudithook(die)
+            save_checkpoint(folder, 7, CAVMAE(CONFIG), {"time": 2}, keep=1)
+            os._exit(0)
+        is_killed = os.waitpid(pid, 0)[1] != 0
+        (only,) = list_checkpoints(folder)
+        times.append(load_state(only, CAVMAE(CONFIG))["time"])
+        if not is_killed:
+            break
+        save_checkpoint(folder, 7, CAVMAE(CONFIG), {"time": 1}, keep=1)
+        assert [path.name for path in folder.iterdir()] == ["step-00000007"]
+    assert not is_killed
+    assert set(times) == {1, 2}
+
+
+def test_a_checkpoint_with_an_empty_file_is_told_from_a_good_one(tmp_path):
+    saved = save_checkpoint(tmp_path, 1, CAVMAE(CONFIG), {"step": 1}, keep=1)
+    (saved / "state.pt").write_bytes(b"")
+    with pytest.raises(UserError, match=r"step-00000001: cannot be resumed from \("):
+        load_state(saved, CAVMAE(CONFIG))
 
 
 def test_a_loss_that_is_not_a_number_names_the_samples(tiny, tmp_path):
