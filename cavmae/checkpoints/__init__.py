@@ -25,6 +25,7 @@ __all__ = [
     "load_checkpoint",
     "read_metadata",
     "read_weights",
+    "reason_of",
     "save_model",
     "save_published",
     "weights_file",
@@ -199,11 +200,16 @@ def read_weights(
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged or hostile file raises is anybody's guess
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{file}: not a plain file of weights ({reason}). Files that hold code are refused."
+            f"{file}: not a plain file of weights ({reason_of(error)}). Files that hold code "
+            "are refused."
         ) from error
     return _named_tensors(loaded, file), {}
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says in one line; its type where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _named_tensors(loaded: object, file: Path) -> dict[str, Tensor]:

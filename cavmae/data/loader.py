@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -69,9 +71,6 @@ class ShardLoader:
     workers changes nothing, and the number of ranks only how a step's samples are shared. A
     sample that cannot be read is left out of its batch, whose other rows stay as they are, and a
     clip whose partner for mixup cannot be read stays unmixed.
-
-    Attributes:
-        bad_samples: (video_id, reason) of the samples that could not be read so far, each once.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class ShardLoader:
         self.options = options
         self.rank = rank
         self.world = world
-        self.bad_samples: list[tuple[str, str]] = []
+        self._bad: dict[str, str] = {}
         self._requests: list[_Request] = []
         self._weights = self._sample_weights() if options.balanced else None
         shards.prepare()
@@ -110,6 +109,11 @@ class ShardLoader:
             persistent_workers=options.workers > 0,
             worker_init_fn=_settle_worker,
         )
+
+    @property
+    def bad_samples(self) -> list[tuple[str, str]]:
+        """(video_id, reason) of the samples that could not be read so far, each once."""
+        return list(self._bad.items())
 
     @property
     def samples_per_epoch(self) -> int:
@@ -203,19 +207,16 @@ class ShardLoader:
         return weights
 
     def _note_bad(self, batch: Batch) -> None:
-        known = {video_id for video_id, _ in self.bad_samples}
         for video_id, reason in batch.unreadable:
-            if video_id not in known:
-                known.add(video_id)
-                self.bad_samples.append((video_id, reason))
+            self._bad.setdefault(video_id, reason)
         allowed = self.options.max_bad_samples
-        if len(self.bad_samples) <= allowed and len(batch):
+        if len(self._bad) <= allowed and len(batch):
             return
-        listed = "; ".join(reason for _, reason in self.bad_samples[:_SHOWN])
-        more = f"; and {len(self.bad_samples) - _SHOWN} more" * (len(self.bad_samples) > _SHOWN)
+        listed = "; ".join(list(self._bad.values())[:_SHOWN])
+        more = f"; and {len(self._bad) - _SHOWN} more" * (len(self._bad) > _SHOWN)
         why = f"more than --max-bad-samples {allowed} allows" if len(batch) else "a whole batch"
         raise WorkFailed(
-            f"{len(self.bad_samples)} samples could not be read, {why}: {listed}{more}. "
+            f"{len(self._bad)} samples could not be read, {why}: {listed}{more}. "
             "Check the shards with `avprep verify`."
         )
 
@@ -330,24 +331,39 @@ class _BatchReader(Dataset[PackedBatch]):
 def _settle_worker(number: int) -> None:
     """Workers are as many as the user wants; their libraries must not add threads."""
     torch.set_num_threads(1)
-    # Ctrl-C reaches the whole process group, and the main process still has a step to finish.
+    # Ctrl-C reaches the whole process group, Slurm's SIGTERM all processes of a step, and the main
+    # process still has a step to finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_obey_parent, daemon=True).start()
+
+
+def _obey_parent() -> None:
+    """End a worker that its parent terminates; nobody else's SIGTERM does.
+
+    Without a parent it ends by itself, as PyTorch's workers do.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
+        pass
+    os._exit(0)
 
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """For starting workers: neither their deaths nor Ctrl-C strike where nobody expects it.
+    """For starting workers: neither their deaths nor signals strike where nobody expects it.
 
     PyTorch's SIGCHLD handler would raise in the middle of a step or of saving a checkpoint.
     Without it, the death is found where the next batch is awaited. A worker is born with Ctrl-C
-    held back and ignores it from `_settle_worker` on, so that there is no moment in which it dies
-    of it; the main process gets one that came meanwhile at the end.
+    and SIGTERM held back and ignores them from `_settle_worker` on, so that there is no moment in
+    which it dies of them; the main process gets one that came meanwhile at the end.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     previous = signal.getsignal(signal.SIGCHLD)
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from avprep.errors import UserError
-from cavmae.checkpoints import read_weights, save_model
+from cavmae.checkpoints import read_weights, reason_of, save_model
 from cavmae.model import CAVMAE, CAVMAEClassifier
 from cavmae.train.parallel import load_whole_weights
 
-_NAME = re.compile(r"step-(\d{8})")
+_NAME = re.compile(r"step-\d{8}")
+_REPLACED = re.compile(rf"\.old-({_NAME.pattern})")  # by one of the same step, in a moment
 _WEIGHTS, _STATE = "model.safetensors", "state.pt"
 
 
@@ -34,9 +35,11 @@ def save_checkpoint(
 ) -> Path:
     """Write `folder/step-NNNNNNNN` under a temporary name, rename it, drop the oldest ones.
 
+    One process at a time may write to a folder: what an earlier one left unfinished is deleted.
+
     Args:
         folder: RUN/checkpoints.
-        step: names the checkpoint.
+        step: names the checkpoint; one of that name is replaced.
         model: its weights go to model.safetensors.
         state: everything else; tensors and plain Python values.
         keep: how many checkpoints stay.
@@ -44,23 +47,44 @@ def save_checkpoint(
         metadata: stored with the weights.
 
     Raises:
-        OSError: it could not be written, and nothing of it is left; older ones are untouched.
+        OSError, UserError, WorkFailed: it could not be written, and nothing of it is left; older
+            ones are untouched.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _tidy(folder)
     target = folder / f"step-{step:08d}"
-    temporary = folder / f".tmp-{secrets.token_hex(8)}"
+    temporary = _temporary(folder)
     temporary.mkdir()
     try:
         save_model(temporary / _WEIGHTS, model, metadata, weights)
         _write_state(temporary / _STATE, state)
+        replaced = folder / f".old-{target.name}"
         if target.exists():
-            shutil.rmtree(target)
+            os.replace(target, replaced)
         os.replace(temporary, target)
+        shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        # Deleting takes a while, in which it must not look like a checkpoint.
+        unwanted = _temporary(folder)
+        os.replace(old, unwanted)
+        shutil.rmtree(unwanted, ignore_errors=True)
     return target
+
+
+def _temporary(folder: Path) -> Path:
+    return folder / f".tmp-{secrets.token_hex(8)}"
+
+
+def _tidy(folder: Path) -> None:
+    """Clean up after a writer that was killed."""
+    for path in list(folder.iterdir()):
+        replaced = _REPLACED.fullmatch(path.name)
+        if replaced and not (folder / replaced[1]).exists():
+            os.replace(path, folder / replaced[1])
+        elif replaced or path.name.startswith(".tmp-"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_state(path: Path, state: dict[str, Any]) -> None:
@@ -80,7 +104,13 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints of a run, oldest first."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+    found = {}
+    for path in sorted(folder.iterdir()):  # the replaced ones first
+        if replaced := _REPLACED.fullmatch(path.name):
+            found[replaced[1]] = path  # all there is, if the writer was killed before the next name
+        elif _NAME.fullmatch(path.name):
+            found[path.name] = path
+    return [found[name] for name in sorted(found)]
 
 
 def load_state(checkpoint: Path, model: CAVMAE | CAVMAEClassifier) -> dict[str, Any]:
@@ -94,8 +124,7 @@ def load_state(checkpoint: Path, model: CAVMAE | CAVMAEClassifier) -> dict[str, 
         load_whole_weights(model, weights)
         return torch.load(checkpoint / _STATE, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"{checkpoint}: cannot be resumed from ({reason}). Delete it to go on from the one "
-            "before, or start anew with --resume never."
+            f"{checkpoint}: cannot be resumed from ({reason_of(error)}). Delete it to go on from "
+            "the one before, or start anew with --resume never."
         ) from error

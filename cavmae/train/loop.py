@@ -37,7 +37,7 @@ from cavmae.train.parallel import (
     whole_weights,
     without_gradient_exchange,
 )
-from cavmae.train.records import Meter, ProgressLine, RunRecords
+from cavmae.train.records import Meter, ProgressLine, RunRecords, written_together
 from cavmae.train.tasks import StepLoss, Task
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -99,6 +99,8 @@ class Trainer:
         self.after_epoch = after_epoch
         self.metadata = dict(metadata or {})
         self.position = Position()
+        self._records: RunRecords | None = None
+        self._saved_step = -1
         self._called = spread_model(model, world, options)
         self.optimizer = build_optimizer(model, optim)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
@@ -113,6 +115,16 @@ class Trainer:
         """Optimiser steps of an epoch."""
         return math.ceil(self.loader.steps_per_epoch / self.options.accumulate)
 
+    @property
+    def schedule_step(self) -> int:
+        """The step of the schedule: as many as this many ranks need for what has been read.
+
+        A run that went on with another number of ranks has done another number of steps.
+        """
+        batch = self.loader.options.batch_size * self.world.size
+        steps = self.position.samples // (batch * self.options.accumulate)
+        return self.position.epoch * self.steps_per_epoch + steps
+
     def resume(self) -> Path | None:
         """Go on from the newest whole checkpoint of the run, if there is one."""
         checkpoints = list_checkpoints(self.folder / "checkpoints")
@@ -124,6 +136,9 @@ class Trainer:
         for name, average in self.averages.items():
             average.load_state(state["averages"][name])
         self.position = Position(**state["position"])
+        self._saved_step = self.position.step
+        if not self.world.is_main:  # the saved sums are those of all ranks
+            self.position.sums = dict.fromkeys(self.position.sums, 0.0)
         return checkpoints[-1]
 
     def run(self) -> None:
@@ -135,22 +150,28 @@ class Trainer:
                 directory cannot be written.
         """
         position, options = self.position, self.options
-        records = RunRecords(self.folder, position.rows) if self.world.is_main else None
         progress = ProgressLine(
-            options.epochs * self.steps_per_epoch, position.step, self.task.name, self.world.is_main
+            options.epochs * self.steps_per_epoch,
+            self.schedule_step,
+            self.task.name,
+            self.world.is_main,
         )
-        with _stop_requests() as stop:
-            while position.epoch < options.epochs:
-                self._run_epoch(progress, records, stop)
-                self._finish_epoch(progress, records)
-        progress.close()
-        if records is not None:
-            records.publish(final=True)
-            records.close()
+        if self.world.is_main:
+            self._records = RunRecords(self.folder, position.rows)
+        try:
+            with _stop_requests() as stop:
+                while position.epoch < options.epochs:
+                    self._run_epoch(progress, stop)
+                    self._finish_epoch(progress, stop)
+            with written_together(self.world, self.folder):
+                if self._records is not None:
+                    self._records.publish(final=True)
+        finally:
+            progress.close()
+            if self._records is not None:
+                self._records.close()
 
-    def _run_epoch(
-        self, progress: ProgressLine, records: RunRecords | None, stop: list[int]
-    ) -> None:
+    def _run_epoch(self, progress: ProgressLine, stop: list[int]) -> None:
         position = self.position
         self._called.train()
         meter = Meter(self.world.device)
@@ -158,19 +179,23 @@ class Trainer:
         group: list[Batch] = []
         batches = self.loader.epoch(position.epoch, position.samples)
         while True:
+            batch: Batch | None = None
+            lost: WorkFailed | None = None
             with meter.waiting():
                 try:
                     batch = next(batches, None)
-                except WorkFailed:
-                    if not stop:
-                        raise
-                    # A signal to the whole process group ended the loading processes as well.
-                    self._save()
-                    raise KeyboardInterrupt from None
+                except WorkFailed as error:
+                    lost = error
             if batch is not None:
                 group.append(batch)
-            if group and (batch is None or len(group) == self.options.accumulate):
-                facts = self._step(group)
+            if lost or (group and (batch is None or len(group) == self.options.accumulate)):
+                # The others are about to begin the step, and must not wait for this rank in it.
+                samples, is_lost, is_stopped = self.world.sum(
+                    [sum(map(len, group)), lost is not None, bool(stop)]
+                )
+                if is_lost:
+                    self._give_up(lost, bool(is_stopped))
+                facts = self._step(group, samples)
                 is_finite = all(math.isfinite(value) for value in facts.values())
                 stopped, failed, due = self.world.sum(
                     # One rank's clock decides when it is time to save.
@@ -181,7 +206,7 @@ class Trainer:
                 meter.step(sum(batch.planned for batch in group))
                 self._add_to_sums(group, facts)
                 progress.update({**facts, **meter.facts()})
-                self._maybe_log(records, facts, meter)
+                self._maybe_log(facts, meter)
                 if stopped or due:
                     self._save()
                     saved = time.monotonic()
@@ -191,17 +216,35 @@ class Trainer:
             if batch is None:
                 return
 
-    def _step(self, group: list[Batch]) -> dict[str, float]:
+    def _give_up(self, lost: WorkFailed | None, is_stopped: bool) -> None:
+        """End a run in which a rank, this one if `lost` is given, has no batch. All ranks call it.
+
+        Raises:
+            KeyboardInterrupt: a signal to all processes ended the loading ones as well.
+            WorkFailed: the rank's own error, on every rank.
+        """
+        self._save()
+        if is_stopped:
+            raise KeyboardInterrupt
+        reasons = self.world.gather(str(lost) if lost else "")
+        raise WorkFailed(next(filter(None, reasons))) from lost
+
+    def _step(self, group: list[Batch], everyone: float) -> dict[str, float]:
         """One optimiser step over one or more batches; returns the loss and its parts.
+
+        Args:
+            group: this rank's batches.
+            everyone: samples in those of all ranks.
 
         Every sample of the step has the same weight in the gradient, however the samples are dealt
         out to batches and ranks.
         """
         position, world = self.position, self.world
-        rate = learning_rate(self.optim, position.step, self.steps_per_epoch, self.options.epochs)
+        rate = learning_rate(
+            self.optim, self.schedule_step, self.steps_per_epoch, self.options.epochs
+        )
         set_learning_rate(self.optimizer, rate)
         mine = sum(map(len, group))
-        everyone = world.sum([float(mine)])[0]
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(group):
             is_last = number == len(group) - 1
@@ -293,9 +336,13 @@ class Trainer:
             if name not in _NOT_AVERAGED:
                 sums[name] = sums.get(name, 0.0) + value * count
 
-    def _finish_epoch(self, progress: ProgressLine, records: RunRecords | None) -> None:
+    def _finish_epoch(self, progress: ProgressLine, stop: list[int]) -> None:
         position = self.position
-        means = self._epoch_means()
+        if self.after_epoch is not None and self._saved_step != position.step:
+            self._save()  # validation takes a while, in which the run may be ended
+        sums = self._sums_over_ranks()
+        count = sums.pop("samples", 0.0) or 1.0
+        means = {name: value / count for name, value in sums.items()}
         position.epoch += 1
         position.samples = 0
         position.sums = {}
@@ -303,35 +350,42 @@ class Trainer:
         if first <= position.epoch <= last:
             self.averages["average"].add_equally()
         row = {"step": position.step, "epoch": position.epoch}
-        validation: dict[str, float] = {}
-        if self.after_epoch is not None:
-            with self.averages["ema"].in_place() if "ema" in self.averages else nullcontext():
-                validation = self.after_epoch(position)
-        if records is not None:
-            records.add({**row, "split": "train", **means})
+        validation = self._validate(stop)
+        if self._records is not None:
+            self._records.add({**row, "split": "train", **means})
             if validation:
-                records.add({**row, "split": "validation", **validation})
-            records.publish()
+                self._records.add({**row, "split": "validation", **validation})
         shown = "  ".join(f"{name} {value:.4g}" for name, value in {**means, **validation}.items())
         progress.say(f"{self.task.name}: epoch {position.epoch}/{self.options.epochs}  {shown}")
         self._save()
+        if self.world.any(bool(stop)):
+            raise KeyboardInterrupt
 
-    def _epoch_means(self) -> dict[str, float]:
+    def _validate(self, stop: list[int]) -> dict[str, float]:
+        if self.after_epoch is None:
+            return {}
+        with self.averages["ema"].in_place() if "ema" in self.averages else nullcontext():
+            try:
+                return self.after_epoch(self.position)
+            except WorkFailed:
+                if stop:  # the signal has ended the loading processes as well
+                    raise KeyboardInterrupt from None
+                raise
+
+    def _sums_over_ranks(self) -> dict[str, float]:
         names = list(self.position.sums)
-        sums = dict(zip(names, self.world.sum([self.position.sums[n] for n in names]), strict=True))
-        count = sums.pop("samples", 0.0) or 1.0
-        return {name: value / count for name, value in sums.items()}
+        return dict(zip(names, self.world.sum([self.position.sums[n] for n in names]), strict=True))
 
-    def _maybe_log(self, records: RunRecords | None, facts: dict[str, float], meter: Meter) -> None:
+    def _maybe_log(self, facts: dict[str, float], meter: Meter) -> None:
         """A row of the log inside a long epoch, of what the main rank has seen."""
         every = self.options.log_steps
-        if records is None or not every or self.position.step % every:
+        if self._records is None or not every or self.position.step % every:
             return
         sums = self.position.sums
         means = {n: v / sums["samples"] for n, v in sums.items() if n != "samples"}
         row = {"step": self.position.step, "epoch": self.position.epoch, "split": "epoch so far"}
         latest = {name: facts[name] for name in _NOT_AVERAGED if name in facts}
-        records.add({**row, **means, **latest, **meter.facts()})
+        self._records.add({**row, **means, **latest, **meter.facts()})
 
     def _is_due(self, saved: float) -> bool:
         options = self.options
@@ -339,10 +393,10 @@ class Trainer:
         return bool(by_steps) or time.monotonic() - saved > options.checkpoint_minutes * 60
 
     def _save(self) -> None:
-        """Write a checkpoint; all ranks take part, since each may hold a share of the state.
+        """Write a checkpoint and the log; all ranks take part, since each may hold a share.
 
         Raises:
-            WorkFailed: it could not be written.
+            WorkFailed: they could not be written; on every rank.
         """
         keep = self.world.is_main
         weights = whole_weights(self.model, keep)
@@ -350,21 +404,16 @@ class Trainer:
             "optimizer": whole(self.optimizer.state_dict(), keep),
             "scaler": self.scaler.state_dict(),
             "averages": {name: a.state(keep) for name, a in self.averages.items()},
-            "position": vars(self.position),
+            "position": {**vars(self.position), "sums": self._sums_over_ranks()},
         }
-        failure = ""
-        if keep:
-            folder, step = self.folder / "checkpoints", self.position.step
-            count = self.options.keep_checkpoints
-            try:
+        folder, step = self.folder / "checkpoints", self.position.step
+        with written_together(self.world, folder):
+            if keep:
+                count = self.options.keep_checkpoints
                 save_checkpoint(folder, step, self.model, state, count, weights, self.metadata)
-            except OSError as error:
-                failure = f"{folder}: cannot write a checkpoint ({error.strerror or error})."
-        failure = next(filter(None, self.world.gather(failure)), "")
-        if failure:
-            raise WorkFailed(
-                f"{failure} The one before is whole: make room and run the same command again."
-            )
+            if self._records is not None:
+                self._records.publish()
+        self._saved_step = step
 
 
 @contextmanager

@@ -62,8 +62,8 @@ def lr_ratio(name: str, config: ModelConfig, options: OptimOptions) -> float:
 def learning_rate(options: OptimOptions, step: int, steps_per_epoch: int, epochs: int) -> float:
     """The base learning rate of a step (counted from 0).
 
-    Multistep as published: from epoch `decay_start` (counted from 1) the rate is multiplied by
-    `decay_rate` every `decay_step` epochs. Cosine falls to zero over the whole run. Warm-up is
+    Multistep as published: after `decay_start` epochs the rate is multiplied by `decay_rate`, and
+    again every `decay_step` epochs. Cosine falls to zero over the whole run. Warm-up is
     linear, and zero epochs long unless asked for.
     """
     warmup = options.warmup_epochs * steps_per_epoch

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import torch
 from tqdm import tqdm
 
 from avprep import storage
-from avprep.errors import WorkFailed
+from avprep.errors import UserError, WorkFailed
+from cavmae.distributed import World
 
 TIMINGS = ("samples_per_second", "data_wait", "gpu_gb")  # two equal runs differ in these
 _STEPS_SEEN = 100  # of which the speed is an average
@@ -34,15 +35,19 @@ class RunRecords:
         self.folder = folder
         self.rows = rows
         self._drawn = -math.inf
+        self._failure: OSError | None = None
         purge = rows[-1]["step"] + 1 if rows else None
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
 
     def add(self, row: dict[str, Any]) -> None:
         """Add one row and its TensorBoard scalars."""
         self.rows.append(row)
-        for name, value in row.items():
-            if name not in ("step", "epoch", "split"):
-                self._events.add_scalar(f"{row['split']}/{name}", value, row["step"])
+        try:
+            for name, value in row.items():
+                if name not in ("step", "epoch", "split"):
+                    self._events.add_scalar(f"{row['split']}/{name}", value, row["step"])
+        except OSError as error:  # told where all ranks listen, see `written_together`
+            self._failure = error
 
     def publish(self, final: bool = False) -> None:
         """Write log.csv and curves.png, each whole or not at all.
@@ -51,12 +56,10 @@ class RunRecords:
         one always does.
 
         Raises:
-            WorkFailed: they cannot be written.
+            OSError, UserError, WorkFailed: they, or the events before, cannot be written.
         """
-        with full_disk_reported(self.folder):
-            self._publish(final)
-
-    def _publish(self, final: bool) -> None:
+        if self._failure is not None:
+            raise self._failure
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -70,23 +73,34 @@ class RunRecords:
 
     def close(self) -> None:
         """Finish the event file."""
-        self._events.close()
+        with suppress(OSError):  # what matters has been published, or has failed already
+            self._events.close()
 
 
 @contextmanager
-def full_disk_reported(path: Path) -> Iterator[None]:
-    """For writing `path`.
+def written_together(world: World, place: Path) -> Iterator[None]:
+    """For a block in which the main rank writes. All ranks enter it, so that none waits for ever.
+
+    Args:
+        world: this process among its peers.
+        place: what is written.
 
     Raises:
-        WorkFailed: in place of an OSError in the block.
+        WorkFailed: it could not be written; on every rank.
     """
+    failure = ""
     try:
         yield
+    except (UserError, WorkFailed) as error:
+        failure = str(error)
     except OSError as error:
-        raise WorkFailed(
-            f"{path}: cannot be written ({error.strerror or error}). Checkpoints are whole: make "
-            "room and run the same command again."
-        ) from error
+        failure = (
+            f"{place}: cannot be written to ({error.strerror or error}). Checkpoints are whole: "
+            "make room and run the same command again."
+        )
+    failure = next(filter(None, world.gather(failure)), "")
+    if failure:
+        raise WorkFailed(failure)
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> bytes:

@@ -32,7 +32,7 @@ from cavmae.train.checkpoint import list_checkpoints
 from cavmae.train.loop import Position, Trainer
 from cavmae.train.options import OptimOptions, TrainOptions
 from cavmae.train.parallel import collected, whole_weights
-from cavmae.train.records import full_disk_reported
+from cavmae.train.records import written_together
 from cavmae.train.tasks import FinetuneTask, PretrainTask, Task
 
 # What may differ when a run is resumed, because no result depends on it (but by rounding).
@@ -154,9 +154,9 @@ def run_finetuning(values: dict[str, Any]) -> None:
 def save_weights(trainer: Trainer, name: str) -> None:
     """Write the present weights to RUN/NAME.safetensors. All ranks call this together."""
     weights = whole_weights(trainer.model, trainer.world.is_main)
-    if trainer.world.is_main:
-        path = trainer.folder / f"{name}.safetensors"
-        with full_disk_reported(path):
+    path = trainer.folder / f"{name}.safetensors"
+    with written_together(trainer.world, path):
+        if trainer.world.is_main:
             save_model(path, trainer.model, trainer.metadata, weights)
 
 
@@ -340,8 +340,7 @@ def finish(trainer: Trainer, seconds: float, extra: dict[str, Any] | None = None
         "seconds_of_last_call": round(seconds, 2),
         **{split: row for split, row in last.items() if row is not None},
     }
-    with full_disk_reported(folder):
-        storage.write_json(folder / "result.json", _without_nan(result))
+    storage.write_json(folder / "result.json", _without_nan(result))
     if unreadable:
         print(f"{len(unreadable)} samples could not be read and were left out: "
               f"{', '.join(sorted(unreadable)[:5])}; all of them in result.json")  # fmt: skip

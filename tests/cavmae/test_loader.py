@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from dataclasses import replace
 
@@ -251,6 +252,21 @@ def test_a_killed_worker_is_a_clear_error_where_the_batch_is_awaited(tiny):
     time.sleep(0.3)  # a handler that raises anywhere would do so here
     with pytest.raises(WorkFailed, match=r"a loading process died .*use fewer --workers"):
         list(batches)
+
+
+def test_workers_leave_sigterm_to_the_main_process_which_can_end_them(tiny):
+    reader = loader(tiny, 2, workers=2)
+    batches = reader.epoch()
+    next(batches)
+    workers = reader._loader._iterator._workers
+    for worker in workers:  # what the shell sends comes from another process than the parent
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+    assert sum(len(batch) for batch in batches) == len(reader.shards) - 2
+    assert all(worker.is_alive() for worker in workers)
+    for worker in workers:
+        worker.terminate()
+        worker.join(10)
+    assert not any(worker.is_alive() for worker in workers)
 
 
 def test_workers_leave_ctrl_c_to_the_main_process(tiny):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,9 +37,13 @@ def shards(tmp_path_factory):
 def ranks(shards, tmp_path_factory) -> Path:
     """What two ranks leave, a folder for each way."""
     out = tmp_path_factory.mktemp("ranks")
+    damaged = tmp_path_factory.mktemp("damaged") / "shards"
+    shutil.copytree(shards, damaged)
+    for shard in damaged.glob("*.tar"):
+        os.truncate(shard, 0)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     result = subprocess.run(
-        [*LAUNCH, "-m", "tests.cavmae.train_ranks", str(shards), str(out)],
+        [*LAUNCH, "-m", "tests.cavmae.train_ranks", str(shards), str(damaged), str(out)],
         capture_output=True,
         text=True,
         env=environment,
@@ -120,3 +126,34 @@ def test_averages_of_shards_are_those_of_one_process(ranks, alone):
         assert found[name]["count"] == expected["count"]
         for key, value in expected["mean"].items():
             torch.testing.assert_close(found[name]["mean"][key], value, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("unreadable", "WorkFailed.*could not be read, a whole batch"),
+        ("unreadable, told to stop", "KeyboardInterrupt"),
+        ("full disk", "WorkFailed.*File too large"),
+        ("told to stop", "KeyboardInterrupt"),
+        ("resumed", ""),
+    ],
+)
+def test_what_ends_one_rank_ends_all_of_them_alike(ranks, what, error):
+    one, other = json.loads((ranks / "ends.json").read_text())[what]
+    assert one == other
+    assert re.match(error or "$", one)
+
+
+def test_a_rank_without_a_batch_leaves_a_checkpoint_to_go_on_from(ranks):
+    for name in ("unreadable", "both"):
+        assert list_checkpoints(ranks / name / "checkpoints")
+    assert not list_checkpoints(ranks / "full" / "checkpoints")
+
+
+def test_epoch_means_of_resumed_ranks_are_those_of_an_undisturbed_run(ranks):
+    def means(folder: Path) -> list[float]:
+        with (folder / "log.csv").open() as file:
+            return [float(row["loss"]) for row in csv.DictReader(file) if row["split"] == "train"]
+
+    undisturbed = means(folder_of(ranks, "ddp"))
+    assert means(ranks / "stopped") == pytest.approx(undisturbed, abs=1e-6)

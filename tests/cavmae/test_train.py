@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -11,20 +12,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from avprep.errors import WorkFailed
+from avprep.errors import UserError, WorkFailed
 from avprep.shards.format import read_dataset
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.distributed import World
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
-from cavmae.train.checkpoint import list_checkpoints, save_checkpoint
-from cavmae.train.loop import Trainer, _mix_seed
+from cavmae.train.checkpoint import list_checkpoints, load_state, save_checkpoint
+from cavmae.train.loop import Position, Trainer, _mix_seed
 from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, lr_ratio
 from cavmae.train.options import OptimOptions, TrainOptions
 from cavmae.train.records import TIMINGS
@@ -71,12 +74,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pretrainer(
-    shards: Path, folder: Path, epochs: int = 2, schedule: str = "cosine", **options
+    shards: Path,
+    folder: Path,
+    epochs: int = 2,
+    schedule: str = "cosine",
+    batch_size: int = 5,
+    after_epoch: Callable[[Position], dict[str, float]] | None = None,
+    **options,
 ) -> Trainer:
     torch.manual_seed(0)
     model = CAVMAE(CONFIG)
-    loader = ShardLoader(ShardSet.open(shards), LoaderOptions(5, workers=0, seed=3))
-    train = TrainOptions(epochs=epochs, batch_size=5, seed=3, **options)
+    loader = ShardLoader(ShardSet.open(shards), LoaderOptions(batch_size, workers=0, seed=3))
+    train = TrainOptions(epochs=epochs, batch_size=batch_size, seed=3, **options)
     task = PretrainTask(PretrainOptions(contrast_weight=0.1))
     optim = OptimOptions(
         lr=1e-3,
@@ -86,7 +95,8 @@ def pretrainer(
         decay_step=1,
     )
     folder.mkdir(exist_ok=True)
-    return Trainer(model, task, FrontEnd(FRONT_END), loader, CPU, train, optim, folder)
+    front_end = FrontEnd(FRONT_END)
+    return Trainer(model, task, front_end, loader, CPU, train, optim, folder, after_epoch)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "multistep"])
@@ -228,6 +238,74 @@ def test_a_run_told_to_stop_saves_exits_130_and_goes_on(shards, undisturbed, tmp
     assert_same_run(out, undisturbed)
 
 
+@pytest.mark.parametrize("is_lost", [True, False], ids=["workers died", "finished"])
+def test_a_signal_in_validation_loses_nothing(tiny, tmp_path, is_lost):
+    def validate(position: Position) -> dict[str, float]:
+        if signalled:
+            os.kill(os.getpid(), signal.SIGTERM)
+            if is_lost:
+                raise WorkFailed("a loading process died")
+        return {"accuracy": position.epoch / 4}
+
+    def figures(trainer: Trainer) -> list[dict[str, float]]:
+        return [
+            {name: value for name, value in row.items() if name not in TIMINGS}
+            for row in trainer.position.rows
+        ]
+
+    signalled = False
+    whole = pretrainer(tiny, tmp_path / "whole", after_epoch=validate)
+    whole.run()
+    signalled = True
+    stopped = pretrainer(tiny, tmp_path / "stopped", after_epoch=validate)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    signalled = False
+    resumed = pretrainer(tiny, tmp_path / "stopped", after_epoch=validate)
+    saved = resumed.resume()
+    assert saved == tmp_path / "stopped" / "checkpoints" / "step-00000004"
+    assert (resumed.position.epoch, resumed.position.samples) == ((0, 16) if is_lost else (1, 0))
+    resumed.run()
+    assert figures(resumed) == figures(whole)
+    assert all(
+        torch.equal(value, resumed.model.state_dict()[name])
+        for name, value in whole.model.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "multistep"])
+def test_the_learning_rate_goes_on_where_it_was_with_other_steps_an_epoch(tiny, tmp_path, schedule):
+    """Twice as many ranks do half as many steps; so does a batch of twice the size."""
+    trained = pretrainer(tiny, tmp_path / "run", 2, schedule, batch_size=4)
+    trained.run()
+    resumed = pretrainer(tiny, tmp_path / "run", 4, schedule, batch_size=8, log_steps=1)
+    assert resumed.resume() is not None
+    resumed.run()
+    rates = [row["lr"] for row in resumed.position.rows if row["split"] == "epoch so far"]
+    undisturbed = pretrainer(tiny, tmp_path / "other", 4, schedule, batch_size=8, log_steps=1)
+    undisturbed.run()
+    expected = [row["lr"] for row in undisturbed.position.rows if row["split"] == "epoch so far"]
+    assert rates == expected[-4:]
+
+
+def test_a_stopped_run_shows_the_rows_that_its_checkpoint_holds(tiny, tmp_path):
+    class Stops(FrontEnd):
+        def forward(self, batch, generator=None):
+            self.calls = getattr(self, "calls", 0) + 1
+            if self.calls == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().forward(batch, generator)
+
+    trainer = pretrainer(tiny, tmp_path / "run", log_steps=1)
+    trainer.frontend = Stops(FRONT_END)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert [row["step"] for row in rows(tmp_path / "run")] == ["1", "2", "3"]
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("epoch so far/loss")] == [1, 2, 3]
+
+
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
@@ -291,6 +369,44 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
     with pytest.raises(Exception, match="pickle"):
         save_checkpoint(tmp_path, 2, model, {"bad": lambda: None}, keep=2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint_of_the_step(tmp_path):
+    """It is killed when it has made, renamed or deleted its first file or folder, its second, …"""
+    folder = tmp_path / "checkpoints"
+    save_checkpoint(folder, 7, CAVMAE(CONFIG), {"time": 1}, keep=1)
+    times = []
+    for survived in range(30):
+        pid = os.fork()
+        if not pid:
+            count = itertools.count()
+
+            def die(event: str, _: object, count=count, survived=survived) -> None:
+                if event in CHANGES and next(count) >= survived:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            sys.addaudithook(die)
+            save_checkpoint(folder, 7, CAVMAE(CONFIG), {"time": 2}, keep=1)
+            os._exit(0)
+        is_killed = os.waitpid(pid, 0)[1] != 0
+        (only,) = list_checkpoints(folder)
+        times.append(load_state(only, CAVMAE(CONFIG))["time"])
+        if not is_killed:
+            break
+        save_checkpoint(folder, 7, CAVMAE(CONFIG), {"time": 1}, keep=1)
+        assert [path.name for path in folder.iterdir()] == ["step-00000007"]
+    assert not is_killed
+    assert set(times) == {1, 2}
+
+
+def test_a_checkpoint_with_an_empty_file_is_told_from_a_good_one(tmp_path):
+    saved = save_checkpoint(tmp_path, 1, CAVMAE(CONFIG), {"step": 1}, keep=1)
+    (saved / "state.pt").write_bytes(b"")
+    with pytest.raises(UserError, match=r"step-00000001: cannot be resumed from \("):
+        load_state(saved, CAVMAE(CONFIG))
 
 
 def test_a_loss_that_is_not_a_number_names_the_samples(tiny, tmp_path):

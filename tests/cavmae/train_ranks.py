@@ -1,19 +1,24 @@
 """One rank of several that train together; started by torchrun from test_parallel.py.
 
-torchrun … -m tests.cavmae.train_ranks SHARDS OUT
+torchrun … -m tests.cavmae.train_ranks SHARDS DAMAGED_COPY OUT
 """
 
 from __future__ import annotations
 
 import json
+import os
+import resource
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
 
-from cavmae.data import LoaderOptions, ShardLoader, ShardSet
+from avprep.errors import WorkFailed
+from cavmae.data import Batch, LoaderOptions, ShardLoader, ShardSet
 from cavmae.distributed import World, joined_world
 from cavmae.evaluate.classify import ClassifyOptions, classify_together
 from cavmae.frontend import FrontEnd, FrontEndOptions
@@ -37,13 +42,28 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def train(way: str, shards: Path, folder: Path, world: World, epochs: int = 2) -> Trainer:
+class ToldToStop(ShardLoader):
+    """This process gets a signal when it asks for its first batch."""
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield from super().epoch(epoch, start)
+
+
+def train(
+    way: str,
+    shards: Path,
+    folder: Path,
+    world: World,
+    epochs: int = 2,
+    loader_type: type[ShardLoader] = ShardLoader,
+) -> Trainer:
     """Train a classifier in one of the ways; the same gradients whatever the world."""
     options = WAYS[way]
     batch = STEP // world.size // options.get("accumulate", 1)
     torch.manual_seed(0)
     model = CAVMAEClassifier(CONFIG, 4)
-    loader = ShardLoader(
+    loader = loader_type(
         ShardSet.open(shards), LoaderOptions(batch, workers=0), world.rank, world.size
     )
     frontend = FrontEnd(FrontEndOptions(target_length=CONFIG.audio_frames))
@@ -103,9 +123,39 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
+def ends(shards: Path, damaged: Path, out: Path, world: World) -> dict[str, list[str]]:
+    """How runs end that one rank cannot go on with: the error of every rank."""
+    mine = damaged if world.rank == 1 else shards
+    stopped = ToldToStop if world.rank == 0 else ShardLoader
+    found = {
+        "unreadable": how_it_ends(mine, out / "unreadable", world),
+        "unreadable, told to stop": how_it_ends(mine, out / "both", world, stopped),
+    }
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if world.is_main:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, unlimited[1]))
+    found["full disk"] = how_it_ends(shards, out / "full", world)
+    resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    stopped = ToldToStop if world.rank == 1 else ShardLoader
+    found["told to stop"] = how_it_ends(shards, out / "stopped", world, stopped)
+    found["resumed"] = how_it_ends(shards, out / "stopped", world)
+    return found
+
+
+def how_it_ends(
+    shards: Path, folder: Path, world: World, loader_type: type[ShardLoader] = ShardLoader
+) -> list[str]:
+    """The error that each rank's training ends with, as text."""
+    try:
+        train("ddp", shards, folder, world, loader_type=loader_type)
+    except (KeyboardInterrupt, WorkFailed) as error:
+        return world.gather(repr(error))
+    return world.gather("")
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    shards, out = map(Path, sys.argv[1:])
+    shards, damaged, out = map(Path, sys.argv[1:])
     with joined_world("cpu") as world:
         for number, way in enumerate(WAYS):
             trainer = train(way, shards, out / str(number), world)
@@ -114,6 +164,9 @@ def main() -> None:
             if world.is_main:
                 (out / f"{number}.json").write_text(json.dumps(found))
                 torch.save(averages, out / f"{number}.pt")
+        found = ends(shards, damaged, out, world)
+        if world.is_main:
+            (out / "ends.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
