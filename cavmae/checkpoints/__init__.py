@@ -59,7 +59,7 @@ def save_model(
 
     Args:
         path: the file.
-        model: its config, kind and number of classes are stored with the weights.
+        model: its config and kind are stored with the weights.
         metadata: further strings to store, such as the labels.
         weights: tensors to store in place of the model's own.
     """
@@ -67,7 +67,6 @@ def save_model(
         "format": _FORMAT,
         "kind": "classifier" if isinstance(model, CAVMAEClassifier) else "pretrain",
         "config": model.config.to_json(),
-        "num_classes": str(getattr(model, "num_classes", 0)),
         "images": str(int(model.has_images)),
         **(metadata or {}),
     }
@@ -130,7 +129,7 @@ def init_from(model: Encoder, path: str | Path) -> LoadReport:
     not used. A head of another number of classes is not used either.
 
     Raises:
-        UserError: nothing there, or the encoder has another shape.
+        UserError: nothing there, or a part of the encoder is missing or has another shape.
     """
     file = weights_file(path)
     weights, _ = read_weights(file)
@@ -139,14 +138,15 @@ def init_from(model: Encoder, path: str | Path) -> LoadReport:
     if any(name not in own or own[name].shape != weights[name].shape for name in head):
         weights = {name: value for name, value in weights.items() if name not in head}
     difference = compare(own, weights)
-    encoder = [name for name in own if not name.startswith("mlp_head.")]
-    if difference.misshapen or all(name in difference.missing for name in encoder):
-        wrong = dataclasses.replace(
-            difference, unexpected={}, missing={} if difference.misshapen else difference.missing
-        )
+    missing = {
+        name: shape
+        for name, shape in difference.missing.items()
+        if not name.startswith(("mlp_head.", "decoder_", "mask_token"))
+    }
+    if difference.misshapen or missing:
+        wrong = dataclasses.replace(difference, unexpected={}, missing=missing)
         raise UserError(
-            f"{file}: does not fit this model: {wrong.line()}. Choose the --model size that the "
-            "checkpoint was trained with."
+            f"{file}: does not fit this model: {wrong.line()}. Give a whole checkpoint of its size."
         )
     usable = {name: value for name, value in weights.items() if name in own}
     model.load_state_dict(usable, strict=False)

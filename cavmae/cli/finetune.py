@@ -29,14 +29,12 @@ from cavmae.train.options import OptimOptions
 )
 @click.option(
     "--model",
-    default="base",
-    show_default=True,
-    help="Size without --init: tiny, small, base or large.",
+    help="Size: tiny, small, base (published) or large. [default: base, or as --init]",
 )
 @click.option(
     "--audio-frames",
     type=click.IntRange(min=16),
-    help="fbank rows the model takes without --init. [default: 1024]",
+    help="fbank rows the model takes, 10 ms each. [default: 1024, or as --init]",
 )
 @click.option(
     "--mode",

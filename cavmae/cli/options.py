@@ -162,7 +162,13 @@ training_options = _stack(
         show_default=True,
         help="Batches an optimiser step.",
     ),
-    click.option("--lr", type=float, default=_OPTIM.lr, show_default=True, help="Learning rate."),
+    click.option(
+        "--lr",
+        type=click.FloatRange(min=0),
+        default=_OPTIM.lr,
+        show_default=True,
+        help="Learning rate.",
+    ),
     click.option(
         "--optimizer",
         type=click.Choice(["adam", "adamw"]),
@@ -170,11 +176,23 @@ training_options = _stack(
         show_default=True,
         help="adam as published; adamw decouples the weight decay.",
     ),
-    click.option("--beta1", type=float, default=_OPTIM.beta1, show_default=True, help="Of Adam."),
-    click.option("--beta2", type=float, default=_OPTIM.beta2, show_default=True, help="Of Adam."),
+    click.option(
+        "--beta1",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=_OPTIM.beta1,
+        show_default=True,
+        help="Of Adam.",
+    ),
+    click.option(
+        "--beta2",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=_OPTIM.beta2,
+        show_default=True,
+        help="Of Adam.",
+    ),
     click.option(
         "--weight-decay",
-        type=float,
+        type=click.FloatRange(min=0),
         default=_OPTIM.weight_decay,
         show_default=True,
         help="Of the optimiser.",
@@ -209,7 +227,7 @@ training_options = _stack(
     ),
     click.option(
         "--decay-rate",
-        type=float,
+        type=click.FloatRange(min=0),
         default=_OPTIM.decay_rate,
         show_default=True,
         help="multistep: factor of each decay.",
@@ -263,7 +281,11 @@ training_options = _stack(
     ),
     workers_option,
     click.option(
-        "--seed", type=int, default=_TRAIN.seed, show_default=True, help="Of everything random."
+        "--seed",
+        type=click.IntRange(0, 2**63 - 1),
+        default=_TRAIN.seed,
+        show_default=True,
+        help="Of everything random.",
     ),
     device_option,
     click.option(

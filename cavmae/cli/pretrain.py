@@ -16,9 +16,7 @@ from cavmae.cli.options import training_options
 @click.option("--init", type=click.Path(path_type=Path), help="Checkpoint or run to start from.")
 @click.option(
     "--model",
-    default="base",
-    show_default=True,
-    help="Size: tiny, small, base (published) or large.",
+    help="Size: tiny, small, base (published) or large. [default: base, or as --init]",
 )
 @click.option(
     "--audio-frames",

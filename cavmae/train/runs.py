@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +30,8 @@ from cavmae.evaluate.metrics import score
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
+from cavmae.model.config import PRESETS
+from cavmae.model.encoder import Encoder
 from cavmae.options import pick
 from cavmae.train.checkpoint import list_checkpoints
 from cavmae.train.loop import Position, Trainer
@@ -35,11 +40,14 @@ from cavmae.train.parallel import collected, whole_weights
 from cavmae.train.records import written_together
 from cavmae.train.tasks import FinetuneTask, PretrainTask, Task
 
-# What may differ when a run is resumed, because no result depends on it (but by rounding).
+_SIZE = "base"  # of a model that neither --model nor --init tells the size of
+
+# What may differ when a run is resumed, because no result depends on it (but by rounding). Shards
+# are known by what is in them, see `data_facts`, and not by where they are.
 _FREE = frozenset(
     (
         *("out", "resume", "device", "workers", "max_bad_samples", "log_steps", "epochs"),
-        *("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints"),
+        *("shards", "val_shards", "checkpoint_steps", "checkpoint_minutes", "keep_checkpoints"),
         *("retries", "timeout", "cache", "cache_gb"),
         *("compile", "activation_checkpointing", "parallel"),
     )
@@ -54,14 +62,15 @@ def run_pretraining(values: dict[str, Any]) -> None:
     """
     with joined_world(values["device"]) as world:
         shards = open_shards(values["shards"], values)
-        folder = prepare_folder(values, world)
-        torch.manual_seed(values["seed"])
         config = starting_config(values)
         check_frames(shards, config)
+        fbank = choose_normalisation(shards, values["init"])
+        facts = data_facts(shards, fbank, values)
+        folder = prepare_folder(values, {**size_facts(config), **facts}, world)
+        torch.manual_seed(values["seed"])
         model = CAVMAE(config)
-        if values["init"] is not None:
-            init_from(model, values["init"])
-        frontend = front_end(shards, config, values, world)
+        start_from_init(model, values, world)
+        frontend = front_end(fbank, config, values, world)
         task = PretrainTask(
             PretrainOptions(
                 mask_ratio_audio=values["mask_ratio"],
@@ -79,7 +88,7 @@ def run_pretraining(values: dict[str, Any]) -> None:
             "norm_pix_loss": str(int(values["norm_pix_loss"])),
         }
         trainer = build_trainer(model, task, frontend, shards, values, world, folder, metadata)
-        seconds = train(trainer, world)
+        seconds = train(trainer)
         save_weights(trainer, "model")
         for name, average in trainer.averages.items():
             with average.in_place():
@@ -97,15 +106,20 @@ def run_finetuning(values: dict[str, Any]) -> None:
         shards = open_shards(values["shards"], values)
         validation = open_shards(values["val_shards"], {**values, "splits": values["val_splits"]})
         check_labels(shards, validation)
-        folder = prepare_folder(values, world)
-        torch.manual_seed(values["seed"])
         config = starting_config(values)
         check_frames(shards, config)
-        model = CAVMAEClassifier.from_pretraining(config, shards.num_classes)
-        if values["init"] is not None:
-            init_from(model, values["init"])
-        frontend = front_end(shards, config, values, world)
+        fbank = choose_normalisation(shards, values["init"])
         criterion = choose_criterion(shards, values["criterion"])
+        facts = {
+            **data_facts(shards, fbank, values),
+            "val_shards_fingerprint": validation.info.fingerprint,
+            "criterion": criterion,
+        }
+        folder = prepare_folder(values, {**size_facts(config), **facts}, world)
+        torch.manual_seed(values["seed"])
+        model = CAVMAEClassifier.from_pretraining(config, shards.num_classes)
+        start_from_init(model, values, world)
+        frontend = front_end(fbank, config, values, world)
         task = FinetuneTask(values["mode"], criterion)
         metadata = {
             **front_end_metadata(frontend),
@@ -136,7 +150,7 @@ def run_finetuning(values: dict[str, Any]) -> None:
         trainer = build_trainer(
             model, task, frontend, shards, values, world, folder, metadata, after_epoch
         )
-        seconds = train(trainer, world)
+        seconds = train(trainer)
         save_weights(trainer, "model")
         top = best(trainer.position.rows, metric)
         results: dict[str, Any] = {}
@@ -160,33 +174,71 @@ def save_weights(trainer: Trainer, name: str) -> None:
             save_model(path, trainer.model, trainer.metadata, weights)
 
 
-def prepare_folder(values: dict[str, Any], world: World) -> Path:
+def prepare_folder(values: dict[str, Any], resolved: dict[str, Any], world: World) -> Path:
     """Make the run directory and write config.json, or check that an old one fits.
+
+    Args:
+        values: the command's options.
+        resolved: what they came to, by the same names, and what is known of the data.
+        world: this process among its peers.
 
     Raises:
         UserError: the folder holds another run.
     """
     folder = values["out"]
-    config = json.loads(json.dumps(dict(sorted(values.items())), default=str))
+    described = dict(sorted({**values, **resolved}.items()))
+    config = json.loads(json.dumps(described, default=str))
     found = folder / "config.json"
-    if list_checkpoints(folder / "checkpoints") and found.is_file():
+    if list_checkpoints(folder / "checkpoints"):
         if values["resume"] == "never":
             raise UserError(
                 f"{folder}: holds a run already. Delete it, choose another --out, or use "
                 "--resume auto."
             )
+        if not found.is_file():
+            raise UserError(
+                f"{found}: missing beside checkpoints, so that nothing tells whether they are of "
+                "this run. Put it back, or choose another --out."
+            )
         theirs = json.loads(found.read_bytes())
+        # A cosine's rate at every step depends on how many there are to be.
+        free = _FREE - {"epochs"} if values["schedule"] == "cosine" else _FREE
         for name, value in config.items():
-            if name not in _FREE and theirs.get(name) != value:
+            if name not in free and theirs.get(name) != value:
                 raise UserError(
                     f"{folder}: its run was started with {name} = {theirs.get(name)!r}, not "
-                    f"{value!r}. Give the same options to go on with it, or another --out."
+                    f"{value!r}. Give the same options and data to go on with it, or another --out."
                 )
     world.barrier()
     if world.is_main:
         storage.make_folder(folder)
         storage.write_json(found, config)
     return folder
+
+
+def data_facts(shards: ShardSet, fbank: Normalisation, values: dict[str, Any]) -> dict[str, Any]:
+    """What results depend on in a shard set, wherever it lies."""
+    weights = shards.class_weights.tobytes() if values.get("balanced") else None
+    return {
+        "shards_fingerprint": shards.info.fingerprint,
+        "class_weights_sha256": hashlib.sha256(weights).hexdigest() if weights else None,
+        "fbank_mean": fbank.mean,
+        "fbank_std": fbank.std,
+    }
+
+
+def size_facts(config: ModelConfig) -> dict[str, Any]:
+    """The model's size as the options would say it."""
+    return {"model": size_name(config) or "custom", "audio_frames": config.audio_frames}
+
+
+def size_name(config: ModelConfig) -> str | None:
+    """The named size whose encoder a model has, if there is one."""
+    fields = ("embed_dim", "depth", "modality_depth", "num_heads", "mlp_ratio", "patch_size")
+    for name, preset in PRESETS.items():
+        if all(getattr(preset, field) == getattr(config, field) for field in fields):
+            return name
+    return None
 
 
 def starting_config(values: dict[str, Any]) -> ModelConfig:
@@ -197,7 +249,7 @@ def starting_config(values: dict[str, Any]) -> ModelConfig:
     """
     if values["init"] is None:
         changes = {"audio_frames": values["audio_frames"]} if values["audio_frames"] else {}
-        return ModelConfig.preset(values["model"], **changes)
+        return ModelConfig.preset(values["model"] or _SIZE, **changes)
     file = weights_file(values["init"])
     metadata = read_metadata(file)
     if "config" in metadata:
@@ -209,7 +261,28 @@ def starting_config(values: dict[str, Any]) -> ModelConfig:
             f"--audio-frames {values['audio_frames']}: {file} was trained with "
             f"{config.audio_frames}."
         )
+    if values["model"] not in (None, size_name(config)):
+        raise UserError(
+            f"--model {values['model']}: {file} is {size_name(config) or 'of a size of its own'}. "
+            "Leave --model out, and it is that of --init."
+        )
     return config
+
+
+def start_from_init(model: Encoder, values: dict[str, Any], world: World) -> None:
+    """Give a model the weights of --init, if it is given, and say how many there were.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    if values["init"] is None:
+        return
+    report = init_from(model, values["init"])
+    if world.is_main:
+        print(
+            f"{values['init']}: {report.loaded} tensors taken, {len(report.unexpected)} not used, "
+            f"{len(report.missing)} of the model's stay random"
+        )
 
 
 def check_frames(shards: ShardSet, config: ModelConfig) -> None:
@@ -223,7 +296,7 @@ def check_frames(shards: ShardSet, config: ModelConfig) -> None:
 
 def check_labels(shards: ShardSet, validation: ShardSet) -> None:
     """Raises UserError where a classifier cannot be trained and validated on these sets."""
-    if not shards.num_classes or not sum(shards.info.class_counts):
+    if not shards.num_classes or not sum(shards.class_counts):
         raise UserError(
             f"{shards.location}: its samples have no labels. Finetuning needs a manifest with "
             "classes."
@@ -235,15 +308,45 @@ def check_labels(shards: ShardSet, validation: ShardSet) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of the fbank, and in words where they are from."""
+
+    mean: float
+    std: float
+    source: str
+
+
+def choose_normalisation(shards: ShardSet, init: Path | None) -> Normalisation:
+    """What `cavmae stats` has measured on the shards, else that of --init, else AudioSet's."""
+    stored = read_metadata(init) if init is not None else {}
+    trained = None
+    if {"fbank_mean", "fbank_std"} <= stored.keys():
+        trained = float(stored["fbank_mean"]), float(stored["fbank_std"])
+    if shards.fbank_stats is not None:
+        source = f"measured on {shards.location}"
+        if trained is not None and trained != shards.fbank_stats:
+            mean, std = trained
+            source += f"; warning: {init} was trained with {mean:.4g} and {std:.4g}"
+        return Normalisation(*shards.fbank_stats, source)
+    unmeasured = f"since `cavmae stats` has not measured {shards.location}"
+    if trained is not None:
+        return Normalisation(*trained, f"as {init} was trained, {unmeasured}")
+    return Normalisation(
+        FrontEndOptions.mean, FrontEndOptions.std, f"those of AudioSet, {unmeasured}"
+    )
+
+
 def front_end(
-    shards: ShardSet, config: ModelConfig, values: dict[str, Any], world: World
+    fbank: Normalisation, config: ModelConfig, values: dict[str, Any], world: World
 ) -> FrontEnd:
-    """The front end with the shard set's own mean and std, if `cavmae stats` has measured them."""
-    mean, std = shards.fbank_stats or (FrontEndOptions.mean, FrontEndOptions.std)
+    """The front end of a run; the main rank says how it normalises."""
+    if world.is_main:
+        print(f"fbank mean {fbank.mean:.4g}, std {fbank.std:.4g}: {fbank.source}", file=sys.stderr)
     options = FrontEndOptions(
         target_length=config.audio_frames,
-        mean=mean,
-        std=std,
+        mean=fbank.mean,
+        std=fbank.std,
         freq_mask=values.get("freq_mask", 0),
         time_mask=values.get("time_mask", 0),
         noise=values["noise"],
@@ -311,10 +414,10 @@ def build_trainer(
     )
 
 
-def train(trainer: Trainer, world: World) -> float:
+def train(trainer: Trainer) -> float:
     """Resume if there is something to resume, train; returns the seconds this call took."""
     checkpoint = trainer.resume()
-    if checkpoint is not None and world.is_main:
+    if checkpoint is not None and trainer.world.is_main:
         position = trainer.position
         print(f"going on from {checkpoint.name}: epoch {position.epoch}, step {position.step}")
     started = time.monotonic()

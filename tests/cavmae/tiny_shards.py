@@ -41,8 +41,12 @@ def write_tiny_shards(
     frames: int = 3,
     lengths: tuple[int, int] = (400, 2500),
     seed: int = 0,
+    unlabelled_split: str | None = None,
 ) -> TinyShards:
-    """Write `samples` samples with the ids `clip.0`, `clip.1`, …; clip n has class n % 4."""
+    """Write `samples` samples with the ids `clip.0`, `clip.1`, …; clip n has class n % 4.
+
+    Every fifth is of the split `test`, the others are of `train`.
+    """
     rng = np.random.default_rng(seed)
     made = TinyShards(folder)
     options = SampleOptions(DecodeOptions(frames=frames, frame_size=SIZE), audio=audio)
@@ -58,14 +62,15 @@ def write_tiny_shards(
         return EncodedSample(sound, pictures, (0.0,) * frames, len(pcm), "pyav")
 
     folder.mkdir(parents=True)
+    splits = ["train" if n % 5 else "test" for n in range(samples)]
     clips = [
         Clip(
             f"clip.{n}",
             video=f"/v/{n}.mp4",
-            labels=CLASSES.mids[n % 4 : n % 4 + 1],
-            split="test" if n % 5 == 0 else "train",
+            labels=() if split == unlabelled_split else CLASSES.mids[n % 4 : n % 4 + 1],
+            split=split,
         )
-        for n in range(samples)
+        for n, split in enumerate(splits)
     ]
     shards, counts, seconds = [], Counter(), 0.0
     for number, start in enumerate(range(0, samples, per_shard)):

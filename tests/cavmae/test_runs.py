@@ -1,0 +1,156 @@
+"""What a run starts from and goes on with: the same data and options, wherever they lie."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from avprep.errors import UserError
+from avprep.shards.format import read_dataset, update_dataset, write_dataset
+from cavmae.checkpoints import read_metadata, save_model
+from cavmae.cli.finetune import finetune as finetune_command
+from cavmae.model import CAVMAE
+from cavmae.train.checkpoint import list_checkpoints
+from cavmae.train.runs import run_finetuning
+from tests.cavmae.tiny_shards import write_tiny_shards
+from tests.cavmae.train_ranks import CONFIG
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with `shards` and `init.safetensors`."""
+    write_tiny_shards(tmp_path / "shards", samples=8)
+    torch.manual_seed(0)
+    save_model(tmp_path / "init.safetensors", CAVMAE(CONFIG))
+    return tmp_path
+
+
+def finetune(place: Path, *flags: object, shards: str = "shards") -> Path:
+    """Train in this process; later flags win."""
+    run = place / "run"
+    arguments = ["--shards", place / shards, "--val-shards", place / shards, "--out", run]
+    arguments += ["--init", place / "init.safetensors", "--epochs", 1, "--batch-size", 4]
+    arguments += ["--workers", 0, "--device", "cpu", *flags]
+    context = finetune_command.make_context("finetune", [str(word) for word in arguments])
+    run_finetuning(context.params)
+    return run
+
+
+def config_of(run: Path) -> dict:
+    return json.loads((run / "config.json").read_text())
+
+
+def test_a_run_goes_on_with_shards_that_have_moved(place):
+    finetune(place)
+    shutil.move(place / "shards", place / "elsewhere")
+    run = finetune(place, "--epochs", 2, shards="elsewhere")
+    assert json.loads((run / "result.json").read_text())["epochs"] == 2
+
+
+def test_a_run_refuses_other_shards_in_the_same_place(place):
+    finetune(place)
+    info = read_dataset(place / "shards")
+    write_dataset(place / "shards", replace(info, fingerprint="other"))
+    with pytest.raises(UserError, match="shards_fingerprint = 'tiny', not 'other'"):
+        finetune(place, "--epochs", 2)
+
+
+def test_a_run_refuses_a_normalisation_measured_since(place):
+    finetune(place)
+    update_dataset(place / "shards", fbank={"mean": -4.0, "std": 3.0})
+    with pytest.raises(UserError, match=r"fbank_mean = -5\.081, not -4\.0"):
+        finetune(place, "--epochs", 2)
+
+
+def test_a_balanced_run_refuses_other_class_weights(place):
+    finetune(place, "--balanced")
+    update_dataset(place / "shards", weights={"classes": [1.0, 2.0, 3.0, 4.0]})
+    with pytest.raises(UserError, match="class_weights_sha256"):
+        finetune(place, "--balanced", "--epochs", 2)
+
+
+def test_epochs_may_change_only_where_the_rate_does_not_depend_on_them(place):
+    finetune(place, "--schedule", "cosine")
+    with pytest.raises(UserError, match="epochs = 1, not 2"):
+        finetune(place, "--schedule", "cosine", "--epochs", 2)
+
+
+def test_checkpoints_of_an_unknown_run_are_never_gone_on_from(place):
+    run = finetune(place)
+    (run / "config.json").unlink()
+    with pytest.raises(UserError, match="holds a run already"):
+        finetune(place, "--resume", "never")
+    with pytest.raises(UserError, match=r"config\.json: missing beside checkpoints"):
+        finetune(place)
+    assert list_checkpoints(run / "checkpoints")
+
+
+def test_the_normalisation_is_that_of_the_shards_else_of_the_init_else_audiosets(place, capfd):
+    run = finetune(place, "--loss", "ce")
+    assert float(read_metadata(run)["fbank_mean"]) == -5.081
+    assert "fbank mean -5.081, std 4.485: those of AudioSet" in capfd.readouterr().err
+    trained = {"fbank_mean": "-3.5", "fbank_std": "2.5"}
+    save_model(place / "init.safetensors", CAVMAE(CONFIG), trained)
+    run = finetune(place, "--out", place / "as-init")
+    assert read_metadata(place / "as-init").items() >= trained.items()
+    assert "fbank mean -3.5, std 2.5: as" in capfd.readouterr().err
+    update_dataset(place / "shards", fbank={"mean": -4.0, "std": 3.0})
+    finetune(place, "--out", place / "measured")
+    assert float(read_metadata(place / "measured")["fbank_std"]) == 3.0
+    found = capfd.readouterr().err
+    assert "fbank mean -4, std 3: measured on" in found
+    assert "init.safetensors was trained with -3.5 and 2.5" in found
+
+
+def test_an_init_that_lacks_a_part_of_the_encoder_is_refused(place):
+    file = place / "init.safetensors"
+    weights = load_file(file)
+    del weights["blocks_u.0.attn.qkv.weight"]
+    save_file(weights, file, read_metadata(file))
+    with pytest.raises(UserError, match=r"1 missing \(blocks_u\.0\.attn\.qkv\.weight"):
+        finetune(place)
+
+
+def test_it_is_said_what_an_init_gave(place, capfd):
+    finetune(place)
+    weights = load_file(place / "init.safetensors")
+    unused = sum(name.startswith(("decoder_", "mask_token")) for name in weights)
+    taken = (
+        f"{len(weights) - unused} tensors taken, {unused} not used, 4 of the model's stay random"
+    )
+    assert taken in capfd.readouterr().out
+
+
+def test_a_model_size_beside_an_init_must_be_its_own(place):
+    with pytest.raises(
+        UserError, match=r"--model base: .*init\.safetensors is of a size of its own"
+    ):
+        finetune(place, "--model", "base")
+
+
+def test_config_json_says_what_the_options_came_to(place):
+    found = config_of(finetune(place))
+    assert (found["model"], found["audio_frames"], found["criterion"]) == ("custom", 16, "ce")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["--lr -1", "--beta1 1.5", "--beta2 1", "--weight-decay -1", "--decay-rate -1", "--seed -1"],
+)
+def test_numbers_out_of_range_are_refused_by_name(place, flags):
+    with pytest.raises(click.BadParameter, match="not in the range"):
+        finetune(place, *flags.split())
+
+
+def test_a_selection_without_labels_is_refused_though_the_set_has_some(tmp_path):
+    write_tiny_shards(tmp_path / "shards", samples=10, unlabelled_split="test")
+    save_model(tmp_path / "init.safetensors", CAVMAE(CONFIG))
+    with pytest.raises(UserError, match="its samples have no labels"):
+        finetune(tmp_path, "--split", "test", "--val-split", "test")
