@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import click
 
 from tests.conftest import REPOSITORY
 
@@ -72,3 +75,50 @@ def commands(block: Block) -> Iterator[list[str]]:
         match = _COMMAND.match(line)
         if match:
             yield shlex.split(match.group(1), comments=True)
+
+
+def option_defaults(command: click.Command) -> dict[str, Any]:
+    """Every long option of a command with its default."""
+    return {
+        name: parameter.default
+        for parameter in command.params
+        if isinstance(parameter, click.Option)
+        for name in (*parameter.opts, *parameter.secondary_opts)
+        if name.startswith("--")
+    }
+
+
+def wrong_defaults(text: str, known: Mapping[str, Any]) -> list[str]:
+    """Rows of the option tables in a text whose default is not the command's.
+
+    A row is `| `--one A`, `--two` | 1, 2 | … |`. Defaults that are words or numbers are compared;
+    what the default of a flag or of no value is called is free.
+
+    Args:
+        text: of a page, or of a part of it.
+        known: see `option_defaults`; rows of other options do not count.
+    """
+    wrong = []
+    for row in re.findall(r"^\| `--.*$", text, re.M):
+        _, named, told, *_ = row.split("|")
+        names = re.findall(r"`(--[a-z0-9-]+)", named)
+        defaults = told.split(", ") if len(names) > 1 else [told]
+        for number, name in enumerate(names):
+            value = known.get(name)
+            if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+                continue
+            default = defaults[number] if len(defaults) == len(names) else ""
+            if not _says(default.strip(" `"), value):
+                wrong.append(f"{name}: {default.strip()!r} in {row}, {value!r} in the command")
+    return wrong
+
+
+def _says(text: str, value: str | float) -> bool:
+    """Whether `6`, `30 s` or `0: all clips` stands for a value."""
+    first = re.split(r"[: ]", text)[0]
+    if isinstance(value, str):
+        return first == value
+    try:
+        return float(first) == value
+    except ValueError:
+        return False

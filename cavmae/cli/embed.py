@@ -7,7 +7,12 @@ from typing import Any
 
 import click
 
-from cavmae.cli.options import bad_samples_option, device_option, workers_option
+from cavmae.cli.options import (
+    bad_samples_option,
+    device_option,
+    reading_options,
+    workers_option,
+)
 
 
 @click.command()
@@ -50,6 +55,7 @@ from cavmae.cli.options import bad_samples_option, device_option, workers_option
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True,
               help="Clips a batch.")  # fmt: skip
+@reading_options
 @bad_samples_option
 @workers_option
 @device_option

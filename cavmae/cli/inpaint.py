@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cavmae.cli.options import device_option
+from cavmae.cli.options import device_option, reading_options
 
 
 @click.command()
@@ -17,7 +17,7 @@ from cavmae.cli.options import device_option
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the PNGs.")
 @click.option("--clips", type=click.IntRange(min=1), default=8, show_default=True,
-              help="How many clips, the first of the shard set.")  # fmt: skip
+              help="How many clips, the first of those selected.")  # fmt: skip
 @click.option("--video-id", multiple=True, help="A clip by its name, in place of --clips; repeat.")
 @click.option(
     "--mask-ratio",
@@ -41,6 +41,7 @@ from cavmae.cli.options import device_option
     default=None,
     help="Whether the model predicts normalised patches. [default: as stored in the checkpoint]",
 )
+@reading_options
 @device_option
 def inpaint(**values: Any) -> None:
     """Hide patches of clips, let the model fill them in, and draw both.

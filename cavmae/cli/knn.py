@@ -7,7 +7,12 @@ from typing import Any
 
 import click
 
-from cavmae.cli.options import bad_samples_option, device_option, workers_option
+from cavmae.cli.options import (
+    bad_samples_option,
+    device_option,
+    reading_options,
+    workers_option,
+)
 
 
 @click.command()
@@ -15,6 +20,13 @@ from cavmae.cli.options import bad_samples_option, device_option, workers_option
 @click.option(
     "--val-shards",
     help="Shard set to classify. [default: each clip of --shards by all others]",
+)
+@click.option(
+    "--val-split",
+    "val_splits",
+    multiple=True,
+    metavar="NAME",
+    help="Use clips of this split of --val-shards only; may be given several times.",
 )
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), required=True, help="Run or checkpoint file."
@@ -49,13 +61,15 @@ from cavmae.cli.options import bad_samples_option, device_option, workers_option
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True,
               help="Clips a batch.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+@reading_options
 @bad_samples_option
 @workers_option
 @device_option
 def knn(**values: Any) -> None:
     """Accuracy, mAP and AUC of a nearest-neighbour classifier on a model's features.
 
-    Nothing is trained: a quick look at what a pretrained model has learnt.
+    Nothing is trained: a quick look at what a pretrained model has learnt. --classes chooses clips
+    of both sets, --split those of --shards and --val-split those of --val-shards.
 
     \b
     Example:

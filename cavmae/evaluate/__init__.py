@@ -1,1 +1,1 @@
-"""What a trained model can do, measured."""
+"""What a trained model can do: measured, shown, stored or put to use."""

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from avprep.errors import UserError
 
-# (shape, dtype) by name; the first axis counts rows.
-Pieces = Callable[[str], Iterator[NDArray]]
+Pieces = Callable[[str], Iterator[NDArray]]  # by an array's name; joined along the first axis
 _SAFETENSORS_DTYPES = {
     "float32": "F32",
     "float16": "F16",

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from avprep import storage
 from avprep.errors import UserError
-from cavmae.data import ShardSet
+from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import World, joined_world
 from cavmae.evaluate.arrays import ArraySpec, write_npz, write_safetensors
 from cavmae.evaluate.features import (
@@ -38,6 +38,7 @@ from cavmae.evaluate.features import (
     token_batches,
 )
 from cavmae.evaluate.trained import Trained, load_trained
+from cavmae.options import Selection, pick
 
 # A part is what an interruption costs and what a rank takes at a time.
 _PART_CLIPS = 256
@@ -91,17 +92,18 @@ def run_embedding(values: dict[str, Any]) -> None:
     if out.suffix not in _SUFFIXES:
         raise UserError(f"{out}: the name must end in .safetensors or .npz.")
     trained = load_trained(values["checkpoint"])
-    shards = ShardSet.open(values["shards"])
+    shards = open_shards(values["shards"], values)
     options = embed_options(values)
     check_modalities(trained, options.features.modalities)
-    about = describe_run(trained, shards, options)
+    about = describe_run(trained, shards, options, pick(Selection, values))
     with joined_world(values["device"]) as world:
+        parts = Parts(len(shards), part_size(trained, options), out.with_name(f"{out.name}.parts"))
         if out.exists():
             check_same(out, about)
             if world.is_main:
+                drop(parts, about)  # what a kill behind the last step has left
                 print(f"{out}: complete already")
             return
-        parts = Parts(len(shards), part_size(trained, options), out.with_name(f"{out.name}.parts"))
         claim(parts, about, world)
         trained = trained.to(world.device)
         missing = parts.missing(world.rank, world.size)
@@ -116,7 +118,7 @@ def run_embedding(values: dict[str, Any]) -> None:
         if not world.is_main:
             return
         rows = join(parts, shards, options, out, about)
-        shutil.rmtree(parts.folder)
+        drop(parts, about)
     unreadable = len(shards) - rows
     note = f", {unreadable} clips could not be read" if unreadable else ""
     print(f"{out}: {rows} clips{note}")
@@ -140,7 +142,9 @@ def embed_options(values: dict[str, Any]) -> EmbedOptions:
     return EmbedOptions(features, values["tokens"], values["dtype"])
 
 
-def describe_run(trained: Trained, shards: ShardSet, options: EmbedOptions) -> str:
+def describe_run(
+    trained: Trained, shards: ShardSet, options: EmbedOptions, selection: Selection
+) -> str:
     """One line of JSON: all that the numbers depend on."""
     digest = hashlib.sha256()
     with trained.file.open("rb") as file:
@@ -156,6 +160,7 @@ def describe_run(trained: Trained, shards: ShardSet, options: EmbedOptions) -> s
             "checkpoint_sha256": digest.hexdigest(),
             "shards": shards.info.fingerprint,
             "clips": len(shards),
+            **{name: sorted(set(chosen)) for name, chosen in asdict(selection).items() if chosen},
             **features,
             "tokens": options.tokens,
             "dtype": options.dtype,
@@ -210,6 +215,15 @@ def claim(parts: Parts, about: str, world: World) -> None:
         storage.make_folder(parts.folder)
         storage.write_atomic(plan, about.encode())
     world.barrier()
+
+
+def drop(parts: Parts, about: str) -> None:
+    """Delete this run's parts, the mark that they are its own last; another run's stay."""
+    plan = parts.folder / _PLAN_FILE
+    if plan.exists() and plan.read_text() == about:
+        for part in parts.folder.glob("part-*"):
+            part.unlink()
+        shutil.rmtree(parts.folder)
 
 
 def make_parts(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from avprep import storage
 from avprep.errors import UserError
 from avprep.shards.format import sample_key
-from cavmae.data import LoaderOptions, ShardLoader, ShardSet
+from cavmae.data import LoaderOptions, ShardLoader, ShardSet, open_shards
 from cavmae.distributed import choose_device
 from cavmae.evaluate.inpaint import Inpainting, InpaintOptions, inpaint
 from cavmae.evaluate.report import parse_frames
@@ -51,7 +51,9 @@ def run_inpainting(values: dict[str, Any]) -> None:
         values["mask_mode"],
         values["seed"],
     )
-    shards = chosen_clips(ShardSet.open(values["shards"]), values["video_id"], values["clips"])
+    shards = chosen_clips(
+        open_shards(values["shards"], values), values["video_id"], values["clips"]
+    )
     frame = parse_frames(values["frame"])
     if frame != "middle" and not isinstance(frame, int):
         raise UserError(f"--frame {frame}: give middle, or a frame's number such as 5.")

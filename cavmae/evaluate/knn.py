@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from avprep.errors import UserError
-from cavmae.data import ShardSet
+from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import World, joined_world
 from cavmae.evaluate.features import (
     BOTH,
@@ -78,8 +78,12 @@ def run_knn(values: dict[str, Any]) -> None:
         UserError: shard sets without labels or with different ones.
     """
     trained = load_trained(values["checkpoint"])
-    shards = ShardSet.open(values["shards"])
-    validation = ShardSet.open(values["val_shards"]) if values["val_shards"] else None
+    shards = open_shards(values["shards"], values)
+    validation = None
+    if values["val_shards"]:
+        validation = open_shards(values["val_shards"], {**values, "splits": values["val_splits"]})
+    elif values["val_splits"]:
+        raise UserError("--val-split chooses clips of --val-shards, which is not given.")
     check_label_sets(shards, validation)
     modalities: tuple[Modality, ...] = (
         BOTH if values["modality"] == "both" else (values["modality"],)

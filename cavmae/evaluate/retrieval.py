@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from avprep import storage
 from avprep.errors import UserError
-from cavmae.data import ShardSet
+from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import joined_world
 from cavmae.evaluate.features import FeatureOptions, Features, one_feature, pooled_features
 from cavmae.evaluate.ranking import Ranks, rank_pairs
@@ -50,7 +50,7 @@ def run_retrieval(values: dict[str, Any]) -> None:
         UserError: not a checkpoint, not a shard set, or they do not fit together.
     """
     trained = load_trained(values["checkpoint"])
-    shards = ShardSet.open(values["shards"])
+    shards = open_shards(values["shards"], values)
     if values["per_class"]:
         shards = per_class_subset(shards, values["per_class"], values["seed"])
     options = FeatureOptions(
@@ -73,6 +73,8 @@ def run_retrieval(values: dict[str, Any]) -> None:
         "clips_unreadable": features.unreadable,
         "per_class": values["per_class"],
         "seed": values["seed"] if values["per_class"] else None,
+        "classes": values["classes"],
+        "splits": values["splits"],
         "frames": options.frames,
         "checkpoint": str(trained.file),
         "checkpoint_is_pretrained": isinstance(trained.model, CAVMAE),

@@ -18,7 +18,7 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class FrontEndOptions:
-    """How inputs are made. The last five are for training only."""
+    """How inputs are made. The last four are for training only."""
 
     target_length: int = 1024  # rows of the fbank; longer clips are cut, shorter ones padded
     mean: float = -5.081  # of the fbank; AudioSet's, see `cavmae stats`

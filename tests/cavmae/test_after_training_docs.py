@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import re
 
-import click
 import pytest
 
 from cavmae.cli import COMMANDS
 from tests.conftest import REPOSITORY
+from tests.documents import option_defaults, wrong_defaults
 
 TEXT = (REPOSITORY / "docs" / "after-training.md").read_text()
-SHARED = {"--device", "--batch-size", "--workers", "--max-bad-samples"}
+SHARED = {
+    *("--device", "--batch-size", "--workers", "--max-bad-samples"),
+    *("--classes", "--split", "--retries", "--timeout", "--cache-dir", "--cache-size"),
+}
 
 
 def options(command):
-    """Names of a command's options, and its defaults that are plain words or numbers."""
-    found = {}
-    for parameter in COMMANDS[command].load().params:
-        if isinstance(parameter, click.Option):
-            for name in (*parameter.opts, *parameter.secondary_opts):
-                found[name] = parameter.default
-    return found
+    return option_defaults(COMMANDS[command].load())
 
 
 def section(command):
@@ -35,17 +32,12 @@ def test_options_and_defaults_of_the_text_are_those_of_the_command(command):
     described = {name for row in rows for name in re.findall(r"--[a-z-]+", row.split("|")[1])}
     known = options(command)
     assert described == set(known) - SHARED
-    for row in rows:
-        _, name, default, *_ = (cell.strip(" `") for cell in row.split("|"))
-        value = known[re.findall(r"--[a-z-]+", name)[0]]
-        if isinstance(value, str | int | float) and not isinstance(value, bool):
-            expected = f"{value:g}" if isinstance(value, float) else str(value)
-            assert default.split(":")[0] == expected, name
+    assert not wrong_defaults(section(command), known)
 
 
 @pytest.mark.parametrize("command", ["retrieve", "inpaint", "knn", "embed", "predict"])
 def test_shared_options_have_the_documented_defaults(command):
-    rows = dict(re.findall(r"^\| `(--[a-z-]+) [A-Z]+` \| (\S*) \|", TEXT, re.MULTILINE))
-    known = options(command)
-    for name in SHARED & set(known):
-        assert rows[name] == str(known[name]), name
+    table = TEXT.split("\n## ")[0]
+    known = {name: value for name, value in options(command).items() if name in SHARED}
+    assert all(f"| `{name} " in table for name in known)
+    assert not wrong_defaults(table, known)

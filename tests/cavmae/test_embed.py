@@ -219,6 +219,45 @@ def test_two_runs_are_not_mixed(shards, checkpoint, tmp_path, small_parts):
     assert "parts of another run" in str(mixed.exception)
 
 
+def test_a_selection_is_embedded_alone_and_not_mistaken_for_another(shards, checkpoint, tmp_path):
+    out = tmp_path / "f.npz"
+    succeed(shards, checkpoint, out, "--classes", "Ape", "--classes", "/m/d", "--split", "test")
+    arrays, ids = read(out)
+    assert ids == [f"clip.{n}" for n in range(0, CLIPS, 5) if n % 4 in (0, 3)]
+    assert np.array_equal(arrays["index"], np.arange(len(ids)))
+    again = ("--split", "test", "--classes", "/m/d", "--classes", "Ape")
+    assert "complete already" in succeed(shards, checkpoint, out, *again)
+    # As many clips, but others.
+    other = command(
+        shards, checkpoint, out, "--classes", "Ape", "--classes", "Cat", "--split", "test"
+    )
+    assert isinstance(other.exception, UserError)
+    assert "not what this command would write" in str(other.exception)
+
+
+def test_parts_left_by_a_kill_behind_a_whole_file_are_deleted(
+    shards, checkpoint, tmp_path, monkeypatch
+):
+    out, parts = tmp_path / "f.npz", tmp_path / "f.npz.parts"
+
+    def killed(parts, about):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding, "drop", killed)
+        assert command(shards, checkpoint, out).exit_code != 0
+    assert out.exists()
+    assert list(parts.glob("part-*"))
+    assert "complete already" in succeed(shards, checkpoint, out)
+    assert not parts.exists()
+    # Those of another run are not this command's to delete.
+    parts.mkdir()
+    (parts / "plan.json").write_text("{}")
+    (parts / "part-000000.safetensors").write_text("yours")
+    succeed(shards, checkpoint, out)
+    assert (parts / "part-000000.safetensors").read_text() == "yours"
+
+
 def test_what_cannot_be_is_said(shards, checkpoint, tmp_path):
     assert ".npz" in str(command(shards, checkpoint, tmp_path / "f.csv").exception)
     every = command(

@@ -153,6 +153,14 @@ def test_the_command_draws_each_clip_and_knows_how_the_model_was_trained(shards,
     assert [row["video_id"] for row in facts["clips"]] == ["clip.7"]
 
 
+def test_the_first_clips_are_those_of_the_selection(shards, model, tmp_path):
+    save_model(tmp_path / "m.safetensors", model, {"norm_pix_loss": "0"})
+    line = ("--shards", shards, "--checkpoint", tmp_path / "m.safetensors", "--out", tmp_path / "a")
+    assert command(*line, "--split", "train", "--clips", 2).exit_code == 0
+    facts = json.loads((tmp_path / "a" / "inpaint.json").read_text())
+    assert [row["video_id"] for row in facts["clips"]] == ["clip.1", "clip.2"]
+
+
 def test_unknown_facts_are_errors(shards, model, tmp_path):
     save_model(tmp_path / "m.safetensors", model)
     line = ("--shards", shards, "--out", tmp_path / "a", "--checkpoint")

@@ -124,6 +124,16 @@ def test_without_a_second_set_each_clip_is_classified_by_the_others(sets):
     assert (facts["clips"], facts["known_clips"], facts["leave_one_out"]) == (24, 24, True)
 
 
+def test_each_set_has_a_split_of_its_own_and_classes_are_for_both(sets):
+    same = ("--split", "train", "--val-shards", sets / "train", "--val-split", "test")
+    facts = json.loads(command(sets, *same).output.splitlines()[-1])
+    assert (facts["clips"], facts["known_clips"]) == (5, 19)
+    classes = ("--classes", "Ape", "--classes", "/m/b")
+    facts = json.loads(command(sets, *same, *classes).output.splitlines()[-1])
+    assert (facts["clips"], facts["known_clips"]) == (3, 9)
+    assert "--val-shards" in str(command(sets, "--val-split", "test").exception)
+
+
 def test_sets_that_do_not_belong_together_are_refused(sets, tmp_path):
     other = write_tiny_shards(tmp_path / "other", samples=5).folder
     info = read_dataset(other)

@@ -162,6 +162,12 @@ def test_a_subset_is_what_the_command_measures(tiny, checkpoint):
     assert command(tiny, checkpoint, "--per-class", 2)["clips"] == 8
 
 
+def test_a_selection_is_what_the_command_measures(tiny, checkpoint):
+    facts = command(tiny, checkpoint, "--split", "test")
+    assert (facts["clips"], facts["splits"]) == (5, ["test"])  # every fifth of 23
+    assert command(tiny, checkpoint, "--classes", "Dog", "--split", "train")["clips"] == 4
+
+
 def test_the_page_shows_queries_and_matches_plays_them_and_marks_the_right_one(
     tiny, checkpoint, tmp_path, browser
 ):

@@ -19,7 +19,7 @@ from avprep.shards.build import ShardSetOptions, build_shard_set
 from avprep.shards.verify import verify_shard_set
 from cavmae.cli.stats import stats
 from cavmae.data import ShardSet
-from cavmae.evaluate.stats import measure_stats
+from cavmae.frontend.stats import measure_stats
 from tests.cavmae.test_shardset import damage
 from tests.cavmae.tiny_shards import write_tiny_shards
 
@@ -47,7 +47,7 @@ def naive(pcms, target_length):
 
 @pytest.mark.parametrize(("target_length", "workers"), [(1024, 0), (50, 2)])
 def test_streamed_statistics_equal_a_naive_pass(tiny, target_length, workers):
-    mean, std, samples = measure_stats(str(tiny.folder), target_length, workers, 0)
+    mean, std, samples = measure_stats(ShardSet.open(tiny.folder), target_length, workers, 0)
     assert samples == 20
     assert (mean, std) == pytest.approx(naive(tiny.pcm.values(), target_length), abs=1e-6)
     assert ShardSet.open(tiny.folder).fbank_stats == (mean, std)
@@ -56,7 +56,7 @@ def test_streamed_statistics_equal_a_naive_pass(tiny, target_length, workers):
 def test_dataset_json_keeps_everything_else(tiny):
     path = tiny.folder / "dataset.json"
     before = json.loads(path.read_text())
-    measure_stats(str(tiny.folder), 1024, 0, 0)
+    measure_stats(ShardSet.open(tiny.folder), 1024, 0, 0)
     after = json.loads(path.read_text())
     assert after.pop("fbank")["target_length"] == 1024
     assert after.pop("digest") != before.pop("digest")
@@ -65,7 +65,7 @@ def test_dataset_json_keeps_everything_else(tiny):
 
 
 def test_a_shard_set_with_statistics_verifies(tiny):
-    measure_stats(str(tiny.folder), 1024, 0, 0)
+    measure_stats(ShardSet.open(tiny.folder), 1024, 0, 0)
     findings = verify_shard_set(str(tiny.folder), True, PoolOptions(1))
     assert (findings.damaged, findings.files) == ((), {})
 
@@ -77,7 +77,7 @@ def test_statistics_survive_another_run_of_shard(demo_videos, tmp_path):
         return build_shard_set(clips, labels, str(tmp_path), options, PoolOptions(1))
 
     shard()
-    mean, std, _ = measure_stats(str(tmp_path), 1024, 0, 0)
+    mean, std, _ = measure_stats(ShardSet.open(tmp_path), 1024, 0, 0)
     before = (tmp_path / "dataset.json").read_bytes()
     assert shard().built == 0
     assert (tmp_path / "dataset.json").read_bytes() == before
@@ -92,7 +92,7 @@ def test_a_write_that_fails_leaves_dataset_json_as_it_was(tiny, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises((OSError, WorkFailed), match="No space left"):
-        measure_stats(str(tiny.folder), 1024, 0, 0)
+        measure_stats(ShardSet.open(tiny.folder), 1024, 0, 0)
     assert (tiny.folder / "dataset.json").read_bytes() == before
     assert not [path for path in tiny.folder.iterdir() if path.name.startswith(".tmp")]
 
@@ -100,9 +100,9 @@ def test_a_write_that_fails_leaves_dataset_json_as_it_was(tiny, monkeypatch):
 def test_a_damaged_sample_is_left_out_up_to_the_limit(tiny):
     damage(ShardSet.open(tiny.folder), 4, "flac", lambda data: bytes(len(data)))
     with pytest.raises(WorkFailed, match=r"clip\.4: audio"):
-        measure_stats(str(tiny.folder), 1024, 0, 0)
+        measure_stats(ShardSet.open(tiny.folder), 1024, 0, 0)
     assert ShardSet.open(tiny.folder).fbank_stats is None
-    mean, std, samples = measure_stats(str(tiny.folder), 1024, 0, 1)
+    mean, std, samples = measure_stats(ShardSet.open(tiny.folder), 1024, 0, 1)
     good = [pcm for video_id, pcm in tiny.pcm.items() if video_id != "clip.4"]
     assert samples == 19
     assert (mean, std) == pytest.approx(naive(good, 1024), abs=1e-6)
@@ -111,7 +111,7 @@ def test_a_damaged_sample_is_left_out_up_to_the_limit(tiny):
 def test_clips_without_one_window_have_no_statistics(tmp_path):
     tiny = write_tiny_shards(tmp_path / "shards", samples=3, lengths=(100, 399))
     with pytest.raises(UserError, match="no clip is as long as one fbank window"):
-        measure_stats(str(tiny.folder), 1024, 0, 0)
+        measure_stats(ShardSet.open(tiny.folder), 1024, 0, 0)
 
 
 def test_the_command_says_what_it_found(tiny):
@@ -119,3 +119,12 @@ def test_the_command_says_what_it_found(tiny):
     assert result.exit_code == 0
     mean, std = naive(tiny.pcm.values(), 1024)
     assert f"fbank mean {mean:.4f}, std {std:.4f} over 20 samples" in result.output
+
+
+def test_a_selection_is_measured_alone(tiny):
+    arguments = [str(tiny.folder), "--split", "test", "--classes", "Ape", "--workers", "0"]
+    result = CliRunner().invoke(stats, arguments)
+    assert result.exit_code == 0, result.exception
+    assert "over 1 samples" in result.output  # every fifth clip, and of those every fourth
+    expected = naive([tiny.pcm["clip.0"]], 1024)
+    assert ShardSet.open(tiny.folder).fbank_stats == pytest.approx(expected, abs=1e-6)

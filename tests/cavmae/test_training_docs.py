@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 
 import pytest
 
 from cavmae.cli import COMMANDS
 from tests.conftest import REPOSITORY
+from tests.documents import option_defaults, wrong_defaults
 
 TEXT = (REPOSITORY / "docs" / "training.md").read_text()
 DESCRIBED = ("pretrain", "finetune", "eval", "average", "stats")
@@ -17,15 +17,20 @@ FOREIGN = {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint"}
 
 
 def options_of(name: str) -> set[str]:
-    module, _, attribute = COMMANDS[name].target.partition(":")
-    command = getattr(importlib.import_module(module), attribute)
-    return {opt for p in command.params for opt in (*p.opts, *p.secondary_opts) if opt[:2] == "--"}
+    return set(option_defaults(COMMANDS[name].load()))
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
 def test_every_option_is_described(name):
     missing = {option for option in options_of(name) if not mentions(option)}
     assert not missing
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune", "eval"])
+def test_defaults_of_the_tables_are_those_of_the_commands(name):
+    training, evaluation = TEXT.split("\n## Evaluation\n")
+    text = evaluation if name == "eval" else training
+    assert not wrong_defaults(text, option_defaults(COMMANDS[name].load()))
 
 
 def test_nothing_is_described_that_is_not_there():

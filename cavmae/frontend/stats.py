@@ -15,11 +15,17 @@ _BATCH = 16
 
 
 def measure_stats(
-    location: str, target_length: int, workers: int, max_bad_samples: int
+    shards: ShardSet, target_length: int, workers: int, max_bad_samples: int
 ) -> tuple[float, float, int]:
     """Measure and write `fbank` into dataset.json.
 
     Only real frames count: neither padding nor what a model of `target_length` rows would cut.
+
+    Args:
+        shards: a shard set, or the selection from it that stands for the whole.
+        target_length: rows of a model's fbank.
+        workers: loading processes.
+        max_bad_samples: unreadable samples that are left out.
 
     Returns:
         mean, standard deviation (of the population), samples.
@@ -28,7 +34,6 @@ def measure_stats(
         UserError: no clip is as long as one fbank window.
         WorkFailed: more than `max_bad_samples` samples are unreadable.
     """
-    shards = ShardSet.open(location)
     options = LoaderOptions(
         _BATCH,
         workers,
@@ -52,11 +57,11 @@ def measure_stats(
             samples += len(batch)
             bar.update(len(batch))
     if not count:
-        raise UserError(f"{location}: no clip is as long as one fbank window (25 ms).")
+        raise UserError(f"{shards.location}: no clip is as long as one fbank window (25 ms).")
     mean = total / count
     std = (squares / count - mean**2) ** 0.5
     update_dataset(
-        location,
+        shards.location,
         fbank={"mean": mean, "std": std, "samples": samples, "target_length": target_length},
     )
     return mean, std, samples
