@@ -53,8 +53,9 @@ def run(method: str, python: str, videos: Path) -> tuple[float, float, str]:
             manifest = f"{out}/manifest.json"
             commands = [
                 [python, "-m", "avprep", "manifest", "folder", str(videos), "--out", manifest],
-                [python, "-m", "avprep", "shard", manifest, "--out", f"{out}/s", "--workers", "1"],
-            ]
+                [python, "-m", "avprep", "shard", manifest, "--out", f"{out}/s", "--workers", "1",
+                 "--samples-per-shard", "1000"],  # one shard, as the others write
+            ]  # fmt: skip
         else:
             commands = [[python, str(SCRIPT), method, str(videos), out]]
         before, began = _children_seconds(), time.perf_counter()
