@@ -5,7 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
+
+Mode = Literal["multimodal", "audioonly", "videoonly", "missingaudioonly", "missingvideoonly"]
+MODES: tuple[Mode, ...] = get_args(Mode)  # of a classifier: which modalities it is given
+AUDIO_MODES: tuple[Mode, ...] = ("audioonly", "missingaudioonly")
+IMAGE_MODES: tuple[Mode, ...] = ("videoonly", "missingvideoonly")
 
 Options = TypeVar("Options")
 

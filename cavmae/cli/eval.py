@@ -14,6 +14,7 @@ from cavmae.cli.options import (
     reading_options,
     workers_option,
 )
+from cavmae.options import MODES
 
 
 @click.command()
@@ -24,9 +25,7 @@ from cavmae.cli.options import (
 )
 @click.option(
     "--mode",
-    type=click.Choice(
-        ["multimodal", "audioonly", "videoonly", "missingaudioonly", "missingvideoonly"]
-    ),
+    type=click.Choice(MODES),
     help="Modalities given. [default: as trained]",
 )
 @click.option(

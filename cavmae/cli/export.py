@@ -7,15 +7,15 @@ from typing import Any
 
 import click
 
+from cavmae.options import MODES
+
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("dst", type=click.Path(path_type=Path))
 @click.option(
     "--mode",
-    type=click.Choice(
-        ["multimodal", "audioonly", "videoonly", "missingaudioonly", "missingvideoonly"]
-    ),
+    type=click.Choice(MODES),
     help="Modalities the program is given. [default: as trained]",
 )
 @click.option(

@@ -9,6 +9,7 @@ import click
 
 from avprep.options import DecodeOptions, IsolationOptions
 from cavmae.cli.options import device_option
+from cavmae.options import MODES
 
 _DECODE, _LIMITS = DecodeOptions(), IsolationOptions()
 
@@ -27,9 +28,7 @@ _DECODE, _LIMITS = DecodeOptions(), IsolationOptions()
 )
 @click.option(
     "--mode",
-    type=click.Choice(
-        ["multimodal", "audioonly", "videoonly", "missingaudioonly", "missingvideoonly"]
-    ),
+    type=click.Choice(MODES),
     help="Modalities to use. [default: as trained, less what a file does not have]",
 )
 @click.option(

@@ -12,14 +12,13 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from avprep.audio import SAMPLE_RATE
+from avprep.images import JPEG_END
 from avprep.shards.format import SampleEntry
 
 # One picture is too small to share between threads, and a worker forked from a process whose
 # OpenCV has threads waits for them for ever.
 cv2.setNumThreads(1)
-
-SAMPLE_RATE = 16000
-_JPEG_END = b"\xff\xd9"
 
 
 class DamagedSample(Exception):
@@ -111,7 +110,7 @@ def decode_frame(
     jpeg = members.get(f"{frame}.jpg")
     picture = None
     # OpenCV fills the missing part of a cut JPEG with grey, so look for its end mark first.
-    if jpeg and jpeg[-2:] == _JPEG_END:
+    if jpeg and jpeg[-2:] == JPEG_END:
         picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
     if picture is None:
         raise DamagedSample(video_id, f"{video_id}: frame {frame} is missing or not a JPEG")

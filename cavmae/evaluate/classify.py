@@ -11,15 +11,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from avprep.errors import UserError
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.data.batch import Batch
 from cavmae.distributed import World
 from cavmae.frontend import FrontEnd
 from cavmae.frontend.fbank import samples_for
-from cavmae.model import CAVMAEClassifier, Mode
+from cavmae.model import CAVMAEClassifier
+from cavmae.options import AUDIO_MODES, Mode
 
 OneResult = Literal["all", "middle"] | int  # frames that give one result a clip
 FrameChoice = OneResult | Literal["each"]
+
+
+def parse_frames(text: str) -> FrameChoice:
+    """`all`, `each`, `middle`, or a frame's number.
+
+    Raises:
+        UserError: something else.
+    """
+    if text in ("all", "each", "middle"):
+        return text  # type: ignore[return-value]
+    if text.isdigit():
+        return int(text)
+    raise UserError(f"--frames {text!r}: give all, each, middle, or a frame's number such as 5.")
 
 
 @dataclass(frozen=True)
@@ -56,13 +71,18 @@ def classify(
     on_batch: Callable[[int], object] = lambda count: None,
 ) -> Classified:
     """Classify this rank's share of the clips, each once."""
+    frame: OneResult = "all" if options.frames == "each" else options.frames
+    if options.mode in AUDIO_MODES:
+        frame = (
+            "middle"  # images play no part, and decoding all of them would take most of the time
+        )
     loader = ShardLoader(
         shards,
         LoaderOptions(
             options.batch_size,
             options.workers,
             shuffle=False,
-            frame="all" if options.frames == "each" else options.frames,
+            frame=frame,
             max_bad_samples=options.max_bad_samples,
             longest=samples_for(frontend.options.target_length),
         ),
@@ -133,7 +153,7 @@ def mean_probabilities(
 def _logits_of_frames(
     model: CAVMAEClassifier, audio: Tensor, image: Tensor, mode: Mode
 ) -> Iterator[Tensor]:
-    if image.dim() == 4 or mode in ("audioonly", "missingaudioonly"):
+    if image.dim() == 4 or mode in AUDIO_MODES:
         yield model(audio, image if image.dim() == 4 else None, mode).float()
         return
     for frame in image.unbind(dim=1):

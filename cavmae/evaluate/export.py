@@ -16,20 +16,20 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from avprep import storage
+from avprep.audio import SAMPLE_RATE
 from avprep.errors import UserError, WorkFailed
+from cavmae.data import Batch
 from cavmae.evaluate.trained import Trained, load_trained, require_classifier, stored_labels
 from cavmae.frontend import FrontEnd
 from cavmae.frontend.fbank import fbank_of_rows, frame_count, samples_for
-from cavmae.model import CAVMAEClassifier, Mode
+from cavmae.model import CAVMAEClassifier
+from cavmae.options import AUDIO_MODES, IMAGE_MODES, Mode
 
 SUFFIX = ".pt2"
 FACTS_FILE = "cavmae.json"  # inside the archive
 TOLERANCE = 1e-5  # largest difference of a logit that an export may have
 _MOST_CLIPS = 65536  # in a batch
 _MOST_SAMPLES = 2**31 - 1
-
-_AUDIO_MODES = ("audioonly", "missingaudioonly")
-_IMAGE_MODES = ("videoonly", "missingvideoonly")
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class ExportOptions:
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the program's inputs, in order."""
-        audio = () if self.mode in _IMAGE_MODES else ("waveform", "lengths")
-        return audio if self.mode in _AUDIO_MODES else (*audio, "frames")
+        audio = () if self.mode in IMAGE_MODES else ("waveform", "lengths")
+        return audio if self.mode in AUDIO_MODES else (*audio, "frames")
 
 
 class Deployed(nn.Module):
@@ -111,6 +111,7 @@ def run_export(values: dict[str, Any]) -> None:
             f"{target}: the name must end in {SUFFIX} (torch.export). ONNX and TorchScript are not "
             "written: neither is sure to keep the front end's numbers."
         )
+    storage.make_folder(target.parent)
     trained = load_trained(values["checkpoint"])
     model = require_classifier(trained)
     mode: Mode = values["mode"] or trained.metadata.get("mode", "multimodal")  # type: ignore[assignment]
@@ -128,7 +129,7 @@ def run_export(values: dict[str, Any]) -> None:
         "inputs": list(options.inputs),
         "mode": options.mode,
         "waveform": options.waveform,
-        "sample_rate": 16000,
+        "sample_rate": SAMPLE_RATE,
         "longest": trained.longest,
         "frame_size": model.config.image_size,
         "criterion": trained.metadata.get("criterion"),
@@ -157,17 +158,40 @@ def export_program(trained: Trained, options: ExportOptions) -> ExportedProgram:
 
 def largest_difference(trained: Trained, options: ExportOptions, program: ExportedProgram) -> float:
     """How far a program's logits are from the model's, over clips of several lengths."""
-    deployed = Deployed(require_classifier(trained), trained.frontend, options).eval()
-    runnable = program.module()
+    model, runnable = require_classifier(trained), program.module()
     worst = 0.0
     for seed, (clips, samples) in enumerate(
         ((1, trained.longest), (3, trained.longest // 2), (2, trained.longest + 999))
     ):
         example = _example(trained, options, clips, samples, seed)
         with torch.no_grad():
-            difference = runnable(**example) - deployed(**example)
+            inputs = trained.frontend(_as_read(trained, example))
+            logits = model(inputs.audio, inputs.image, options.mode)
+            difference = runnable(**example) - logits
         worst = max(worst, difference.abs().max().item())
     return worst
+
+
+def _as_read(trained: Trained, example: dict[str, Tensor]) -> Batch:
+    """A program's inputs as the front end takes them; what the program does not take is empty."""
+    size = trained.model.config.image_size
+    clips = len(next(iter(example.values())))
+    waveform = example.get("waveform", torch.zeros(clips, 400, dtype=torch.int16))
+    if waveform.is_floating_point():
+        waveform = (waveform * 32768).to(torch.int16)
+    frames = example.get("frames", torch.zeros(clips, size, size, 3, dtype=torch.uint8))
+    lengths = example.get("lengths", torch.zeros(clips, dtype=torch.int64))
+    return Batch(
+        waveform,
+        lengths,
+        frames.permute(0, 3, 1, 2),
+        labels=torch.zeros(clips, 1),
+        index=torch.arange(clips),
+        video_ids=[""] * clips,
+        partners=None,
+        unreadable=[],
+        planned=clips,
+    )
 
 
 def _example(

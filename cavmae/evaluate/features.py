@@ -13,8 +13,7 @@ from torch import Tensor
 from avprep.errors import UserError
 from cavmae.data import Batch, LoaderOptions, ShardLoader, ShardSet
 from cavmae.distributed import World
-from cavmae.evaluate.classify import OneResult
-from cavmae.evaluate.report import parse_frames
+from cavmae.evaluate.classify import OneResult, parse_frames
 from cavmae.evaluate.trained import Trained
 from cavmae.frontend import Inputs
 
@@ -39,14 +38,12 @@ class Features:
 
     Attributes:
         index: int64 [N], positions in the shard set.
-        video_ids: the clips' names.
         vectors: by modality, float32 [N, dim], l2-normalised, on the CPU.
         labels: float32 [N, classes].
         unreadable: clips left out.
     """
 
     index: Tensor
-    video_ids: list[str]
     vectors: dict[Modality, Tensor]
     labels: Tensor
     unreadable: int
@@ -63,7 +60,8 @@ def feature_loader(
             options.batch_size,
             options.workers,
             shuffle=False,
-            frame=options.frames,
+            # Without images, one frame is decoded for nothing, not all of them.
+            frame=options.frames if "image" in options.modalities else "middle",
             longest=trained.longest,
             max_bad_samples=options.max_bad_samples,
         ),
@@ -135,28 +133,24 @@ def pooled_features(
     """
     loader = feature_loader(trained, shards, options, world.rank, world.size)
     index: list[Tensor] = []
-    ids: list[str] = []
     labels: list[Tensor] = []
     vectors: dict[Modality, list[Tensor]] = {name: [] for name in options.modalities}
     for batch, tokens in token_batches(trained, loader, options.modalities, world.device):
         index.append(batch.index.clone())
-        ids += batch.video_ids
         labels.append(batch.labels.clone())
         for name, found in tokens.items():
             vectors[name].append(F.normalize(found.float().mean(dim=1), dim=-1).cpu())
         on_batch(len(batch))
-    own = (index, ids, labels, vectors, len(loader.bad_samples))
+    own = (index, labels, vectors, len(loader.bad_samples))
     parts = world.gather(own)
     joined = torch.cat([piece for part in parts for piece in part[0]])
     order = joined.argsort()
-    names = [name for part in parts for name in part[1]]
     return Features(
         joined[order],
-        [names[place] for place in order.tolist()],
         {
-            name: torch.cat([piece for part in parts for piece in part[3][name]])[order]
+            name: torch.cat([piece for part in parts for piece in part[2][name]])[order]
             for name in options.modalities
         },
-        torch.cat([piece for part in parts for piece in part[2]])[order],
-        sum(part[4] for part in parts),
+        torch.cat([piece for part in parts for piece in part[1]])[order],
+        sum(part[3] for part in parts),
     )

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from cavmae.model import CAVMAE, MaskMode, PretrainOptions
+from cavmae.model.cavmae import denormalise_patches
 from cavmae.model.encoder import unpatchify
 from cavmae.model.masking import mask_noise
-
-EPSILON = 1e-6  # of the variance, as in the loss
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def _assemble(
     loss: Tensor,
 ) -> Inpainting:
     if options.norm_pix_loss:
-        prediction = denormalise(prediction, patches)
+        prediction = denormalise_patches(prediction, patches)
     hidden = mask.bool()[:, :, None]  # [B, L, 1]
     reconstructed = torch.where(hidden, prediction, patches)
     return Inpainting(
@@ -108,23 +107,3 @@ def _assemble(
         unpatchify(reconstructed, grid, patch),
         float(loss),
     )
-
-
-def normalise(patches: Tensor) -> Tensor:
-    """What a model trained with `norm_pix_loss` is to predict: float [B, L, P]."""
-    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-    return (patches - mean) / (variance + EPSILON).sqrt()
-
-
-def denormalise(prediction: Tensor, patches: Tensor) -> Tensor:
-    """The inverse of `normalise`, with the mean and variance of the true patches.
-
-    A model trained with `norm_pix_loss` says nothing about a patch's brightness (loudness) and
-    contrast, only about its texture; both are taken from the truth that was hidden from it.
-
-    Args:
-        prediction: float [B, L, P], of normalised patches.
-        patches: float [B, L, P], the truth.
-    """
-    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-    return prediction * (variance + EPSILON).sqrt() + mean

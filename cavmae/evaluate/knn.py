@@ -21,7 +21,7 @@ from cavmae.evaluate.features import (
     one_feature,
     pooled_features,
 )
-from cavmae.evaluate.metrics import score
+from cavmae.evaluate.metrics import finite, score
 from cavmae.evaluate.trained import load_trained
 
 MEMORY = 2**30  # bytes that the similarities held at a time may take
@@ -98,8 +98,10 @@ def run_knn(values: dict[str, Any]) -> None:
     )
     with joined_world(values["device"]) as world:
         trained = trained.to(world.device)
-        total = len(shards) + (len(validation) if validation is not None else 0)
-        with tqdm(total=total, unit="clip", desc="knn", disable=None) as bar:
+        sets = [shards] if validation is None else [shards, validation]
+        share = sum(len(range(world.rank, len(one), world.size)) for one in sets)
+        hidden = None if world.is_main else True
+        with tqdm(total=share, unit="clip", desc="knn", disable=hidden) as bar:
             known = pooled_features(trained, shards, reading, world, bar.update)
             asked = known
             if validation is not None:
@@ -122,7 +124,7 @@ def run_knn(values: dict[str, Any]) -> None:
         "frames": reading.frames,
         "checkpoint": str(trained.file),
     }
-    print(json.dumps(facts) if values["as_json"] else describe(facts))
+    print(json.dumps(finite(facts)) if values["as_json"] else describe(facts))
 
 
 def neighbour_scores(
@@ -149,6 +151,8 @@ def check_label_sets(shards: ShardSet, validation: ShardSet | None) -> None:
         raise UserError(f"{shards.location}: its samples have no labels for neighbours to vote by.")
     if len(shards) < 2:
         raise UserError(f"{shards.location}: one clip alone has no neighbours.")
+    if validation is not None and not sum(validation.class_counts):
+        raise UserError(f"{validation.location}: its samples have no labels to compare with.")
     if validation is not None and validation.labels != shards.labels:
         raise UserError(
             f"{validation.location}: has another label set ({validation.num_classes} classes) "

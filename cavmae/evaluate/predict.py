@@ -31,10 +31,7 @@ from cavmae.data.sample import decode_frame
 from cavmae.distributed import choose_device
 from cavmae.evaluate.classify import ClassifyOptions, OneResult, mean_probabilities
 from cavmae.evaluate.trained import Trained, load_trained, require_classifier, stored_labels
-from cavmae.model import Mode
-
-_AUDIO_MODES = ("audioonly", "missingaudioonly")
-_IMAGE_MODES = ("videoonly", "missingvideoonly")
+from cavmae.options import AUDIO_MODES, IMAGE_MODES, Mode
 
 
 @dataclass(frozen=True)
@@ -262,9 +259,9 @@ class ClipReader:
         self._is_optional = options.mode is None and mode == "multimodal"
         decode = options.decode
         audio_only = replace(decode, frames=0, missing_audio="fail")
-        if mode in _AUDIO_MODES:
+        if mode in AUDIO_MODES:
             wanted = audio_only
-        elif mode in _IMAGE_MODES or self._is_optional:
+        elif mode in IMAGE_MODES or self._is_optional:
             wanted = replace(decode, missing_audio="omit")
         else:
             wanted = replace(decode, missing_audio="fail")

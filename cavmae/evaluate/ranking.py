@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+RECALLS = (1, 5, 10)  # the ranks k of R@k that are shown
 MEMORY = 2**30  # bytes that the similarities held at a time may take
 
 # Similarities of unit vectors in float32 differ by less than this for no reason but rounding.

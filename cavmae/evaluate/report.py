@@ -13,13 +13,13 @@ from tqdm import tqdm
 
 from avprep import storage
 from avprep.errors import UserError
-from cavmae.checkpoints import load_checkpoint, read_metadata, weights_file
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import joined_world
-from cavmae.evaluate.classify import ClassifyOptions, FrameChoice, classify_together
-from cavmae.evaluate.metrics import Scores, score
-from cavmae.frontend import FrontEnd, FrontEndOptions
-from cavmae.model import CAVMAEClassifier, Mode
+from cavmae.evaluate.classify import ClassifyOptions, classify_together, parse_frames
+from cavmae.evaluate.metrics import Scores, finite, score
+from cavmae.evaluate.trained import load_trained, require_classifier
+from cavmae.model import CAVMAEClassifier
+from cavmae.options import Mode
 
 
 def run_evaluation(values: dict[str, Any]) -> None:
@@ -28,21 +28,13 @@ def run_evaluation(values: dict[str, Any]) -> None:
     Raises:
         UserError: the checkpoint is no classifier of this label set.
     """
-    file = weights_file(values["checkpoint"])
-    model = load_checkpoint(file)
-    if not isinstance(model, CAVMAEClassifier):
-        raise UserError(f"{file}: a pretrained model without a classifier; run `cavmae finetune`.")
+    if values["per_class_csv"] is not None:
+        storage.make_folder(values["per_class_csv"].parent)
+    trained = load_trained(values["checkpoint"])
+    model = require_classifier(trained)
+    metadata = trained.metadata
     shards = open_shards(values["shards"], values)
-    metadata = read_metadata(file)
-    check_classes(file, model, metadata, shards)
-    defaults = FrontEndOptions()
-    frontend = FrontEnd(
-        FrontEndOptions(
-            target_length=model.config.audio_frames,
-            mean=float(metadata.get("fbank_mean", defaults.mean)),
-            std=float(metadata.get("fbank_std", defaults.std)),
-        )
-    )
+    check_classes(trained.file, model, metadata, shards)
     options = ClassifyOptions(
         cast(Mode, values["mode"] or metadata.get("mode", "multimodal")),
         parse_frames(values["frames"]),
@@ -52,12 +44,11 @@ def run_evaluation(values: dict[str, Any]) -> None:
         values["max_bad_samples"],
     )
     with joined_world(values["device"]) as world:
-        model.to(world.device)
-        frontend.to(world.device)
+        trained = trained.to(world.device)
         share = len(range(world.rank, len(shards), world.size))
         hidden = None if world.is_main else True
         with tqdm(total=share, unit="clip", desc="eval", disable=hidden) as bar:
-            found = classify_together(model, frontend, shards, options, world, bar.update)
+            found = classify_together(model, trained.frontend, shards, options, world, bar.update)
         if not world.is_main:
             return
         probabilities = found.probabilities
@@ -77,15 +68,15 @@ def run_evaluation(values: dict[str, Any]) -> None:
             "classes_without_positives": result.left_out,
             "mode": options.mode,
             "frames": options.frames,
-            "fbank_mean": frontend.options.mean,
-            "fbank_std": frontend.options.std,
-            "checkpoint": str(file),
+            "fbank_mean": trained.frontend.options.mean,
+            "fbank_std": trained.frontend.options.std,
+            "checkpoint": str(trained.file),
         }
         if frames:
             facts["each_frame"] = frames
+        print(json.dumps(finite(facts)) if values["as_json"] else describe(facts))
         if values["per_class_csv"] is not None:
             write_class_csv(values["per_class_csv"], result, shards)
-        print(json.dumps(_finite(facts)) if values["as_json"] else describe(facts))
 
 
 def check_classes(
@@ -103,19 +94,6 @@ def check_classes(
             f"{file}: was trained with another label set than {shards.location}'s, or with the "
             "same classes in another order. Shard with the same --labels."
         )
-
-
-def parse_frames(text: str) -> FrameChoice:
-    """`all`, `each`, `middle`, or a frame's number.
-
-    Raises:
-        UserError: something else.
-    """
-    if text in ("all", "each", "middle"):
-        return text  # type: ignore[return-value]
-    if text.isdigit():
-        return int(text)
-    raise UserError(f"--frames {text!r}: give all, each, middle, or a frame's number such as 5.")
 
 
 def measures(result: Scores) -> dict[str, float]:
@@ -169,12 +147,3 @@ def write_class_csv(path: Path, result: Scores, shards: ShardSet) -> None:
         known = ["" if math.isnan(value) else value for value in (one.average_precision, one.auc)]
         writer.writerow([index, mid, name, one.positives, *known])
     storage.write_atomic(path, text.getvalue().encode())
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no nan: null stands for a metric that could not be computed."""
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

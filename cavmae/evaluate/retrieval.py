@@ -15,12 +15,10 @@ from avprep.errors import UserError
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import joined_world
 from cavmae.evaluate.features import FeatureOptions, Features, one_feature, pooled_features
-from cavmae.evaluate.ranking import Ranks, rank_pairs
+from cavmae.evaluate.ranking import RECALLS, Ranks, rank_pairs
 from cavmae.evaluate.retrieval_page import retrieval_page
 from cavmae.evaluate.trained import load_trained
 from cavmae.model import CAVMAE
-
-RECALLS = (1, 5, 10)
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,9 @@ def run_retrieval(values: dict[str, Any]) -> None:
     )
     with joined_world(values["device"]) as world:
         trained = trained.to(world.device)
-        with tqdm(total=len(shards), unit="clip", desc="retrieve", disable=None) as bar:
+        share = len(range(world.rank, len(shards), world.size))
+        hidden = None if world.is_main else True
+        with tqdm(total=share, unit="clip", desc="retrieve", disable=hidden) as bar:
             features = pooled_features(trained, shards, options, world, bar.update)
         if not world.is_main:
             return

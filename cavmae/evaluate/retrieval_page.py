@@ -16,7 +16,7 @@ from avprep.report.page import data_uri, render_page
 from cavmae.data import ShardSet
 from cavmae.data.sample import decode_sample
 from cavmae.evaluate.features import Features, Modality
-from cavmae.evaluate.ranking import Ranks, top_matches
+from cavmae.evaluate.ranking import RECALLS, Ranks, top_matches
 
 MATCHES = 5  # shown of each query
 _LONGEST = 20 * SAMPLE_RATE  # of a clip's sound
@@ -122,7 +122,7 @@ def _direction(
         hint=hint,
         asked=asked,
         answer=answer,
-        recalls=tuple(f"{ranks.recall(k):.1%}" for k in (1, 5, 10)),
+        recalls=tuple(f"{ranks.recall(k):.1%}" for k in RECALLS),
         median_rank=f"{ranks.median():g}",
         queries=tuple(queries),
     )

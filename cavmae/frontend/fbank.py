@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SAMPLE_RATE = 16000
+from avprep.audio import SAMPLE_RATE
+
 WINDOW = 400  # samples, 25 ms
 SHIFT = 160  # samples, 10 ms
 FFT = 512

@@ -23,6 +23,7 @@ from cavmae.model.masking import (
 from cavmae.model.positions import sincos_positions
 
 TEMPERATURE = 0.05
+_EPSILON = 1e-6  # of a patch's variance
 
 
 @dataclass(frozen=True)
@@ -240,12 +241,29 @@ def mae_loss(patches: Tensor, prediction: Tensor, mask: Tensor, normalise: bool)
         normalise: compare with each patch's own mean and (unbiased) variance taken out.
     """
     with torch.autocast(patches.device.type, enabled=False):
-        target = patches.float()
-        if normalise:
-            variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
-            target = (target - mean) / (variance + 1e-6).sqrt()
+        target = normalise_patches(patches.float()) if normalise else patches.float()
         error = (prediction.float() - target).square().mean(dim=-1)
         return (error * mask).sum() / mask.sum()
+
+
+def normalise_patches(patches: Tensor) -> Tensor:
+    """Float [B, L, P], each patch's own mean and (unbiased) variance taken out."""
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return (patches - mean) / (variance + _EPSILON).sqrt()
+
+
+def denormalise_patches(prediction: Tensor, patches: Tensor) -> Tensor:
+    """The inverse of `normalise_patches`, with the mean and variance of the true patches.
+
+    A model trained with `norm_pix_loss` says nothing about a patch's brightness (loudness) and
+    contrast, only about its texture; both are taken from the truth that was hidden from it.
+
+    Args:
+        prediction: float [B, L, P], of normalised patches.
+        patches: float [B, L, P], the truth.
+    """
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return prediction * (variance + _EPSILON).sqrt() + mean
 
 
 def contrastive_loss(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +10,7 @@ from torch import Tensor, nn
 from avprep.errors import UserError
 from cavmae.model.config import ModelConfig
 from cavmae.model.encoder import Encoder
-
-Mode = Literal["multimodal", "audioonly", "videoonly", "missingaudioonly", "missingvideoonly"]
-MODES: tuple[Mode, ...] = (
-    "multimodal", "audioonly", "videoonly", "missingaudioonly", "missingvideoonly",
-)  # fmt: skip
+from cavmae.options import AUDIO_MODES, IMAGE_MODES, MODES, Mode
 
 
 class CAVMAEClassifier(Encoder):
@@ -59,10 +54,10 @@ class CAVMAEClassifier(Encoder):
         """The mean token that the head classifies: float [B, dim]."""
         if mode not in MODES:
             raise UserError(f"no mode {mode!r}; there are {', '.join(MODES)}.")
-        if mode in ("audioonly", "missingaudioonly"):
+        if mode in AUDIO_MODES:
             tokens = self._audio_tokens(audio, mode)
             own = self.shared(tokens, "audio").mean(dim=1)
-        elif mode in ("videoonly", "missingvideoonly"):
+        elif mode in IMAGE_MODES:
             tokens = self._image_tokens(image, mode)
             own = self.shared(tokens, "image").mean(dim=1)
         else:

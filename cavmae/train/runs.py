@@ -26,7 +26,7 @@ from cavmae.checkpoints import (
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet, open_shards
 from cavmae.distributed import World, joined_world
 from cavmae.evaluate.classify import ClassifyOptions, classify_together
-from cavmae.evaluate.metrics import score
+from cavmae.evaluate.metrics import finite, score
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
@@ -443,7 +443,7 @@ def finish(trainer: Trainer, seconds: float, extra: dict[str, Any] | None = None
         "seconds_of_last_call": round(seconds, 2),
         **{split: row for split, row in last.items() if row is not None},
     }
-    storage.write_json(folder / "result.json", _without_nan(result))
+    storage.write_json(folder / "result.json", finite(result))
     if unreadable:
         print(f"{len(unreadable)} samples could not be read and were left out: "
               f"{', '.join(sorted(unreadable)[:5])}; all of them in result.json")  # fmt: skip
@@ -454,10 +454,3 @@ def best(rows: list[dict[str, Any]], metric: str) -> float:
     """The highest value of a metric over the validations so far."""
     values = [row[metric] for row in rows if row["split"] == "validation"]
     return max(values, default=-math.inf)
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no nan: null stands for a metric that could not be computed."""
-    if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -19,6 +19,7 @@ from cavmae.data import Batch, LoaderOptions, ShardLoader, ShardSet
 from cavmae.evaluate import export as exporting
 from cavmae.evaluate.classify import ClassifyOptions, classify
 from cavmae.evaluate.trained import load_trained
+from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
 from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
 
@@ -170,3 +171,14 @@ def test_a_program_that_gives_other_numbers_is_not_written(checkpoint, tmp_path,
     assert isinstance(result.exception, WorkFailed)
     assert "differ" in str(result.exception)
     assert not (tmp_path / "m.pt2").exists()
+
+
+def test_a_front_end_that_changed_is_noticed(checkpoint, tmp_path, monkeypatch):
+    log_mel = FrontEnd.log_mel
+    monkeypatch.setattr(
+        FrontEnd, "log_mel", lambda self, waveform, lengths: log_mel(self, waveform, lengths) + 0.1
+    )
+    result = command(checkpoint, tmp_path / "new" / "c.pt2")
+    assert isinstance(result.exception, WorkFailed)
+    assert "differ from the model's by" in str(result.exception)
+    assert not (tmp_path / "new" / "c.pt2").exists()

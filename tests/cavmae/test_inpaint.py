@@ -16,12 +16,12 @@ from avprep.errors import UserError
 from cavmae.checkpoints import load_checkpoint, save_model
 from cavmae.cli.convert import convert
 from cavmae.cli.inpaint import inpaint as inpaint_command
-from cavmae.evaluate.inpaint import InpaintOptions, denormalise, inpaint, normalise
+from cavmae.evaluate.inpaint import InpaintOptions, inpaint
 from cavmae.evaluate.inpainting_report import panels
 from cavmae.evaluate.trained import load_trained
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
-from cavmae.model.cavmae import mae_loss
+from cavmae.model.cavmae import denormalise_patches, mae_loss, normalise_patches
 from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
 
 CONFIG = ModelConfig(
@@ -51,19 +51,19 @@ def inputs():
 def test_undoing_the_normalisation_gives_the_patches_back(seed, spread, shift):
     torch.manual_seed(seed)
     patches = torch.randn(2, 5, 48, dtype=torch.float64) * spread + shift
-    back = denormalise(normalise(patches), patches)
+    back = denormalise_patches(normalise_patches(patches), patches)
     assert torch.allclose(back, patches, rtol=1e-9, atol=1e-9 * spread)
 
 
 def test_a_flat_patch_comes_back_too():
     patches = torch.full((1, 2, 48), 3.0)
-    assert torch.equal(denormalise(normalise(patches), patches), patches)
+    assert torch.equal(denormalise_patches(normalise_patches(patches), patches), patches)
 
 
 def test_what_is_undone_is_the_normalisation_of_the_loss():
     torch.manual_seed(0)
     patches = torch.randn(2, 5, 48)
-    loss = mae_loss(patches, normalise(patches), torch.ones(2, 5), normalise=True)
+    loss = mae_loss(patches, normalise_patches(patches), torch.ones(2, 5), normalise=True)
     assert loss.item() < 1e-12
 
 

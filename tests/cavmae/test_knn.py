@@ -141,6 +141,10 @@ def test_sets_that_do_not_belong_together_are_refused(sets, tmp_path):
     result = command(sets, "--val-shards", other)
     assert isinstance(result.exception, UserError)
     assert "another label set" in str(result.exception)
+    bare = write_tiny_shards(tmp_path / "bare", samples=10, unlabelled_split="test").folder
+    result = command(sets, "--val-shards", bare, "--val-split", "test")
+    assert isinstance(result.exception, UserError)
+    assert "no labels to compare with" in str(result.exception)
 
 
 def test_a_linear_probe_changes_the_head_alone(sets, tmp_path):
