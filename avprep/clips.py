@@ -105,6 +105,8 @@ def scan_files(root: Path, suffixes: Collection[str]) -> Iterator[tuple[str, str
     """Every file below `root` that has one of the suffixes, in one pass and no order.
 
     Symbolic links to folders are followed, each folder once, so a link to a parent is no loop.
+    Files whose name begins with a dot are passed over: half-written ones, and what macOS puts
+    beside each file on foreign disks.
 
     Args:
         root: folder.
@@ -134,7 +136,7 @@ def scan_files(root: Path, suffixes: Collection[str]) -> Iterator[tuple[str, str
                     name = entry.name
                     if entry.is_dir():
                         folders.append(entry.path)
-                    elif name[name.rfind(".", 1) :].lower() in suffixes:
+                    elif name[0] != "." and name[name.rfind(".") :].lower() in suffixes:
                         yield folder, name
         except OSError as error:
             raise UserError(

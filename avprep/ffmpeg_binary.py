@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import subprocess
 
 
 @functools.cache
@@ -15,3 +16,9 @@ def find_ffmpeg() -> str:
     import imageio_ffmpeg  # its import searches the disk; not needed where ffmpeg is installed
 
     return imageio_ffmpeg.get_ffmpeg_exe()
+
+
+def ffmpeg_version() -> str:
+    """As the program tells it: "7.1", "5.1.9-0+deb12u1"."""
+    told = subprocess.run([find_ffmpeg(), "-version"], check=True, capture_output=True, text=True)
+    return told.stdout.split()[2]

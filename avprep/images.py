@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+JPEG_END = b"\xff\xd9"  # the last bytes of a whole JPEG image
+
 
 def resize_and_crop(
     rgb: NDArray[Any], size: int = 224, pixel_aspect: Fraction | float = 1

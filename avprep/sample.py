@@ -6,10 +6,11 @@ from pathlib import Path
 
 from avprep.audio import decode_audio, encode_flac, encode_wav
 from avprep.clips import Clip
-from avprep.decode import decode_clip
+from avprep.decode import check_file, decode_clip
+from avprep.decode.media import SHORTEST_AUDIO
 from avprep.encoded import EncodedSample
 from avprep.errors import DecodeError
-from avprep.images import encode_jpeg, jpeg_size
+from avprep.images import JPEG_END, encode_jpeg, jpeg_size
 from avprep.options import SampleOptions
 
 
@@ -29,7 +30,7 @@ def decode_video(clip: Clip, options: SampleOptions) -> EncodedSample:
     media = decode_clip(clip.video, clip.start, clip.end, options.decode)
     encode_audio = {"flac": encode_flac, "wav": encode_wav}[options.audio]
     return EncodedSample(
-        audio=encode_audio(media.pcm),
+        audio=encode_audio(media.pcm, options.decode.sample_rate),
         frames=tuple(encode_jpeg(frame, options.jpeg_quality) for frame in media.frames),
         frame_times=media.frame_times,
         num_samples=len(media.pcm),
@@ -39,17 +40,19 @@ def decode_video(clip: Clip, options: SampleOptions) -> EncodedSample:
 
 def pack_files(clip: Clip, options: SampleOptions) -> EncodedSample:
     """Take the files that were extracted before; JPEG bytes are kept as they are."""
-    audio = _read(Path(clip.wav))
+    audio, rate = _read(Path(clip.wav)), options.decode.sample_rate
     try:
-        pcm = decode_audio(audio)
+        pcm = decode_audio(audio, rate)
     except (RuntimeError, ValueError) as error:
         raise DecodeError("garbage", f"{clip.wav}: {error}") from error
     if not len(pcm):
         raise DecodeError("no-audio", f"{clip.wav}: holds no audio sample")
+    if len(pcm) < SHORTEST_AUDIO:
+        raise DecodeError("too-short", f"{clip.wav}: {len(pcm) / rate:.3f} s of audio")
     if options.audio == "flac" and not audio.startswith(b"fLaC"):
-        audio = encode_flac(pcm)
+        audio = encode_flac(pcm, rate)
     elif options.audio == "wav" and not audio.startswith(b"RIFF"):
-        audio = encode_wav(pcm)
+        audio = encode_wav(pcm, rate)
     frames = []
     expected = (options.decode.frame_size, options.decode.frame_size)
     for number in range(options.decode.frames):
@@ -59,17 +62,15 @@ def pack_files(clip: Clip, options: SampleOptions) -> EncodedSample:
         if found != expected:
             what = "not a JPEG image" if found is None else f"{found[0]}x{found[1]} pixels"
             raise DecodeError("garbage", f"{path}: {what}, expected {expected[0]}x{expected[1]}")
+        if not jpeg.endswith(JPEG_END):
+            raise DecodeError("truncated", f"{path}: ends before its picture does")
         frames.append(jpeg)
     return EncodedSample(audio, tuple(frames), (), len(pcm), "files")
 
 
 def _read(path: Path) -> bytes:
+    check_file(path)
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise DecodeError("missing", f"{path}: no such file") from None
+        return path.read_bytes()
     except OSError as error:
         raise DecodeError("unreadable", f"{path}: {error.strerror}") from error
-    if not data:
-        raise DecodeError("empty", f"{path}: zero bytes")
-    return data

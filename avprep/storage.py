@@ -189,7 +189,8 @@ def read_files(location: str | Path, names: Iterable[str]) -> Iterator[tuple[str
 def read_range(url: str, offset: int, size: int) -> bytes:
     """Some bytes of a file behind a URL; fewer where it ends before."""
     filesystem, key = _filesystem(url)
-    return filesystem.cat_file(key, start=offset, end=offset + size)
+    with _reaching(url):
+        return filesystem.cat_file(key, start=offset, end=offset + size)
 
 
 def write_atomic(path: str | Path, data: bytes) -> None:

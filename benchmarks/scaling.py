@@ -297,7 +297,9 @@ def peak_mib() -> float:
 
 def plan_of(clips: list[Clip]) -> build.ShardPlan:
     described = {"sample": asdict(OPTIONS.sample), "seed": OPTIONS.seed}
-    return plan_shards(clips, LABELS, described, build.tool_versions(), OPTIONS.cut, OPTIONS.seed)
+    return plan_shards(
+        clips, LABELS, described, build.tool_versions(OPTIONS.sample), OPTIONS.cut, OPTIONS.seed
+    )
 
 
 def fabricate(folder: Path, count: int) -> Path:

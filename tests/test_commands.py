@@ -281,3 +281,30 @@ def test_the_docs_name_every_option_and_no_other(name):
     table = "".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
     options = [o for o in group.get_command(None, name).params if isinstance(o, click.Option)]
     assert set(re.findall(r"--[a-z-]+", table)) == {option.opts[0] for option in options}
+
+
+def test_a_file_that_cannot_be_read_is_one_line(line, tmp_path):
+    (tmp_path / "shards" / "dataset.json").mkdir(parents=True)
+    result = run("avprep", "report", tmp_path / "shards", "--out", tmp_path / "page.html")
+    assert result.returncode == 2
+    assert result.stderr == f"Error: {tmp_path}/shards/dataset.json: Is a directory.\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux alone")
+def test_names_that_are_not_utf8_do_not_stop_the_tables(tmp_path):
+    bad = os.fsdecode(b"caf\xe9")
+    entry = {"video_id": bad, "wav": "", "video_path": "", "labels": "", "video": "v\x1b.mp4"}
+    manifest = tmp_path / "m.json"
+    manifest.write_text(json.dumps({"data": [entry]}))
+    told = succeed("avprep", "manifest", "check", manifest, "--report", tmp_path / "report.csv")
+    assert "caf\\udce9" in told
+    assert "\x1b" not in told
+    assert b"caf\\udce9" in (tmp_path / "report.csv").read_bytes()
+    result = run("avprep", "manifest", "convert", manifest, tmp_path / "m.csv")
+    assert result.returncode == 2
+    assert "not UTF-8" in result.stderr
+    assert not (tmp_path / "m.csv").exists()
+    (tmp_path / "videos" / bad).mkdir(parents=True)
+    (tmp_path / "videos" / bad / "a.mp4").touch()
+    labels = ("avprep", "labels", "folder", tmp_path / "videos", "--out", tmp_path / "l.csv")
+    assert "not UTF-8" in run(*labels).stderr

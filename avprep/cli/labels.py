@@ -46,7 +46,7 @@ def folder(root: Path, out: Path) -> None:
     Example:
       avprep labels folder videos/train --out labels.csv
     """
-    from avprep.clips import discover_clips
+    from avprep.clips import discover_clips, is_writable
     from avprep.errors import UserError
     from avprep.labels import label_set_from_names
     from avprep.manifest.folder import class_of
@@ -54,6 +54,9 @@ def folder(root: Path, out: Path) -> None:
     names = {class_of(clip, root) for clip in discover_clips(root)} - {""}
     if not names:
         raise UserError(f"{root}: its videos lie in no sub-folder, so there are no classes.")
+    for name in names:
+        if not is_writable(name):
+            raise UserError(f"{root / name}: a name that is not UTF-8; rename the folder.")
     publish(label_set_from_names(names), out)
 
 
@@ -176,6 +179,9 @@ def fetch(
             try:
                 read_label_csv(fetched.path)
             except UserError as error:
+                if fetched.found:
+                    raise UserError(f"{error} Delete it to fetch it again.") from error
+                fetched.path.unlink()
                 raise WorkFailed(f"{url}: sends no class CSV: {error}") from error
         state = "was there" if fetched.found else "fetched"
         click.echo(f"{fetched.path}: {state}, {fetched.size} bytes, sha256 {fetched.sha256}")

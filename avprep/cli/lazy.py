@@ -64,6 +64,11 @@ def _exit_code(command: Callable[[], Any]) -> int:
     except WorkFailed as error:
         click.echo(f"Failed: {printable(str(error))}", err=True)
         return 1
+    except OSError as error:  # of reading; what is written names its place itself
+        if error.filename is None:
+            raise
+        click.echo(f"Error: {printable(str(error.filename))}: {error.strerror}.", err=True)
+        return 2
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from avprep.errors import UserError, WorkFailed
+from avprep.failures import printable
 
 if TYPE_CHECKING:
     from avprep.labels import LabelSet
@@ -119,7 +120,10 @@ def describe(found: ManifestCheck, labels: LabelSet | None, manifest: Path, labe
     for kind, number in found.by_kind().items():
         lines.append(f"{kind:>18}  {number}")
         examples = [problem for problem in found.problems if problem.kind == kind][:_EXAMPLES]
-        lines += [f"{'':>18}    {p.video_id} (entry {p.place}): {p.detail}" for p in examples]
+        lines += [
+            f"{'':>18}    {printable(f'{p.video_id} (entry {p.place}): {p.detail}')}"
+            for p in examples
+        ]
     if not found.problems:
         lines.append("no problems")
     return "\n".join(lines)
@@ -146,4 +150,4 @@ def as_csv(rows: list[tuple[Any, ...]]) -> bytes:
     """Rows as CSV, UTF-8."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode("utf-8", "backslashreplace")

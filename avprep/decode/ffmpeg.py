@@ -253,10 +253,7 @@ def _duration(path: str | Path, start: float | None, end: float | None) -> float
     frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
     rate = plausible_rate(capture.get(cv2.CAP_PROP_FPS), ())
     capture.release()
-    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file")
-    nothing = ffmpeg.output(source["v:0"], "pipe:1", format="null", codec="copy")
-    _, words = nothing.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
-    told = re.search(rb"Duration: (\d+):(\d+):(\d+\.\d+)", words)
+    told = re.search(rb"Duration: (\d+):(\d+):(\d+\.\d+)", _description(path))
     whole = frames / rate
     if told is not None:
         hours, minutes, seconds = (float(part) for part in told.groups())
@@ -264,16 +261,30 @@ def _duration(path: str | Path, start: float | None, end: float | None) -> float
     return max(whole - begin, 0.0)
 
 
+def _description(path: str | Path) -> bytes:
+    """What ffmpeg says of a file's streams."""
+    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file")
+    nothing = ffmpeg.output(source, "pipe:1", format="null", codec="copy")
+    try:
+        _, words = nothing.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+    except ffmpeg.Error as error:
+        words = error.stderr
+    return words
+
+
 def _why_no_frames(path: str | Path, start: float | None) -> DecodeError:
     capture = _open(path)
     opened, streams = capture.isOpened(), capture.get(cv2.CAP_PROP_FRAME_WIDTH)
     capture.release()
-    if start:
-        return DecodeError("too-short", f"{path}: ends before the segment at {start:g} s")
     if opened and streams:
+        if start:
+            return DecodeError("too-short", f"{path}: ends before the segment at {start:g} s")
         return DecodeError("no-frames", f"{path}: OpenCV decodes not one frame of it")
+    kinds = set(re.findall(rb"Stream #0:.*: (Audio|Video):", _description(path)))
+    if kinds == {b"Audio"}:
+        return DecodeError("no-video", f"{path}: has no video stream")
     if looks_like_media(path):
-        return DecodeError("truncated", f"{path}: OpenCV cannot open it; damaged or no video in it")
+        return DecodeError("truncated", f"{path}: OpenCV cannot open it; it is damaged")
     return DecodeError("garbage", f"{path}: not a media file")
 
 

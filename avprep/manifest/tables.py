@@ -41,7 +41,13 @@ def write_csv(file: IO[bytes], entries: Iterable[Mapping[str, Any]]) -> None:
     for entry in entries:
         row = ["" if (value := entry.get(name)) is None else value for name in COLUMNS]
         returns = any("\r" in value for value in row if isinstance(value, str))
-        (quoted if returns else plain).writerow(row)
+        try:
+            (quoted if returns else plain).writerow(row)
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{entry['video_id']!r}: has a name that is not UTF-8, which a table cannot hold. "
+                "Rename the file, or write the manifest as .json or .jsonl."
+            ) from error
     text.flush()
     text.detach()
 

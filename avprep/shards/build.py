@@ -17,6 +17,7 @@ from avprep import storage
 from avprep.clips import Clip
 from avprep.errors import UserError
 from avprep.failures import FAILURES_FILE, ClipFailure, failures_csv
+from avprep.ffmpeg_binary import ffmpeg_version
 from avprep.jobs import PoolOptions, run_jobs
 from avprep.labels import LabelSet
 from avprep.options import IsolationOptions, SampleOptions
@@ -132,7 +133,7 @@ def build_shard_set(
         clips,
         labels,
         {"sample": asdict(options.sample), "seed": options.seed},
-        tool_versions(),
+        tool_versions(options.sample),
         options.cut,
         options.seed,
     )
@@ -189,10 +190,16 @@ def build_shard_set(
     )
 
 
-def tool_versions() -> dict[str, str]:
-    """Versions of everything that the bytes of a shard depend on."""
+def tool_versions(options: SampleOptions) -> dict[str, str]:
+    """Versions of everything that the bytes of a shard depend on.
+
+    With `decoder="auto"` the ffmpeg program decodes only what PyAV cannot; machines may then differ
+    in it, and a clip in need of it may come out otherwise on another.
+    """
     packages = ("avprep-cavmae", "av", "opencv-python-headless", "pillow", "soundfile", "numpy")
     versions = {package: metadata.version(package) for package in packages}
+    if options.decode.decoder == "ffmpeg":
+        versions["ffmpeg"] = ffmpeg_version()
     return {**versions, "python": ".".join(map(str, sys.version_info[:2]))}
 
 
@@ -275,7 +282,7 @@ def _finish(
             "audio": sample.audio,
             "jpeg_quality": sample.jpeg_quality,
         },
-        tools=tool_versions(),
+        tools=tool_versions(sample),
         shards=tuple(
             ShardInfo(summary.name, summary.samples, summary.bytes, summary.sha256)
             for summary in summaries

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -98,7 +98,9 @@ def verify_shard_set(
         problem = "its digest is not that of its bytes: changed since it was written"
         return Findings((), {DATASET_FILE: (problem,)})
     info = read_dataset(location)
-    check = functools.partial(check_shard, location=location, info=info, deep=deep)
+    # What is sent to the workers with every shard; the rest is as large as there are shards.
+    about = replace(info, shards=(), files={}, extra={})
+    check = functools.partial(check_shard, location=location, info=about, deep=deep)
     found: dict[str, ShardCheck] = {}
     for result in run_jobs(check, info.shards, pool):
         found[result.name] = result

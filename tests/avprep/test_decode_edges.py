@@ -212,3 +212,31 @@ def test_damaged_sound_does_not_cost_the_picture(folder):
     damaged = decode(path, "pyav")
     assert numbers_of(damaged) == numbers_of(whole)
     assert len(damaged.pcm) > 0.9 * len(whole.pcm)
+
+
+@each_engine
+@pytest.mark.parametrize("start", [None, 1.0])
+def test_what_holds_no_picture_is_told_apart(folder, upright, engine, start):
+    sound, text = folder / "sound.m4a", folder / "text.mp4"
+    if not sound.exists():
+        run_ffmpeg("-i", str(upright), "-vn", "-c:a", "aac", str(sound))
+    text.write_text("not a film\n" * 100)
+    for path, cause in ((sound, "no-video"), (text, "garbage")):
+        with pytest.raises(DecodeError) as error:
+            decode(path, engine, start)
+        assert error.value.cause == cause
+        assert path.name in error.value.detail
+
+
+@each_engine
+def test_a_segment_of_sound_alone_is_read_without_pictures(folder, upright, engine):
+    sound = folder / "alone.wav"
+    if not sound.exists():
+        run_ffmpeg("-i", str(upright), "-vn", str(sound))
+    options = DecodeOptions(frames=0, decoder=engine)
+    whole = decode_clip(sound, options=options)
+    later = decode_clip(sound, start=1.0, options=options)
+    assert len(whole.pcm) - len(later.pcm) == pytest.approx(16000, abs=2)
+    with pytest.raises(DecodeError) as error:
+        decode_clip(sound, start=3600.0, options=options)
+    assert error.value.cause in ("too-short", "no-audio")

@@ -194,7 +194,8 @@ def make(folder, *names):
 
 
 def test_a_scan_follows_links_once_and_knows_every_suffix(tmp_path):
-    make(tmp_path / "root", *(f"a{suffix}" for suffix in VIDEO_SUFFIXES), "b.MP4", "c.txt", ".mp4")
+    make(tmp_path / "root", *(f"a{suffix}" for suffix in VIDEO_SUFFIXES), "b.MP4", "c.txt")
+    make(tmp_path / "root", ".mp4", "._b.mp4", ".tmp-0a1b.mp4")
     make(tmp_path / "elsewhere", "d.mp4", "deep/e.webm")
     os.symlink(tmp_path / "elsewhere", tmp_path / "root" / "link")
     os.symlink(tmp_path / "elsewhere", tmp_path / "root" / "again")
