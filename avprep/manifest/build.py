@@ -218,13 +218,13 @@ def clip_ids(rows: pd.DataFrame, named_by_start: bool) -> list[str]:
     timed = rows["video_id"].duplicated(keep=False).to_numpy() | named_by_start
     ambiguous = rows.duplicated(["video_id", "start"], keep=False).to_numpy()
     for row in timed.nonzero()[0].tolist():
-        ids[row] += f"_{seconds_in_id(starts[row])}"
+        ids[row] += f"_{_seconds(starts[row])}"
     for row in ambiguous.nonzero()[0].tolist():
-        ids[row] += f"_{seconds_in_id(ends[row])}"
+        ids[row] += f"_{_seconds(ends[row])}"
     return ids
 
 
-def seconds_in_id(time: float) -> str:
+def _seconds(time: float) -> str:
     """`000030`, or `000030.500`; different for different times."""
     if time == int(time):
         return f"{time:06.0f}"

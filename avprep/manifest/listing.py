@@ -12,7 +12,7 @@ from avprep.clips import VIDEO_SUFFIXES, Clip, is_writable, scan_files, video_id
 from avprep.csvfile import csv_records, shown
 from avprep.errors import UserError
 from avprep.labels import LabelSet, label_set_for
-from avprep.manifest.build import Finding, seconds_in_id
+from avprep.manifest.build import Finding
 from avprep.manifest.folder import with_extracted
 from avprep.manifest.segments import (
     Findings,
@@ -182,10 +182,16 @@ def _ids(rows: list[Listed]) -> list[str]:
     def video_id(row: Listed) -> str:
         if segments[row.path] == 1:
             return id_of[row.path]
-        end = "end" if row.end is None else seconds_in_id(row.end)
-        return f"{id_of[row.path]}_{seconds_in_id(row.start or 0.0)}_{end}"
+        end = "end" if row.end is None else _seconds(row.end)
+        return f"{id_of[row.path]}_{_seconds(row.start or 0.0)}_{end}"
 
     return [video_id(row) for row in rows]
+
+
+def _seconds(time: float) -> str:
+    """`30`, `30.5`; different for different times."""
+    short = f"{time:g}"
+    return short if float(short) == time else repr(time)
 
 
 def _below(root: Path, path: str) -> str:

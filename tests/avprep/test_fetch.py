@@ -93,6 +93,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def moved(self):
         self.head(302, Location="/good/elsewhere.csv", Content_Length=0)
 
+    def other(self):
+        self.head(200, Content_Length=8)
+        self.wfile.write(b"a,b\n1,2\n")
+
     def garbled(self):
         self.wfile.write(b"not HTTP at all\r\n\r\n")
         self.close_connection = True

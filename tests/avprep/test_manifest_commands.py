@@ -408,8 +408,16 @@ def test_fetch_takes_files_from_a_mirror_and_prints_their_digest(server, tmp_pat
     said = run(*words, "--file", "class_labels_indices.csv", "--sha256", digest)
     assert "was there" in said
     path.write_text("something else")
-    with pytest.raises(WorkFailed, match=r"no class CSV"):
+    with pytest.raises(UserError, match=r"Delete it to fetch it again"):
         run(*words, "--file", "class_labels_indices.csv")
+    assert path.read_text() == "something else"
+    path.unlink()
+    server.failures = len(server.requests) + 1
+    words = (*words[:-1], f"{server.url}/other/")
+    with pytest.raises(WorkFailed, match=r"sends no class CSV"):
+        run(*words, "--file", "class_labels_indices.csv")
+    assert not path.exists()
+    words = (*words[:-1], f"{server.url}/good/")
     with pytest.raises(UserError, match=r"audioset has no such file; it has class_labels"):
         run(*words, "--file", "../passwd")
     with pytest.raises(UserError, match=r"give FILE=HEX"):
