@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -177,26 +178,28 @@ def weights_file(path: str | Path) -> Path:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The strings stored with the weights; empty for a published file."""
-    return read_weights(weights_file(path), metadata_only=True)[1]
+    """The strings stored with the weights; empty for a published file.
+
+    Raises:
+        UserError: nothing there, or not a file of weights.
+    """
+    file = weights_file(path)
+    if file.suffix != ".safetensors":
+        return {}
+    with _opened(file) as reader:
+        return reader.metadata() or {}
 
 
-def read_weights(
-    file: Path, metadata_only: bool = False
-) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by name, without any `module.` prefix, and metadata. Never runs code of the file.
 
     Raises:
         UserError: not a file of weights.
     """
     if file.suffix == ".safetensors":
-        try:
-            with safetensors.safe_open(file, "pt") as reader:
-                metadata = reader.metadata() or {}
-                names = () if metadata_only else reader.keys()
-                return {name: reader.get_tensor(name) for name in names}, metadata
-        except (safetensors.SafetensorError, OSError) as error:
-            raise UserError(f"{file}: not a safetensors file ({error}).") from error
+        with _opened(file) as reader:
+            names = reader.keys()
+            return {name: reader.get_tensor(name) for name in names}, reader.metadata() or {}
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged or hostile file raises is anybody's guess
@@ -205,6 +208,15 @@ def read_weights(
             "are refused."
         ) from error
     return _named_tensors(loaded, file), {}
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[safetensors.safe_open]:
+    try:
+        with safetensors.safe_open(file, "pt") as reader:
+            yield reader
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(f"{file}: not a safetensors file ({error}).") from error
 
 
 def reason_of(error: Exception) -> str:

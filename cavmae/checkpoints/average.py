@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from avprep import storage
 from avprep.errors import UserError
 from cavmae.checkpoints import (
     load_checkpoint,
@@ -32,6 +33,7 @@ def average_checkpoints(sources: Sequence[Path], target: Path) -> int:
     """
     if target.suffix != ".safetensors":
         raise UserError(f"{target}: the result is a .safetensors file; name it so.")
+    storage.make_folder(target.parent)
     files = [weights_file(source) for source in sources]
     model = load_checkpoint(files[0])
     metadata = read_metadata(files[0])

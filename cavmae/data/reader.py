@@ -223,11 +223,11 @@ class CachingReader:
     ) -> Iterator[bytes | OSError]:
         """See `Reader`."""
         if scattered and not self._holds_all:
-            for wanted in ranges:
-                if (self._folder / wanted.shard).exists():
-                    yield self._read(wanted)
-                else:
-                    yield from self._remote.read_many([wanted])
+            is_kept = [(self._folder / wanted.shard).exists() for wanted in ranges]
+            remote = (r for r, kept in zip(ranges, is_kept, strict=True) if not kept)
+            fetched = iter(self._remote.read_many(tuple(remote)))
+            for wanted, kept in zip(ranges, is_kept, strict=True):
+                yield self._read(wanted) if kept else next(fetched)
             return
         for wanted in ranges:
             yield self._read(wanted)
