@@ -4,6 +4,7 @@ from .errors import DecodeError, UserError, WorkFailed
 from .isolation import IsolatedEncoder
 from .jobs import PoolOptions
 from .labels import LabelSet, label_set_from_names, read_label_csv
+from .manifest.folder import folder_manifest
 from .manifest.model import iter_manifest, read_manifest, write_manifest
 from .options import DecodeOptions, IsolationOptions, SampleOptions
 from .shards.build import BuildReport, ShardSetOptions, build_shard_set
@@ -29,6 +30,7 @@ __all__ = [
     "build_shard_set",
     "decode_clip",
     "discover_clips",
+    "folder_manifest",
     "iter_manifest",
     "label_set_from_names",
     "read_dataset",

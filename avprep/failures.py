@@ -19,7 +19,7 @@ class ClipFailure:
 
     video_id: str
     path: str
-    stage: str  # "decode", "pack", "plan"
+    stage: str  # "extract", "decode", "pack", "plan"
     cause: str  # one of avprep.errors.CAUSES
     detail: str
 

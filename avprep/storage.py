@@ -215,7 +215,9 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def write_new(path: str | Path, data: bytes) -> None:
-    """Write a file unless there is one; of several writers at once, one wins.
+    """Write a file unless there is one; of several writers to a folder at once, one wins.
+
+    An object store has no such writing: there the last one does.
 
     Raises: as `write_atomic`.
     """

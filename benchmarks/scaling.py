@@ -291,8 +291,9 @@ def measure_open(folder: Path, workers: int) -> dict[str, float]:
 
 
 def peak_mib() -> float:
-    """Most memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Most memory that this program has had; `ru_maxrss` would count that of its parent, too."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def plan_of(clips: list[Clip]) -> build.ShardPlan:

@@ -16,6 +16,7 @@ from avprep.cli.options import (
     pool_options,
     progress_bar,
     sample_options,
+    worker_pool,
 )
 from avprep.failures import check_failures, failure_table, parse_limit
 
@@ -43,12 +44,11 @@ def extract(
     """
     from avprep.clips import discover_clips
     from avprep.extraction import ExtractSettings, extract_clips
-    from avprep.jobs import PoolOptions
 
     limit = parse_limit(max_failures) if max_failures is not None else None
     clips = discover_clips(videos)
     settings = ExtractSettings(videos, out, sample_options(options, "wav"), limit_options(options))
-    pool = PoolOptions(options["workers"], options["backend"], options["address"])
+    pool = worker_pool(options)
     started = time.monotonic()
     with progress_bar(len(clips), "clip", "extract") as bar:
 

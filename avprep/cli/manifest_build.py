@@ -224,8 +224,7 @@ def folder(
     from avprep.manifest.segments import Findings
 
     output = Output(**options)
-    if extracted is not None and not (extracted / "audio").is_dir():
-        raise UserError(f"{extracted}: no audio/ in it; give what `avprep extract` wrote.")
+    check_extracted(extracted)
     label_csv = labels or output.out.with_name("labels.csv")
     known = known_labels(label_csv)
     if csv_file is None:
@@ -252,8 +251,13 @@ def check_sources(sources: Sources) -> None:
     """
     if not sources.videos and sources.extracted is None:
         raise UserError("give the folder of the videos with --videos, or --extracted, or both.")
-    if sources.extracted is not None and not (sources.extracted / "audio").is_dir():
-        raise UserError(f"{sources.extracted}: no audio/ in it; give what `avprep extract` wrote.")
+    check_extracted(sources.extracted)
+
+
+def check_extracted(folder: Path | None) -> None:
+    """Raises UserError where a folder is not what `avprep extract` wrote."""
+    if folder is not None and not (folder / "audio").is_dir():
+        raise UserError(f"{folder}: no audio/ in it; give what `avprep extract` wrote.")
 
 
 def refuse_bad_rows(path: Path, findings: Findings, output: Output) -> None:

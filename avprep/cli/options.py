@@ -11,8 +11,10 @@ import click
 from avprep.errors import UserError
 from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
 
-if TYPE_CHECKING:  # a progress bar is needed only when work has begun
+if TYPE_CHECKING:  # what is needed only when work has begun
     from tqdm import tqdm
+
+    from avprep.jobs import PoolOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -100,6 +102,13 @@ def sample_options(
     """`SampleOptions` from the values of `decode_options`."""
     names = ("frames", "channels", "missing_audio", "decoder")
     return SampleOptions(DecodeOptions(**{name: options[name] for name in names}), audio)
+
+
+def worker_pool(options: dict[str, Any]) -> PoolOptions:
+    """`PoolOptions` from the values of `pool_options`."""
+    from avprep.jobs import PoolOptions
+
+    return PoolOptions(options["workers"], options["backend"], options["address"])
 
 
 def limit_options(options: dict[str, Any]) -> IsolationOptions:

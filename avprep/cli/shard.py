@@ -20,6 +20,7 @@ from avprep.cli.options import (
     pool_options,
     progress_bar,
     sample_options,
+    worker_pool,
 )
 from avprep.errors import UserError
 from avprep.failures import check_failures, failure_table, parse_limit
@@ -89,7 +90,6 @@ def shard(
       avprep manifest folder videos/ --out manifest.json
       avprep shard manifest.json --out shards/ --workers 8
     """
-    from avprep.jobs import PoolOptions
     from avprep.labels import read_label_csv
     from avprep.manifest.model import read_manifest
     from avprep.shards.build import ShardSetOptions, build_shard_set
@@ -128,7 +128,7 @@ def shard(
                 seed,
                 shard_bytes,
             ),
-            PoolOptions(options["workers"], options["backend"], options["address"]),
+            worker_pool(options),
             which_part,
             retry_failed,
             show,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from avprep.cli.options import pool_options, progress_bar
+from avprep.cli.options import pool_options, progress_bar, worker_pool
 from avprep.errors import WorkFailed
 from avprep.failures import printable
 from avprep.shards.format import DATASET_FILE
@@ -38,10 +38,9 @@ def verify(shards: str, deep: bool, discard: bool, as_json: bool, **options: Any
     Example:
       avprep verify shards/train --deep
     """
-    from avprep.jobs import PoolOptions
     from avprep.shards.verify import discard_damaged, verify_shard_set
 
-    pool = PoolOptions(options["workers"], options["backend"], options["address"])
+    pool = worker_pool(options)
     with progress_bar(0, "shard", "verify") as bar:
 
         def show(check: ShardCheck, total: int) -> None:
