@@ -14,6 +14,10 @@ BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
 SMALLEST = {
     "extract": ("--parts", "kinds", "--kinds", "H.264 360p", "--clips", "2", "--rounds", "1"),
     "manifest": ("--clips", "500", "--rounds", "1"),
+    "model": (
+        *("--device", "cpu", "--model", "tiny", "--rounds", "1"),
+        *("--sides", "published-fp32", "ours-fp32"),
+    ),
     "report": ("--clips", "1000", "--rounds", "1"),
     "retrieval": ("--clips", "30", "--many", "60", "--rounds", "1"),
     "shard": ("--clips", "8", "--rounds", "1"),
