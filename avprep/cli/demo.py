@@ -12,13 +12,17 @@ from avprep.cli.options import progress_bar
 @click.command("demo-data")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
-    "--train-clips", type=click.IntRange(min=1), default=40, show_default=True, help="A class."
+    "--train-clips",
+    type=click.IntRange(min=1),
+    default=40,
+    show_default=True,
+    help="Clips a class.",
 )
 @click.option(
-    "--test-clips", type=click.IntRange(min=1), default=8, show_default=True, help="A class."
+    "--test-clips", type=click.IntRange(min=1), default=8, show_default=True, help="Clips a class."
 )
 @click.option("--seconds", type=float, default=2.0, show_default=True, help="Length of a clip.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of everything that varies.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all that varies.")
 @click.option(
     "--workers", type=click.IntRange(min=0), default=0, help="Processes. [default: one a core]"
 )

@@ -97,7 +97,7 @@ def merge(sources: tuple[Path, ...], out: Path, on_conflict: str) -> None:
     help="Parts and their shares, as in train=0.8,val=0.1,test=0.1 or train=8,val=1,test=1.",
 )
 @click.option("--out", type=_PATH, required=True, help="Folder: NAME.json for every part.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of what goes where.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the split.")
 def split(source: Path, parts: str, out: Path, seed: int) -> None:
     """Divide MANIFEST into parts in which every class has its share.
 
@@ -132,7 +132,7 @@ def split(source: Path, parts: str, out: Path, seed: int) -> None:
 @click.argument("source", metavar="MANIFEST", type=_PATH)
 @click.option("--per-class", type=click.IntRange(min=1), required=True, help="Clips a class.")
 @click.option("--out", type=_PATH, required=True, help=_OUT_HELP)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the choice.")
 def sample(source: Path, per_class: int, out: Path, seed: int) -> None:
     """Choose so many clips of every class, such as the 5 a class of retrieval.
 

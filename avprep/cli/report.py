@@ -23,7 +23,7 @@ from avprep.failures import printable
     type=click.IntRange(min=1),
     help="Clips of each class in the gallery. [default: as even as --clips allows]",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of clips.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the choice of clips.")
 @click.option(
     "--max-mb",
     type=click.FloatRange(min=0, min_open=True),

@@ -48,9 +48,7 @@ if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     "--shard-size",
     help="Bytes a shard instead, as in 1GB or 500MB; by what clips of their length should take.",
 )
-@click.option(
-    "--seed", type=int, default=0, show_default=True, help="Of the order of clips in the shards."
-)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the clips' order.")
 @click.option(
     "--audio",
     type=click.Choice(["flac", "wav"]),

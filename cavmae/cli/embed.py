@@ -51,7 +51,7 @@ from cavmae.cli.options import (
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="Of the stored features.",
+    help="Type of the stored features.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True,
               help="Clips a batch.")  # fmt: skip

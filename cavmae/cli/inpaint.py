@@ -34,7 +34,7 @@ from cavmae.cli.options import device_option, reading_options
     help="How audio patches are chosen.",
 )
 @click.option("--seed", type=int, default=0, show_default=True,
-              help="Of the mask, which is the same for every clip.")  # fmt: skip
+              help="Seed of the mask, which is the same for every clip.")  # fmt: skip
 @click.option("--frame", default="middle", show_default=True, help="middle, or a frame's number.")
 @click.option(
     "--norm-pix-loss/--no-norm-pix-loss",

@@ -113,7 +113,7 @@ reading_options = _stack(
         type=click.IntRange(min=0),
         default=_READ.retries,
         show_default=True,
-        help="Of a request for shards behind a URL.",
+        help="Retries of a failed request for a shard behind a URL.",
     ),
     click.option(
         "--timeout",
@@ -181,21 +181,21 @@ training_options = _stack(
         type=click.FloatRange(0, 1, max_open=True),
         default=_OPTIM.beta1,
         show_default=True,
-        help="Of Adam.",
+        help="Adam's β1.",
     ),
     click.option(
         "--beta2",
         type=click.FloatRange(0, 1, max_open=True),
         default=_OPTIM.beta2,
         show_default=True,
-        help="Of Adam.",
+        help="Adam's β2.",
     ),
     click.option(
         "--weight-decay",
         type=click.FloatRange(min=0),
         default=_OPTIM.weight_decay,
         show_default=True,
-        help="Of the optimiser.",
+        help="Weight decay of the optimiser.",
     ),
     click.option(
         "--schedule",
@@ -244,7 +244,7 @@ training_options = _stack(
         type=click.Choice(["fp32", "bf16", "fp16"]),
         default=_TRAIN.precision,
         show_default=True,
-        help="Of the model's arithmetic; losses are always float32.",
+        help="Precision of the model's arithmetic; losses are always float32.",
     ),
     click.option(
         "--compile/--no-compile",
@@ -285,7 +285,7 @@ training_options = _stack(
         type=click.IntRange(0, 2**63 - 1),
         default=_TRAIN.seed,
         show_default=True,
-        help="Of everything random.",
+        help="Seed of everything random.",
     ),
     device_option,
     click.option(

@@ -42,14 +42,14 @@ from cavmae.cli.options import training_options
     type=click.FloatRange(min=0),
     default=1.0,
     show_default=True,
-    help="Of the reconstruction loss.",
+    help="Weight of the reconstruction loss.",
 )
 @click.option(
     "--contrast-weight",
     type=click.FloatRange(min=0),
     default=0.01,
     show_default=True,
-    help="Of the contrastive loss.",
+    help="Weight of the contrastive loss.",
 )
 @click.option(
     "--contrast-scope",

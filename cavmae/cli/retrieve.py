@@ -32,7 +32,7 @@ from cavmae.cli.options import (
     show_default=True,
     help="Use at most so many clips of each class (published: 5); 0 for all clips.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of --per-class.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of --per-class.")
 @click.option(
     "--frames",
     default="middle",
