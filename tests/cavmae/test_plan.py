@@ -168,10 +168,12 @@ def test_a_balanced_epoch_draws_each_sample_as_often_as_its_weight_says(seed):
 
 
 def test_a_sample_without_weight_is_never_drawn():
-    assert set(balanced_order(np.array([0.0, 1.0, 0.0, 2.0]), 0, 0)) <= {1, 3}
+    order = balanced_order(np.tile([0.0, 1.0, 0.0, 2.0], 500), 0, 0)
+    assert len(order) == 2000
+    assert (order % 2 == 1).all()
 
 
-def test_two_million_samples_are_planned_in_seconds():
+def test_the_plan_of_two_million_samples_fits_100_mb():
     order = shuffled_order([500] * 4000, 0, 0)
     plan = plan_epoch(order, len(order), 10, 0, 0, 0.5)
     assert len(plan) == 2_000_000
