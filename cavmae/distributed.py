@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.distributed.nn
 from torch import Tensor
 
-from avprep.errors import UserError
+from avprep.errors import UserError, WorkFailed
 
+Result = TypeVar("Result")
 _FIRST_PORT, _PORTS = 20000, 12000  # below those that Linux gives to outgoing connections
 
 
@@ -51,6 +52,23 @@ class World:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def gather_results(self, work: Callable[[], Result]) -> list[Result]:
+        """What a piece of work gives on every rank, in rank order, on every rank.
+
+        Raises:
+            WorkFailed: it failed on one of them; on every rank, so that none waits for ever.
+        """
+        result: Result | None = None
+        failure = ""
+        try:
+            result = work()
+        except WorkFailed as error:
+            failure = str(error)
+        parts = self.gather((result, failure))
+        if failure := next(filter(None, (reason for _, reason in parts)), ""):
+            raise WorkFailed(failure)
+        return [part for part, _ in parts]
 
     def barrier(self) -> None:
         """Wait for all ranks."""

@@ -117,9 +117,16 @@ def classify_together(
     world: World,
     on_batch: Callable[[int], object] = lambda count: None,
 ) -> Classified:
-    """Classify all clips, each on one rank; every rank gets the whole result."""
-    own = classify(model, frontend, shards, options, world.device, world.rank, world.size, on_batch)
-    parts: list[Classified] = world.gather(own)
+    """Classify all clips, each on one rank; every rank gets the whole result.
+
+    Raises:
+        WorkFailed: more than `max_bad_samples` samples of a rank are unreadable.
+    """
+    parts = world.gather_results(
+        lambda: classify(
+            model, frontend, shards, options, world.device, world.rank, world.size, on_batch
+        )
+    )
     index = np.concatenate([part.index for part in parts])
     order = np.argsort(index)
     video_ids = [video_id for part in parts for video_id in part.video_ids]

@@ -131,18 +131,7 @@ def pooled_features(
         UserError: the model has no image weights and they are asked for.
         WorkFailed: more than `max_bad_samples` samples are unreadable.
     """
-    loader = feature_loader(trained, shards, options, world.rank, world.size)
-    index: list[Tensor] = []
-    labels: list[Tensor] = []
-    vectors: dict[Modality, list[Tensor]] = {name: [] for name in options.modalities}
-    for batch, tokens in token_batches(trained, loader, options.modalities, world.device):
-        index.append(batch.index.clone())
-        labels.append(batch.labels.clone())
-        for name, found in tokens.items():
-            vectors[name].append(F.normalize(found.float().mean(dim=1), dim=-1).cpu())
-        on_batch(len(batch))
-    own = (index, labels, vectors, len(loader.bad_samples))
-    parts = world.gather(own)
+    parts = world.gather_results(lambda: _own_features(trained, shards, options, world, on_batch))
     joined = torch.cat([piece for part in parts for piece in part[0]])
     order = joined.argsort()
     return Features(
@@ -154,3 +143,24 @@ def pooled_features(
         torch.cat([piece for part in parts for piece in part[1]])[order],
         sum(part[3] for part in parts),
     )
+
+
+def _own_features(
+    trained: Trained,
+    shards: ShardSet,
+    options: FeatureOptions,
+    world: World,
+    on_batch: Callable[[int], object],
+) -> tuple[list[Tensor], list[Tensor], dict[Modality, list[Tensor]], int]:
+    """Of this rank's clips, in pieces: positions, labels, vectors; and how many were unreadable."""
+    loader = feature_loader(trained, shards, options, world.rank, world.size)
+    index: list[Tensor] = []
+    labels: list[Tensor] = []
+    vectors: dict[Modality, list[Tensor]] = {name: [] for name in options.modalities}
+    for batch, tokens in token_batches(trained, loader, options.modalities, world.device):
+        index.append(batch.index.clone())
+        labels.append(batch.labels.clone())
+        for name, found in tokens.items():
+            vectors[name].append(F.normalize(found.float().mean(dim=1), dim=-1).cpu())
+        on_batch(len(batch))
+    return index, labels, vectors, len(loader.bad_samples)

@@ -133,6 +133,7 @@ def test_averages_of_shards_are_those_of_one_process(ranks, alone):
     [
         ("unreadable", "WorkFailed.*could not be read, a whole batch"),
         ("unreadable, told to stop", "KeyboardInterrupt"),
+        ("validation", "WorkFailed.*could not be read"),
         ("full disk", "WorkFailed.*File too large"),
         ("told to stop", "KeyboardInterrupt"),
         ("resumed", ""),

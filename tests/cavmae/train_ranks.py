@@ -131,6 +131,7 @@ def ends(shards: Path, damaged: Path, out: Path, world: World) -> dict[str, list
         "unreadable": how_it_ends(mine, out / "unreadable", world),
         "unreadable, told to stop": how_it_ends(mine, out / "both", world, stopped),
     }
+    found["validation"] = how_validation_ends(mine, world)
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     if world.is_main:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, unlimited[1]))
@@ -149,6 +150,21 @@ def how_it_ends(
     try:
         train("ddp", shards, folder, world, loader_type=loader_type)
     except (KeyboardInterrupt, WorkFailed) as error:
+        return world.gather(repr(error))
+    return world.gather("")
+
+
+def how_validation_ends(shards: Path, world: World) -> list[str]:
+    """The error that each rank's classifying of a set ends with, as text."""
+    try:
+        classify_together(
+            CAVMAEClassifier(CONFIG, 4),
+            FrontEnd(FrontEndOptions(target_length=CONFIG.audio_frames)),
+            ShardSet.open(shards),
+            ClassifyOptions(batch_size=2, workers=0, max_bad_samples=1),
+            world,
+        )
+    except WorkFailed as error:
         return world.gather(repr(error))
     return world.gather("")
 
