@@ -53,6 +53,11 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
+    def fail_together(self, failure: str) -> None:
+        """Raises WorkFailed on every rank if one has a failure to tell; the others give ""."""
+        if failure := next(filter(None, self.gather(failure)), ""):
+            raise WorkFailed(failure)
+
     def gather_results(self, work: Callable[[], Result]) -> list[Result]:
         """What a piece of work gives on every rank, in rank order, on every rank.
 
@@ -65,10 +70,8 @@ class World:
             result = work()
         except WorkFailed as error:
             failure = str(error)
-        parts = self.gather((result, failure))
-        if failure := next(filter(None, (reason for _, reason in parts)), ""):
-            raise WorkFailed(failure)
-        return [part for part, _ in parts]
+        self.fail_together(failure)
+        return self.gather(result)
 
     def barrier(self) -> None:
         """Wait for all ranks."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cavmae.cli.options import training_options
+from cavmae.cli.options import training_options, val_split_option
 from cavmae.train.options import OptimOptions
 
 
@@ -15,13 +15,7 @@ from cavmae.train.options import OptimOptions
 @click.option("--shards", required=True, help="Folder or URL of the training shard set.")
 @click.option("--val-shards", required=True, help="Shard set to evaluate on after each epoch.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Run directory.")
-@click.option(
-    "--val-split",
-    "val_splits",
-    multiple=True,
-    metavar="NAME",
-    help="Use clips of this split of --val-shards only; may be given several times.",
-)
+@val_split_option
 @click.option(
     "--init",
     type=click.Path(path_type=Path),

@@ -11,6 +11,7 @@ from cavmae.cli.options import (
     bad_samples_option,
     device_option,
     reading_options,
+    val_split_option,
     workers_option,
 )
 
@@ -21,13 +22,7 @@ from cavmae.cli.options import (
     "--val-shards",
     help="Shard set to classify. [default: each clip of --shards by all others]",
 )
-@click.option(
-    "--val-split",
-    "val_splits",
-    multiple=True,
-    metavar="NAME",
-    help="Use clips of this split of --val-shards only; may be given several times.",
-)
+@val_split_option
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), required=True, help="Run or checkpoint file."
 )

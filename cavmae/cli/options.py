@@ -94,6 +94,14 @@ bad_samples_option = click.option(
     help="Unreadable samples that are skipped before the command gives up.",
 )
 
+val_split_option = click.option(
+    "--val-split",
+    "val_splits",
+    multiple=True,
+    metavar="NAME",
+    help="Use clips of this split of --val-shards only; may be given several times.",
+)
+
 reading_options = _stack(
     click.option(
         "--classes",

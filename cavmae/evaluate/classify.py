@@ -73,9 +73,8 @@ def classify(
     """Classify this rank's share of the clips, each once."""
     frame: OneResult = "all" if options.frames == "each" else options.frames
     if options.mode in AUDIO_MODES:
-        frame = (
-            "middle"  # images play no part, and decoding all of them would take most of the time
-        )
+        # Images play no part, and decoding all of them would take most of the time.
+        frame = "middle"
     loader = ShardLoader(
         shards,
         LoaderOptions(

@@ -98,9 +98,7 @@ def written_together(world: World, place: Path) -> Iterator[None]:
             f"{place}: cannot be written to ({error.strerror or error}). Checkpoints are whole: "
             "make room and run the same command again."
         )
-    failure = next(filter(None, world.gather(failure)), "")
-    if failure:
-        raise WorkFailed(failure)
+    world.fail_together(failure)
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> bytes:
