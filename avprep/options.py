@@ -12,6 +12,7 @@ class DecodeOptions:
 
     frames: int = 10  # evenly spaced over the first 10 s; 0 leaves the video unread
     frame_size: int = 224  # pixels, square
+    pixels: Literal["square", "stored"] = "square"  # stored: oblong ones as if they were square
     sample_rate: int = 16000  # Hz, mono
     channels: Literal["first", "mix"] = "first"  # the published choice, or the average
     missing_audio: Literal["fail", "silence", "omit"] = "fail"  # omit: no sample; not for shards

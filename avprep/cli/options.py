@@ -59,6 +59,13 @@ def decode_options(command: Command) -> Command:
             help="Mono from the first channel, as published, or from all of them.",
         ),
         click.option(
+            "--pixels",
+            type=click.Choice(["square", "stored"]),
+            default=defaults.pixels,
+            show_default=True,
+            help="Show oblong pixels as the file says, or as if they were square, as published.",
+        ),
+        click.option(
             "--frames",
             type=click.IntRange(min=1),
             default=defaults.frames,
@@ -100,7 +107,7 @@ def sample_options(
     options: dict[str, Any], audio: Literal["flac", "wav"] = "flac"
 ) -> SampleOptions:
     """`SampleOptions` from the values of `decode_options`."""
-    names = ("frames", "channels", "missing_audio", "decoder")
+    names = ("frames", "pixels", "channels", "missing_audio", "decoder")
     return SampleOptions(DecodeOptions(**{name: options[name] for name in names}), audio)
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep.decode.frames import PUBLISHED_SECONDS, choose_frames, plausible_rate
+from avprep.decode.frames import SAME_TIME, choose_frames, step_for, window_end
 from avprep.decode.media import SHORTEST_AUDIO, Media, channels_to_mono, no_frames
 from avprep.decode.sniff import looks_like_media
 from avprep.errors import DecodeError
@@ -25,9 +26,6 @@ from avprep.images import resize_and_crop
 from avprep.options import DecodeOptions
 
 cv2.setNumThreads(1)  # as many workers as cores share the machine already
-
-
-_SAME_TIME = 1e-6  # seconds
 
 
 def decode_with_ffmpeg(
@@ -97,23 +95,89 @@ def _read_frames(
     clock: _Clock,
 ) -> tuple[NDArray[np.uint8], tuple[float, ...]]:
     """The chosen frames, and the times they are shown at: one pass for times, one for pictures."""
-    times = _frame_times(path, start, end, clock.picture - clock.container)
-    if not times:
+    begin = start or None
+    frames = _on_screen(_list_frames(path, begin, end, clock))
+    if not frames:
         raise _why_no_frames(path, start)
-    begin = start or times[0][1]
-    rate = plausible_rate(_reported_rate(path), [time for _, time in times])
-    shown = [max(time, begin) for _, time in times]
-    chosen = [times[i] for i in choose_frames(shown, rate, options.frames)]
-    pictures = _grab(path, {number for number, _ in chosen}, options.frame_size)
-    frames = np.stack([pictures[number] for number, _ in chosen])
-    return frames, tuple(round(max(time - begin, 0.0), 6) for _, time in chosen)
+    times = [frame.time for frame in frames]
+    positions = choose_frames(times, _reported_rate(path), options.frames, begin=begin, end=end)
+    chosen = [frames[i] for i in positions]
+    pictures = _fetch(path, {frame.number: frame for frame in chosen}, options)
+    since = times[0] if begin is None else begin
+    shown = tuple(round(max(frame.time - since, 0.0), 6) for frame in chosen)
+    return np.stack([pictures[frame.number] for frame in chosen]), shown
 
 
-def _grab(path: str | Path, wanted: set[int], size: int) -> dict[int, NDArray[np.uint8]]:
+@dataclass(frozen=True)
+class _Frame:
+    """What the ffmpeg program says of a frame that it shows."""
+
+    number: int  # in the order they come out of the decoder
+    time: float  # seconds after the container's start
+    pixel_aspect: float  # shown width of a pixel over its shown height
+    is_plain: bool  # OpenCV can be trusted with it
+
+
+_TIME_BASE = re.compile(rb"config in time_base: (\d+)/(\d+)")
+_FRAME = re.compile(
+    rb" n: *\d+ pts: *(?P<pts>-?\d+|NOPTS) .* sar:(?P<wide>\d+)/(?P<high>\d+) .* i:(?P<fields>.)"
+)
+
+
+def _list_frames(
+    path: str | Path, begin: float | None, end: float | None, clock: _Clock
+) -> list[_Frame]:
+    """The frames up to the end of the part of the clip that frames are taken from, and one more."""
+    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file", autorotate=0)["V:0"]
+    output = ffmpeg.output(
+        source.filter("showinfo", checksum=0), "pipe:1", format="null", fps_mode="passthrough"
+    ).global_args("-nostdin", "-nostats")
+    frames: list[_Frame] = []
+    process = output.run_async(cmd=find_ffmpeg(), pipe_stderr=True)
+    step, tick, offset, is_turned = step_for(_reported_rate(path)), 0.0, 0.0, False
+    try:
+        for line in process.stderr:
+            if base := _TIME_BASE.search(line):
+                tick = int(base[1]) / int(base[2])
+            elif b"displaymatrix" in line:  # said before the first frame, or behind its own
+                is_turned = True
+            elif told := _FRAME.search(line):
+                previous = frames[-1].time if frames else -step
+                time = previous + step
+                if told["pts"] != b"NOPTS":
+                    time = int(told["pts"]) * tick + offset
+                if not frames and begin is not None:
+                    offset = clock.picture - clock.container - time
+                    time += offset
+                is_plain = told["fields"] == b"P"
+                frames.append(_Frame(len(frames), time, _pixel_aspect(told), is_plain))
+                if time >= window_end(frames[0].time, begin, end):
+                    break
+    finally:
+        process.kill()
+        process.stderr.close()
+        process.wait()
+    return [replace(one, is_plain=one.is_plain and not is_turned) for one in frames]
+
+
+def _on_screen(frames: list[_Frame]) -> list[_Frame]:
+    """Those that are shown: what comes out late is not; of equal times, the later frame is."""
+    shown: list[_Frame] = []
+    for frame in frames:
+        if not shown or frame.time > shown[-1].time - SAME_TIME:
+            shown.append(frame)
+    return shown
+
+
+def _fetch(
+    path: str | Path, wanted: dict[int, _Frame], options: DecodeOptions
+) -> dict[int, NDArray[np.uint8]]:
     """The frames of the given numbers, resized."""
+    # OpenCV 5 fails to convert interlaced pictures and hands out whatever was in memory, without
+    # a word; and of display matrices it knows quarter turns alone.
+    if not all(frame.is_plain for frame in wanted.values()):
+        return _select(path, wanted, options)
     capture = _open(path)
-    if _has_interlaced(path, max(wanted) + 1):
-        return _select(path, wanted, size, capture)
     pictures = {}
     for number in range(max(wanted) + 1):
         if not capture.grab():
@@ -124,92 +188,64 @@ def _grab(path: str | Path, wanted: set[int], size: int) -> dict[int, NDArray[np
                 detail = f"{path}: OpenCV cannot convert its frame {number}"
                 raise DecodeError("no-frames", detail)
             rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-            pictures[number] = resize_and_crop(rgb, size, _pixel_aspect(capture))
+            pictures[number] = _resized(rgb, wanted[number].pixel_aspect, options)
     capture.release()
     return pictures
 
 
-def _has_interlaced(path: str | Path, frames: int) -> bool:
-    """Whether there are interlaced pictures among the first frames.
-
-    OpenCV 5 fails to convert those and hands out whatever was in memory, without a word.
-    """
-    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file")["v:0"]
-    output = ffmpeg.output(
-        source.filter("showinfo", checksum=0),
-        "pipe:1",
-        format="null",
-        fps_mode="passthrough",
-        **{"frames:v": frames},
-    )
-    try:
-        _, words = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
-    except ffmpeg.Error:
-        return False
-    return re.search(rb" i:[TB] ", words) is not None
-
-
 def _select(
-    path: str | Path, wanted: set[int], size: int, capture: cv2.VideoCapture
+    path: str | Path, wanted: dict[int, _Frame], options: DecodeOptions
 ) -> dict[int, NDArray[np.uint8]]:
-    """The same as `_grab` through ffmpeg, for what OpenCV decodes and cannot convert."""
+    """The same as `_fetch` through ffmpeg alone, turned as it turns them."""
     numbers = sorted(wanted)
-    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file")["v:0"]
+    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file")["V:0"]
     any_of = "+".join(f"eq(n,{number})" for number in numbers)
     output = ffmpeg.output(
-        source.filter("select", any_of),
+        source.filter("select", any_of).filter("showinfo", checksum=0),
         "pipe:1",
-        format="rawvideo",
+        format="image2pipe",
+        vcodec="ppm",
         pix_fmt="rgb24",
         fps_mode="passthrough",
         **{"frames:v": len(numbers)},
     )
     try:
-        raw, _ = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+        raw, words = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
     except ffmpeg.Error as error:
         detail = f"{path}: neither OpenCV nor ffmpeg converts its pictures"
         raise DecodeError("no-frames", detail) from error
-    width, height = (
-        int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
-    )
-    if len(raw) != len(numbers) * width * height * 3:
+    pictures, told = _read_ppm(raw), list(_FRAME.finditer(words))
+    if len(pictures) != len(numbers) or len(told) != len(numbers):
         raise DecodeError("truncated", f"{path}: ends before frame {numbers[-1]} for ffmpeg")
-    pictures = np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
-    aspect = _pixel_aspect(capture)
-    resized = (resize_and_crop(one, size, aspect) for one in pictures)
-    return dict(zip(numbers, resized, strict=True))
+    return {
+        number: _resized(picture, _pixel_aspect(words_of_it), options)
+        for number, picture, words_of_it in zip(numbers, pictures, told, strict=True)
+    }
 
 
-def _frame_times(
-    path: str | Path, start: float | None, end: float | None, offset: float
-) -> list[tuple[int, float]]:
-    """(number, seconds) of the frames on screen during the clip's first 10 s.
-
-    Args:
-        path: the video file.
-        start: of the segment.
-        end: of the segment.
-        offset: seconds that the first picture comes after time 0.
-    """
-    last = float("inf") if end is None else end
-    capture = _open(path)
-    rate = plausible_rate(capture.get(cv2.CAP_PROP_FPS), ())
-    times: list[tuple[int, float]] = []
-    number = 0
-    while capture.grab():
-        time = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        if number and time <= 0:  # a container without time stamps
-            time = number / rate
-        time += offset
-        begin = start if start else (times[0][1] if times else time)
-        if times and time >= min(last, begin + PUBLISHED_SECONDS) - _SAME_TIME:
+def _read_ppm(raw: bytes) -> list[NDArray[np.uint8]]:
+    """The whole images of a stream of PPM files, each uint8 [height, width, 3]."""
+    images = []
+    while head := re.match(rb"P6\s(\d+) (\d+)\s255\s", raw):
+        width, height = int(head[1]), int(head[2])
+        end = head.end() + width * height * 3
+        if len(raw) < end:
             break
-        if start and times and time <= start + _SAME_TIME:
-            times.clear()  # only the frame on screen when the segment begins counts
-        times.append((number, time))
-        number += 1
-    capture.release()
-    return times
+        pixels = np.frombuffer(raw[head.end() : end], np.uint8)
+        images.append(pixels.reshape(height, width, 3))
+        raw = raw[end:]
+    return images
+
+
+def _pixel_aspect(told: re.Match[bytes]) -> float:
+    """Shown width of a pixel over its shown height."""
+    wide, high = int(told["wide"]), int(told["high"])
+    return wide / high if wide and high else 1.0
+
+
+def _resized(rgb: NDArray[Any], pixel_aspect: float, options: DecodeOptions) -> NDArray[np.uint8]:
+    aspect = pixel_aspect if options.pixels == "square" else 1.0
+    return resize_and_crop(rgb, options.frame_size, aspect)
 
 
 @dataclass(frozen=True)
@@ -221,7 +257,7 @@ class _Clock:
 
 
 def _read_clock(path: str | Path) -> _Clock:
-    """What ffmpeg says of the beginning of a file; OpenCV's times count from the first picture."""
+    """What ffmpeg says of the beginning of a file; its times may count from that of one stream."""
     source = ffmpeg.input(f"file:{path}", protocol_whitelist="file")
     output = ffmpeg.output(
         source["v:0"],
@@ -251,10 +287,10 @@ def _duration(path: str | Path, start: float | None, end: float | None) -> float
         return end - begin
     capture = _open(path)
     frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    rate = plausible_rate(capture.get(cv2.CAP_PROP_FPS), ())
+    step = step_for(capture.get(cv2.CAP_PROP_FPS))
     capture.release()
     told = re.search(rb"Duration: (\d+):(\d+):(\d+\.\d+)", _description(path))
-    whole = frames / rate
+    whole = frames * step
     if told is not None:
         hours, minutes, seconds = (float(part) for part in told.groups())
         whole = hours * 3600 + minutes * 60 + seconds
@@ -297,12 +333,3 @@ def _reported_rate(path: str | Path) -> float:
     rate = capture.get(cv2.CAP_PROP_FPS)
     capture.release()
     return rate
-
-
-def _pixel_aspect(capture: cv2.VideoCapture) -> float:
-    """Shown width of a pixel over its shown height, of the picture as OpenCV has turned it."""
-    width, height = capture.get(cv2.CAP_PROP_SAR_NUM), capture.get(cv2.CAP_PROP_SAR_DEN)
-    if width <= 0 or height <= 0:
-        return 1.0
-    is_turned = round(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 180 == 90
-    return height / width if is_turned else width / height

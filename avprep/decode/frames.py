@@ -3,50 +3,71 @@
 The published rule counts frames: with `n = min(frame_count, int(fps * 10))`, the i-th of 10 is at
 `idx = int(i * n / 10)`, and the frame read is the one before it, `max(idx - 1, 0)`. Frame numbers
 mean little where the rate varies or the header's count is wrong, so the rule's index is turned
-into a time, and the frame shown at that time is taken. At a constant rate both are the same.
+into a time by the mean rate of the clip's own frames, and the frame shown at that time is taken.
+At a constant rate both are the same.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 PUBLISHED_SECONDS = 10  # frames are taken from the clip's first 10 s
-_HIGHEST_PLAUSIBLE_RATE = 240.0  # containers without a rate report their clock's, such as 1000
+SAME_TIME = 1e-6  # seconds; far below a frame, far above rounding
 _TOLERANCE = 0.25  # of a frame; millisecond time stamps jitter around the true time
+_USUAL_RATE = 25.0
+_HIGHEST_PLAUSIBLE_RATE = 240.0  # containers without a rate report their clock's, such as 1000
 
 
-def wanted_indices(available: int, rate: float, count: int = 10) -> list[int]:
+def wanted_indices(available: int, count: int = 10) -> list[int]:
     """The published frame indices.
 
     Args:
-        available: frames in the clip.
-        rate: frames a second.
+        available: frames in the clip's first 10 s, or fewer where its rate says so.
         count: how many to take.
 
     Returns:
         `count` ascending indices below `available`; a clip of few frames repeats some.
     """
-    n = min(available, int(rate * PUBLISHED_SECONDS))
-    return [max(int(i * n / count) - 1, 0) for i in range(count)]
+    return [max(int(i * available / count) - 1, 0) for i in range(count)]
 
 
-def plausible_rate(reported: float | None, times: Sequence[float]) -> float:
-    """The reported frame rate, or the mean one of ascending frame times if it makes no sense."""
-    if reported and 0 < reported <= _HIGHEST_PLAUSIBLE_RATE:
-        return reported
-    span = times[-1] - times[0] if len(times) > 1 else 0.0
-    return (len(times) - 1) / span if span > 0 else 25.0
+def step_for(reported_rate: float) -> float:
+    """Seconds between frames, where nothing but the container's word is known."""
+    is_plausible = 0 < reported_rate <= _HIGHEST_PLAUSIBLE_RATE
+    return 1 / (reported_rate if is_plausible else _USUAL_RATE)
 
 
-def choose_frames(times: Sequence[float], rate: float, count: int = 10) -> list[int]:
+def window_end(first: float, begin: float | None, end: float | None) -> float:
+    """When the part of a clip that frames are taken from is over, seconds.
+
+    Args:
+        first: when the first frame is shown.
+        begin: of the segment; None where the clip is the whole file.
+        end: of the segment; None for the file's end.
+    """
+    limit = (first if begin is None else begin) + PUBLISHED_SECONDS
+    return limit if end is None else min(limit, end)
+
+
+def choose_frames(
+    times: Sequence[float],
+    reported_rate: float,
+    count: int = 10,
+    *,
+    begin: float | None = None,
+    end: float | None = None,
+    goes_on: bool = False,
+) -> list[int]:
     """Positions in `times` of the frames to take.
 
     Args:
-        times: ascending display times of the clip's frames, seconds, the first one's being the
-            clip's start.
-        rate: frames a second.
+        times: ascending display times, seconds; they may reach beyond the clip on either side.
+        reported_rate: frames per second as the container has it; 0 where it does not say.
         count: how many to take.
+        begin: of the segment; None where the clip is the whole file.
+        end: of the segment; None for the file's end.
+        goes_on: whether more frames follow after `times`.
 
     Returns:
         `count` ascending positions.
@@ -56,8 +77,25 @@ def choose_frames(times: Sequence[float], rate: float, count: int = 10) -> list[
     """
     if not times:
         raise ValueError("a clip without a frame has none to choose from")
+    # The frame on screen when the segment begins is its first.
+    first = 0 if begin is None else max(bisect_right(times, begin + SAME_TIME) - 1, 0)
+    limit = window_end(times[0], begin, end)
+    last = max(bisect_left(times, limit - SAME_TIME), first + 1)
+    clip = list(times[first:last])
+    steps, span = len(clip) - 1, clip[-1] - clip[0]
+    if begin is not None:
+        clip[0] = max(clip[0], begin)
+    available = len(clip)
+    # The container's rate is more exact than time stamps in milliseconds, if it is right at all.
+    if abs(reported_rate * span - steps) <= 0.5 and reported_rate > 0:
+        rate = reported_rate
+        available = min(available, int(rate * PUBLISHED_SECONDS))
+    else:
+        is_followed = goes_on or last < len(times)
+        over = limit if is_followed or not steps else min(clip[-1] + span / steps, limit)
+        rate = available / max(over - clip[0], SAME_TIME)
     slack = _TOLERANCE / rate
     return [
-        max(bisect_right(times, times[0] + index / rate + slack) - 1, 0)
-        for index in wanted_indices(len(times), rate, count)
+        first + max(bisect_right(clip, clip[0] + index / rate + slack) - 1, 0)
+        for index in wanted_indices(available, count)
     ]

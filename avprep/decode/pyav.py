@@ -16,18 +16,21 @@ import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError, InvalidDataError
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from avprep.decode.audio_track import PREROLL, AudioTrack
+from avprep.decode.clock import may_jump, running_on
 from avprep.decode.media import SHORTEST_AUDIO, Media, Segment, no_frames
 from avprep.decode.sniff import looks_like_media
-from avprep.decode.video_track import VideoTrack
+from avprep.decode.video_track import ReadAgain, VideoTrack, kind_of_track
 from avprep.errors import DecodeError
 from avprep.options import DecodeOptions
 
 av.logging.set_level(None)  # libav's complaints end up in our causes, not on the terminal
 
 _SEEK_DISTANCES = (PREROLL, 5.0, 20.0, 80.0, float("inf"))  # seconds before a segment, in turn
+_LONG_BEFORE = 10 * av.time_base
 _SURVEY_PACKETS = 500  # read at most from a file's beginning before a seek
 
 
@@ -40,15 +43,27 @@ def decode_with_pyav(
         DecodeError: see `avprep.decode.decode_clip`.
     """
     try:
-        with _open(path) as container:
-            _check_begin(container, path, start)
-            return _decode(container, path, Segment(start, end), options)
+        return _decode_patiently(path, Segment(start, end), options)
     except MemoryError:
         raise DecodeError("out-of-memory", f"{path}: needs too much memory") from None
     except FFmpegError as error:
         if error.errno == errno.ENOMEM:
             raise DecodeError("out-of-memory", f"{path}: needs too much memory") from None
         raise DecodeError("garbage", f"{path}: {error.strerror}") from error
+
+
+def _decode_patiently(path: str | Path, segment: Segment, options: DecodeOptions) -> Media:
+    """Read the file in the fastest way that is right for it, found by trying."""
+    kind: type[VideoTrack] | None = None
+    while True:
+        try:
+            with _open(path) as container:
+                # Times that the file does not tell are libavcodec's to find, as in ffmpeg.
+                container.flags &= ~av.container.Flags.gen_pts.value  # type: ignore[operator]
+                _check_begin(container, path, segment.start)
+                return _decode(container, path, segment, options, kind)
+        except ReadAgain as again:
+            kind = again.kind
 
 
 def _open(path: str | Path) -> InputContainer:
@@ -65,12 +80,18 @@ def _open(path: str | Path) -> InputContainer:
 def _check_begin(container: InputContainer, path: str | Path, start: float | None) -> None:
     """Refuse a segment past the file's end, where the container says how long it is."""
     seconds = (container.duration or 0) / av.time_base
+    if may_jump(container):  # then so may the time stamps that its length is told by
+        return
     if start and seconds and start >= seconds:
         raise DecodeError("too-short", f"{path}: ends at {seconds:.3f} s, before {start:g} s")
 
 
 def _decode(
-    container: InputContainer, path: str | Path, segment: Segment, options: DecodeOptions
+    container: InputContainer,
+    path: str | Path,
+    segment: Segment,
+    options: DecodeOptions,
+    kind: type[VideoTrack] | None,
 ) -> Media:
     video = _first_video(container) if options.frames else None
     audio = container.streams.audio[0] if container.streams.audio else None
@@ -83,7 +104,10 @@ def _decode(
             raise DecodeError(cause, f"{path}: no decoder for its {stream.type} stream's format")
 
     origin = float(Fraction(container.start_time or 0, av.time_base))
-    pictures = VideoTrack(video, origin, segment) if video is not None else None
+    pictures = None
+    if video is not None:
+        kind = kind or kind_of_track(video)
+        pictures = kind(video, origin, segment, lambda: _new_decoder(path, video.index))
     sound = AudioTrack(audio, origin, segment, options) if audio is not None else None
     if segment.start:
         _seek(container, pictures, sound, origin + segment.start)
@@ -110,6 +134,14 @@ def _first_video(container: InputContainer) -> VideoStream | None:
     return next((one for one in container.streams.video if not _is_cover(one)), None)
 
 
+def _new_decoder(path: str | Path, index: int) -> VideoCodecContext:
+    """A decoder for a video stream that has seen nothing of it."""
+    with _open(path) as container:
+        stream = container.streams[index]
+        assert isinstance(stream, VideoStream)
+        return stream.codec_context
+
+
 def _is_cover(stream: VideoStream) -> bool:
     """Whether a video stream is a picture attached to the file, such as an album cover."""
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
@@ -121,7 +153,7 @@ def _seek(
     sound: AudioTrack | None,
     begin: float,
 ) -> None:
-    """Go to a key frame before a segment, having looked at how the sound begins."""
+    """Go to where reading for a segment begins, having looked at how the sound begins."""
     if sound is not None:
         with contextlib.suppress(FFmpegError):
             for number, packet in enumerate(container.demux(_streams(pictures, sound))):
@@ -129,14 +161,26 @@ def _seek(
                 if number == _SURVEY_PACKETS or (is_sound and sound.survey(packet)):
                     break
         sound.end_survey()
+    if may_jump(container) or (pictures is not None and not pictures.seeks):
+        _rewind(container)
+        return
     leading, *_ = _streams(pictures, sound)
-    # Containers without an index, such as MPEG-TS, may come out behind the key frame asked for.
+    # Containers without an index may come out behind the key frame asked for.
     for distance in _SEEK_DISTANCES:
         target = int((begin - distance) * av.time_base) if distance < begin else 0
         container.seek(target)
         if target <= (container.start_time or 0) or _is_before(container, leading, begin):
             break
     container.seek(target)
+
+
+def _rewind(container: InputContainer) -> None:
+    """Back to the first packet; some containers accept no time before it, some no time but one."""
+    begin = container.start_time or 0
+    try:
+        container.seek(begin - _LONG_BEFORE)
+    except FFmpegError:
+        container.seek(begin)
 
 
 def _streams(
@@ -158,7 +202,8 @@ def _is_before(container: InputContainer, stream: VideoStream | AudioStream, beg
 def _read(container: InputContainer, pictures: VideoTrack | None, sound: AudioTrack | None) -> None:
     """One pass over the file: packets to their tracks, until neither wants more."""
     try:
-        for packet in container.demux(_streams(pictures, sound)):
+        streams = _streams(pictures, sound)
+        for packet in running_on(container, container.demux(streams), streams[0].index):
             if pictures is not None and packet.stream is pictures.stream:
                 pictures.add(packet)
             elif sound is not None:

@@ -1,157 +1,237 @@
-"""The pictures of a clip in the first engine: packets kept, and only what frames need decoded.
+"""The pictures of a clip in the first engine.
 
-Video packets of the first 10 s are kept until all are known; then the frames to take are chosen
-from their time stamps, and only what those frames need is decoded: nothing after the last of
-them, no frame that nothing refers to unless it is wanted itself, no group of pictures without one.
+Two ways to the same frames. `PacketTrack` is fast: it chooses frames by the time stamps of their
+packets and decodes only what those need. It is for containers that say of each picture when it is
+shown and where decoding can begin, and it checks what they say against what comes out.
+`FrameTrack` is for all other files: it decodes everything in the stream's order, as the ffmpeg
+program does, chooses among the pictures that came out, and decodes again to fetch them.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+import errno
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
 import numpy as np
-from av.error import FFmpegError, InvalidDataError
+from av.error import FFmpegError
 from av.packet import Packet
-from av.video.frame import VideoFrame
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from avprep.decode.frames import PUBLISHED_SECONDS, choose_frames, plausible_rate
+from avprep.decode.frames import SAME_TIME, choose_frames, step_for, window_end
 from avprep.decode.media import Segment
+from avprep.decode.orientation import Orientation, orientation_of, read_matrix
 from avprep.errors import DecodeError
 from avprep.images import resize_and_crop
 from avprep.options import DecodeOptions
-
-_SAME_TIME = 1e-6  # seconds; far below a frame, far above rounding
-
 
 # Decoders that can be told packet by packet to leave out frames that no other refers to. Some take
 # the order only once (libdav1d, for AV1), and then leave out wanted frames as well.
 _CAN_SKIP = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9"})
 
+# Containers that store a time of showing for each picture, and where decoding can begin.
+_TELLING_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm", "flv", "mpegts"})
+_PROGRESSIVE = frozenset({0, 1})  # AVFieldOrder; 0: not said. Fields may be packets of their own.
 
-class VideoTrack:
-    """The video packets of a clip, and the frames taken from them."""
 
-    def __init__(self, stream: VideoStream, origin: float, segment: Segment) -> None:
+class ReadAgain(Exception):
+    """What was relied on is not so: the file is to be read again in a more careful way."""
+
+    def __init__(self, kind: type[VideoTrack]) -> None:
+        super().__init__(kind.__name__)
+        self.kind = kind
+
+
+class VideoTrack(ABC):
+    """Takes the video packets of a clip, gives its frames.
+
+    Args:
+        stream: where the packets come from.
+        origin: the container's start, seconds.
+        segment: what part of the file is the clip.
+        new_decoder: makes a decoder that has seen nothing of the stream yet.
+    """
+
+    seeks = True  # whether reading may begin at a key frame before the segment
+
+    def __init__(
+        self,
+        stream: VideoStream,
+        origin: float,
+        segment: Segment,
+        new_decoder: Callable[[], VideoCodecContext],
+    ) -> None:
         self.stream = stream
         self.segment = segment
         self.complete = False
+        self._new_decoder = new_decoder
         self._base = float(stream.time_base)
+        self._begin = origin + segment.begin if segment.start else None
+        self._end = None if segment.end is None else origin + segment.end
         self._packets: list[Packet] = []
-        self._origin = origin
-        self._first_shown = float("inf")  # seconds, of the packets so far
-        stream.codec_context.thread_count = 1
-        stream.codec_context.thread_type = "NONE"
+        self._group = 0  # where in the packets the latest group of pictures begins
 
+    @abstractmethod
     def add(self, packet: Packet) -> None:
-        """Keep a packet, until all frames of the clip's first 10 s are there."""
-        if self.complete or not packet.size:
-            return
-        stamp = packet.dts if packet.dts is not None else packet.pts
-        if stamp is not None and self._packets:
-            time = stamp * self._base
-            # A frame is never decoded after it is shown, so later packets hold later frames.
-            if time >= self._horizon() - _SAME_TIME:
-                self.complete = True
-                return
-        self._packets.append(packet)
-        if packet.pts is not None and not packet.is_discard:
-            self._first_shown = min(self._first_shown, packet.pts * self._base)
+        """Take the next packet in the order of the file (an empty one ends it)."""
 
-    def _horizon(self) -> float:
-        begin = self._origin + self.segment.begin if self.segment.start else self._first_shown
-        seconds = float(PUBLISHED_SECONDS)
-        if self.segment.end is not None:
-            seconds = min(seconds, self.segment.end - self.segment.begin)
-        return begin + seconds
+    @abstractmethod
+    def ends_before_segment(self) -> bool:
+        """Whether the last picture was over when the segment begins."""
+
+    @abstractmethod
+    def _take(self, options: DecodeOptions, path: str | Path) -> list[_Picture]:
+        """The chosen pictures."""
 
     def take(
         self, options: DecodeOptions, path: str | Path
     ) -> tuple[NDArray[np.uint8], tuple[float, ...]]:
-        """The chosen frames, resized, and the times they are shown at."""
+        """The chosen frames, resized, and the times they are shown at.
+
+        Raises:
+            ReadAgain: another kind of track is needed for this file.
+            DecodeError: there is no frame to take.
+        """
         if not self._packets:
-            if self.segment.start:
+            if self._begin is not None:
                 raise DecodeError(
                     "too-short", f"{path}: ends before the segment at {self.segment.begin:g} s"
                 )
             raise DecodeError("no-frames", f"{path}: its video stream holds no frame")
-        shown = self._choose_from_packets(options.frames)
-        chosen = self._decode_sparse(shown, options) if shown else None
-        if chosen is None:
-            chosen = self._decode_all(options, path)
-        begin = self._origin + self.segment.begin if self.segment.start else chosen[0].time
+        chosen = self._take(options, path)
+        begin = chosen[0].time if self._begin is None else self._begin
         frames = np.stack([one.pixels for one in chosen])
         return frames, tuple(round(max(one.time - begin, 0.0), 6) for one in chosen)
 
-    def ends_before_segment(self) -> bool:
-        """Whether the last picture was over when the segment begins."""
-        if not self.segment.start:
-            return False
-        ends = [p.pts + (p.duration or 0) for p in self._packets if p.pts is not None]
-        begin = self._origin + self.segment.start
-        return max(ends, default=0) * self._base <= begin + _SAME_TIME
-
     def duration(self) -> float:
         """Seconds from the first kept frame to the end of the last, or of the segment."""
-        times = [
-            (p.pts + (p.duration or 0)) * self._base
-            for p in self._packets
-            if p.pts is not None and not p.is_discard
-        ]
+        shown = [p for p in self._packets if p.pts is not None and not p.is_discard]
+        first = min((p.pts * self._base for p in shown), default=0.0)
+        last = max(((p.pts + (p.duration or 0)) * self._base for p in shown), default=0.0)
         container = self.stream.container.duration  # type: ignore[attr-defined]
         whole = container / av.time_base if container else 0.0
         if self.segment.end is not None:
             return self.segment.end - self.segment.begin
         if whole:
             return max(whole - self.segment.begin, 0.0)
-        return max(times, default=0.0) - min(self._first_shown, max(times, default=0.0))
+        return last - first
 
-    def _choose_from_packets(self, count: int) -> list[int]:
-        """Time stamps of the frames to take; empty where packets do not tell."""
-        stamps = [p.pts for p in self._packets if not p.is_discard]
-        if not stamps or None in stamps:
-            return []
-        stamps = sorted(set(stamps))
-        times = [stamp * self._base for stamp in stamps]
-        return [stamps[i] for i in self._choose(times, count)]
+    def _keep(self, packet: Packet) -> None:
+        """Keep a packet; of what comes before a segment, the last two groups of pictures.
 
-    def _choose(self, times: Sequence[float], count: int) -> list[int]:
+        Frames shown before their group's key frame refer to the group before as well.
+        """
+        time = self._time_of(packet)
+        if packet.is_keyframe and self.seeks and time is not None and self._is_before(time):
+            del self._packets[: self._group]
+            self._group = len(self._packets)
+        self._packets.append(packet)
+
+    def _is_before(self, time: float) -> bool:
+        return self._begin is not None and time <= self._begin + SAME_TIME
+
+    def _time_of(self, packet: Packet) -> float | None:
+        """Seconds at which a packet is decoded; none of its frames is shown earlier."""
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        return None if stamp is None else stamp * self._base
+
+    def _choose(self, times: Sequence[float], count: int, *, goes_on: bool = False) -> list[int]:
         """Positions of the frames to take among ascending display times."""
-        first, last = 0, len(times)
-        if self.segment.start:
-            begin = self._origin + self.segment.begin
-            # The frame on screen when the segment begins is its first.
-            first = max(
-                (i for i, time in enumerate(times) if time <= begin + _SAME_TIME), default=0
-            )
-        if self.segment.end is not None:
-            end = self._origin + self.segment.end
-            last = max(sum(time < end - _SAME_TIME for time in times), first + 1)
-        rate = plausible_rate(_rate_of(self.stream), times)
-        clip = times[first:last]
-        if self.segment.start:
-            clip = [max(clip[0], self._origin + self.segment.begin), *clip[1:]]
-        return [first + i for i in choose_frames(clip, rate, count)]
+        return choose_frames(
+            times, _rate_of(self.stream), count, begin=self._begin, end=self._end, goes_on=goes_on
+        )
 
-    def _decode_sparse(self, wanted: list[int], options: DecodeOptions) -> list[_Frame] | None:
-        """Decode what the wanted frames need; None if one of them did not come out."""
-        found: dict[int, _Frame] = {}
-        remaining = set(wanted)
-        for frame in self._decoded(self._needed(remaining), remaining):
-            if frame.pts in remaining:
-                remaining.discard(frame.pts)
-                found[frame.pts] = _Frame.of(frame, options, self.stream)
-                if not remaining:
-                    break
-        return None if remaining else [found[stamp] for stamp in wanted]
 
-    def _needed(self, wanted: set[int]) -> list[Packet]:
-        """The groups of pictures that hold a wanted frame, up to the last such frame's packet."""
+class PacketTrack(VideoTrack):
+    """Relies on what the packets say, and checks it."""
+
+    def __init__(
+        self,
+        stream: VideoStream,
+        origin: float,
+        segment: Segment,
+        new_decoder: Callable[[], VideoCodecContext],
+    ) -> None:
+        super().__init__(stream, origin, segment, new_decoder)
+        self._first_shown = float("inf")  # seconds, of the packets so far
+        _use_one_thread(stream.codec_context)
+
+    def add(self, packet: Packet) -> None:
+        if self.complete or not packet.size:
+            return
+        time = self._time_of(packet)
+        # A frame is never decoded after it is shown, so later packets hold later frames.
+        if time is not None and self._packets and time >= self._horizon() - SAME_TIME:
+            self.complete = True
+            return
+        self._keep(packet)
+        if packet.pts is not None and not packet.is_discard:
+            self._first_shown = min(self._first_shown, packet.pts * self._base)
+
+    def ends_before_segment(self) -> bool:
+        ends = [p.pts + (p.duration or 0) for p in self._packets if p.pts is not None]
+        return self._is_before(max(ends, default=0) * self._base)
+
+    def _horizon(self) -> float:
+        return window_end(self._first_shown, self._begin, self._end)
+
+    def _take(self, options: DecodeOptions, path: str | Path) -> list[_Picture]:
+        if not self._packets_agree():
+            raise ReadAgain(FrameTrack)
+        stamps = sorted(p.pts for p in self._packets if _is_shown(p, self.stream))
+        if not stamps:
+            raise ReadAgain(FrameTrack)
+        times = [stamp * self._base for stamp in stamps]
+        wanted = [stamps[i] for i in self._choose(times, options.frames, goes_on=self.complete)]
+        if wanted[0] < self._packets[0].pts:  # a leading frame whose references are missing
+            raise ReadAgain(FrameTrack)
+        found = self._decode(set(wanted), options)
+        return [found[stamp] for stamp in wanted]
+
+    def _packets_agree(self) -> bool:
+        """Whether the packets' words make sense, each alone and all together."""
+        shown = [packet.pts for packet in self._packets]
+        decoded = [packet.dts for packet in self._packets]
+        if None in shown or None in decoded or len(set(shown)) < len(shown):
+            return False
+        if any(later <= one for one, later in pairwise(decoded)):
+            return False
+        if any(p.is_corrupt or p.has_sidedata("new_extradata") for p in self._packets):
+            return False
+        # A codec that holds frames back shows them in another order than it stores them.
+        is_reordered = any(later < one for one, later in pairwise(shown))
+        reorders = self.stream.codec_context.reorder_depth > 0
+        return self._packets[0].is_keyframe and (is_reordered or not reorders)
+
+    def _decode(self, wanted: set[int], options: DecodeOptions) -> dict[int, _Picture]:
+        """Decode what the wanted frames need."""
+        groups = self._needed(wanted)
+        keys = {group[0].pts for group in groups}
+        packets = [packet for group in groups for packet in group]
+        last = max(i for i, packet in enumerate(packets) if packet.pts in wanted)
+        found: dict[int, _Picture] = {}
+        latest: int | None = None
+        for frame in self._decoded(packets[: last + 1], wanted):
+            is_late = frame.pts is None or (latest is not None and frame.pts <= latest)
+            if is_late or (frame.pts in keys and not _begins_a_group(frame)):
+                raise ReadAgain(FrameTrack)
+            latest = frame.pts
+            if frame.pts in wanted:
+                found[frame.pts] = _Picture.of(frame, frame.pts * self._base, options, self.stream)
+                if len(found) == len(wanted):
+                    return found
+        raise ReadAgain(FrameTrack)
+
+    def _needed(self, wanted: set[int]) -> list[list[Packet]]:
+        """The groups of pictures that hold a wanted frame, or are referred to by one."""
         groups: list[list[Packet]] = []
         for packet in self._packets:
             if packet.is_keyframe or not groups:
@@ -163,77 +243,226 @@ class VideoTrack:
             # Frames shown before their group's key frame refer to the group before as well.
             if any(p.pts in wanted and p.pts < key for p in groups[number]):
                 needed[number - 1] = True
-        kept = [p for group, keep in zip(groups, needed, strict=True) if keep for p in group]
-        last = max(i for i, packet in enumerate(kept) if packet.pts in wanted)
-        return kept[: last + 1]
+        return [group for group, keep in zip(groups, needed, strict=True) if keep]
 
-    def _decode_all(self, options: DecodeOptions, path: str | Path) -> list[_Frame]:
-        """The slow way, for time stamps that are missing or wrong: decode, then choose, twice."""
-        times: list[float] = []
-        for frame in self._decoded(self._packets):
-            times.append(_time_of(frame, times, self.stream))
-        if not times:
-            raise DecodeError("no-frames", f"{path}: not one frame of its video can be decoded")
-        order = sorted(range(len(times)), key=times.__getitem__)
-        chosen = [order[i] for i in self._choose([times[i] for i in order], options.frames)]
-        found: dict[int, _Frame] = {}
-        for number, frame in enumerate(self._decoded(self._packets)):
-            if number in chosen:
-                found[number] = _Frame.of(frame, options, self.stream, times[number])
-        return [found[number] for number in chosen]
-
-    def _decoded(
-        self, packets: Iterable[Packet], wanted: set[int] | None = None
-    ) -> Iterator[VideoFrame]:
-        """Decoded frames; with `wanted`, those that no other refers to are skipped if not in it."""
+    def _decoded(self, packets: Iterable[Packet], wanted: set[int]) -> Iterator[VideoFrame]:
+        """Decoded frames; those that no other refers to are skipped unless wanted."""
         context = self.stream.codec_context
-        context.flush_buffers()
-        if context.name not in _CAN_SKIP:
-            wanted = None
+        can_skip = context.name in _CAN_SKIP
         for packet in packets:
-            context.skip_frame = "DEFAULT" if wanted is None or packet.pts in wanted else "NONREF"
-            with contextlib.suppress(InvalidDataError):  # a damaged packet costs its own frames
-                yield from context.decode(packet)
-        with contextlib.suppress(FFmpegError):
-            yield from context.decode(None)
+            context.skip_frame = "NONREF" if can_skip and packet.pts not in wanted else "DEFAULT"
+            yield from _decode_packet(context, packet)
+        yield from _decode_packet(context, None)
+
+
+class FrameTrack(VideoTrack):
+    """Decodes everything: what ffmpeg shows, in its order, is what counts."""
+
+    def __init__(
+        self,
+        stream: VideoStream,
+        origin: float,
+        segment: Segment,
+        new_decoder: Callable[[], VideoCodecContext],
+    ) -> None:
+        super().__init__(stream, origin, segment, new_decoder)
+        _use_one_thread(stream.codec_context)
+        self._clock = _FrameClock(self._base, step_for(_rate_of(stream)))
+        self._waits = self._begin is not None and self.seeks
+        self._begins_well = True
+        self._numbers: list[int] = []  # of the pictures on screen, as they come out of the decoder
+        self._times: list[float] = []  # seconds at which each of them is shown
+        self._count = 0  # pictures that came out
+
+    def add(self, packet: Packet) -> None:
+        if self.complete or not packet.size:
+            return
+        self._keep(packet)
+        time = self._time_of(packet)
+        if not self._waits:
+            self._look(_decode_packet(self.stream.codec_context, packet))
+        elif time is None or not self._is_before(time):
+            self._begin_to_look()
+
+    def ends_before_segment(self) -> bool:
+        return bool(self._times) and self._is_before(self._times[-1] + self._clock.step)
+
+    def _begin_to_look(self) -> None:
+        self._waits = False
+        for packet in self._packets:
+            self._look(_decode_packet(self.stream.codec_context, packet))
+
+    def _look(self, frames: Iterable[VideoFrame]) -> None:
+        """Note when the frames that came out are shown."""
+        for frame in frames:
+            time = self._clock.time(frame)
+            if not self._count:
+                self._begins_well = _begins_a_group(frame)
+            # What comes out late is not shown any more; of equal times, the later frame is.
+            if not self._times or time > self._times[-1] - SAME_TIME:
+                self._numbers.append(self._count)
+                self._times.append(time)
+            self._count += 1
+            limit = window_end(self._times[0], self._begin, self._end)
+            self.complete = self.complete or time >= limit - SAME_TIME
+
+    def _take(self, options: DecodeOptions, path: str | Path) -> list[_Picture]:
+        if self._waits:
+            self._begin_to_look()
+        if not self.complete:
+            self._look(_decode_packet(self.stream.codec_context, None))
+        if self._begin is not None and self.seeks:
+            begins_late = not self._times or not self._is_before(self._times[0])
+            if begins_late or not self._begins_well:
+                raise ReadAgain(PatientTrack)
+        if not self._times:
+            raise DecodeError("no-frames", f"{path}: not one frame of its video can be decoded")
+        chosen = self._choose(self._times, options.frames)
+        found = self._fetch({self._numbers[i]: self._times[i] for i in chosen}, options)
+        return [found[self._numbers[i]] for i in chosen]
+
+    def _fetch(self, wanted: dict[int, float], options: DecodeOptions) -> dict[int, _Picture]:
+        """Decode again, in the same way, up to the last wanted frame."""
+        found: dict[int, _Picture] = {}
+        # A decoder that has seen the stream holds back another number of frames than a new one.
+        decoder = self._new_decoder()
+        packets: Iterable[Packet | None] = (*self._packets, None)
+        frames = (frame for packet in packets for frame in _decode_packet(decoder, packet))
+        for number, frame in enumerate(frames):
+            if number in wanted:
+                found[number] = _Picture.of(frame, wanted[number], options, self.stream)
+                if len(found) == len(wanted):
+                    break
+        return found
+
+
+class PatientTrack(FrameTrack):
+    """Begins at the file's first picture, for streams that cannot be entered elsewhere."""
+
+    seeks = False
+
+
+def kind_of_track(stream: VideoStream) -> type[VideoTrack]:
+    """The fastest track that may do for a stream."""
+    containers = stream.container.format.name.split(",")  # type: ignore[attr-defined]
+    tells = not _TELLING_CONTAINERS.isdisjoint(containers)
+    return PacketTrack if tells and stream.codec_context.field_order in _PROGRESSIVE else FrameTrack
+
+
+class _FrameClock:
+    """When frames are shown, in the order they come out: libavcodec's best guess.
+
+    Time stamps of packets go with their frames, but some containers have only times of decoding,
+    or the one where the other should be. Whichever of the two runs backwards less often is right.
+    """
+
+    def __init__(self, base: float, step: float) -> None:
+        self.step = step  # seconds between frames that have no time stamp at all
+        self._base = base
+        self._faults = [0, 0]  # in times of showing, of decoding
+        self._last: list[float] = [float("-inf"), float("-inf")]
+        self._time: float | None = None
+
+    def time(self, frame: VideoFrame) -> float:
+        """Seconds; to be asked once per frame."""
+        stamps = (frame.pts, frame.dts)
+        for i, stamp in enumerate(stamps):
+            other = stamps[1 - i]
+            if stamp is not None:
+                self._faults[i] += stamp <= self._last[i]
+                self._last[i] = stamp
+            elif other is not None:
+                self._last[i] = other
+        shown, decoded = stamps
+        is_sound = shown is not None and (decoded is None or self._faults[0] <= self._faults[1])
+        stamp = shown if is_sound else decoded
+        if stamp is not None:
+            self._time = stamp * self._base
+        else:
+            self._time = 0.0 if self._time is None else self._time + self.step
+        return self._time
 
 
 @dataclass(frozen=True)
-class _Frame:
+class _Picture:
     """A chosen frame in its final form."""
 
     pixels: NDArray[np.uint8]
-    time: float
+    time: float  # seconds
 
     @classmethod
     def of(
-        cls,
-        frame: VideoFrame,
-        options: DecodeOptions,
-        stream: VideoStream,
-        time: float | None = None,
-    ) -> _Frame:
-        aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1
+        cls, frame: VideoFrame, time: float, options: DecodeOptions, stream: VideoStream
+    ) -> _Picture:
+        orientation = _orientation_of(frame)
+        if orientation.angle:
+            frame = _rotated(frame, orientation.angle)
         rgb = frame.to_ndarray(format="rgb24")
-        pixels = resize_and_crop(rgb, options.frame_size, aspect if aspect > 0 else 1)
-        turns = round(frame.rotation / 90) % 4
+        square = resize_and_crop(rgb, options.frame_size, _pixel_aspect(stream, options))
         # Turning the square after the crop is the same as turning the picture before it.
-        if turns:
-            pixels = np.ascontiguousarray(np.rot90(pixels, turns))
-        return cls(pixels, float(frame.pts * stream.time_base) if time is None else time)
+        return cls(orientation.apply_moves(square), time)
+
+
+def _pixel_aspect(stream: VideoStream, options: DecodeOptions) -> Fraction | float:
+    """Shown width of a pixel over its shown height."""
+    if options.pixels == "stored":
+        return 1
+    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    return aspect if aspect and aspect > 0 else 1
+
+
+def _orientation_of(frame: VideoFrame) -> Orientation:
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    return Orientation() if matrix is None else orientation_of(read_matrix(bytes(matrix)))  # type: ignore[call-overload]
+
+
+def _rotated(frame: VideoFrame, degrees: float) -> VideoFrame:
+    """A frame rotated clockwise within its own size; corners are black, as in ffmpeg."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+    )
+    graph.link_nodes(source, graph.add("rotate", f"{degrees}*PI/180"), graph.add("buffersink"))
+    graph.configure()
+    graph.vpush(frame)
+    return graph.vpull()
+
+
+def _begins_a_group(frame: VideoFrame) -> bool:
+    """Whether a frame is complete in itself; not all decoders say of what type theirs are."""
+    return frame.pict_type not in (PictureType.P, PictureType.B, PictureType.S)
+
+
+def _is_shown(packet: Packet, stream: VideoStream) -> bool:
+    """Whether a packet's frame is shown; an edit list and VP8 and VP9 have hidden ones."""
+    if packet.is_discard:
+        return False
+    head, tail = memoryview(packet)[0], memoryview(packet)[packet.size - 1]
+    if stream.codec_context.name == "vp8":
+        return bool(head & 0x10)
+    if stream.codec_context.name == "vp9" and tail & 0xE0 != 0xC0:  # one frame, no superframe
+        return bool(head & 0b1010)  # shows an earlier frame or itself
+    return True
+
+
+def _decode_packet(context: VideoCodecContext, packet: Packet | None) -> list[VideoFrame]:
+    """The frames that come out for a packet; None: all that are left."""
+    try:
+        return context.decode(packet)
+    except FFmpegError as error:  # a damaged packet costs its own frames
+        if error.errno == errno.ENOMEM:
+            raise
+        return []
+
+
+def _use_one_thread(context: VideoCodecContext) -> None:
+    context.thread_count = 1
+    context.thread_type = "NONE"  # type: ignore[assignment]
 
 
 def _rate_of(stream: VideoStream) -> float:
-    """Frames a second as OpenCV, and so the published code, sees them: the mean over the file.
+    """Frames per second as OpenCV, and so the published code, sees them: the mean over the file.
 
-    The rate that libav guesses is one of which all gaps between frames are multiples. Where the
-    rate varies that is far too high, and all frames would be taken from the clip's beginning.
+    The rate that libav guesses is one of which all gaps between frames are multiples.
     """
     return float(stream.average_rate or stream.guessed_rate or 0)
-
-
-def _time_of(frame: VideoFrame, earlier: Sequence[float], stream: VideoStream) -> float:
-    if frame.pts is not None:
-        return float(frame.pts * stream.time_base)
-    step = 1 / plausible_rate(_rate_of(stream), ())
-    return earlier[-1] + step if earlier else 0.0

@@ -1,0 +1,68 @@
+"""Time stamps that run on where a stream's clock jumps.
+
+Transport and program streams are cut and joined as bytes, and their clocks wrap around, so time
+stamps start over in mid-file. Jumps are closed by the rule of the ffmpeg program: the next packet
+follows the one before. Other containers keep their gaps, for there a gap is a pause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from av.container import InputContainer
+from av.format import Flags
+from av.packet import Packet
+
+_LONGEST_PAUSE = 10.0  # seconds
+_LONGEST_STEP_BACK = 0.1  # seconds
+
+
+def may_jump(container: InputContainer) -> bool:
+    """Whether the container's kind is one whose clock may jump."""
+    return bool(container.format.flags & Flags.ts_discont.value)  # type: ignore[operator]
+
+
+def running_on(
+    container: InputContainer, packets: Iterable[Packet], leader: int
+) -> Iterator[Packet]:
+    """The packets of a container, their time stamps moved so that they run on.
+
+    Args:
+        container: where they come from.
+        packets: in the order they are read.
+        leader: index of the stream that sets the clock for all, the pictures' where there are any.
+    """
+    if not may_jump(container):
+        yield from packets
+        return
+    clock = _Clock(leader)
+    for packet in packets:
+        clock.correct(packet)
+        yield packet
+
+
+class _Clock:
+    """One offset for all streams, so that a jump moves picture and sound alike."""
+
+    def __init__(self, leader: int) -> None:
+        self._leader = leader
+        self._offset = 0.0  # seconds
+        self._led = True  # whether the offset is the leader's own
+        self._spans: dict[int, tuple[float, float]] = {}  # seconds, of each stream's last packet
+
+    def correct(self, packet: Packet) -> None:
+        base = packet.time_base
+        if packet.dts is not None and base:
+            time = float(packet.dts * base) + self._offset
+            begin, end = self._spans.get(packet.stream_index, (time, time))
+            leads = packet.stream_index == self._leader
+            has_jumped = not begin - _LONGEST_STEP_BACK <= time <= end + _LONGEST_PAUSE
+            if has_jumped or (leads and not self._led):
+                self._offset += end - time
+                self._led = leads
+                time = end
+            self._spans[packet.stream_index] = time, time + float((packet.duration or 0) * base)
+        if self._offset and base:
+            shift = round(self._offset / float(base))
+            packet.dts = None if packet.dts is None else packet.dts + shift
+            packet.pts = None if packet.pts is None else packet.pts + shift
