@@ -128,7 +128,7 @@ def _list_frames(
     path: str | Path, begin: float | None, end: float | None, clock: _Clock
 ) -> list[_Frame]:
     """The frames up to the end of the part of the clip that frames are taken from, and one more."""
-    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file", autorotate=0)["V:0"]
+    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file", noautorotate=None)["V:0"]
     output = ffmpeg.output(
         source.filter("showinfo", checksum=0), "pipe:1", format="null", fps_mode="passthrough"
     ).global_args("-nostdin", "-nostats")

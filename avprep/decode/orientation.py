@@ -58,7 +58,7 @@ def orientation_of(matrix: Sequence[int]) -> Orientation:
         return Orientation(moves=(_anti_transpose if matrix[3] < 0 else _anticlockwise,))
     if abs(degrees) < _LARGEST_ERROR:
         return Orientation(moves=(_flip,) if matrix[4] < 0 else ())
-    return Orientation(angle=degrees)
+    return Orientation(angle=degrees if abs(degrees) > _LARGEST_ERROR else 0.0)
 
 
 def _angle(matrix: Sequence[int]) -> float | None:

@@ -1,0 +1,103 @@
+"""Films that are odd in one respect, and what the ffmpeg program makes of them.
+
+The pictures are numbered as in `tests.media`; the truth is what ffmpeg shows, and when.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.ffmpeg_binary import find_ffmpeg
+from tests.media import number_in, picture
+
+YUV = ("-pix_fmt", "yuv420p")
+X264 = ("-c:v", "libx264", "-preset", "veryfast", *YUV)
+MP2 = ("-c:a", "mp2")
+PCM = ("-c:a", "pcm_s16le")
+
+
+def film(
+    path: Path,
+    video: tuple[str, ...] = X264,
+    audio: tuple[str, ...] = MP2,
+    *,
+    numbers: range = range(250),
+    rate: int = 25,
+    extra: tuple[str, ...] = (),
+) -> Path:
+    """Numbered pictures and a tone."""
+    pictures = b"".join(picture(number, 192, 144).tobytes() for number in numbers)
+    seconds = len(numbers) / rate
+    command = [
+        *(find_ffmpeg(), "-v", "error", "-y"),
+        *("-f", "rawvideo", "-pix_fmt", "gray", "-s", "192x144", "-framerate", str(rate)),
+        *("-i", "pipe:0", "-f", "lavfi", "-i", f"sine=frequency=500:duration={seconds}"),
+        *(*video, *audio, "-fps_mode", "passthrough", *extra, str(path)),
+    ]
+    done = subprocess.run(command, input=pictures, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return path
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture that the ffmpeg program shows."""
+
+    time: float  # seconds after the container's start
+    number: int
+
+
+_TIME_BASE = re.compile(r"config in time_base: (\d+/\d+)")
+_STAMP = re.compile(r" n: *\d+ pts: *(-?\d+) ")
+
+
+def shown_by_ffmpeg(path: Path) -> list[Shown]:
+    """Each picture that comes out of ffmpeg's decoder, in its order."""
+    side = 96
+    command = [
+        *(find_ffmpeg(), "-nostdin", "-nostats", "-i", str(path), "-map", "0:V:0"),
+        *("-fps_mode", "passthrough", "-vf"),
+        f"showinfo=checksum=0,crop='min(iw,ih)':'min(iw,ih)',scale={side}:{side}:flags=area,format=gray",
+        *("-f", "rawvideo", "-"),
+    ]
+    done = subprocess.run(command, capture_output=True, check=True)
+    words = done.stderr.decode("utf-8", "replace")
+    base = _TIME_BASE.search(words)
+    assert base is not None, words
+    tick = float(Fraction(base[1]))
+    grey = np.frombuffer(done.stdout, np.uint8).reshape(-1, side, side)
+    numbers = [number_in(one[..., None].repeat(3, 2)) for one in grey]
+    times = [int(stamp) * tick for stamp in _STAMP.findall(words)]
+    return [Shown(*one) for one in zip(times, numbers, strict=True)]
+
+
+def picture_by_ffmpeg(path: Path) -> tuple[NDArray[np.uint8], float]:
+    """(uint8 [height, width, 3], pixel aspect) of the first picture as ffmpeg turns it."""
+    command = [find_ffmpeg(), "-nostdin", "-i", str(path), "-map", "0:V:0", "-frames:v", "1"]
+    command += ["-vf", "showinfo", "-c:v", "ppm", "-pix_fmt", "rgb24", "-f", "image2pipe", "-"]
+    done = subprocess.run(command, capture_output=True, check=True)
+    head = re.match(rb"P6\s(\d+) (\d+)\s255\s", done.stdout)
+    aspect = re.search(rb" sar:(\d+)/(\d+) ", done.stderr)
+    assert head is not None
+    assert aspect is not None
+    pixels = np.frombuffer(done.stdout[head.end() :], np.uint8)
+    wide = int(aspect[1]) / int(aspect[2]) if int(aspect[1]) else 1.0
+    return pixels.reshape(int(head[2]), int(head[1]), 3), wide
+
+
+def set_display_matrix(path: Path, matrix: tuple[float, ...]) -> Path:
+    """Write a matrix of nine numbers (a b u c d v x y w) into an MP4's track header."""
+    data = bytearray(path.read_bytes())
+    at = data.find(b"tkhd") + 44
+    fixed = [round(one * (1 << (30 if i % 3 == 2 else 16))) for i, one in enumerate(matrix)]
+    data[at : at + 36] = struct.pack(">9i", *fixed)
+    path.write_bytes(data)
+    return path
