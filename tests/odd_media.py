@@ -52,31 +52,45 @@ class Shown:
     """A picture that the ffmpeg program shows."""
 
     time: float  # seconds after the container's start
-    number: int
+    number: int  # -1: guesswork of the decoder, for want of what the picture refers to
 
 
 _TIME_BASE = re.compile(r"config in time_base: (\d+/\d+)")
 _STAMP = re.compile(r" n: *\d+ pts: *(-?\d+) ")
+_START = re.compile(r"Duration: .*, start: (-?\d+\.\d+)")
 
 
 def shown_by_ffmpeg(path: Path) -> list[Shown]:
     """Each picture that comes out of ffmpeg's decoder, in its order."""
     side = 96
-    command = [
-        *(find_ffmpeg(), "-nostdin", "-nostats", "-i", str(path), "-map", "0:V:0"),
-        *("-fps_mode", "passthrough", "-vf"),
-        f"showinfo=checksum=0,crop='min(iw,ih)':'min(iw,ih)',scale={side}:{side}:flags=area,format=gray",
-        *("-f", "rawvideo", "-"),
-    ]
+    square = f"crop='min(iw,ih)':'min(iw,ih)',scale={side}:{side}:flags=area,format=gray"
+    times, _, raw = _run_showinfo(path, "-vf", f"showinfo=checksum=0,{square}")
+    # Told to read the pictures alone, ffmpeg may count from their beginning.
+    copied, start, _ = _run_showinfo(path, "-copyts", "-vf", "showinfo", "-frames:v", "1")
+    offset = copied[0] - start - times[0]
+    grey = np.frombuffer(raw, np.uint8)[: len(times) * side**2].reshape(-1, side, side)
+    numbers = [_number_or_none(one[..., None].repeat(3, 2)) for one in grey]
+    return [Shown(time + offset, number) for time, number in zip(times, numbers, strict=True)]
+
+
+def _number_or_none(frame: NDArray[np.uint8]) -> int:
+    try:
+        return number_in(frame)
+    except AssertionError:
+        return -1
+
+
+def _run_showinfo(path: Path, *options: str) -> tuple[list[float], float, bytes]:
+    """(seconds of each picture, the container's start, raw pictures)."""
+    command = [find_ffmpeg(), "-nostdin", "-nostats", "-i", str(path), "-map", "0:V:0"]
+    command += ["-fps_mode", "passthrough", *options, "-f", "rawvideo", "-"]
     done = subprocess.run(command, capture_output=True, check=True)
     words = done.stderr.decode("utf-8", "replace")
-    base = _TIME_BASE.search(words)
+    base, start = _TIME_BASE.search(words), _START.search(words)
     assert base is not None, words
     tick = float(Fraction(base[1]))
-    grey = np.frombuffer(done.stdout, np.uint8).reshape(-1, side, side)
-    numbers = [number_in(one[..., None].repeat(3, 2)) for one in grey]
     times = [int(stamp) * tick for stamp in _STAMP.findall(words)]
-    return [Shown(*one) for one in zip(times, numbers, strict=True)]
+    return times, float(start[1]) if start else 0.0, done.stdout
 
 
 def picture_by_ffmpeg(path: Path) -> tuple[NDArray[np.uint8], float]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,7 +122,8 @@ class _Frame:
 
 _TIME_BASE = re.compile(rb"config in time_base: (\d+)/(\d+)")
 _FRAME = re.compile(
-    rb" n: *\d+ pts: *(?P<pts>-?\d+|NOPTS) .* sar:(?P<wide>\d+)/(?P<high>\d+) .* i:(?P<fields>.)"
+    rb" n: *\d+ pts: *(?P<pts>-?\d+|NOPTS) .* sar:(?P<wide>\d+)/(?P<high>\d+) .*"
+    rb" i:(?P<fields>.) iskey:. type:(?P<type>.)"
 )
 
 
@@ -128,36 +131,45 @@ def _list_frames(
     path: str | Path, begin: float | None, end: float | None, clock: _Clock
 ) -> list[_Frame]:
     """The frames up to the end of the part of the clip that frames are taken from, and one more."""
+    step, tick, offset = step_for(_reported_rate(path)), 0.0, 0.0
+    is_guessing, is_odd = True, False
+    frames: list[_Frame] = []
+    number, time = 0, -step
+    with closing(_describe_frames(path)) as lines:
+        for line in lines:
+            if base := _TIME_BASE.search(line):
+                tick = int(base[1]) / int(base[2])
+            elif b": Video: h264" in line or b"Input #0, mov,mp4" in line:
+                is_guessing = False  # gives no picture before all it refers to is there
+            elif b"displaymatrix" in line:  # said before the first frame, or behind its own
+                is_odd = True
+            elif told := _FRAME.search(line):
+                time = time + step if told["pts"] == b"NOPTS" else int(told["pts"]) * tick + offset
+                if not number and begin is not None:
+                    offset = clock.picture - clock.container - time
+                    time += offset
+                if is_guessing and told["type"] == b"I":
+                    is_guessing, is_odd, frames = False, is_odd or bool(frames), []
+                frames.append(_Frame(number, time, _pixel_aspect(told), told["fields"] == b"P"))
+                number += 1
+                if time >= window_end(frames[0].time, begin, end):
+                    break
+    return [replace(one, is_plain=one.is_plain and not is_odd) for one in frames]
+
+
+def _describe_frames(path: str | Path) -> Generator[bytes, None, None]:
+    """What ffmpeg says of a file and of each frame that it decodes, line by line."""
     source = ffmpeg.input(f"file:{path}", protocol_whitelist="file", noautorotate=None)["V:0"]
     output = ffmpeg.output(
         source.filter("showinfo", checksum=0), "pipe:1", format="null", fps_mode="passthrough"
     ).global_args("-nostdin", "-nostats")
-    frames: list[_Frame] = []
     process = output.run_async(cmd=find_ffmpeg(), pipe_stderr=True)
-    step, tick, offset, is_turned = step_for(_reported_rate(path)), 0.0, 0.0, False
     try:
-        for line in process.stderr:
-            if base := _TIME_BASE.search(line):
-                tick = int(base[1]) / int(base[2])
-            elif b"displaymatrix" in line:  # said before the first frame, or behind its own
-                is_turned = True
-            elif told := _FRAME.search(line):
-                previous = frames[-1].time if frames else -step
-                time = previous + step
-                if told["pts"] != b"NOPTS":
-                    time = int(told["pts"]) * tick + offset
-                if not frames and begin is not None:
-                    offset = clock.picture - clock.container - time
-                    time += offset
-                is_plain = told["fields"] == b"P"
-                frames.append(_Frame(len(frames), time, _pixel_aspect(told), is_plain))
-                if time >= window_end(frames[0].time, begin, end):
-                    break
+        yield from process.stderr
     finally:
         process.kill()
         process.stderr.close()
         process.wait()
-    return [replace(one, is_plain=one.is_plain and not is_turned) for one in frames]
 
 
 def _on_screen(frames: list[_Frame]) -> list[_Frame]:
@@ -174,7 +186,8 @@ def _fetch(
 ) -> dict[int, NDArray[np.uint8]]:
     """The frames of the given numbers, resized."""
     # OpenCV 5 fails to convert interlaced pictures and hands out whatever was in memory, without
-    # a word; and of display matrices it knows quarter turns alone.
+    # a word; of display matrices it knows quarter turns alone; and of what a stream that begins
+    # within a group of pictures shows first, it may count other frames.
     if not all(frame.is_plain for frame in wanted.values()):
         return _select(path, wanted, options)
     capture = _open(path)

@@ -37,6 +37,9 @@ from avprep.options import DecodeOptions
 # the order only once (libdav1d, for AV1), and then leave out wanted frames as well.
 _CAN_SKIP = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9"})
 
+# Decoders that hand out no picture before all it refers to is there.
+_HIDES_BROKEN = frozenset({"h264"})
+
 # Containers that store a time of showing for each picture, and where decoding can begin.
 _TELLING_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm", "flv", "mpegts"})
 _PROGRESSIVE = frozenset({0, 1})  # AVFieldOrder; 0: not said. Fields may be packets of their own.
@@ -269,7 +272,8 @@ class FrameTrack(VideoTrack):
         _use_one_thread(stream.codec_context)
         self._clock = _FrameClock(self._base, step_for(_rate_of(stream)))
         self._waits = self._begin is not None and self.seeks
-        self._begins_well = True
+        self._begins_well = False  # whether the first picture is complete in itself
+        self._is_guessing = False  # whether pictures lack what they refer to
         self._numbers: list[int] = []  # of the pictures on screen, as they come out of the decoder
         self._times: list[float] = []  # seconds at which each of them is shown
         self._count = 0  # pictures that came out
@@ -277,6 +281,9 @@ class FrameTrack(VideoTrack):
     def add(self, packet: Packet) -> None:
         if self.complete or not packet.size:
             return
+        if not self._packets:
+            hides_broken = self.stream.codec_context.name in _HIDES_BROKEN
+            self._is_guessing = not (packet.is_keyframe or hides_broken)
         self._keep(packet)
         time = self._time_of(packet)
         if not self._waits:
@@ -298,6 +305,9 @@ class FrameTrack(VideoTrack):
             time = self._clock.time(frame)
             if not self._count:
                 self._begins_well = _begins_a_group(frame)
+            if self._is_guessing and frame.pict_type == PictureType.I:
+                self._is_guessing = False
+                self._numbers, self._times = [], []
             # What comes out late is not shown any more; of equal times, the later frame is.
             if not self._times or time > self._times[-1] - SAME_TIME:
                 self._numbers.append(self._count)
