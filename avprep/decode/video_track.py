@@ -91,8 +91,8 @@ class VideoTrack(ABC):
         """Whether the last picture was over when the segment begins."""
 
     @abstractmethod
-    def _take(self, options: DecodeOptions, path: str | Path) -> list[_Picture]:
-        """The chosen pictures."""
+    def _take(self, options: DecodeOptions, path: str | Path) -> tuple[float, list[_Picture]]:
+        """When the file's first picture is shown, seconds, and the chosen pictures."""
 
     def take(
         self, options: DecodeOptions, path: str | Path
@@ -109,8 +109,8 @@ class VideoTrack(ABC):
                     "too-short", f"{path}: ends before the segment at {self.segment.begin:g} s"
                 )
             raise DecodeError("no-frames", f"{path}: its video stream holds no frame")
-        chosen = self._take(options, path)
-        begin = chosen[0].time if self._begin is None else self._begin
+        first, chosen = self._take(options, path)
+        begin = first if self._begin is None else self._begin
         frames = np.stack([one.pixels for one in chosen])
         return frames, tuple(round(max(one.time - begin, 0.0), 6) for one in chosen)
 
@@ -186,7 +186,7 @@ class PacketTrack(VideoTrack):
     def _horizon(self) -> float:
         return window_end(self._first_shown, self._begin, self._end)
 
-    def _take(self, options: DecodeOptions, path: str | Path) -> list[_Picture]:
+    def _take(self, options: DecodeOptions, path: str | Path) -> tuple[float, list[_Picture]]:
         if not self._packets_agree():
             raise ReadAgain(FrameTrack)
         stamps = sorted(p.pts for p in self._packets if _is_shown(p, self.stream))
@@ -197,7 +197,7 @@ class PacketTrack(VideoTrack):
         if wanted[0] < self._packets[0].pts:  # a leading frame whose references are missing
             raise ReadAgain(FrameTrack)
         found = self._decode(set(wanted), options)
-        return [found[stamp] for stamp in wanted]
+        return times[0], [found[stamp] for stamp in wanted]
 
     def _packets_agree(self) -> bool:
         """Whether the packets' words make sense, each alone and all together."""
@@ -316,7 +316,7 @@ class FrameTrack(VideoTrack):
             limit = window_end(self._times[0], self._begin, self._end)
             self.complete = self.complete or time >= limit - SAME_TIME
 
-    def _take(self, options: DecodeOptions, path: str | Path) -> list[_Picture]:
+    def _take(self, options: DecodeOptions, path: str | Path) -> tuple[float, list[_Picture]]:
         if self._waits:
             self._begin_to_look()
         if not self.complete:
@@ -329,7 +329,7 @@ class FrameTrack(VideoTrack):
             raise DecodeError("no-frames", f"{path}: not one frame of its video can be decoded")
         chosen = self._choose(self._times, options.frames)
         found = self._fetch({self._numbers[i]: self._times[i] for i in chosen}, options)
-        return [found[self._numbers[i]] for i in chosen]
+        return self._times[0], [found[self._numbers[i]] for i in chosen]
 
     def _fetch(self, wanted: dict[int, float], options: DecodeOptions) -> dict[int, _Picture]:
         """Decode again, in the same way, up to the last wanted frame."""
