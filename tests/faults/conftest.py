@@ -17,25 +17,20 @@ from pathlib import Path
 import pytest
 
 from avprep.clips import Clip
-from avprep.ffmpeg_binary import find_ffmpeg
 from avprep.jobs import PoolOptions
 from avprep.labels import LabelSet
 from avprep.manifest.model import write_manifest
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.build import BuildReport, ShardSetOptions, build_shard_set
 from tests.conftest import REPOSITORY
+from tests.media import run_ffmpeg
 
 ORDINARY = 8
 
 
-def ffmpeg(*arguments: object) -> None:
-    command = [find_ffmpeg(), "-nostdin", "-v", "error", "-y", *map(str, arguments)]
-    subprocess.run(command, check=True)
-
-
 def make_clip(path: Path, tone: int = 440, seconds: float = 0.3) -> Path:
     """A video of one small moving picture and one tone."""
-    ffmpeg(
+    run_ffmpeg(
         *("-f", "lavfi", "-i", f"testsrc=size=64x48:rate=10:duration={seconds}"),
         *("-f", "lavfi", "-i", f"sine=frequency={tone}:duration={seconds}"),
         *("-preset", "ultrafast", "-pix_fmt", "yuv420p", "-shortest", path),
