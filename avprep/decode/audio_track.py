@@ -233,13 +233,24 @@ class _MonoResampler:
 
     def _resample_waiting(self) -> list[NDArray[np.int16]]:
         assert self._source is not None
-        kind, source_rate = self._source
-        piece = np.concatenate(self._waiting)
+        _, source_rate = self._source
+        piece = _as_float(np.concatenate(self._waiting))
         self._waiting, self._count = [], 0
-        frame = AudioFrame.from_ndarray(piece[None], format=_PLANAR_NAMES[kind], layout="mono")
+        frame = AudioFrame.from_ndarray(
+            piece[None], format=_PLANAR_NAMES[piece.dtype], layout="mono"
+        )
         frame.sample_rate = source_rate
         # The resampler counts samples: time stamps with gaps would make it invent or drop some.
         frame.pts = None
         if self._library is None:
             self._library = AudioResampler(format="s16p", layout="mono", rate=self._rate)
         return [one.to_ndarray()[0] for one in self._library.resample(frame)]
+
+
+def _as_float(samples: NDArray) -> NDArray:
+    """Samples of 8 and 16 bits as float32, exactly; libswresample is coarser with few bits."""
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - 128) / 128
+    if samples.dtype == np.int16:
+        return samples.astype(np.float32) / 32768
+    return samples

@@ -38,7 +38,7 @@ def decode_with_ffmpeg(
     Raises:
         DecodeError: see `avprep.decode.decode_clip`.
     """
-    clock = _read_clock(path) if start or end is not None else _Clock()
+    clock = _read_clock(path)
     frames, times = no_frames(options)
     if options.frames:
         frames, times = _read_frames(path, start, end, options, clock)
@@ -67,6 +67,7 @@ def _read_audio(
     """int16 [samples] of the first audio stream; None where there is none."""
     # By its own time stamps, for ffmpeg may count from the start of the sound instead of the file.
     seek = {"seek_timestamp": 1, "ss": clock.container + start} if start else {}
+    skip = {"ss": clock.priming} if clock.priming and not start else {}
     length = {"t": end - (start or 0.0)} if end is not None else {}
     source = ffmpeg.input(f"file:{path}", protocol_whitelist="file", **seek)
     # All channels are resampled and one is taken afterwards, in the published order.
@@ -76,6 +77,8 @@ def _read_audio(
         format="au",  # the simplest stream that says how many channels it has
         acodec="pcm_s16be",
         ar=options.sample_rate,
+        internal_sample_fmt="fltp",  # older versions resample 16 bits with less precision
+        **skip,
         **length,
     )
     try:
@@ -214,10 +217,17 @@ def _frame_times(
 
 @dataclass(frozen=True)
 class _Clock:
-    """Where things begin, in seconds of the container's own time stamps."""
+    """Where things begin, in seconds of the container's own time stamps.
+
+    Attributes:
+        container: the beginning of the file.
+        picture: the first picture.
+        priming: seconds before both that hold what an encoder put there to warm up.
+    """
 
     container: float = 0.0
     picture: float = 0.0
+    priming: float = 0.0
 
 
 def _read_clock(path: str | Path) -> _Clock:
@@ -241,7 +251,12 @@ def _read_clock(path: str | Path) -> _Clock:
     if container is None or time_base is None or frame is None:
         return _Clock()
     picture = int(frame[1]) * int(time_base[1]) / int(time_base[2])
-    return _Clock(float(container[1]), picture)
+    begin = float(container[1])
+    if begin < 0 and b"Input #0, matroska" in words:
+        # Matroska has no time before 0. Older versions count what warms up the decoder as such,
+        # and keep its sound for some codecs.
+        return _Clock(0.0, picture, -begin)
+    return _Clock(begin, picture)
 
 
 def _duration(path: str | Path, start: float | None, end: float | None) -> float:
