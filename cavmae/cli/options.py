@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from avprep.cli.arguments import did_you_mean, refuse_urls
 from avprep.errors import UserError
 from cavmae.options import ReadOptions
 from cavmae.recipes import find_recipe
@@ -21,7 +22,7 @@ def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Pat
     """Take the defaults of this command from its table in a TOML file.
 
     Raises:
-        UserError: the file cannot be read, or sets something that is no option.
+        UserError: the file cannot be read, or sets what is not an option, or sets it twice.
     """
     if name is None:
         return None
@@ -39,18 +40,22 @@ def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Pat
     tables = ("pretrain", "finetune", "eval")
     if strangers := sorted(set(document) - set(tables)):
         raise UserError(
-            f"{path}: [{strangers[0]}] is no table of a recipe; there are "
+            f"{path}: [{strangers[0]}] is not a table of a recipe; there are "
             f"{', '.join(f'[{name}]' for name in tables)}."
         )
-    names = {option.lstrip("-"): p.name for p in ctx.command.params for option in p.opts}
+    options = {option.lstrip("-"): p for p in ctx.command.params for option in p.opts}
     defaults = {}
     for key, value in document.get(ctx.info_name or "", {}).items():
-        if names.get(key.replace("_", "-")) is None:
+        option = options.get(key.replace("_", "-"))
+        if option is None or option.name is None:
             raise UserError(
-                f"{path}: [{ctx.info_name}] sets {key!r}, which is no option; see "
-                f"`cavmae {ctx.info_name} --help`."
+                f"{path}: [{ctx.info_name}] sets {key!r}, which is not an option."
+                f"{did_you_mean(key, options)} See `cavmae {ctx.info_name} --help`."
             )
-        defaults[names[key.replace("_", "-")]] = value
+        if option.name in defaults:
+            raise UserError(f"{path}: [{ctx.info_name}] sets {key!r} twice, as - and as _.")
+        refuse_urls(option, [value])
+        defaults[option.name] = value
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
 
@@ -133,6 +138,7 @@ reading_options = _stack(
     click.option(
         "--cache-dir",
         "cache",
+        type=click.Path(),
         metavar="FOLDER",
         help="Local folder that keeps shards from a URL. [default: none]",
     ),
