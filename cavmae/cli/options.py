@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Pat
     """Take the defaults of this command from its table in a TOML file.
 
     Raises:
-        UserError: the file cannot be read, or sets what is not an option, or sets it twice.
+        UserError: the file cannot be read, or sets something that is no option.
     """
     if name is None:
         return None
@@ -40,12 +40,23 @@ def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Pat
     tables = ("pretrain", "finetune", "eval")
     if strangers := sorted(set(document) - set(tables)):
         raise UserError(
-            f"{path}: [{strangers[0]}] is not a table of a recipe; there are "
+            f"{path}: [{strangers[0]}] is no table of a recipe; there are "
             f"{', '.join(f'[{name}]' for name in tables)}."
         )
+    defaults = _defaults(ctx, path, document.get(ctx.info_name or "", {}))
+    ctx.default_map = {**(ctx.default_map or {}), **defaults}
+    return path
+
+
+def _defaults(ctx: click.Context, path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by parameter from a recipe's table, whose keys are options.
+
+    Raises:
+        UserError: a key is not an option, or stands twice; or a URL stands for a local path.
+    """
     options = {option.lstrip("-"): p for p in ctx.command.params for option in p.opts}
-    defaults = {}
-    for key, value in document.get(ctx.info_name or "", {}).items():
+    defaults: dict[str, Any] = {}
+    for key, value in table.items():
         option = options.get(key.replace("_", "-"))
         if option is None or option.name is None:
             raise UserError(
@@ -56,8 +67,7 @@ def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Pat
             raise UserError(f"{path}: [{ctx.info_name}] sets {key!r} twice, as - and as _.")
         refuse_urls(option, [value])
         defaults[option.name] = value
-    ctx.default_map = {**(ctx.default_map or {}), **defaults}
-    return path
+    return defaults
 
 
 def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
