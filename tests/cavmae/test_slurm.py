@@ -191,6 +191,18 @@ def test_a_job_that_fails_is_not_queued_again(cluster, finetuning):
     assert step["command"][step["command"].index("--workers") + 1] == "2"
 
 
+def test_a_run_directory_that_cannot_be_made_ends_all_ranks_alike(cluster, finetuning, tmp_path):
+    """The first rank alone makes it."""
+    names, flags = finetuning
+    (tmp_path / "file").touch()
+    failed = cluster.submit(
+        *(SLURM / "finetune.sbatch", ["--ntasks-per-node=2", "--cpus-per-task=1"], *flags),
+        **{**names, "RUN": tmp_path / "file" / "run"},
+    )
+    assert "exit codes [2, 2]" in failed.stderr
+    assert failed.stderr.count(f"Error: {tmp_path}/file/run: cannot make this folder") == 2
+
+
 def test_ranks_that_srun_ends_while_they_leave_keep_their_exit_code(cluster, finetuning, tmp_path):
     """Scripts of other people may say --kill-on-bad-exit=1."""
     names, flags = finetuning
