@@ -55,8 +55,12 @@ class World:
 
     def fail_together(self, failure: str) -> None:
         """Raises WorkFailed on every rank if one has a failure to tell; the others give ""."""
-        if failure := next(filter(None, self.gather(failure)), ""):
-            raise WorkFailed(failure)
+        self.raise_together(WorkFailed(failure) if failure else None)
+
+    def raise_together(self, failure: Exception | None) -> None:
+        """Raise on every rank what ends one of them; the others give None."""
+        if error := next(filter(None, self.gather(failure)), None):
+            raise error
 
     def gather_results(self, work: Callable[[], Result]) -> list[Result]:
         """What a piece of work gives on every rank, in rank order, on every rank.
@@ -170,6 +174,7 @@ def joined_world(device: str) -> Iterator[World]:
     )
     try:
         yield World(launch.rank, launch.size, chosen)
+        dist.barrier()  # leave together: launchers end the ranks that stay behind
     finally:
         dist.destroy_process_group()
 

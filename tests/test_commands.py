@@ -165,7 +165,7 @@ BAD_INPUTS = {
     ),
     "recipe with a stranger": (
         "cavmae pretrain --config {tmp}/texts/bad.toml --shards {line}/train --out {tmp}/r",
-        "'epoch', which is no option",
+        "'epoch', which is not an option. Did you mean 'epochs'?",
     ),
     "another run in the folder": (
         "cavmae pretrain --shards {line}/train --out {line}/pre"

@@ -160,7 +160,10 @@ def fetch(
 
     sources = SOURCES[data_set]
     wanted = files or tuple(sources)
-    expected = dict(parse_digest(text) for text in digests)
+    expected: dict[str, str] = {}
+    for name, digest in map(parse_digest, digests):
+        if expected.setdefault(name, digest) != digest:
+            raise UserError(f"--sha256: {name} has two digests, {expected[name]} and {digest}.")
     for name in (*wanted, *expected):
         if name not in sources:
             raise UserError(f"{name!r}: {data_set} has no such file; it has {', '.join(sources)}.")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from avprep.cli.arguments import did_you_mean, refuse_urls
 from avprep.errors import UserError
 from cavmae.options import ReadOptions
 from cavmae.recipes import find_recipe
@@ -42,17 +43,31 @@ def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Pat
             f"{path}: [{strangers[0]}] is no table of a recipe; there are "
             f"{', '.join(f'[{name}]' for name in tables)}."
         )
-    names = {option.lstrip("-"): p.name for p in ctx.command.params for option in p.opts}
-    defaults = {}
-    for key, value in document.get(ctx.info_name or "", {}).items():
-        if names.get(key.replace("_", "-")) is None:
-            raise UserError(
-                f"{path}: [{ctx.info_name}] sets {key!r}, which is no option; see "
-                f"`cavmae {ctx.info_name} --help`."
-            )
-        defaults[names[key.replace("_", "-")]] = value
+    defaults = _defaults(ctx, path, document.get(ctx.info_name or "", {}))
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
+
+
+def _defaults(ctx: click.Context, path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by parameter from a recipe's table, whose keys are options.
+
+    Raises:
+        UserError: a key is not an option, or stands twice; or a URL stands for a local path.
+    """
+    options = {option.lstrip("-"): p for p in ctx.command.params for option in p.opts}
+    defaults: dict[str, Any] = {}
+    for key, value in table.items():
+        option = options.get(key.replace("_", "-"))
+        if option is None or option.name is None:
+            raise UserError(
+                f"{path}: [{ctx.info_name}] sets {key!r}, which is not an option."
+                f"{did_you_mean(key, options)} See `cavmae {ctx.info_name} --help`."
+            )
+        if option.name in defaults:
+            raise UserError(f"{path}: [{ctx.info_name}] sets {key!r} twice, as - and as _.")
+        refuse_urls(option, [value])
+        defaults[option.name] = value
+    return defaults
 
 
 def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -133,6 +148,7 @@ reading_options = _stack(
     click.option(
         "--cache-dir",
         "cache",
+        type=click.Path(),
         metavar="FOLDER",
         help="Local folder that keeps shards from a URL. [default: none]",
     ),

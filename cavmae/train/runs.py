@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from avprep import storage
-from avprep.errors import UserError
+from avprep.errors import UserError, WorkFailed
 from cavmae.checkpoints import (
     config_of,
     init_from,
@@ -210,9 +210,14 @@ def prepare_folder(values: dict[str, Any], resolved: dict[str, Any], world: Worl
                     f"{value!r}. Give the same options and data to go on with it, or another --out."
                 )
     world.barrier()
+    failure: UserError | WorkFailed | None = None
     if world.is_main:
-        storage.make_folder(folder)
-        storage.write_json(found, config)
+        try:
+            storage.make_folder(folder)
+            storage.write_json(found, config)
+        except (UserError, WorkFailed) as error:
+            failure = error
+    world.raise_together(failure)
     return folder
 
 

@@ -125,8 +125,10 @@ def test_flags_win_over_the_recipe():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[finetune]\nepoch = 3\n", r"\[finetune\] sets 'epoch', which is no option"),
+        ("[finetune]\nepoch = 3\n", r"\[finetune\] sets 'epoch', which is not an option.*'epochs'"),
         ("[fintune]\nepochs = 3\n", r"\[fintune\] is no table of a recipe"),
+        ("[finetune]\nbatch-size = 3\nbatch_size = 4\n", r"sets 'batch_size' twice"),
+        ('[finetune]\ninit = "s3://bucket/run"\n', r"--init s3://bucket/run: a URL"),
         ("[finetune\n", "not TOML"),
     ],
 )

@@ -141,7 +141,7 @@ def test_the_summary_counts_the_causes(broken):
     _, faulty, result = broken
     assert f"{len(faulty) + 1} of" in result.stdout
     for cause in CAUSES:
-        assert f"{cause:>14}  " in result.stdout
+        assert f"  {cause}: " in result.stdout
     assert "not done within 3 s, tried twice" in result.stdout
     assert "SIGSEGV" in result.stdout
 
