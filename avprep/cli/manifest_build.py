@@ -188,8 +188,8 @@ def vggsound(
     "--csv",
     "csv_file",
     type=_PATH,
-    help="Take the classes from this CSV with the columns path and label (or labels), and "
-    "optionally split, start and end, not from the sub-folders.",
+    help="Take the classes not from the sub-folders but from this CSV with the columns path and "
+    "label (or labels), and optionally split, start, and end or duration.",
 )
 @click.option(
     "--labels",

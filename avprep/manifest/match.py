@@ -147,6 +147,11 @@ def _rank(kind: int, path: str) -> tuple[int, int, int, str]:
     The name that says more goes first; then the container that decodes fastest and surest; then
     the shorter path, and the first in the alphabet.
     """
+    return kind, *container_rank(path), path
+
+
+def container_rank(path: str) -> tuple[int, int]:
+    """The less, the better: the container that decodes fastest and surest, and few folders."""
     suffix = os.path.splitext(path)[1].lower()
     place = _SUFFIX_ORDER.index(suffix) if suffix in _SUFFIX_ORDER else len(_SUFFIX_ORDER)
-    return kind, place, path.count(os.sep), path
+    return place, path.count(os.sep)

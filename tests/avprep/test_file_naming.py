@@ -229,6 +229,7 @@ def test_every_row_and_file_is_in_the_report_once(tmp_path):
     table.loc[2, "labels"] = "/m/b"
     findings = Findings(bad=[(9, "has no id")])
     matched = match_segments(table, findings, Sources((tmp_path / "v",)), False)
+    assert [clip.labels for clip in matched.clips()] == [("/m/a", "/m/b")]
     counts = write_report(tmp_path / "r.csv", matched.report())
     assert counts == {
         "bad-row": 1, "matched": 1, "missing": 1, "duplicate-row": 1, "duplicate-file": 1,
@@ -240,7 +241,7 @@ def test_every_row_and_file_is_in_the_report_once(tmp_path):
     assert report["matched"]["path"] == f"{tmp_path}/v/x/aaaaaaaaaaa_30.mp4"
     assert report["missing"]["video_id"] == "bbbbbbbbbbb"
     assert report["duplicate-row"]["detail"] == (
-        "the same segment as line 1, with other labels (/m/b); those of the first are taken"
+        "the same segment as line 1, with other labels (/m/b); the clip has those of both"
     )
     assert report["duplicate-file"]["path"] == f"{tmp_path}/v/aaaaaaaaaaa.mp4"
     assert report["duplicate-file"]["detail"] == f"{tmp_path}/v/x/aaaaaaaaaaa_30.mp4 is taken"
