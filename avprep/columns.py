@@ -18,8 +18,10 @@ PATHS = (
     *("clip", "clippath", "clipname", "relativepath", "relpath"),
 )
 IDS = ("videoid", "ytid", "youtubeid", "ytvideoid", "clipid", "id", "name")
-LABEL = ("label", "class", "category", "labelname", "classname", "categoryname")
-LABEL += ("displayname", "tag", "mid")
+LABEL = (
+    *("label", "class", "category", "labelname", "classname", "categoryname", "displayname"),
+    *("tag", "mid"),
+)
 LABELS = ("labels", "classes", "categories", "tags", "positivelabels", "labelnames", "mids")
 SPLIT = ("split", "subset", "partition", "set")
 
@@ -94,7 +96,7 @@ def known_columns(
         UserError: a column looks like a time and cannot be told to be which, or two are the same.
     """
     names = [folded(name) for name in header]
-    places = {}
+    places: dict[str, int] = {}
     for role, spellings in known.items():
         place = next((names.index(spelling) for spelling in spellings if spelling in names), None)
         if place is not None and place not in places.values():
