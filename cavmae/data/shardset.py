@@ -17,11 +17,11 @@ from avprep.shards.format import (
     DatasetInfo,
     SampleEntry,
     ShardInfo,
+    class_weights,
     read_dataset,
     read_index,
     split_members,
 )
-from cavmae.data.plan import class_weights
 from cavmae.data.reader import Range, Reader, open_reader, with_retries
 from cavmae.data.sample import DamagedSample, StoredSample
 from cavmae.data.table import SampleTable, build_table
@@ -189,7 +189,7 @@ class ShardSet:
         stored = self.info.class_weights
         if stored is not None and self._rows is None:
             return np.array(stored, np.float64)
-        return class_weights(self.class_counts)
+        return np.array(class_weights(self.class_counts))
 
     @property
     def frames(self) -> int:

@@ -8,6 +8,8 @@ import functools
 import json
 import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -112,6 +114,24 @@ def test_what_is_missing_unexpected_or_misshapen_is_named(tmp_path):
     assert str(caught.value).splitlines() == [
         f"{tmp_path / 'm.pth'}: does not fit CAVMAE:",
         "  of another shape: norm.bias [3], the model has [128]",
+        "  missing: mask_token [1, 1, 64]",
+        "  unexpected: surplus [1]",
+    ]
+
+
+def test_the_command_prints_the_lines_of_an_error_and_escapes_names(tmp_path):
+    model = CAVMAE(CONFIG)
+    weights = dict(model.state_dict(), surplus=torch.zeros(1))
+    del weights["mask_token"]
+    bad = tmp_path / "two\nlines.pth"
+    torch.save(weights, bad)
+    words = ("convert", str(bad), str(tmp_path / "out.safetensors"))
+    result = subprocess.run(
+        [sys.executable, "-m", "cavmae", *words], capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
+        f"Error: {tmp_path}/two\\nlines.pth: does not fit CAVMAE:",
         "  missing: mask_token [1, 1, 64]",
         "  unexpected: surplus [1]",
     ]
