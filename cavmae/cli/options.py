@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from avprep.errors import UserError
-from cavmae.options import ReadOptions
+from cavmae.options import CRITERIA, MODES, ReadOptions
 from cavmae.recipes import find_recipe
 from cavmae.train.options import OptimOptions, TrainOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_FROM_RECIPE = ParameterSource.DEFAULT_MAP
 _OPTIM, _TRAIN, _READ = OptimOptions(), TrainOptions(), ReadOptions()
 
 
@@ -55,6 +57,15 @@ def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Pat
     return path
 
 
+def taken_from_recipe(
+    ctx: click.Context, values: dict[str, Any], names: Iterable[str]
+) -> dict[str, Any]:
+    """Take the values that only the recipe gives out of a command's values."""
+    recipe = {n: values[n] for n in names if ctx.get_parameter_source(n) is _FROM_RECIPE}
+    values.update(dict.fromkeys(recipe))
+    return recipe
+
+
 def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for option in reversed(options):
@@ -72,6 +83,23 @@ config_option = click.option(
     expose_value=False,
     help="Recipe: a TOML file, or the name of one that comes with cavmae; its table of this "
     "command's name holds defaults.",
+)
+
+mode_option = click.option(
+    "--mode", type=click.Choice(MODES), help="Modalities given. [default: as trained]"
+)
+
+criterion_option = click.option(
+    "--criterion",
+    type=click.Choice(CRITERIA),
+    help="What the classifier was trained with: ce gives softmax, bce sigmoid probabilities. "
+    "[default: as trained]",
+)
+
+labels_option = click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="Class CSV of the checkpoint. [default: as stored in it]",
 )
 
 device_option = click.option(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from avprep import storage
 from avprep.errors import UserError
+from avprep.labels import LabelSet
 from avprep.shards.format import (
     DatasetInfo,
     SampleEntry,
@@ -167,6 +168,12 @@ class ShardSet:
     def labels(self) -> tuple[tuple[str, str], ...]:
         """(mid, display name) of each class."""
         return self.info.labels
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The same as a label set."""
+        mids, names = zip(*self.labels, strict=True) if self.labels else ((), ())
+        return LabelSet(mids, names)
 
     @property
     def num_classes(self) -> int:

@@ -23,6 +23,7 @@ from cavmae.checkpoints import (
     save_model,
     weights_file,
 )
+from cavmae.checkpoints.usage import labels_metadata, warn
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet, open_shards
 from cavmae.distributed import World, joined_world
 from cavmae.evaluate.classify import ClassifyOptions, classify_together
@@ -118,15 +119,14 @@ def run_finetuning(values: dict[str, Any]) -> None:
         folder = prepare_folder(values, {**size_facts(config), **facts}, world)
         torch.manual_seed(values["seed"])
         model = CAVMAEClassifier.from_pretraining(config, shards.num_classes)
-        start_from_init(model, values, world)
+        start_from_init(model, values, world, shards)
         frontend = front_end(fbank, config, values, world)
         task = FinetuneTask(values["mode"], criterion)
         metadata = {
             **front_end_metadata(frontend),
             "mode": task.mode,
             "criterion": criterion,
-            "labels": json.dumps([mid for mid, _ in shards.labels]),
-            "label_names": json.dumps([name for _, name in shards.labels]),
+            **labels_metadata(shards.label_set),
         }
         metric = "accuracy" if criterion == "ce" else "map"
         options = ClassifyOptions(
@@ -269,16 +269,26 @@ def starting_config(values: dict[str, Any]) -> ModelConfig:
     return config
 
 
-def start_from_init(model: Encoder, values: dict[str, Any], world: World) -> None:
+def start_from_init(
+    model: Encoder, values: dict[str, Any], world: World, shards: ShardSet | None = None
+) -> None:
     """Give a model the weights of --init, if it is given, and say how many there were.
+
+    Args:
+        model: to fill.
+        values: the command's options.
+        world: this process among its peers.
+        shards: that a classifier's classes are from.
 
     Raises:
         UserError: they do not fit.
     """
     if values["init"] is None:
         return
-    report = init_from(model, values["init"])
+    labels, where = (None, "") if shards is None else (shards.label_set, shards.location)
+    report = init_from(model, values["init"], labels, where)
     if world.is_main:
+        warn(report.notes)
         print(
             f"{values['init']}: {report.loaded} tensors taken, {len(report.unexpected)} not used, "
             f"{len(report.missing)} of the model's stay random"

@@ -412,7 +412,7 @@ def test_an_audio_only_model_goes_where_it_can_be_read_again(tmp_path):
     assert not load_checkpoint(tmp_path / "b.safetensors").has_images
     save_model(tmp_path / "pre.safetensors", CAVMAE(CONFIG))
     result = convert(tmp_path / "pre.safetensors", tmp_path / "c.safetensors", "--audio-only")
-    assert "--audio-only is for classifiers" in str(result.exception)
+    assert "--audio-only is for classifiers; this is a pretrained" in str(result.exception)
 
 
 def test_a_name_without_a_known_ending_is_refused(tmp_path):
