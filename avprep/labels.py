@@ -15,6 +15,7 @@ from avprep.csvfile import csv_records
 from avprep.errors import UserError
 
 _HEADER = ["index", "mid", "display_name"]
+_VGGSOUND = Path(__file__).parent / "label_sets" / "vggsound.csv"
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,11 @@ class LabelSet:
     def indices_of(self, labels: Iterable[str]) -> tuple[int, ...]:
         """The class indices of a clip's labels, ascending, each once."""
         return tuple(sorted({self.index_of(label) for label in labels}))
+
+
+def vggsound_labels() -> LabelSet:
+    """VGGSound's 309 classes in the order that published classifiers number them by."""
+    return read_label_csv(_VGGSOUND)
 
 
 def label_set_from_names(names: Iterable[str]) -> LabelSet:
