@@ -11,10 +11,11 @@ from click.core import ParameterSource
 
 from avprep.errors import UserError
 from cavmae.options import CRITERIA, MODES, ReadOptions
-from cavmae.recipes import find_recipe
+from cavmae.recipes import Expected, read_recipe
 from cavmae.train.options import OptimOptions, TrainOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_EXPECTED = f"{__name__}.expected"
 _FROM_RECIPE = ParameterSource.DEFAULT_MAP
 _OPTIM, _TRAIN, _READ = OptimOptions(), TrainOptions(), ReadOptions()
 
@@ -27,34 +28,24 @@ def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Pat
     """
     if name is None:
         return None
-    path = find_recipe(name)
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib  # type: ignore[no-redef]
-    try:
-        document = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the recipe ({error.strerror}).") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not TOML ({error}).") from error
-    tables = ("pretrain", "finetune", "eval")
-    if strangers := sorted(set(document) - set(tables)):
-        raise UserError(
-            f"{path}: [{strangers[0]}] is no table of a recipe; there are "
-            f"{', '.join(f'[{name}]' for name in tables)}."
-        )
+    recipe = read_recipe(name)
     names = {option.lstrip("-"): p.name for p in ctx.command.params for option in p.opts}
     defaults = {}
-    for key, value in document.get(ctx.info_name or "", {}).items():
+    for key, value in recipe.options.get(ctx.info_name or "", {}).items():
         if names.get(key.replace("_", "-")) is None:
             raise UserError(
-                f"{path}: [{ctx.info_name}] sets {key!r}, which is no option; see "
+                f"{recipe.path}: [{ctx.info_name}] sets {key!r}, which is no option; see "
                 f"`cavmae {ctx.info_name} --help`."
             )
         defaults[names[key.replace("_", "-")]] = value
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
-    return path
+    ctx.meta[_EXPECTED] = recipe.expected
+    return recipe.path
+
+
+def expected_of_recipe(ctx: click.Context) -> Expected | None:
+    """The published curve of the recipe that a command was given."""
+    return ctx.meta.get(_EXPECTED)
 
 
 def taken_from_recipe(

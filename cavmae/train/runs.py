@@ -34,6 +34,7 @@ from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
 from cavmae.model.config import PRESETS
 from cavmae.model.encoder import Encoder
 from cavmae.options import pick
+from cavmae.recipes import Expected
 from cavmae.train.checkpoint import list_checkpoints
 from cavmae.train.loop import Position, Trainer
 from cavmae.train.options import OptimOptions, TrainOptions
@@ -55,8 +56,12 @@ _FREE = frozenset(
 )
 
 
-def run_pretraining(values: dict[str, Any]) -> None:
+def run_pretraining(values: dict[str, Any], expected: Expected | None = None) -> None:
     """`cavmae pretrain`.
+
+    Args:
+        values: the command's options.
+        expected: the published curve to show beside this run's.
 
     Raises:
         UserError: inputs that do not fit together.
@@ -88,7 +93,9 @@ def run_pretraining(values: dict[str, Any]) -> None:
             **front_end_metadata(frontend),
             "norm_pix_loss": str(int(values["norm_pix_loss"])),
         }
-        trainer = build_trainer(model, task, frontend, shards, values, world, folder, metadata)
+        trainer = build_trainer(
+            model, task, frontend, shards, values, world, folder, metadata, expected=expected
+        )
         seconds = train(trainer)
         save_weights(trainer, "model")
         for name, average in trainer.averages.items():
@@ -97,8 +104,12 @@ def run_pretraining(values: dict[str, Any]) -> None:
         finish(trainer, seconds)
 
 
-def run_finetuning(values: dict[str, Any]) -> None:
+def run_finetuning(values: dict[str, Any], expected: Expected | None = None) -> None:
     """`cavmae finetune`.
+
+    Args:
+        values: the command's options.
+        expected: the published curve to show beside this run's.
 
     Raises:
         UserError: inputs that do not fit together.
@@ -148,7 +159,7 @@ def run_finetuning(values: dict[str, Any]) -> None:
             return measured
 
         trainer = build_trainer(
-            model, task, frontend, shards, values, world, folder, metadata, after_epoch
+            model, task, frontend, shards, values, world, folder, metadata, after_epoch, expected
         )
         seconds = train(trainer)
         save_weights(trainer, "model")
@@ -389,6 +400,7 @@ def build_trainer(
     folder: Path,
     metadata: dict[str, str],
     after_epoch: Any = None,
+    expected: Expected | None = None,
 ) -> Trainer:
     """Put the parts of a run together.
 
@@ -420,7 +432,17 @@ def build_trainer(
     )
     model.to(world.device)
     return Trainer(
-        model, task, frontend, loader, world, options, optim, folder, after_epoch, metadata
+        model,
+        task,
+        frontend,
+        loader,
+        world,
+        options,
+        optim,
+        folder,
+        after_epoch,
+        metadata,
+        expected,
     )
 
 
