@@ -21,11 +21,22 @@ CAUSES = (
 )
 
 
-class UserError(Exception):
-    """The user's input is wrong: one line that says what, where and what to do. Exit code 2."""
+class ReportedError(Exception):
+    """An error that ends a command. Each argument is one line of its message.
+
+    Lines are arguments of their own because a file's name may hold a line break, which the command
+    line escapes.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
-class WorkFailed(Exception):
+class UserError(ReportedError):
+    """The user's input is wrong. The message says what, where and what to do. Exit code 2."""
+
+
+class WorkFailed(ReportedError):
     """The input was fine and the work still failed, or too many clips failed. Exit code 1."""
 
 

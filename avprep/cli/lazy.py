@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from avprep.errors import UserError, WorkFailed
+from avprep.errors import ReportedError, UserError, WorkFailed
 from avprep.failures import printable
 
 
@@ -82,10 +82,10 @@ def _exit_code(command: Callable[[], Any]) -> int:
         result = command()
         return result if isinstance(result, int) else 0
     except UserError as error:
-        click.echo(f"Error: {printable(str(error))}", err=True)
+        click.echo(f"Error: {_lines(error)}", err=True)
         return 2
     except WorkFailed as error:
-        click.echo(f"Failed: {printable(str(error))}", err=True)
+        click.echo(f"Failed: {_lines(error)}", err=True)
         return 1
     except OSError as error:  # of reading; what is written names its place itself
         if error.filename is None:
@@ -100,3 +100,7 @@ def _exit_code(command: Callable[[], Any]) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         click.echo("Interrupted: run the same command again to go on from here.", err=True)
         return 130
+
+
+def _lines(error: ReportedError) -> str:
+    return "\n".join(printable(str(line)) for line in error.args)

@@ -18,7 +18,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,11 @@ def sample_key(video_id: str) -> str:
         return key
     # "==" never comes out of the escaping above, so no short key can look like this one.
     return f"{key[:40]}=={hashlib.sha256(raw).hexdigest()[:32]}"
+
+
+def class_weights(counts: Iterable[int]) -> tuple[float, ...]:
+    """The published weight of each class in balanced sampling, from its number of clips."""
+    return tuple(1000.0 / (int(count) + 0.01) for count in counts)
 
 
 _SEAL = b',\n"digest": '

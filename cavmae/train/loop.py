@@ -26,6 +26,7 @@ from cavmae.data import Batch, ShardLoader
 from cavmae.distributed import World
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAE, CAVMAEClassifier
+from cavmae.recipes import Expected
 from cavmae.train.averaging import WeightAverage
 from cavmae.train.checkpoint import list_checkpoints, load_state, save_checkpoint
 from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, set_learning_rate
@@ -72,6 +73,7 @@ class Trainer:
         folder: Path,
         after_epoch: Callable[[Position], dict[str, float]] | None = None,
         metadata: Mapping[str, str] | None = None,
+        expected: Expected | None = None,
     ) -> None:
         """Args:
         model: on the world's device.
@@ -85,6 +87,7 @@ class Trainer:
         after_epoch: called on every rank at the end of each epoch; what it returns is logged as
             validation.
         metadata: stored with every file of weights, see `save_model`.
+        expected: published values that the line of each epoch shows beside its own.
         """
         if optim.freeze_base:
             freeze_base(model)
@@ -98,6 +101,7 @@ class Trainer:
         self.folder = folder
         self.after_epoch = after_epoch
         self.metadata = dict(metadata or {})
+        self.expected = expected or Expected()
         self.position = Position()
         self._records: RunRecords | None = None
         self._saved_step = -1
@@ -355,11 +359,20 @@ class Trainer:
             self._records.add({**row, "split": "train", **means})
             if validation:
                 self._records.add({**row, "split": "validation", **validation})
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in {**means, **validation}.items())
-        progress.say(f"{self.task.name}: epoch {position.epoch}/{self.options.epochs}  {shown}")
+        shown = self._described("train", means) + self._described("validation", validation)
+        progress.say(
+            f"{self.task.name}: epoch {position.epoch}/{self.options.epochs}  {'  '.join(shown)}"
+        )
         self._save()
         if self.world.any(bool(stop)):
             raise KeyboardInterrupt
+
+    def _described(self, split: str, measured: Mapping[str, float]) -> list[str]:
+        """What was measured in the epoch that has just ended, beside the published values."""
+        return [
+            f"{name} {value:.4g}{self.expected.beside(split, name, self.position.epoch)}"
+            for name, value in measured.items()
+        ]
 
     def _validate(self, stop: list[int]) -> dict[str, float]:
         if self.after_epoch is None:

@@ -23,6 +23,7 @@ from cavmae.checkpoints import (
     save_model,
     weights_file,
 )
+from cavmae.checkpoints.usage import labels_metadata, warn
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet, open_shards
 from cavmae.distributed import World, joined_world
 from cavmae.evaluate.classify import ClassifyOptions, classify_together
@@ -33,6 +34,7 @@ from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
 from cavmae.model.config import PRESETS
 from cavmae.model.encoder import Encoder
 from cavmae.options import pick
+from cavmae.recipes import Expected
 from cavmae.train.checkpoint import list_checkpoints
 from cavmae.train.loop import Position, Trainer
 from cavmae.train.options import OptimOptions, TrainOptions
@@ -54,8 +56,12 @@ _FREE = frozenset(
 )
 
 
-def run_pretraining(values: dict[str, Any]) -> None:
+def run_pretraining(values: dict[str, Any], expected: Expected | None = None) -> None:
     """`cavmae pretrain`.
+
+    Args:
+        values: the command's options.
+        expected: the published curve to show beside this run's.
 
     Raises:
         UserError: inputs that do not fit together.
@@ -87,7 +93,9 @@ def run_pretraining(values: dict[str, Any]) -> None:
             **front_end_metadata(frontend),
             "norm_pix_loss": str(int(values["norm_pix_loss"])),
         }
-        trainer = build_trainer(model, task, frontend, shards, values, world, folder, metadata)
+        trainer = build_trainer(
+            model, task, frontend, shards, values, world, folder, metadata, expected=expected
+        )
         seconds = train(trainer)
         save_weights(trainer, "model")
         for name, average in trainer.averages.items():
@@ -96,8 +104,12 @@ def run_pretraining(values: dict[str, Any]) -> None:
         finish(trainer, seconds)
 
 
-def run_finetuning(values: dict[str, Any]) -> None:
+def run_finetuning(values: dict[str, Any], expected: Expected | None = None) -> None:
     """`cavmae finetune`.
+
+    Args:
+        values: the command's options.
+        expected: the published curve to show beside this run's.
 
     Raises:
         UserError: inputs that do not fit together.
@@ -118,15 +130,14 @@ def run_finetuning(values: dict[str, Any]) -> None:
         folder = prepare_folder(values, {**size_facts(config), **facts}, world)
         torch.manual_seed(values["seed"])
         model = CAVMAEClassifier.from_pretraining(config, shards.num_classes)
-        start_from_init(model, values, world)
+        start_from_init(model, values, world, shards)
         frontend = front_end(fbank, config, values, world)
         task = FinetuneTask(values["mode"], criterion)
         metadata = {
             **front_end_metadata(frontend),
             "mode": task.mode,
             "criterion": criterion,
-            "labels": json.dumps([mid for mid, _ in shards.labels]),
-            "label_names": json.dumps([name for _, name in shards.labels]),
+            **labels_metadata(shards.label_set),
         }
         metric = "accuracy" if criterion == "ce" else "map"
         options = ClassifyOptions(
@@ -148,7 +159,7 @@ def run_finetuning(values: dict[str, Any]) -> None:
             return measured
 
         trainer = build_trainer(
-            model, task, frontend, shards, values, world, folder, metadata, after_epoch
+            model, task, frontend, shards, values, world, folder, metadata, after_epoch, expected
         )
         seconds = train(trainer)
         save_weights(trainer, "model")
@@ -274,16 +285,26 @@ def starting_config(values: dict[str, Any]) -> ModelConfig:
     return config
 
 
-def start_from_init(model: Encoder, values: dict[str, Any], world: World) -> None:
+def start_from_init(
+    model: Encoder, values: dict[str, Any], world: World, shards: ShardSet | None = None
+) -> None:
     """Give a model the weights of --init, if it is given, and say how many there were.
+
+    Args:
+        model: to fill.
+        values: the command's options.
+        world: this process among its peers.
+        shards: that a classifier's classes are from.
 
     Raises:
         UserError: they do not fit.
     """
     if values["init"] is None:
         return
-    report = init_from(model, values["init"])
+    labels, where = (None, "") if shards is None else (shards.label_set, shards.location)
+    report = init_from(model, values["init"], labels, where)
     if world.is_main:
+        warn(report.notes)
         print(
             f"{values['init']}: {report.loaded} tensors taken, {len(report.unexpected)} not used, "
             f"{len(report.missing)} of the model's stay random"
@@ -384,6 +405,7 @@ def build_trainer(
     folder: Path,
     metadata: dict[str, str],
     after_epoch: Any = None,
+    expected: Expected | None = None,
 ) -> Trainer:
     """Put the parts of a run together.
 
@@ -415,7 +437,17 @@ def build_trainer(
     )
     model.to(world.device)
     return Trainer(
-        model, task, frontend, loader, world, options, optim, folder, after_epoch, metadata
+        model,
+        task,
+        frontend,
+        loader,
+        world,
+        options,
+        optim,
+        folder,
+        after_epoch,
+        metadata,
+        expected,
     )
 
 
