@@ -281,7 +281,8 @@ def contrastive_loss(
         gather: see `CAVMAE.forward`.
 
     Returns:
-        The loss and the share of images whose most similar audio is their own.
+        The loss, and the share of images whose most similar audio is their own (of both directions
+        the mean).
     """
     with torch.autocast(audio.device.type, enabled=False):
         audio, image = F.normalize(audio.float(), dim=-1), F.normalize(image.float(), dim=-1)
@@ -289,8 +290,13 @@ def contrastive_loss(
             audio, image = gather(audio), gather(image)
         similarity = audio @ image.T / TEMPERATURE  # [audio, image]
         truth = torch.arange(len(similarity), device=similarity.device)
-        loss = F.cross_entropy(similarity.T, truth)
+        loss, accuracy = _picking(similarity.T, truth)
         if bidirectional:
-            loss = (loss + F.cross_entropy(similarity, truth)) / 2
-        accuracy = (similarity.argmax(dim=0) == truth).float().mean()
+            other_loss, other_accuracy = _picking(similarity, truth)
+            loss, accuracy = (loss + other_loss) / 2, (accuracy + other_accuracy) / 2
         return loss, accuracy
+
+
+def _picking(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and accuracy of picking a column for each row: float [N, N], int64 [N]."""
+    return F.cross_entropy(scores, truth), (scores.argmax(dim=1) == truth).float().mean()

@@ -24,7 +24,9 @@ class PatchEmbed(nn.Module):
         A convolution whose stride is its size is a linear map of each patch. Applied as such it
         takes only the patches that are visible.
         """
-        weight = self.proj.weight.permute(0, 2, 3, 1).flatten(1)  # pixel order of `patchify`
+        # In the pixel order of `patchify`. Not by permuting all four axes: the gradient of a single
+        # channel would come back with strides that DDP warns of.
+        weight = self.proj.weight.flatten(2).transpose(1, 2).flatten(1)
         return nn.functional.linear(patches, weight, self.proj.bias)
 
 

@@ -39,7 +39,7 @@ from cavmae.train.parallel import (
     without_gradient_exchange,
 )
 from cavmae.train.records import Meter, ProgressLine, RunRecords, written_together
-from cavmae.train.tasks import StepLoss, Task
+from cavmae.train.tasks import StepLoss, Task, freeze_unused
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _SMALLEST_SCALE = 2.0**-16  # of the loss in fp16; it starts at 2 ** 16
@@ -91,6 +91,7 @@ class Trainer:
         """
         if optim.freeze_base:
             freeze_base(model)
+        freeze_unused(model, task, world.device)
         self.model = model
         self.task = task
         self.frontend = frontend

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from avprep import storage
-from avprep.errors import UserError, WorkFailed
+from avprep.errors import UserError
 from cavmae.checkpoints import (
     config_of,
     init_from,
@@ -35,7 +34,7 @@ from cavmae.model.config import PRESETS
 from cavmae.model.encoder import Encoder
 from cavmae.options import pick
 from cavmae.recipes import Expected
-from cavmae.train.checkpoint import list_checkpoints
+from cavmae.train.folder import prepare_folder, step_facts
 from cavmae.train.loop import Position, Trainer
 from cavmae.train.options import OptimOptions, TrainOptions
 from cavmae.train.parallel import collected, whole_weights
@@ -43,17 +42,6 @@ from cavmae.train.records import written_together
 from cavmae.train.tasks import FinetuneTask, PretrainTask, Task
 
 _SIZE = "base"  # of a model that neither --model nor --init tells the size of
-
-# What may differ when a run is resumed, because no result depends on it (but by rounding). Shards
-# are known by what is in them, see `data_facts`, and not by where they are.
-_FREE = frozenset(
-    (
-        *("out", "resume", "device", "workers", "max_bad_samples", "log_steps", "epochs"),
-        *("shards", "val_shards", "checkpoint_steps", "checkpoint_minutes", "keep_checkpoints"),
-        *("retries", "timeout", "cache", "cache_gb"),
-        *("compile", "activation_checkpointing", "parallel"),
-    )
-)
 
 
 def run_pretraining(values: dict[str, Any], expected: Expected | None = None) -> None:
@@ -71,8 +59,12 @@ def run_pretraining(values: dict[str, Any], expected: Expected | None = None) ->
         config = starting_config(values)
         check_frames(shards, config)
         fbank = choose_normalisation(shards, values["init"])
-        facts = data_facts(shards, fbank, values)
-        folder = prepare_folder(values, {**size_facts(config), **facts}, world)
+        facts = {
+            **size_facts(config),
+            **data_facts(shards, fbank, values),
+            **step_facts(values, world),
+        }
+        folder = prepare_folder(values, facts, world)
         torch.manual_seed(values["seed"])
         model = CAVMAE(config)
         start_from_init(model, values, world)
@@ -123,11 +115,13 @@ def run_finetuning(values: dict[str, Any], expected: Expected | None = None) -> 
         fbank = choose_normalisation(shards, values["init"])
         criterion = choose_criterion(shards, values["criterion"])
         facts = {
+            **size_facts(config),
             **data_facts(shards, fbank, values),
+            **step_facts(values, world),
             "val_shards_fingerprint": validation.info.fingerprint,
             "criterion": criterion,
         }
-        folder = prepare_folder(values, {**size_facts(config), **facts}, world)
+        folder = prepare_folder(values, facts, world)
         torch.manual_seed(values["seed"])
         model = CAVMAEClassifier.from_pretraining(config, shards.num_classes)
         start_from_init(model, values, world, shards)
@@ -183,53 +177,6 @@ def save_weights(trainer: Trainer, name: str) -> None:
     with written_together(trainer.world, path):
         if trainer.world.is_main:
             save_model(path, trainer.model, trainer.metadata, weights)
-
-
-def prepare_folder(values: dict[str, Any], resolved: dict[str, Any], world: World) -> Path:
-    """Make the run directory and write config.json, or check that an old one fits.
-
-    Args:
-        values: the command's options.
-        resolved: what they came to, by the same names, and what is known of the data.
-        world: this process among its peers.
-
-    Raises:
-        UserError: the folder holds another run.
-    """
-    folder = values["out"]
-    described = dict(sorted({**values, **resolved}.items()))
-    config = json.loads(json.dumps(described, default=str))
-    found = folder / "config.json"
-    if list_checkpoints(folder / "checkpoints"):
-        if values["resume"] == "never":
-            raise UserError(
-                f"{folder}: holds a run already. Delete it, choose another --out, or use "
-                "--resume auto."
-            )
-        if not found.is_file():
-            raise UserError(
-                f"{found}: missing beside checkpoints, so that nothing tells whether they are of "
-                "this run. Put it back, or choose another --out."
-            )
-        theirs = json.loads(found.read_bytes())
-        # A cosine's rate at every step depends on how many there are to be.
-        free = _FREE - {"epochs"} if values["schedule"] == "cosine" else _FREE
-        for name, value in config.items():
-            if name not in free and theirs.get(name) != value:
-                raise UserError(
-                    f"{folder}: its run was started with {name} = {theirs.get(name)!r}, not "
-                    f"{value!r}. Give the same options and data to go on with it, or another --out."
-                )
-    world.barrier()
-    failure: UserError | WorkFailed | None = None
-    if world.is_main:
-        try:
-            storage.make_folder(folder)
-            storage.write_json(found, config)
-        except (UserError, WorkFailed) as error:
-            failure = error
-    world.raise_together(failure)
-    return folder
 
 
 def data_facts(shards: ShardSet, fbank: Normalisation, values: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from cavmae.model import (
     PretrainOptions,
     draw_noise,
 )
+from cavmae.model.cavmae import contrastive_loss
 from cavmae.model.encoder import patchify, unpatchify
 from tests.cavmae import naive_model
 
@@ -67,11 +68,19 @@ def test_losses_and_gradients_are_those_of_the_plain_model(model, inputs, mode, 
         (out.loss_mae_audio, "mae_a"),
         (out.loss_mae_image, "mae_v"),
         (out.loss_contrast, "contrast"),
+        (out.contrast_accuracy, "accuracy"),
     ):
         torch.testing.assert_close(ours, expected[name], rtol=0, atol=1e-5)
     assert len(gradients) > 50
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, weights[name].grad, rtol=1e-4, atol=1e-5)
+
+
+def test_accuracy_of_both_directions_is_their_mean():
+    """Both images are nearest to the first audio, but each audio to its own image."""
+    audio, image = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.8, 0.6]])
+    assert contrastive_loss(audio, image)[1] == 0.5
+    assert contrastive_loss(audio, image, bidirectional=True)[1] == 0.75
 
 
 def test_parts_of_no_weight_cost_nothing(model, inputs):
