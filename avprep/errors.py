@@ -7,8 +7,9 @@ CAUSES = (
     "missing",  # no file at that path
     "unreadable",  # there, but permission, I/O error, or not a regular file
     "empty",  # zero bytes
-    "garbage",  # not a media file at all
-    "truncated",  # a media file that ends before its first frame or has no index
+    "garbage",  # not a media file at all, or one that only names others
+    "truncated",  # cut before its first frame or its index; anywhere with --incomplete fail
+    "protected",  # encrypted (DRM)
     "no-video",  # no video stream
     "no-audio",  # no audio stream, or one without a single sample
     "no-frames",  # a video stream without one decodable frame

@@ -52,6 +52,7 @@ class ReportSummary:
     clips: int
     too_large: int  # clips chosen for the gallery that no longer fitted
     unreadable: tuple[str, ...]  # clips chosen for the gallery whose bytes are damaged
+    incomplete: int  # samples of the set whose files hold less than they promise
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def make_report(
     clips.sort(key=lambda clip: (_class_order(clip.classes, info), clip.video_id))
     page = _rendered(values, info, clips, too_large)
     unreadable = tuple(clip.video_id for clip in clips if clip.view is None)
-    return ReportSummary(page, len(clips), too_large, unreadable)
+    return ReportSummary(page, len(clips), too_large, unreadable, info.incomplete)
 
 
 def _rendered(
@@ -191,6 +192,7 @@ def _summary(location: str, info: DatasetInfo, survey: Survey) -> dict[str, Any]
         "samples": info.samples,
         "clips": info.clips,
         "seconds": info.seconds,
+        "incomplete": info.incomplete,
         "failures": dict(info.failures),
         "splits": dict(survey.splits),
         "classes": [
