@@ -72,7 +72,7 @@ def kept_patches(length: int, ratio: float) -> int:
     return int(length * (1 - ratio))
 
 
-def split_by_noise(noise: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
+def split_by_noise(noise: Tensor, ratio: float) -> tuple[Tensor, Tensor, Tensor]:
     """Keep the patches with the smallest noise, the first of equal ones.
 
     Args:
@@ -80,9 +80,11 @@ def split_by_noise(noise: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
         ratio: of patches to remove.
 
     Returns:
-        (ids, mask): int64 [B, kept], the patches that stay, and float32 [B, L], 1 where removed.
+        (ids, hidden, mask): int64 [B, kept], the patches that stay; int64 [B, L - kept], those
+        removed; and float32 [B, L], 1 where removed.
     """
     batch, length = noise.shape
-    ids = noise.argsort(dim=1, stable=True)[:, : kept_patches(length, ratio)]
-    mask = torch.ones(batch, length, device=noise.device)
-    return ids, mask.scatter(1, ids, 0.0)
+    kept = kept_patches(length, ratio)
+    ids, hidden = noise.argsort(dim=1, stable=True).split([kept, length - kept], dim=1)
+    mask = torch.zeros(batch, length, device=noise.device)
+    return ids, hidden, mask.scatter(1, hidden, 1.0)

@@ -59,7 +59,12 @@ class PretrainTask:
         is_global = self.contrast_scope == "global" and world.size > 1
         gather = world.gather_rows if is_global else None
         out: PretrainOutput = model(
-            inputs.audio, inputs.image, self.options, generator=generator, gather=gather
+            inputs.audio,
+            inputs.image,
+            self.options,
+            generator=generator,
+            gather=gather,
+            predictions=False,
         )
         return StepLoss(
             out.loss,

@@ -16,7 +16,10 @@ GRID = (8, 64)
 def draw(mode, batch=8, ratio=0.75, seed=0, grid=GRID):
     generator = torch.Generator().manual_seed(seed)
     noise = mask_noise(batch, grid, ratio, mode, generator)
-    ids, mask = split_by_noise(noise, ratio)
+    ids, hidden, mask = split_by_noise(noise, ratio)
+    assert (
+        torch.cat([ids, hidden], 1).sort().values.equal(torch.arange(len(mask[0])).expand_as(mask))
+    )
     return noise, ids, mask
 
 

@@ -107,6 +107,20 @@ def test_only_visible_patches_are_embedded(model, inputs):
     assert lengths == [ODD.audio_patches // 4]
 
 
+def test_training_predicts_hidden_patches_only_and_loses_the_same(model, inputs):
+    options = PretrainOptions(mask_ratio_image=0.6)
+    rows = []
+    model.decoder_pred_v.register_forward_hook(lambda _, x, y: rows.append(y.shape[1]))
+    runs = [
+        model(*inputs, options, generator=torch.Generator().manual_seed(0), predictions=wanted)
+        for wanted in (False, True)
+    ]
+    hidden = int(runs[0].mask_image[0].sum())
+    assert rows == [hidden, hidden, ODD.image_patches]
+    assert runs[0].pred_image is None
+    assert torch.equal(runs[0].loss, runs[1].loss)
+
+
 def test_every_trained_parameter_gets_a_gradient(model, inputs):
     model(*inputs).loss.backward()
     idle = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
