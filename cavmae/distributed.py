@@ -174,7 +174,6 @@ def joined_world(device: str) -> Iterator[World]:
     )
     try:
         yield World(launch.rank, launch.size, chosen)
-        dist.barrier()  # leave together: launchers end the ranks that stay behind
     finally:
         dist.destroy_process_group()
 
