@@ -180,7 +180,6 @@ def joined_world(device: str) -> Iterator[World]:
     )
     try:
         yield World(launch.rank, launch.size, chosen)
-        dist.barrier()  # leave together: launchers end the ranks that stay behind
     finally:
         if dist.group.WORLD is not None:
             _ended.append(dist.group.WORLD)

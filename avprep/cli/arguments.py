@@ -28,7 +28,7 @@ def check_arguments(command: click.Command, ctx: click.Context, arguments: Seque
         if isinstance(param, click.Option):
             if len(values) > 1 and not (param.multiple or param.count):
                 said = " and ".join(_spelled(param, value) for value in values)
-                raise UserError(f"{said}: only one of them can count; leave the others out.")
+                raise UserError(f"{said}: given {len(values)} times, but only one can count.")
         elif not isinstance(values, (list, tuple)):
             values = [values]
         if values:
@@ -45,8 +45,8 @@ def refuse_urls(param: click.Parameter, values: Iterable[object]) -> None:
     for url in map(str, values):
         if is_url(url):
             scheme, _, path = url.partition("://")
-            way = path if scheme == "file" else "that of a copy, or of a mounted folder"
-            raise UserError(f"{name} {url}: a URL; give a path on this machine: {way}.")
+            way = f"Give {path}" if scheme == "file" else "Use a local copy or a mounted folder"
+            raise UserError(f"{name} {url} is a URL; it must be a path on this machine. {way}.")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
