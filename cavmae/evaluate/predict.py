@@ -8,6 +8,7 @@ the same clip.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -85,6 +86,8 @@ def predict(
 ) -> Prediction:
     """Classify one media file. For many, open a `Predictor` once.
 
+    Warns about what the checkpoint does not store and is assumed.
+
     Args:
         path: a video file; also one without a video or without an audio stream.
         checkpoint: a finetuning run, or a classifier's file.
@@ -96,6 +99,8 @@ def predict(
         UserError: the checkpoint is no classifier.
     """
     with Predictor.open(checkpoint, options, device) as predictor:
+        for note in predictor.notes:
+            warnings.warn(note, stacklevel=2)
         return predictor.predict(path)
 
 

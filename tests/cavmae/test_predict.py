@@ -227,8 +227,18 @@ def test_names_come_from_a_csv_where_the_checkpoint_has_none(tmp_path, demo_clip
     )
     bare = command("--checkpoint", tmp_path / "bare.safetensors", demo_clip)
     assert "class 0" in bare.stdout
+    for said in ("stores no mode", "stores no criterion", "its 2 classes are numbered"):
+        assert said in bare.stderr
+    with pytest.warns(UserWarning, match="stores no criterion; bce is assumed"):
+        cavmae.predict(demo_clip, tmp_path / "bare.safetensors", device="cpu")
     named = ("--checkpoint", tmp_path / "bare.safetensors", demo_clip, "--labels")
-    assert "Owl" in command(*named, tmp_path / "labels.csv").stdout
+    known = command(*named, tmp_path / "labels.csv", "--criterion", "ce", "--mode", "multimodal")
+    assert "Owl" in known.stdout
+    rows = [line.split() for line in known.stdout.splitlines()[1:]]
+    assert sum(float(score) for score, _ in rows) == pytest.approx(1, abs=1e-3)  # softmax
+    assert known.stderr.startswith("Warning: ")
+    assert "taken for those of --labels, in that order" in known.stderr
+    assert len(known.stderr.splitlines()) == 1
     wrong = command(*named, tmp_path / "three.csv")
     assert isinstance(wrong.exception, UserError)
     assert "2 classes, the label set has 3" in str(wrong.exception)
