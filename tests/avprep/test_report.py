@@ -327,6 +327,7 @@ def test_the_command_says_how_large_the_page_is(shards, tmp_path):
         "clips": 2,
         "too_large": 0,
         "unreadable": [],
+        "incomplete": 0,
     }
     assert command(tmp_path / "nowhere", out).returncode == 2
 
