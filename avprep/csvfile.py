@@ -10,6 +10,7 @@ import contextlib
 import csv
 import gzip
 import io
+import itertools
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,7 @@ _OTHER_FORMATS = {
     b"<": "a web page or XML, perhaps what a server sent instead of the file; download it again",
 }
 _SPACE_AFTER_QUOTE = re.compile(r'(?<=[^",])"\s+(?=,)')
+_QUOTED = re.compile('"[^"]*"')
 _SHOWN = 60  # characters of a faulty line in a message
 
 
@@ -45,7 +47,8 @@ def csv_lines(path: Path) -> Iterator[tuple[int, str]]:
 def csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The records of a CSV file, each with the number of its first line; empty lines left out.
 
-    A quoted field may hold line ends. Spaces belong to the fields.
+    A quoted field may hold line ends. Spaces belong to the fields. They are separated by what
+    separates those of the first line; see `delimiter_of`.
 
     Raises:
         UserError: see `csv_lines`; or a quote is never closed or closed within a field.
@@ -57,7 +60,9 @@ def csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
                 _check_text(line, path, number)
             yield line
 
-    reader = csv.reader(checked(), strict=True)
+    lines = checked()
+    head = next(lines, "")
+    reader = csv.reader(itertools.chain((head,), lines), delimiter=delimiter_of(head), strict=True)
     while True:
         first = reader.line_num + 1
         try:
@@ -70,7 +75,13 @@ def csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
             yield first, fields
 
 
-def split_fields(line: str) -> list[str]:
+def delimiter_of(line: str) -> str:
+    """What separates a line's fields: the first comma, semicolon or tab that is in no quotes."""
+    match = re.search("[,;\t]", _QUOTED.sub("", line))
+    return match[0] if match else ","
+
+
+def split_fields(line: str, delimiter: str = ",") -> list[str]:
     """The fields of one CSV line; spaces around them and trailing empty ones are left out.
 
     Raises:
@@ -78,7 +89,8 @@ def split_fields(line: str) -> list[str]:
     """
     tidy = _SPACE_AFTER_QUOTE.sub('"', line.strip())
     try:
-        fields = next(csv.reader((tidy,), skipinitialspace=True, strict=True), [])
+        reader = csv.reader((tidy,), delimiter=delimiter, skipinitialspace=True, strict=True)
+        fields = next(reader, [])
     except csv.Error as error:
         raise ValueError(_quoting_fault(error)) from error
     fields = [field.strip() for field in fields]

@@ -7,7 +7,7 @@ and both together do. Colours, sizes, speeds, pitches and noise vary from clip t
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +99,7 @@ def make_demo_data(
     clips = list(plan_demo_clips(out, options))
     for folder in {clip.path.parent for clip in clips}:
         storage.make_folder(folder)
+        storage.remove_abandoned(folder)  # of a run that was killed
     missing = [clip for clip in clips if not clip.path.exists()]
     done = len(clips) - len(missing)
     on_progress(done, len(clips))
@@ -138,10 +139,8 @@ def make_clip(clip: DemoClip) -> None:
     frames = render_frames(shape, round(clip.seconds * rate), rate, width, height, rng)
     audio = render_sound(sound, clip.seconds, rng)
 
-    temporary = storage.temporary_beside(clip.path)
-    sound_file = temporary.with_suffix(".pcm")
-    target = temporary.with_suffix(f".{clip.container.suffix}")
-    try:
+    with tempfile.TemporaryDirectory(prefix="avprep-") as folder:
+        sound_file, target = Path(folder, "sound.pcm"), Path(folder, clip.path.name)
         sound_file.write_bytes(audio.tobytes())
         picture = ffmpeg.input(
             "pipe:0", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", r=rate
@@ -150,14 +149,12 @@ def make_clip(clip: DemoClip) -> None:
         output = ffmpeg.output(
             picture, channel, str(target), threads=1, **clip.container.video, **clip.container.audio
         )
-        output.run(cmd=find_ffmpeg(), input=frames.tobytes(), quiet=True, overwrite_output=True)
-        os.replace(target, clip.path)
-    except ffmpeg.Error as error:
-        lines = error.stderr.decode(errors="replace").strip().splitlines()
-        raise WorkFailed(f"{clip.path}: ffmpeg could not encode it: {lines[-1]}") from error
-    finally:
-        sound_file.unlink(missing_ok=True)
-        target.unlink(missing_ok=True)
+        try:
+            output.run(cmd=find_ffmpeg(), input=frames.tobytes(), quiet=True)
+        except ffmpeg.Error as error:
+            lines = error.stderr.decode(errors="replace").strip().splitlines()
+            raise WorkFailed(f"{clip.path}: ffmpeg could not encode it: {lines[-1]}") from error
+        storage.write_atomic(clip.path, target.read_bytes())
 
 
 def make_broken_files(whole: Path) -> None:

@@ -7,8 +7,9 @@ CAUSES = (
     "missing",  # no file at that path
     "unreadable",  # there, but permission, I/O error, or not a regular file
     "empty",  # zero bytes
-    "garbage",  # not a media file at all
-    "truncated",  # a media file that ends before its first frame or has no index
+    "garbage",  # not a media file at all, or one that only names others
+    "truncated",  # cut before its first frame or its index; anywhere with --incomplete fail
+    "protected",  # encrypted (DRM)
     "no-video",  # no video stream
     "no-audio",  # no audio stream, or one without a single sample
     "no-frames",  # a video stream without one decodable frame
@@ -21,11 +22,22 @@ CAUSES = (
 )
 
 
-class UserError(Exception):
-    """The user's input is wrong: one line that says what, where and what to do. Exit code 2."""
+class ReportedError(Exception):
+    """An error that ends a command. Each argument is one line of its message.
+
+    Lines are arguments of their own because a file's name may hold a line break, which the command
+    line escapes.
+    """
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
-class WorkFailed(Exception):
+class UserError(ReportedError):
+    """The user's input is wrong. The message says what, where and what to do. Exit code 2."""
+
+
+class WorkFailed(ReportedError):
     """The input was fine and the work still failed, or too many clips failed. Exit code 1."""
 
 

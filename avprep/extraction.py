@@ -50,6 +50,7 @@ class ExtractReport:
     clips: int
     found: int  # clips extracted before
     extracted: int
+    incomplete: int  # of those, clips whose files hold less than they promise
     failures: tuple[ClipFailure, ...]
 
 
@@ -75,17 +76,20 @@ def extract_clips(
     todo = [clip for clip in clips if not is_extracted(settings.out, clip.video_id)]
     found = done = len(clips) - len(todo)
     failures: list[ClipFailure] = []
+    incomplete = 0
     on_progress(done, 0)
     jobs = list(_batches(todo, clips_a_job(len(todo), pool.count())))
     work = functools.partial(_extract_batch, settings=settings)
-    for attempted, failed in run_jobs(work, jobs, pool):
-        failures += failed
-        done += attempted
+    for batch in run_jobs(work, jobs, pool):
+        failures += batch.failures
+        done += batch.clips
+        incomplete += batch.incomplete
         on_progress(done, len(failures))
     failures.sort(key=lambda failure: failure.video_id)
     storage.write_atomic(settings.out / FAILURES_FILE, failures_csv(failures))
     _write_facts(settings, clips=len(clips), failures=failures)
-    return ExtractReport(len(clips), found, len(todo) - len(failures), tuple(failures))
+    extracted = len(todo) - len(failures)
+    return ExtractReport(len(clips), found, extracted, incomplete, tuple(failures))
 
 
 def clips_a_job(clips: int, workers: int) -> int:
@@ -156,22 +160,32 @@ def frame_path(out: Path, video_id: str, number: int) -> Path:
     return out / "frames" / f"frame_{number}" / f"{video_id}.jpg"
 
 
-def _extract_batch(
-    clips: tuple[Clip, ...], settings: ExtractSettings
-) -> tuple[int, list[ClipFailure]]:
+@dataclass(frozen=True)
+class _Batch:
+    """What a job did."""
+
+    clips: int
+    incomplete: int
+    failures: list[ClipFailure]
+
+
+def _extract_batch(clips: tuple[Clip, ...], settings: ExtractSettings) -> _Batch:
     failures = []
+    incomplete = 0
     with IsolatedEncoder(settings.sample, settings.limits) as encoder:
         for clip in clips:
             try:
                 if len(os.fsencode(clip.video_id)) + len(".wav") > _LONGEST_NAME:
                     raise DecodeError("bad-name", f"{clip.video}: its name is too long for ID.wav")
-                _write_files(clip, encoder.encode(clip), settings.out)
+                sample = encoder.encode(clip)
+                _write_files(clip, sample, settings.out)
+                incomplete += not sample.complete
             except DecodeError as error:
                 failure = ClipFailure(
                     clip.video_id, clip.video, "extract", error.cause, error.detail
                 )
                 failures.append(failure)
-    return len(clips), failures
+    return _Batch(len(clips), incomplete, failures)
 
 
 def _write_files(clip: Clip, sample: EncodedSample, out: Path) -> None:

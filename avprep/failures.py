@@ -50,11 +50,11 @@ def failure_table(failures: Sequence[ClipFailure], examples: int = 3) -> str:
     """Failures by cause, the most frequent first, with a few examples of each."""
     lines = []
     for cause, count in Counter(failure.cause for failure in failures).most_common():
-        lines.append(f"{cause:>14}  {count}")
+        lines.append(f"  {cause}: {count}")
         named = [failure for failure in failures if failure.cause == cause]
-        lines += [f"{'':>14}    {printable(failure.detail)}" for failure in named[:examples]]
+        lines += [f"    {printable(failure.detail)}" for failure in named[:examples]]
         if count > examples:
-            lines.append(f"{'':>14}    … and {count - examples} more in {FAILURES_FILE}")
+            lines.append(f"    … and {count - examples} more in {FAILURES_FILE}")
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from types import TracebackType
 from typing import IO
 
@@ -30,6 +30,10 @@ from avprep.options import IsolationOptions, SampleOptions
 
 _LENGTH = struct.Struct("<Q")
 _PARENT_POLL_SECONDS = 1.0
+_PAYLOADS = ("audio", "frames")  # fields of a sample that are messages of their own
+_FACTS = tuple(
+    one.name for one in fields(EncodedSample) if one.name not in (*_PAYLOADS, "frame_times")
+)
 
 
 class _ChildDied(Exception):
@@ -101,8 +105,7 @@ class IsolatedEncoder:
             audio=payloads[0],
             frames=tuple(payloads[1:]),
             frame_times=tuple(reply["frame_times"]),
-            num_samples=reply["num_samples"],
-            decoder=reply["decoder"],
+            **{name: reply[name] for name in _FACTS},
         )
 
     def _receive(self, child: subprocess.Popen[bytes], deadline: float) -> bytes:
@@ -224,7 +227,6 @@ def reply_to(outcome: EncodedSample | DecodeError) -> list[bytes]:
     header = {
         "payloads": 1 + len(outcome.frames),
         "frame_times": outcome.frame_times,
-        "num_samples": outcome.num_samples,
-        "decoder": outcome.decoder,
+        **{name: getattr(outcome, name) for name in _FACTS},
     }
     return [json.dumps(header).encode(), outcome.audio, *outcome.frames]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import functools
 import io
 import re
 from collections.abc import Iterable
@@ -11,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from avprep import storage
+from avprep.columns import folded, without_times
 from avprep.csvfile import csv_records
 from avprep.errors import UserError
 
 _HEADER = ["index", "mid", "display_name"]
+_VGGSOUND = Path(__file__).parent / "label_sets" / "vggsound.csv"
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,12 @@ class LabelSet:
         return tuple(sorted({self.index_of(label) for label in labels}))
 
 
+@functools.cache
+def vggsound_labels() -> LabelSet:
+    """VGGSound's 309 classes in the order that published classifiers number them by."""
+    return read_label_csv(_VGGSOUND)
+
+
 def label_set_from_names(names: Iterable[str]) -> LabelSet:
     """A label set whose classes are the sorted names.
 
@@ -125,15 +134,17 @@ def label_set_from_names(names: Iterable[str]) -> LabelSet:
 def read_label_csv(path: Path) -> LabelSet:
     """Read a class CSV; gzip, a byte order mark and any line ends are fine.
 
-    A name that lost its quotes is put together again, because it is the last field.
+    Its columns may come in any order and among others. A name that lost its quotes is put together
+    again where it is the last field.
 
     Raises:
         UserError: no such file, another header, rows out of order, a mid or name that is empty,
             a mid that stands there twice; with the line.
     """
     records = csv_records(path)
-    header = [cell.strip() for cell in next(records, (1, []))[1]]
-    if _without_trailing_blanks(header) != _HEADER:
+    header = _without_trailing_blanks(next(records, (1, []))[1])
+    columns = without_times(header, {name: (folded(name),) for name in _HEADER})
+    if len(columns.places) < len(_HEADER):
         found = ",".join(header) if header else "nothing"
         raise UserError(f"{path}: line 1 must be {','.join(_HEADER)!r}, found {found!r}.")
     mids: dict[str, int] = {}
@@ -143,12 +154,14 @@ def read_label_csv(path: Path) -> LabelSet:
         row = _without_trailing_blanks(row)
         if not row:
             continue
-        if len(row) < 3 or row[0].strip() != str(len(mids)):
+        if len(row) > len(header) == columns.places["display_name"] + 1:
+            row = [*row[: len(header) - 1], ",".join(row[len(header) - 1 :])]
+        index, mid, name = (columns.cell(row, name) for name in _HEADER)
+        if len(row) < 3 or index != str(len(mids)):
             raise UserError(
                 f"{where}: expected class {len(mids)} as index,mid,display_name, "
                 f"found {','.join(row)!r}."
             )
-        mid, name = row[1].strip(), ",".join(row[2:]).strip()
         if not mid or not name or "," in mid:
             raise UserError(f"{where}: the mid is {mid!r} and the name {name!r}; need one each.")
         if mid in mids:

@@ -17,6 +17,8 @@ class DecodeOptions:
     channels: Literal["first", "mix"] = "first"  # the published choice, or the average
     missing_audio: Literal["fail", "silence", "omit"] = "fail"  # omit: no sample; not for shards
     decoder: Literal["auto", "pyav", "ffmpeg"] = "auto"
+    max_audio: float = 30.0  # seconds of sound that a sample holds at most, from the clip's start
+    incomplete: Literal["fail", "keep"] = "keep"  # of files that hold less than they promise
 
 
 @dataclass(frozen=True)

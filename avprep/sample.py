@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from avprep.audio import decode_audio, encode_flac, encode_wav
+from avprep.audio import decode_audio, encode_flac, encode_wav, promised_samples
 from avprep.clips import Clip
 from avprep.decode import check_file, decode_clip
 from avprep.decode.media import SHORTEST_AUDIO
@@ -12,6 +12,9 @@ from avprep.encoded import EncodedSample
 from avprep.errors import DecodeError
 from avprep.images import JPEG_END, encode_jpeg, jpeg_size
 from avprep.options import SampleOptions
+
+_ENCODERS = {"flac": encode_flac, "wav": encode_wav}
+_MAGIC = {"flac": b"fLaC", "wav": b"RIFF"}
 
 
 def encode_clip(clip: Clip, options: SampleOptions) -> EncodedSample:
@@ -28,13 +31,16 @@ def encode_clip(clip: Clip, options: SampleOptions) -> EncodedSample:
 def decode_video(clip: Clip, options: SampleOptions) -> EncodedSample:
     """Decode `clip.video` and encode audio and frames."""
     media = decode_clip(clip.video, clip.start, clip.end, options.decode)
-    encode_audio = {"flac": encode_flac, "wav": encode_wav}[options.audio]
     return EncodedSample(
-        audio=encode_audio(media.pcm, options.decode.sample_rate),
+        audio=_ENCODERS[options.audio](media.pcm, options.decode.sample_rate),
         frames=tuple(encode_jpeg(frame, options.jpeg_quality) for frame in media.frames),
         frame_times=media.frame_times,
         num_samples=len(media.pcm),
         decoder=media.decoder,
+        complete=media.extent.is_complete,
+        seconds_found=media.extent.found,
+        seconds_promised=media.extent.promised,
+        audio_shortened=media.is_shortened,
     )
 
 
@@ -49,23 +55,36 @@ def pack_files(clip: Clip, options: SampleOptions) -> EncodedSample:
         raise DecodeError("no-audio", f"{clip.wav}: holds no audio sample")
     if len(pcm) < SHORTEST_AUDIO:
         raise DecodeError("too-short", f"{clip.wav}: {len(pcm) / rate:.3f} s of audio")
-    if options.audio == "flac" and not audio.startswith(b"fLaC"):
-        audio = encode_flac(pcm, rate)
-    elif options.audio == "wav" and not audio.startswith(b"RIFF"):
-        audio = encode_wav(pcm, rate)
+    found, promised = len(pcm) / rate, max(promised_samples(audio), len(pcm)) / rate
+    if found < promised and options.decode.incomplete == "fail":
+        detail = f"{clip.wav}: holds {found:g} s of the {promised:g} s it promises"
+        raise DecodeError("truncated", detail)
+    limit = round(options.decode.max_audio * rate)
+    if len(pcm) > limit or not audio.startswith(_MAGIC[options.audio]):
+        audio = _ENCODERS[options.audio](pcm[:limit], rate)
     frames = []
     expected = (options.decode.frame_size, options.decode.frame_size)
     for number in range(options.decode.frames):
         path = Path(f"{clip.video_path}/frame_{number}/{clip.video_id}.jpg")
         jpeg = _read(path)
-        found = jpeg_size(jpeg)
-        if found != expected:
-            what = "not a JPEG image" if found is None else f"{found[0]}x{found[1]} pixels"
+        pixels = jpeg_size(jpeg)
+        if pixels != expected:
+            what = "not a JPEG image" if pixels is None else f"{pixels[0]}x{pixels[1]} pixels"
             raise DecodeError("garbage", f"{path}: {what}, expected {expected[0]}x{expected[1]}")
         if not jpeg.endswith(JPEG_END):
             raise DecodeError("truncated", f"{path}: ends before its picture does")
         frames.append(jpeg)
-    return EncodedSample(audio, tuple(frames), (), len(pcm), "files")
+    return EncodedSample(
+        audio=audio,
+        frames=tuple(frames),
+        frame_times=(),
+        num_samples=min(len(pcm), limit),
+        decoder="files",
+        complete=found >= promised,
+        seconds_found=round(found, 3),
+        seconds_promised=round(promised, 3),
+        audio_shortened=len(pcm) > limit,
+    )
 
 
 def _read(path: Path) -> bytes:

@@ -1,12 +1,12 @@
 """The published weights of class-balanced sampling: a rare class's clips are drawn more often.
 
-A class of n clips weighs 1000 / (n + 0.01); a clip weighs the sum over its classes.
+`avprep.shards.format.class_weights` weighs the classes; a clip weighs the sum over its classes.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,26 +32,20 @@ def count_classes(clips: Iterable[Clip], labels: LabelSet) -> NDArray[np.int64]:
     return np.array(counts, np.int64)
 
 
-def class_weights(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """float64 [classes]: the weight of each class."""
-    return 1000.0 / (counts.astype(np.float64) + 0.01)
-
-
 def write_weights(
-    path: Path, clips: Iterable[Clip], labels: LabelSet, weights: NDArray[np.float64]
+    path: Path, clips: Iterable[Clip], labels: LabelSet, weights: Sequence[float]
 ) -> int:
     """Write the published CSV: the weight of each clip, one a line, in the clips' order.
 
     Returns:
         the number of clips.
     """
-    listed = weights.tolist()
     storage.make_folder(path.parent)
     count = 0
     with storage.replacing(path) as file:
         text = io.TextIOWrapper(file, "ascii")
         for clip in clips:
-            text.write(f"{sum(listed[index] for index in labels.indices_of(clip.labels))!r}\n")
+            text.write(f"{sum(weights[index] for index in labels.indices_of(clip.labels))!r}\n")
             count += 1
         text.flush()
         text.detach()
@@ -59,7 +53,7 @@ def write_weights(
 
 
 def store_weights(
-    shards: str, labels: LabelSet, counts: NDArray[np.int64], weights: NDArray[np.float64]
+    shards: str, labels: LabelSet, counts: NDArray[np.int64], weights: Sequence[float]
 ) -> None:
     """Write the class weights into a shard set's dataset.json, where balanced epochs take them.
 
@@ -72,4 +66,4 @@ def store_weights(
             f"{shards}: was built with another class CSV ({len(info.labels)} classes, this one has "
             f"{len(labels)} or another order)."
         )
-    update_dataset(shards, weights={"class_counts": counts.tolist(), "classes": weights.tolist()})
+    update_dataset(shards, weights={"class_counts": counts.tolist(), "classes": list(weights)})

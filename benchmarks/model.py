@@ -111,7 +111,8 @@ class Side:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
 
     def _ours(self, audio: Tensor, image: Tensor, noise_a: Tensor, noise_v: Tensor) -> Tensor:
-        return self.model(audio, image, noise_audio=noise_a, noise_image=noise_v).loss
+        out = self.model(audio, image, noise_audio=noise_a, noise_image=noise_v, predictions=False)
+        return out.loss
 
     def _published(self, audio: Tensor, image: Tensor, noise_a: Tensor, noise_v: Tensor) -> Tensor:
         return self.model(audio, image, Noise(noise_a, noise_v))

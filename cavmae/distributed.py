@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +20,9 @@ from avprep.errors import UserError, WorkFailed
 
 Result = TypeVar("Result")
 _FIRST_PORT, _PORTS = 20000, 12000  # below those that Linux gives to outgoing connections
+
+# Groups that ended, until the process does, see `_let_go`.
+_ended: list[dist.ProcessGroup] = []
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,12 @@ class World:
 
     def fail_together(self, failure: str) -> None:
         """Raises WorkFailed on every rank if one has a failure to tell; the others give ""."""
-        if failure := next(filter(None, self.gather(failure)), ""):
-            raise WorkFailed(failure)
+        self.raise_together(WorkFailed(failure) if failure else None)
+
+    def raise_together(self, failure: Exception | None) -> None:
+        """Raise on every rank what ends one of them; the others give None."""
+        if error := next(filter(None, self.gather(failure)), None):
+            raise error
 
     def gather_results(self, work: Callable[[], Result]) -> list[Result]:
         """What a piece of work gives on every rank, in rank order, on every rank.
@@ -167,11 +176,26 @@ def joined_world(device: str) -> Iterator[World]:
         init_method=launch.meeting,
         rank=launch.rank if launch.meeting else -1,
         world_size=launch.size if launch.meeting else -1,
+        device_id=chosen if chosen.type == "cuda" else None,
     )
     try:
         yield World(launch.rank, launch.size, chosen)
     finally:
+        if dist.group.WORLD is not None:
+            _ended.append(dist.group.WORLD)
         dist.destroy_process_group()
+
+
+@atexit.register
+def _let_go() -> None:
+    """Delete the groups that ended, while the interpreter is whole, and Python last of all owners.
+
+    Threads of a gloo group may still hold tensors, for which they need the GIL. If DDP deleted the
+    group, it would wait for them with the GIL in its hands; if nobody did, they would abort the
+    process when the interpreter has gone.
+    """
+    gc.collect()  # models that were not yet deleted
+    _ended.clear()
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:

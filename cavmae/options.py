@@ -11,6 +11,8 @@ Mode = Literal["multimodal", "audioonly", "videoonly", "missingaudioonly", "miss
 MODES: tuple[Mode, ...] = get_args(Mode)  # of a classifier: which modalities it is given
 AUDIO_MODES: tuple[Mode, ...] = ("audioonly", "missingaudioonly")
 IMAGE_MODES: tuple[Mode, ...] = ("videoonly", "missingvideoonly")
+Criterion = Literal["bce", "ce"]
+CRITERIA: tuple[Criterion, ...] = get_args(Criterion)  # sigmoid and softmax give probabilities
 
 Options = TypeVar("Options")
 

@@ -3,6 +3,9 @@
 Every frame carries its number as a grid of dark and light cells in the middle of the picture.
 Every audio channel is a rising tone with a start frequency of its own, given by a formula, so the
 right samples at any rate are known exactly.
+
+One known ffmpeg makes them, imageio-ffmpeg's, whichever one the code under test finds: an older
+one lacks some of the containers and options.
 """
 
 from __future__ import annotations
@@ -14,11 +17,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import imageio_ffmpeg
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-
-from avprep.ffmpeg_binary import find_ffmpeg
 
 GRID = 4  # cells a side: 16 bits
 DARK, LIGHT, AROUND = 30, 225, 128
@@ -130,9 +132,10 @@ def make_movie(folder: Path, movie: Movie) -> Path:
     return path
 
 
-def run_ffmpeg(*arguments: str, stdin: bytes = b"") -> None:
-    """Run ffmpeg; its complaints are the failure's text."""
-    command = [find_ffmpeg(), "-v", "error", "-y", *arguments]
+def run_ffmpeg(*arguments: object, stdin: bytes = b"") -> None:
+    """Make a file with ffmpeg; its complaints are the failure's text."""
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    command = [program, "-v", "error", "-y", *map(str, arguments)]
     done = subprocess.run(command, input=stdin, capture_output=True, check=False)
     assert done.returncode == 0, (command, done.stderr.decode())
 

@@ -19,14 +19,15 @@ from tests.documents import PAGES, Block, blocks, commands, commands_under, link
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 
 
-def test_cli_page_says_what_the_commands_say():
-    path = REPOSITORY / "docs" / "make_cli.py"
-    spec = importlib.util.spec_from_file_location("make_cli", path)
+@pytest.mark.parametrize("name", ["make_cli", "make_expected"])
+def test_a_written_page_is_what_its_script_writes(name):
+    path = REPOSITORY / "docs" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.PAGE.read_text(encoding="utf-8") == module.render(), "python docs/make_cli.py"
+    assert module.PAGE.read_text(encoding="utf-8") == module.render(), f"python docs/{name}.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))

@@ -51,6 +51,11 @@ def test_commands_and_recipes_come_from_the_wheel(installed):
     assert "avprep demo-data" in python(installed, "-m", "cavmae", "demo", "--list")
 
 
+def test_vggsound_classes_come_from_the_wheel(installed):
+    code = "from avprep.labels import vggsound_labels; print(len(vggsound_labels()))"
+    assert python(installed, "-c", code) == "309\n"
+
+
 def test_videos_become_shards_and_a_page_without_the_source_tree(installed):
     python(
         *(installed, "-m", "avprep", "demo-data", "videos", "--train-clips", "1"),

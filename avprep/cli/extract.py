@@ -12,6 +12,7 @@ import click
 
 from avprep.cli.options import (
     decode_options,
+    incomplete_line,
     limit_options,
     pool_options,
     progress_bar,
@@ -63,6 +64,7 @@ def extract(
             "clips": report.clips,
             "found": report.found,
             "extracted": report.extracted,
+            "incomplete": report.incomplete,
             "failed": dict(Counter(failure.cause for failure in report.failures)),
             "seconds": round(time.monotonic() - started, 2),
         }
@@ -71,6 +73,8 @@ def extract(
         if report.found:
             click.echo(f"found {report.found} clips extracted before")
         click.echo(f"{out}: extracted {report.extracted} of {report.clips} clips")
+        if report.incomplete:
+            click.echo(incomplete_line(report.incomplete))
         if report.failures:
             click.echo(f"{len(report.failures)} clips failed:\n{failure_table(report.failures)}")
     check_failures(len(report.failures), report.clips, limit)

@@ -19,7 +19,7 @@ _HERE = "avprep.cli.labels"
 _PATH = click.Path(path_type=Path)
 COMMANDS = {
     "folder": LazyCommand(f"{_HERE}:folder", "Class CSV from a folder's sub-folders."),
-    "vggsound": LazyCommand(f"{_HERE}:vggsound", "Class CSV from the names in VGGSound's CSV."),
+    "vggsound": LazyCommand(f"{_HERE}:vggsound", "VGGSound's 309 classes, as published."),
     "check": LazyCommand(f"{_HERE}:check", "Whether a class CSV is right, and what is odd in it."),
     "fetch": LazyCommand(f"{_HERE}:fetch", "Download AudioSet's or VGGSound's official CSVs."),
 }
@@ -61,21 +61,24 @@ def folder(root: Path, out: Path) -> None:
 
 
 @click.command()
-@click.argument("csv_file", metavar="CSV", type=_PATH)
+@click.argument("csv_file", metavar="[CSV]", type=_PATH, required=False)
 @click.option("--out", type=_PATH, required=True, help="Class CSV to write.")
-def vggsound(csv_file: Path, out: Path) -> None:
-    """Write a class CSV of the labels in VGGSound's CSV, sorted by name, over all its splits.
+def vggsound(csv_file: Path | None, out: Path) -> None:
+    """Write VGGSound's 309 classes in their published order, and check that CSV names no other.
 
     \b
     Example:
       avprep labels vggsound vggsound.csv --out labels.csv
     """
+    from avprep.labels import vggsound_labels
     from avprep.manifest.segments import Findings
     from avprep.manifest.vggsound import read_vggsound
 
+    label_set = vggsound_labels()
     findings = Findings()
-    _, label_set = read_vggsound(csv_file, None, findings)
-    findings.refuse_bad_rows(csv_file)
+    if csv_file is not None:
+        read_vggsound(csv_file, label_set, findings)
+        findings.refuse_bad_rows(csv_file)
     publish(label_set, out)
     for note in findings.described_notes(csv_file):
         click.echo(note)
@@ -160,7 +163,10 @@ def fetch(
 
     sources = SOURCES[data_set]
     wanted = files or tuple(sources)
-    expected = dict(parse_digest(text) for text in digests)
+    expected: dict[str, str] = {}
+    for name, digest in map(parse_digest, digests):
+        if expected.setdefault(name, digest) != digest:
+            raise UserError(f"--sha256: {name} has two digests, {expected[name]} and {digest}.")
     for name in (*wanted, *expected):
         if name not in sources:
             raise UserError(f"{name!r}: {data_set} has no such file; it has {', '.join(sources)}.")

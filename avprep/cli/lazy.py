@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from avprep.errors import UserError, WorkFailed
+from avprep.errors import ReportedError, UserError, WorkFailed
 from avprep.failures import printable
 
 
@@ -40,6 +41,21 @@ class LazyGroup(click.Group):
         entry = self.table.get(cmd_name)
         return entry.load() if entry else None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if ctx.resilient_parsing:  # the shell completes a line
+            return super().resolve_command(ctx, args)
+        from avprep.cli.arguments import check_arguments, did_you_mean
+
+        if word not in self.table and not word.startswith("-"):
+            ctx.fail(f"No such command {word!r}.{did_you_mean(word, self.table)}")
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not isinstance(command, click.Group):
+            check_arguments(command, ctx, rest)
+        return name, command, rest
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in self.table.items()])
@@ -49,9 +65,16 @@ def run_group(group: click.Group, prog_name: str) -> None:
     """Run a command line and end the process with the documented exit code.
 
     0 success; 1 the work failed (`WorkFailed`); 2 the user's input is wrong (`UserError` and
-    click's own usage errors); 130 interrupted.
+    click's own usage errors); 130 interrupted, by Ctrl-C or SIGTERM.
     """
+    signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(_exit_code(lambda: group.main(prog_name=prog_name, standalone_mode=False)))
+
+
+def _interrupt(*_: object) -> None:
+    """Let SIGTERM end a command as Ctrl-C does. A second one changes nothing any more."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _exit_code(command: Callable[[], Any]) -> int:
@@ -59,10 +82,10 @@ def _exit_code(command: Callable[[], Any]) -> int:
         result = command()
         return result if isinstance(result, int) else 0
     except UserError as error:
-        click.echo(f"Error: {printable(str(error))}", err=True)
+        click.echo(f"Error: {_lines(error)}", err=True)
         return 2
     except WorkFailed as error:
-        click.echo(f"Failed: {printable(str(error))}", err=True)
+        click.echo(f"Failed: {_lines(error)}", err=True)
         return 1
     except OSError as error:  # of reading; what is written names its place itself
         if error.filename is None:
@@ -73,5 +96,11 @@ def _exit_code(command: Callable[[], Any]) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
+        # From here to the end of the process the exit code is to stay what it is.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         click.echo("Interrupted: run the same command again to go on from here.", err=True)
         return 130
+
+
+def _lines(error: ReportedError) -> str:
+    return "\n".join(printable(str(line)) for line in error.args)

@@ -140,7 +140,7 @@ def audioset(
     "--labels",
     type=_PATH,
     help="Class CSV: read if it is there, else written from the CSV's sorted names. "
-    "[default: labels.csv beside the manifest]",
+    "[default: VGGSound's 309 classes in their published order]",
 )
 @source_options
 @output_options
@@ -156,13 +156,14 @@ def vggsound(
     """List the clips of a VGGSound CSV whose videos are there.
 
     Both releases are read: YTID,start_seconds,label,split and YTID_000030.mp4,label. Videos may
-    be named as for `avprep manifest audioset`. Classes are numbered by their sorted names, over
-    all rows of the CSV, so that train and test agree.
+    be named as for `avprep manifest audioset`. Classes have the numbers of the published
+    classifiers, whichever rows the CSV has.
 
     \b
     Example:
       avprep manifest vggsound --csv vggsound.csv --split train --videos videos/ --out train.json
     """
+    from avprep.labels import vggsound_labels
     from avprep.manifest.build import Sources, match_segments
     from avprep.manifest.segments import Findings
     from avprep.manifest.vggsound import check_split, read_vggsound
@@ -172,7 +173,8 @@ def vggsound(
     check_sources(sources)
     label_csv = labels or output.out.with_name("labels.csv")
     findings = Findings()
-    table, label_set = read_vggsound(csv_file, known_labels(label_csv), findings)
+    known = known_labels(labels) if labels is not None else vggsound_labels()
+    table, label_set = read_vggsound(csv_file, known, findings)
     refuse_bad_rows(csv_file, findings, output)
     if split is not None:
         check_split(table, split, csv_file)
@@ -186,8 +188,8 @@ def vggsound(
     "--csv",
     "csv_file",
     type=_PATH,
-    help="Take the classes from this CSV with the columns path and label (or labels), and "
-    "optionally split, start and end, not from the sub-folders.",
+    help="Take the classes not from the sub-folders but from this CSV with the columns path and "
+    "label (or labels), and optionally split, start, and end or duration.",
 )
 @click.option(
     "--labels",

@@ -52,6 +52,20 @@ def decode_options(command: Command) -> Command:
             help="What a clip without an audio stream becomes.",
         ),
         click.option(
+            "--incomplete",
+            type=click.Choice(["keep", "fail"]),
+            default=defaults.incomplete,
+            show_default=True,
+            help="What a clip becomes whose file holds less than it promises.",
+        ),
+        click.option(
+            "--max-audio",
+            type=click.FloatRange(min=1),
+            default=defaults.max_audio,
+            show_default=True,
+            help="Seconds of sound that a sample holds at most, from the clip's start.",
+        ),
+        click.option(
             "--channels",
             type=click.Choice(["first", "mix"]),
             default=defaults.channels,
@@ -107,7 +121,9 @@ def sample_options(
     options: dict[str, Any], audio: Literal["flac", "wav"] = "flac"
 ) -> SampleOptions:
     """`SampleOptions` from the values of `decode_options`."""
-    names = ("frames", "pixels", "channels", "missing_audio", "decoder")
+    names = (
+        *("frames", "pixels", "channels", "max_audio", "missing_audio", "incomplete", "decoder"),
+    )
     return SampleOptions(DecodeOptions(**{name: options[name] for name in names}), audio)
 
 
@@ -121,6 +137,13 @@ def worker_pool(options: dict[str, Any]) -> PoolOptions:
 def limit_options(options: dict[str, Any]) -> IsolationOptions:
     """`IsolationOptions` from the values of `decode_options`."""
     return IsolationOptions(options["time_limit"], options["memory_limit"])
+
+
+def incomplete_line(count: int) -> str:
+    """What summaries say of samples whose files hold less than they promise."""
+    return (
+        f"{count} samples are incomplete: their files hold less than they promise (cut downloads)"
+    )
 
 
 def parse_part(text: str) -> tuple[int, int]:

@@ -79,6 +79,7 @@ def report(
             "clips": made.clips,
             "too_large": made.too_large,
             "unreadable": made.unreadable,
+            "incomplete": made.incomplete,
         }
         click.echo(json.dumps(summary))
         return

@@ -14,6 +14,7 @@ import click
 
 from avprep.cli.options import (
     decode_options,
+    incomplete_line,
     limit_options,
     parse_part,
     parse_size,
@@ -140,6 +141,7 @@ def shard(
         "shards_missing": report.missing,
         "clips": report.clips,
         "samples": report.samples,
+        "incomplete": report.incomplete,
         "failed": dict(Counter(failure.cause for failure in report.failures)),
         "bytes": report.bytes,
         "audio_seconds": report.seconds,
@@ -187,6 +189,8 @@ def describe(report: BuildReport, out: str) -> str:
         f"{out}: {report.samples} samples, {report.bytes / 1e6:.1f} MB, "
         f"{report.seconds / 3600:.2f} h of audio",
     ]
+    if report.incomplete:
+        lines.append(incomplete_line(report.incomplete))
     if report.failures:
         lines.append(f"{len(report.failures)} of {report.clips} clips failed:")
         lines.append(failure_table(report.failures))

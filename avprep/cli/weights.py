@@ -32,7 +32,8 @@ def weights(manifest: Path, labels: Path | None, out: Path | None, shards: str |
     from avprep.errors import UserError
     from avprep.labels import read_label_csv
     from avprep.manifest.model import iter_manifest
-    from avprep.weights import class_weights, count_classes, store_weights, write_weights
+    from avprep.shards.format import class_weights
+    from avprep.weights import count_classes, store_weights, write_weights
 
     label_set = read_label_csv(labels or manifest.with_name("labels.csv"))
     target = out or manifest.with_name(f"{manifest.stem}_weight.csv")

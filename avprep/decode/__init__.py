@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+from avprep.decode.header import Header, read_header
 from avprep.decode.media import Media
 from avprep.decode.pyav import decode_with_pyav
 from avprep.errors import DecodeError
@@ -37,17 +38,46 @@ def decode_clip(
     """
     options = options or DecodeOptions()
     check_file(Path(path))
+    header = _checked_header(path, options)
+    media = _decode(path, start, end, options, header)
+    extent = media.extent
+    if options.incomplete == "fail" and not extent.is_complete:
+        raise DecodeError(
+            "truncated",
+            f"{path}: holds {extent.found:g} s of the {extent.promised:g} s it promises",
+        )
+    return media
+
+
+def _decode(
+    path: str | Path, start: float | None, end: float | None, options: DecodeOptions, header: Header
+) -> Media:
     if options.decoder == "ffmpeg":
-        return _decode_with_ffmpeg(path, start, end, options)
+        return _decode_with_ffmpeg(path, start, end, options, header)
     try:
-        return decode_with_pyav(path, start, end, options)
+        return decode_with_pyav(path, start, end, options, header)
     except DecodeError as error:
         if options.decoder == "pyav" or error.cause not in _WORTH_A_SECOND_TRY:
             raise
         try:
-            return _decode_with_ffmpeg(path, start, end, options)
+            return _decode_with_ffmpeg(path, start, end, options, header)
         except DecodeError:
             raise error from None
+
+
+def _checked_header(path: str | Path, options: DecodeOptions) -> Header:
+    """Read a file's head, and refuse what decoders would take without a word."""
+    try:
+        header = read_header(path)
+    except OSError as error:
+        raise DecodeError("unreadable", f"{path}: {error.strerror}") from None
+    for kind, how in header.protected.items():
+        if kind == "audio" or options.frames:
+            raise DecodeError("protected", f"{path}: its {kind} is encrypted ({how})")
+    if header.elsewhere:
+        detail = f"{path}: keeps its media in another file ({header.elsewhere})"
+        raise DecodeError("garbage", detail)
+    return header
 
 
 def check_file(path: Path) -> None:
@@ -75,9 +105,9 @@ def check_file(path: Path) -> None:
 
 
 def _decode_with_ffmpeg(
-    path: str | Path, start: float | None, end: float | None, options: DecodeOptions
+    path: str | Path, start: float | None, end: float | None, options: DecodeOptions, header: Header
 ) -> Media:
     # OpenCV takes 60 MB and a quarter of a second to import, and few runs ever need it.
     from avprep.decode.ffmpeg import decode_with_ffmpeg
 
-    return decode_with_ffmpeg(path, start, end, options)
+    return decode_with_ffmpeg(path, start, end, options, header)

@@ -25,6 +25,7 @@ PREROLL = 0.5
 _RESAMPLER_REACH = 512  # source samples around a sample that the resampler's filter may look at
 _PIECE = 1 << 16  # source samples resampled at once; small next to a core's cache
 _SURVEY_FRAMES = 3
+_SHORTEST_HOLE = 0.02  # seconds without sound in a stream; anything less is a clock's jitter
 
 
 class AudioTrack:
@@ -42,6 +43,7 @@ class AudioTrack:
     ) -> None:
         self.stream = stream
         self.complete = False
+        self.is_shortened = False  # known once the samples were taken
         self._options = options
         self._begin = origin + segment.start if segment.start else None
         self._end = None if segment.end is None else origin + segment.end
@@ -50,6 +52,8 @@ class AudioTrack:
         self._layout: _Layout | None = None
         self._position = 0  # of the next decoded sample, counted as if from the stream's beginning
         self._fed_from: int | None = None  # position of the first sample given to the resampler
+        # (position, samples) of time without sound, which is left out: a muted recorder, a pause
+        self._holes: list[tuple[int, int]] = []
         self._resampler = _MonoResampler(options.sample_rate)
         self._pieces: list[NDArray[np.int16]] = []
         stream.codec_context.thread_count = 1
@@ -67,38 +71,55 @@ class AudioTrack:
         self.stream.codec_context.flush_buffers()
 
     def add(self, packet: Packet) -> None:
-        """Decode and resample one packet (an empty one flushes the decoder)."""
+        """Decode and resample one packet."""
         if self.complete or self._is_long_before(packet):
             return
         for frame in self._decoded(packet):
             self._add_frame(frame)
 
+    def flush(self) -> None:
+        """Take what the decoder holds back at the end of the file."""
+        if not self.complete:
+            for frame in self._decoded(None):
+                self._add_frame(frame)
+
     def samples(self) -> NDArray[np.int16]:
-        """int16 [samples]: everything inside the clip."""
+        """int16 [samples]: everything inside the clip, up to the longest that a sample holds."""
         self._pieces += self._resampler.flush()
         pcm = np.concatenate(self._pieces) if self._pieces else np.empty(0, np.int16)
         self._pieces = []
         if self._layout is None or self._fed_from is None:
             return pcm
+        first = 0 if self._begin is None else self._place_of(self._begin)
+        last = len(pcm) if self._end is None else min(self._place_of(self._end), len(pcm))
+        limit = round(self._options.max_audio * self._options.sample_rate)
+        self.is_shortened = last - first > limit
+        return pcm[first : max(min(last, first + limit), first)]
+
+    def _place_of(self, time: float) -> int:
+        """Which of the resampled samples is heard at a time of the container's clock.
+
+        Rounded on the grid of the whole file's samples, so that neighbouring segments share no
+        sample and lose none.
+        """
         rate = self._options.sample_rate
-        # Both ends are rounded on the grid of the whole file's samples, so that neighbouring
-        # segments share no sample and lose none.
-        fed_from = self._fed_from * rate // self._layout.rate
-        first = 0
-        if self._begin is not None:
-            first = max(round((self._begin - self._layout.time) * rate) - fed_from, 0)
-        if self._end is None:
-            return pcm[first:]
-        return pcm[first : max(round((self._end - self._layout.time) * rate) - fed_from, first)]
+        place = (
+            round((time - self._layout.time) * rate) - self._fed_from * rate // self._layout.rate
+        )
+        for position, length in self._holes:
+            before = (position - self._fed_from) * rate // self._layout.rate
+            if place > before:
+                place = max(place - round(length * rate / self._layout.rate), before)
+        return max(place, 0)
 
     def _is_long_before(self, packet: Packet) -> bool:
         if self._begin is None or packet.pts is None:
             return False
         return (packet.pts + (packet.duration or 0)) * self._base < self._begin - PREROLL
 
-    def _decoded(self, packet: Packet) -> Iterator[AudioFrame]:
+    def _decoded(self, packet: Packet | None) -> Iterator[AudioFrame]:
         try:
-            yield from self.stream.codec_context.decode(packet if packet.size else None)
+            yield from self.stream.codec_context.decode(packet)
         except FFmpegError as error:  # a damaged packet costs its own samples
             if error.errno == errno.ENOMEM:
                 raise
@@ -108,6 +129,8 @@ class AudioTrack:
             self._layout = _Layout.of([frame], self._base)
         if self._fed_from is None and self._begin is not None:
             self._position = self._layout.position(frame, self._base)
+        elif self._fed_from is not None:
+            self._note_hole(frame)
         mono = to_mono(frame, self._options.channels)
         if self._fed_from is None:
             skip = self._samples_before_grid(self._layout.rate)
@@ -115,11 +138,28 @@ class AudioTrack:
                 return
             mono = mono[skip:]
             self._position = self._fed_from = self._position + skip
-        self._position += len(mono)
+        self._position += len(mono) * self._layout.rate // frame.sample_rate
         self._pieces += self._resampler.add(mono, frame.sample_rate)
+        self.complete = self._position >= self._last_needed()
+
+    def _note_hole(self, frame: AudioFrame) -> None:
+        """Remember where the stream has no sound for a while."""
+        if frame.pts is None:
+            return
+        expected = self._position + sum(length for _, length in self._holes)
+        length = self._layout.position(frame, self._base) - expected
+        if length > _SHORTEST_HOLE * self._layout.rate:
+            self._holes.append((self._position, length))
+
+    def _last_needed(self) -> float:
+        """The position after which the clip's last sample is surely resampled."""
+        rate, time = self._layout.rate, self._layout.time
+        begin = self._fed_from if self._begin is None else (self._begin - time) * rate
+        last = max(begin, self._fed_from) + self._options.max_audio * rate
         if self._end is not None:
-            last = (self._end - self._layout.time) * self._layout.rate
-            self.complete = self._position >= last + _RESAMPLER_REACH
+            holes = sum(length for _, length in self._holes)
+            last = min(last, (self._end - time) * rate - holes)
+        return last + _RESAMPLER_REACH
 
     def _samples_before_grid(self, rate: int) -> int:
         """Source samples to drop so that resampling starts on the whole file's grid.
@@ -181,19 +221,23 @@ class _Layout:
 def to_mono(frame: AudioFrame, how: Literal["first", "mix"]) -> NDArray[np.generic]:
     """[samples] in the frame's own sample type: the first channel, or the mean of all."""
     count = frame.layout.nb_channels
-    if how == "mix" and count > 1:
-        samples = frame.to_ndarray()
-        channels = samples if frame.format.is_planar else samples.reshape(-1, count).T
-        mean = channels.mean(axis=0, dtype=np.float64)
-        kind = channels.dtype
-        return (mean if kind.kind == "f" else np.rint(mean)).astype(kind)
     kind = np.dtype(_SAMPLE_TYPES[frame.format.name.removesuffix("p")])
     if frame.format.is_planar:
-        return np.frombuffer(memoryview(frame.planes[0]), kind, frame.samples).copy()
-    return np.frombuffer(memoryview(frame.planes[0]), kind, frame.samples * count)[::count].copy()
+        planes = frame.planes[: count if how == "mix" else 1]
+        channels = [np.frombuffer(memoryview(plane), kind, frame.samples) for plane in planes]
+    else:
+        together = np.frombuffer(memoryview(frame.planes[0]), kind, frame.samples * count)
+        channels = [together[first::count] for first in range(count if how == "mix" else 1)]
+    if kind == np.int64:  # libswresample's wrapper has no such type; 16 bits come out of it anyway
+        channels = [(channel >> 32).astype(np.int32) for channel in channels]
+    if len(channels) == 1:
+        return channels[0].copy()
+    mean = np.mean(channels, axis=0, dtype=np.float64)
+    kind = channels[0].dtype
+    return (mean if kind.kind == "f" else np.rint(mean)).astype(kind)
 
 
-_SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}
+_SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 _PLANAR_NAMES = {np.dtype(kind): f"{name}p" for name, kind in _SAMPLE_TYPES.items()}
 
 
@@ -233,13 +277,24 @@ class _MonoResampler:
 
     def _resample_waiting(self) -> list[NDArray[np.int16]]:
         assert self._source is not None
-        kind, source_rate = self._source
-        piece = np.concatenate(self._waiting)
+        _, source_rate = self._source
+        piece = _as_float(np.concatenate(self._waiting))
         self._waiting, self._count = [], 0
-        frame = AudioFrame.from_ndarray(piece[None], format=_PLANAR_NAMES[kind], layout="mono")
+        frame = AudioFrame.from_ndarray(
+            piece[None], format=_PLANAR_NAMES[piece.dtype], layout="mono"
+        )
         frame.sample_rate = source_rate
         # The resampler counts samples: time stamps with gaps would make it invent or drop some.
         frame.pts = None
         if self._library is None:
             self._library = AudioResampler(format="s16p", layout="mono", rate=self._rate)
         return [one.to_ndarray()[0] for one in self._library.resample(frame)]
+
+
+def _as_float(samples: NDArray) -> NDArray:
+    """Samples of 8 and 16 bits as float32, exactly; libswresample is coarser with few bits."""
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - 128) / 128
+    if samples.dtype == np.int16:
+        return samples.astype(np.float32) / 32768
+    return samples

@@ -6,6 +6,7 @@ against it in tests. Frames are grabbed one after another, never sought by numbe
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Generator
@@ -19,42 +20,72 @@ import ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep.decode.frames import SAME_TIME, choose_frames, step_for, window_end
+from avprep.decode.extent import PacketSpans
+from avprep.decode.frames import (
+    PUBLISHED_SECONDS,
+    SAME_TIME,
+    choose_frames,
+    step_for,
+    window_end,
+)
+from avprep.decode.header import KINDS, Header, Kind
 from avprep.decode.media import SHORTEST_AUDIO, Media, channels_to_mono, no_frames
-from avprep.decode.sniff import looks_like_media
+from avprep.decode.sniff import INPUT_OPTIONS, why_not_media
 from avprep.errors import DecodeError
 from avprep.ffmpeg_binary import find_ffmpeg
 from avprep.images import resize_and_crop
 from avprep.options import DecodeOptions
 
 cv2.setNumThreads(1)  # as many workers as cores share the machine already
+# OpenCV has an ffmpeg of its own, which takes its orders from here alone.
+os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join(map(";".join, INPUT_OPTIONS.items()))
 
 
 def decode_with_ffmpeg(
-    path: str | Path, start: float | None, end: float | None, options: DecodeOptions
+    path: str | Path,
+    start: float | None,
+    end: float | None,
+    options: DecodeOptions,
+    header: Header,
 ) -> Media:
     """Decode a file, or a segment of it, with ffmpeg and OpenCV.
 
     Raises:
         DecodeError: see `avprep.decode.decode_clip`.
     """
-    clock = _read_clock(path) if start or end is not None else _Clock()
+    clock = _read_clock(path)
     frames, times = no_frames(options)
     if options.frames:
         frames, times = _read_frames(path, start, end, options, clock)
-    pcm = _read_audio(path, start, end, options, clock)
-    if start and not any(times) and (pcm is None or start >= _duration(path, None, None)):
+    listing = _list_packets(path, start, end, options)
+    pcm = _read_audio(path, start, end, options, clock, listing.audio)
+    spans, begin = listing.spans, listing.origin + (start or 0.0)
+    is_over = max(spans.end(kind) or begin for kind in KINDS) <= begin
+    if start and not any(times) and (pcm is None or is_over):
         detail = f"{path}: has nothing to show or to hear from {start:g} s on"
         raise DecodeError("too-short", detail)
+    longest = float("inf") if end is None else end - (start or 0.0)
+    wanted: dict[Kind, float] = {}
+    if options.frames:
+        wanted["video"] = begin + min(PUBLISHED_SECONDS, longest)
+    if pcm is not None:
+        wanted["audio"] = begin + min(options.max_audio, longest)
+    heard = None if pcm is None else len(pcm) / options.sample_rate
+    extent = spans.extent(header, begin, wanted, heard)
     if pcm is None and options.frames and options.missing_audio == "omit":
-        return Media(np.empty(0, np.int16), frames, times, "ffmpeg")
+        return Media(np.empty(0, np.int16), frames, times, "ffmpeg", extent)
     if pcm is None:
         if options.missing_audio == "fail" or not options.frames:
             raise DecodeError("no-audio", f"{path}: has no audio that ffmpeg can read")
-        pcm = np.zeros(int(_duration(path, start, end) * options.sample_rate), np.int16)
+        seconds = spans.length("video", begin, begin + longest)
+        pcm = np.zeros(round(seconds * options.sample_rate), np.int16)
     if len(pcm) < SHORTEST_AUDIO:
         raise DecodeError("too-short", f"{path}: {len(pcm) / options.sample_rate:.3f} s of audio")
-    return Media(pcm, frames, times, "ffmpeg")
+    limit = round(options.max_audio * options.sample_rate)
+    return Media(pcm[:limit], frames, times, "ffmpeg", extent, len(pcm) > limit)
+
+
+_MORE = 1.0  # seconds read beyond what a sample holds, to tell whether there is more
 
 
 def _read_audio(
@@ -63,30 +94,93 @@ def _read_audio(
     end: float | None,
     options: DecodeOptions,
     clock: _Clock,
+    stream: int | None,
 ) -> NDArray[np.int16] | None:
-    """int16 [samples] of the first audio stream; None where there is none."""
+    """int16 [samples] of an audio stream; None where there is none."""
+    if stream is None:
+        return None
     # By its own time stamps, for ffmpeg may count from the start of the sound instead of the file.
     seek = {"seek_timestamp": 1, "ss": clock.container + start} if start else {}
+    skip = {"ss": clock.priming} if clock.priming and not start else {}
     length = {"t": end - (start or 0.0)} if end is not None else {}
-    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file", **seek)
+    source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS, **seek)
+    longest = round((options.max_audio + _MORE) * options.sample_rate)
     # All channels are resampled and one is taken afterwards, in the published order.
     output = ffmpeg.output(
-        source["a:0"],
+        source[str(stream)]
+        # Older versions resample 16 bits with less precision unless told otherwise.
+        .filter("aresample", options.sample_rate, internal_sample_fmt="fltp")
+        .filter("atrim", end_sample=longest),
         "pipe:1",
         format="au",  # the simplest stream that says how many channels it has
         acodec="pcm_s16be",
-        ar=options.sample_rate,
+        **skip,
         **length,
     )
     try:
-        stream, _ = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+        data, _ = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
     except ffmpeg.Error:
         return None
-    _, payload, _, _, _, channels = struct.unpack(">6I", stream[:24])
-    samples = np.frombuffer(stream, ">i2", offset=payload).reshape(-1, channels)
+    _, payload, _, _, _, channels = struct.unpack(">6I", data[:24])
+    samples = np.frombuffer(data, ">i2", offset=payload).reshape(-1, channels)
     if not len(samples):
         return None
     return channels_to_mono(samples.T.astype(np.int16), options.channels)
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """What is in a file from its beginning to the clip's end."""
+
+    spans: PacketSpans
+    origin: float  # the file's beginning on its own clock, which the spans are in, too
+    audio: int | None  # number of the first audio stream that there is something of
+
+
+def _list_packets(
+    path: str | Path, start: float | None, end: float | None, options: DecodeOptions
+) -> _Listing:
+    """What the clip's packets are, by ffmpeg; nothing is decoded."""
+    source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS)
+    longest = (start or 0.0) + max(options.max_audio + _MORE, PUBLISHED_SECONDS)
+    output = ffmpeg.output(
+        source["u"],  # whatever is known well enough to be decoded
+        "pipe:1",
+        format="framecrc",
+        codec="copy",
+        t=min(longest, end or longest),
+    )
+    spans = PacketSpans()
+    try:
+        listing, words = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+    except ffmpeg.Error:
+        return _Listing(spans, 0.0, None)
+    start_told = re.search(rb"Duration: .*, start: (-?\d+\.\d+)", words)
+    origin = float(start_told[1]) if start_told else 0.0
+    inputs, _, _ = words.partition(b"Output #0")
+    covers = re.findall(
+        rb"Stream #0:(\d+).*: Video: .*\((?:attached pic|timed thumbnails)\)", inputs
+    )
+    sources = dict(re.findall(rb"Stream #0:(\d+) -> #0:(\d+) \(copy\)", words))
+    numbers = {int(output): int(source) for source, output in sources.items()}
+    first: dict[Kind, int] = {}
+    bases: dict[int, float] = {}
+    for line in listing.decode("ascii", "replace").splitlines():
+        if told := re.match(r"#tb (\d+): (\d+)/(\d+)", line):
+            bases[int(told[1])] = int(told[2]) / int(told[3])
+        elif told := re.match(r"#media_type (\d+): (video|audio)", line):
+            number = int(told[1])
+            if b"%d" % numbers[number] not in covers:
+                first.setdefault("video" if told[2] == "video" else "audio", number)
+        elif told := re.match(r"(\d+), *(-?\d+), *(-?\d+), *(\d+),", line):
+            number, dts, pts, length = map(int, told.groups())
+            kind = next((kind for kind in first if first[kind] == number), None)
+            stamp = dts if pts == _NO_STAMP else pts
+            spans.add(kind, origin + stamp * bases[number], length * bases[number])
+    return _Listing(spans, origin, numbers[first["audio"]] if "audio" in first else None)
+
+
+_NO_STAMP = -(2**63)
 
 
 def _read_frames(
@@ -159,7 +253,7 @@ def _list_frames(
 
 def _describe_frames(path: str | Path) -> Generator[bytes, None, None]:
     """What ffmpeg says of a file and of each frame that it decodes, line by line."""
-    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file", noautorotate=None)["V:0"]
+    source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS, noautorotate=None)["V:0"]
     output = ffmpeg.output(
         source.filter("showinfo", checksum=0), "pipe:1", format="null", fps_mode="passthrough"
     ).global_args("-nostdin", "-nostats")
@@ -211,7 +305,7 @@ def _select(
 ) -> dict[int, NDArray[np.uint8]]:
     """The same as `_fetch` through ffmpeg alone, turned as it turns them."""
     numbers = sorted(wanted)
-    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file")["V:0"]
+    source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS)["V:0"]
     any_of = "+".join(f"eq(n,{number})" for number in numbers)
     output = ffmpeg.output(
         source.filter("select", any_of).filter("showinfo", checksum=0),
@@ -263,17 +357,24 @@ def _resized(rgb: NDArray[Any], pixel_aspect: float, options: DecodeOptions) -> 
 
 @dataclass(frozen=True)
 class _Clock:
-    """Where things begin, in seconds of the container's own time stamps."""
+    """Where things begin, in seconds of the container's own time stamps.
+
+    Attributes:
+        container: the beginning of the file.
+        picture: the first picture.
+        priming: seconds before both that hold what an encoder put there to warm up.
+    """
 
     container: float = 0.0
     picture: float = 0.0
+    priming: float = 0.0
 
 
 def _read_clock(path: str | Path) -> _Clock:
     """What ffmpeg says of the beginning of a file; its times may count from that of one stream."""
-    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file")
+    source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS)
     output = ffmpeg.output(
-        source["v:0"],
+        source["V:0"],
         "pipe:1",
         format="framecrc",
         fps_mode="passthrough",
@@ -290,29 +391,17 @@ def _read_clock(path: str | Path) -> _Clock:
     if container is None or time_base is None or frame is None:
         return _Clock()
     picture = int(frame[1]) * int(time_base[1]) / int(time_base[2])
-    return _Clock(float(container[1]), picture)
-
-
-def _duration(path: str | Path, start: float | None, end: float | None) -> float:
-    """Seconds of the clip, by what ffmpeg says of the container."""
-    begin = start or 0.0
-    if end is not None:
-        return end - begin
-    capture = _open(path)
-    frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    step = step_for(capture.get(cv2.CAP_PROP_FPS))
-    capture.release()
-    told = re.search(rb"Duration: (\d+):(\d+):(\d+\.\d+)", _description(path))
-    whole = frames * step
-    if told is not None:
-        hours, minutes, seconds = (float(part) for part in told.groups())
-        whole = hours * 3600 + minutes * 60 + seconds
-    return max(whole - begin, 0.0)
+    begin = float(container[1])
+    if begin < 0 and b"Input #0, matroska" in words:
+        # Matroska has no time before 0. Older versions count what warms up the decoder as such,
+        # and keep its sound for some codecs.
+        return _Clock(0.0, picture, -begin)
+    return _Clock(begin, picture)
 
 
 def _description(path: str | Path) -> bytes:
     """What ffmpeg says of a file's streams."""
-    source = ffmpeg.input(f"file:{path}", protocol_whitelist="file")
+    source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS)
     nothing = ffmpeg.output(source, "pipe:1", format="null", codec="copy")
     try:
         _, words = nothing.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
@@ -332,9 +421,7 @@ def _why_no_frames(path: str | Path, start: float | None) -> DecodeError:
     kinds = set(re.findall(rb"Stream #0:.*: (Audio|Video):", _description(path)))
     if kinds == {b"Audio"}:
         return DecodeError("no-video", f"{path}: has no video stream")
-    if looks_like_media(path):
-        return DecodeError("truncated", f"{path}: OpenCV cannot open it; it is damaged")
-    return DecodeError("garbage", f"{path}: not a media file")
+    return why_not_media(path)
 
 
 def _open(path: str | Path) -> cv2.VideoCapture:

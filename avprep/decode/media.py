@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from avprep.decode.extent import Extent
 from avprep.options import DecodeOptions
 
 SHORTEST_AUDIO = 400  # samples of one fbank window, 25 ms at 16 kHz
@@ -36,12 +37,16 @@ class Media:
         frames: uint8 [frames, size, size, 3], RGB, in time order.
         frame_times: seconds from the clip's start at which each frame is shown.
         decoder: the engine that read the file, "pyav" or "ffmpeg".
+        extent: how much of what the file promises was there.
+        is_shortened: whether the clip has more sound than `max_audio` let through.
     """
 
     pcm: NDArray[np.int16]
     frames: NDArray[np.uint8]
     frame_times: tuple[float, ...]
     decoder: str
+    extent: Extent
+    is_shortened: bool = False
 
 
 def no_frames(options: DecodeOptions) -> tuple[NDArray[np.uint8], tuple[float, ...]]:

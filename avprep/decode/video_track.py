@@ -114,19 +114,6 @@ class VideoTrack(ABC):
         frames = np.stack([one.pixels for one in chosen])
         return frames, tuple(round(max(one.time - begin, 0.0), 6) for one in chosen)
 
-    def duration(self) -> float:
-        """Seconds from the first kept frame to the end of the last, or of the segment."""
-        shown = [p for p in self._packets if p.pts is not None and not p.is_discard]
-        first = min((p.pts * self._base for p in shown), default=0.0)
-        last = max(((p.pts + (p.duration or 0)) * self._base for p in shown), default=0.0)
-        container = self.stream.container.duration  # type: ignore[attr-defined]
-        whole = container / av.time_base if container else 0.0
-        if self.segment.end is not None:
-            return self.segment.end - self.segment.begin
-        if whole:
-            return max(whole - self.segment.begin, 0.0)
-        return last - first
-
     def _keep(self, packet: Packet) -> None:
         """Keep a packet; of what comes before a segment, the last two groups of pictures.
 

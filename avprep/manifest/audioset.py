@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 from avprep.csvfile import shown
 from avprep.labels import LabelSet
 from avprep.manifest.segments import (
+    AUDIOSET,
+    SPLITS,
+    VGGSOUND,
     Findings,
     RowError,
     Segment,
@@ -56,7 +59,7 @@ def read_audioset(path: Path, labels: LabelSet, findings: Findings) -> pd.DataFr
                 return Segment(line, video_id, start, end, mids)
         return parse_row(line, text, labels, findings)
 
-    return read_table(path, parse, findings)
+    return read_table(path, AUDIOSET, parse, findings)
 
 
 def parse_row(line: int, text: str, labels: LabelSet, findings: Findings) -> Segment:
@@ -69,6 +72,11 @@ def parse_row(line: int, text: str, labels: LabelSet, findings: Findings) -> Seg
     if len(fields) < 3:
         raise RowError(f"expected {_ROW}, found {shown(text)}")
     start = checked_seconds(fields[1], "start")
+    if fields[3:] and fields[-1].casefold() in SPLITS and re.search("[a-z]", fields[2]):
+        raise RowError(
+            f"ends in a split, as VGGSound's rows do, which `{VGGSOUND.command}` reads: "
+            f"{shown(text)}"
+        )
     end = checked_seconds(fields[2], "end")
     if end <= start:
         raise RowError(f"the end, {end:g} s, does not come after the start, {start:g} s")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 AUDIO_SUFFIXES = frozenset((".wav", ".flac"))
+_SEGMENT = ["video_id", "start", "end"]
 STATUSES = ("matched", "missing", "extra", "duplicate-file", "duplicate-row", "bad-row")
 
 
@@ -158,13 +159,12 @@ class MatchedSegments:
         return bool(self.split) and split != self.split
 
     def _report_repeated(self) -> Iterator[Finding]:
-        key = ["video_id", "start", "end"]
-        pairs = self.repeated.merge(self.rows, on=key, suffixes=("", "_first"))
-        wanted = [*key, "line", "labels", "line_first", "labels_first"]
-        for video_id, start, end, line, labels, first, taken in pairs[wanted].to_numpy().tolist():
+        pairs = self.repeated.merge(self.rows, on=_SEGMENT, suffixes=("", "_first"))
+        wanted = [*_SEGMENT, "line", "labels", "line_first", "labels_first"]
+        for video_id, start, end, line, labels, first, joined in pairs[wanted].to_numpy().tolist():
             detail = f"the same segment as line {first}"
-            if labels != taken:
-                detail += f", with other labels ({labels}); those of the first are taken"
+            if labels != joined:
+                detail += f", with other labels ({labels}); the clip has those of both"
             yield Finding("duplicate-row", video_id, start, end, line, detail=detail)
 
 
@@ -187,8 +187,8 @@ def match_segments(
     Raises:
         UserError: a folder is missing or cannot be listed.
     """
-    again = table.duplicated(["video_id", "start", "end"])
-    rows = table[~again].reset_index(drop=True)
+    again = table.duplicated(_SEGMENT)
+    rows = _with_all_labels(table[~again].reset_index(drop=True), table[again])
     videos = (file for folder in sources.videos for file in scan_files(folder, VIDEO_SUFFIXES))
     audio = no_files(rows)
     if sources.extracted is not None:
@@ -204,6 +204,20 @@ def match_segments(
         sources,
         split,
     )
+
+
+def _with_all_labels(rows: pd.DataFrame, repeated: pd.DataFrame) -> pd.DataFrame:
+    """Segments with the labels of the rows that name them again, too."""
+    if not len(repeated):
+        return rows
+    more: dict[tuple[str, float, float], list[str]] = {}
+    for *segment, labels in repeated[[*_SEGMENT, "labels"]].to_numpy().tolist():
+        more.setdefault(tuple(segment), []).extend(labels.split(","))
+    joined = [
+        ",".join(dict.fromkeys([*labels.split(","), *more.get(tuple(segment), ())]))
+        for *segment, labels in rows[[*_SEGMENT, "labels"]].to_numpy().tolist()
+    ]
+    return rows.assign(labels=joined)
 
 
 def clip_ids(rows: pd.DataFrame, named_by_start: bool) -> list[str]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from avprep.clips import VIDEO_SUFFIXES, Clip, is_writable, scan_files, video_ids
+from avprep.columns import IDS, LABEL, LABELS, PATHS, SPLIT, Columns, known_columns, times_of
 from avprep.csvfile import csv_records, shown
 from avprep.errors import UserError
 from avprep.labels import LabelSet, label_set_for
 from avprep.manifest.build import Finding
 from avprep.manifest.folder import with_extracted
+from avprep.manifest.match import container_rank
 from avprep.manifest.segments import (
     Findings,
     RowError,
@@ -22,9 +24,7 @@ from avprep.manifest.segments import (
     checked_seconds,
 )
 
-_PATH = ("path", "file", "filename", "video")
-_LABEL = ("label", "labels")
-_OPTIONAL = ("split", "start", "end")
+_KNOWN = {"path": (*PATHS, *IDS), "label": LABEL, "labels": LABELS, "split": SPLIT}
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Listed:
 def read_listing(path: Path, labels: LabelSet | None, findings: Findings) -> list[Listed]:
     """Read a CSV with the columns `path` and `label` (or `labels`), in any order.
 
-    Columns `split`, `start` and `end` are taken too, others are passed over. `label` is one class;
-    `labels` are several, separated by `;`, or by commas where no `;` is. A file that stands in
-    several rows has the classes of all of them.
+    Columns of a split and of times are taken too, others are passed over; for the names see
+    `avprep.columns`. `label` is one class; `labels` are several, separated by `;`, or by commas
+    where no `;` is. A file that stands in several rows has the classes of all of them.
 
     Args:
         path: the CSV; its first line names the columns.
@@ -70,7 +70,7 @@ def read_listing(path: Path, labels: LabelSet | None, findings: Findings) -> lis
         if not any(cell.strip() for cell in row):
             continue
         try:
-            found = _parse(line, row, columns, len(header), labels, findings)
+            found = _parse(line, row, columns, labels, findings)
         except RowError as error:
             findings.bad.append((line, str(error)))
             continue
@@ -169,9 +169,27 @@ def match_listing(
     for row in rows:
         if row.path not in videos and os.path.isfile(os.path.join(root, row.path)):
             videos[row.path] = os.path.join(root, row.path)
+    if not all(row.path in videos for row in rows):
+        named = _by_stem(videos)
+        rows = [
+            row if row.path in videos else replace(row, path=named.get(row.path, row.path))
+            for row in rows
+        ]
     return MatchedListing(
         list(zip(rows, _ids(rows), strict=True)), videos, labels, extracted, findings
     )
+
+
+def _by_stem(paths: Iterable[str]) -> dict[str, str]:
+    """The file that a CSV may mean by a name without suffix, with its folders or without."""
+    found: dict[str, str] = {}
+    for path in sorted(paths, key=lambda path: (container_rank(path), path)):
+        stem = os.path.splitext(path)[0]
+        for name in {stem, os.path.basename(stem)}:
+            other = found.setdefault(name, path)
+            if os.path.splitext(other)[0] != stem:
+                found[name] = ""  # in several folders: it could be any
+    return {name: path for name, path in found.items() if path}
 
 
 def _ids(rows: list[Listed]) -> list[str]:
@@ -201,14 +219,10 @@ def _below(root: Path, path: str) -> str:
     return os.path.relpath(path, top) if inside else path
 
 
-def _columns(path: Path, header: list[str]) -> dict[str, int]:
+def _columns(path: Path, header: list[str]) -> Columns:
     """Where each known column stands."""
-    names = [name.strip().casefold() for name in header]
-    columns = {name: names.index(name) for name in (*_LABEL, *_OPTIONAL) if name in names}
-    for name in _PATH:
-        if name in names:
-            columns.setdefault("path", names.index(name))
-    if "path" not in columns or not columns.keys() & set(_LABEL):
+    columns = known_columns(f"{path}: line 1", header, _KNOWN)
+    if "path" not in columns.places or not columns.places.keys() & {"label", "labels"}:
         found = ",".join(header) or "nothing"
         raise UserError(
             f"{path}: line 1 must name the columns, at least path and label, found {shown(found)}."
@@ -217,27 +231,22 @@ def _columns(path: Path, header: list[str]) -> dict[str, int]:
 
 
 def _parse(
-    line: int,
-    row: list[str],
-    columns: Mapping[str, int],
-    width: int,
-    labels: LabelSet | None,
-    findings: Findings,
+    line: int, row: list[str], columns: Columns, labels: LabelSet | None, findings: Findings
 ) -> Listed:
-    def cell(name: str) -> str:
-        place = columns.get(name)
-        return row[place].strip() if place is not None and place < len(row) else ""
-
-    if not cell("path"):
+    path, label, several, split = (
+        columns.cell(row, name) for name in ("path", "label", "labels", "split")
+    )
+    if not path:
         raise RowError("has no path")
+    width = columns.width
     if any(value.strip() for value in row[width:]):
         raise RowError(f"has more fields than the {width} of line 1; quote a field with commas in")
-    start = checked_seconds(cell("start"), "start") if cell("start") else None
-    end = checked_seconds(cell("end"), "end") if cell("end") else None
+    starts, ends = times_of(row, columns)
+    start = checked_seconds(starts, "start") if starts else None
+    end = checked_seconds(ends, "end") if ends else None
     if end is not None and end <= (start or 0):
         raise RowError(f"the end, {end:g} s, does not come after the start, {start or 0:g} s")
-    names = [cell("label")] if cell("label") else []
-    several = cell("labels")
+    names = [label] if label else []
     if ";" in several or labels is None:
         names += [name.strip() for name in several.split(";" if ";" in several else ",")]
     elif several:
@@ -245,4 +254,4 @@ def _parse(
     if labels is not None:
         names = [checked_label(name, labels, findings) for name in names if name]
     mids = tuple(dict.fromkeys(filter(None, names)))
-    return Listed(line, os.path.normpath(cell("path")), mids, start, end, cell("split"))
+    return Listed(line, os.path.normpath(path), mids, start, end, split)

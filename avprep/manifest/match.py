@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from avprep.clips import is_writable
-from avprep.manifest.naming import Reading, readings
+from avprep.manifest.naming import Reading, readings, without_stream
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _SUFFIX_ORDER = (".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".wav", ".flac")
 _NO_FILE, _BOTH_TIMES, _START, _ID_ALONE = range(4)  # how a name was read; the least wins
+_ONE_STREAM = 4  # is added where the file is but one stream of the video
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Matches:
 
     def names_id_alone(self, row: int) -> bool:
         """Whether the name of the row's file has no times: it may be the whole video."""
-        return self.kinds[row] == _ID_ALONE
+        return self.kinds[row] % _ONE_STREAM == _ID_ALONE
 
 
 class _Verdict(NamedTuple):
@@ -66,7 +67,12 @@ def match_files(
         if not is_writable(path):
             found.extras.append((path, "its name is not UTF-8; rename it"))
             continue
-        verdict = _judge(name[: name.rindex(".")], rows_of, starts, ends, whole_videos)
+        stem = name[: name.rindex(".")]
+        verdict = _judge(stem, rows_of, starts, ends, whole_videos)
+        if ".f" in stem and (video := without_stream(stem)):
+            whole = _judge(video, rows_of, starts, ends, whole_videos)
+            if whole.rows:
+                verdict = whole._replace(kind=whole.kind + _ONE_STREAM)
         if not verdict.rows:
             found.extras.append((path, verdict.reason))
         for row in verdict.rows:
@@ -103,6 +109,9 @@ def _judge(
     for reading in readings(stem):
         known = rows_of.get(reading.video_id)
         if known is None:
+            continue
+        if reading.rival in rows_of:
+            reason = "the name holds two ids of the CSV"
             continue
         if isinstance(known, int) and reading.exactly(starts[known], ends[known]):
             return _Verdict((known,), _kind(reading))  # nearly all files end here
@@ -147,6 +156,11 @@ def _rank(kind: int, path: str) -> tuple[int, int, int, str]:
     The name that says more goes first; then the container that decodes fastest and surest; then
     the shorter path, and the first in the alphabet.
     """
+    return kind, *container_rank(path), path
+
+
+def container_rank(path: str) -> tuple[int, int]:
+    """The less, the better: the container that decodes fastest and surest, and few folders."""
     suffix = os.path.splitext(path)[1].lower()
     place = _SUFFIX_ORDER.index(suffix) if suffix in _SUFFIX_ORDER else len(_SUFFIX_ORDER)
-    return kind, place, path.count(os.sep), path
+    return place, path.count(os.sep)

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from avprep.csvfile import csv_lines, first_of, shown, split_fields
+from avprep.columns import (
+    IDS,
+    LABEL,
+    LABELS,
+    PATHS,
+    SPLIT,
+    Columns,
+    is_known,
+    known_columns,
+    times_of,
+)
+from avprep.csvfile import csv_lines, delimiter_of, first_of, shown, split_fields
 from avprep.errors import UserError
 from avprep.labels import LabelSet
 
@@ -22,6 +34,7 @@ SPREADSHEET_ERRORS = frozenset(
 _NUMBER_WITH_EXPONENT = re.compile(r"[-+]?\d+(?:[.,]\d+)?E\+\d+|[-+]?\d+[.,]\d+E-?\d+", re.I)
 _LONGEST_ID = 200  # bytes; names of files end at 255
 _YOUTUBE_ID = 11
+SPLITS = frozenset(("train", "test", "val", "valid", "validation", "dev", "eval"))
 _HINTS = 3  # bad labels that get a "did you mean", which is slow to find
 
 
@@ -71,26 +84,76 @@ class Findings:
         raise UserError(f"{where}: line {line}: {reason}.{more}{skip}")
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What the rows of a data set's CSV hold.
+
+    Attributes:
+        whose: the data set, as in `AudioSet's`.
+        known: column → its names; times have names of their own, see `avprep.columns`.
+        order: the columns of a row, where no header says otherwise; the last may be absent.
+        needed: of these each header must name one.
+        command: what reads such a CSV.
+    """
+
+    whose: str
+    known: Mapping[str, tuple[str, ...]]
+    order: tuple[str, ...]
+    needed: frozenset[str]
+    command: str
+
+    def fits(self, columns: Columns) -> bool:
+        """Whether these are columns of the data set, and no others."""
+        there = set(columns.places)
+        if "end" in self.order and "duration" in there:
+            there = there - {"duration"} | {"end"}
+        return self.needed <= there <= set(self.order) and not columns.others
+
+
+_ID = (*IDS, *PATHS)
+AUDIOSET = Layout(
+    "AudioSet's",
+    {"id": _ID, "labels": (*LABELS, *LABEL)},
+    ("id", "start", "end", "labels"),
+    frozenset(("id", "start", "end", "labels")),
+    "avprep manifest audioset --segments",
+)
+VGGSOUND = Layout(
+    "VGGSound's",
+    {"id": _ID, "labels": (*LABEL, *LABELS), "split": SPLIT},
+    ("id", "start", "labels", "split"),
+    frozenset(("id", "labels")),
+    "avprep manifest vggsound --csv",
+)
+
+
 def read_table(
-    path: Path, parse: Callable[[int, str], Segment], findings: Findings
+    path: Path, layout: Layout, parse: Callable[[int, str], Segment], findings: Findings
 ) -> pd.DataFrame:
     """A table of the rows of a CSV that can be used; the others go to `findings`.
 
-    Comments, a header and empty lines are passed over.
+    Comments and empty lines are passed over. A header says which column is which.
+
+    Args:
+        path: the CSV.
+        layout: whose it is.
+        parse: makes a segment of a row, whose fields are in the order of `layout`.
+        findings: gets the rows that cannot be used.
 
     Returns:
         columns `line` int, `video_id` str, `start` and `end` float (s), `labels`, `split` str.
 
     Raises:
-        UserError: the file cannot be read, or holds no row.
+        UserError: the file cannot be read, holds no row, or its columns are another data set's.
     """
     import pandas as pd
 
     lines, ids, starts, ends, labels, splits = [], [], [], [], [], []
     odd_lengths = []
-    for line, text in _data_lines(path):
+    rows, arrange = _rows(path, layout)
+    for line, text in rows:
         try:
-            segment = parse(line, text)
+            segment = parse(line, text if arrange is None else arrange(text))
         except RowError as error:
             findings.bad.append((line, str(error)))
             continue
@@ -208,17 +271,93 @@ def checked_labels(text: str, labels: LabelSet, findings: Findings) -> str:
         return checked_label(error.args[0], labels, findings)
 
 
+def _rows(
+    path: Path, layout: Layout
+) -> tuple[Iterator[tuple[int, str]], Callable[[str], str] | None]:
+    """The rows below a header, and what puts their fields in order; None if they are."""
+    lines = _data_lines(path)
+    first = next(lines, None)
+    if first is None:
+        return lines, None
+    line, text = first
+    delimiter = delimiter_of(text)
+    header = _header(text, delimiter, layout)
+    if header is None:
+        in_order = None if delimiter == "," else _Arrangement(delimiter, layout)
+        return itertools.chain((first,), lines), in_order
+    where = f"{path}: line {line}"
+    columns = known_columns(where, header, layout.known)
+    if not layout.fits(columns):
+        raise UserError(f"{where}: {_not_the_layout(layout, header, path)}")
+    wanted = {name: place for place, name in enumerate(layout.order)}
+    is_usual = all(wanted.get(name) == place for name, place in columns.places.items())
+    in_seconds = all(scale == 1.0 for scale in columns.seconds_per.values())
+    if delimiter == "," and is_usual and in_seconds:
+        return lines, None
+    return lines, _Arrangement(delimiter, layout, columns)
+
+
+def _header(text: str, delimiter: str, layout: Layout) -> list[str] | None:
+    """The names of the columns, if that is what the first line holds."""
+    try:
+        cells = split_fields(text, delimiter)
+    except ValueError:
+        return None
+    cells = [cell.strip('" ') for cell in cells]
+    if any(cell.replace(".", "").isdigit() for cell in cells):
+        return None
+    return cells if sum(is_known(cell, layout.known) for cell in cells) > 1 else None
+
+
+def _not_the_layout(layout: Layout, header: Sequence[str], path: Path) -> str:
+    """What to do with a CSV of another data set."""
+    for other in (AUDIOSET, VGGSOUND):
+        if other is not layout and other.fits(known_columns(path, header, other.known)):
+            return f"these are {other.whose} columns, which `{other.command} {path}` reads."
+    listed = "the columns path (or video_id) and label, with a row for each label of a clip"
+    return (
+        f"these are not {layout.whose} columns: {shown(','.join(header))}. The list of another "
+        f"data set is read by `avprep manifest folder DIR --csv {path}`, if it has {listed}."
+    )
+
+
+@dataclass(frozen=True)
+class _Arrangement:
+    """Writes a row as it would stand in the data set's own CSV."""
+
+    delimiter: str
+    layout: Layout
+    columns: Columns | None = None  # of the header
+
+    def __call__(self, text: str) -> str:
+        try:
+            fields = split_fields(text, self.delimiter)
+        except ValueError as error:
+            raise RowError(f"{error}: {shown(text)}") from error
+        cells = fields if self.columns is None else self._by_name(fields, self.columns, text)
+        return ",".join('"{}"'.format(cell.replace('"', '""')) for cell in cells)
+
+    def _by_name(self, fields: list[str], columns: Columns, text: str) -> list[str]:
+        last = columns.width - 1
+        if len(fields) > columns.width:
+            if columns.places["labels"] != last:
+                raise RowError(f"has more fields than the {columns.width} columns: {shown(text)}")
+            fields = [*fields[:last], ",".join(fields[last:])]  # the quotes were lost
+        there = set(columns.places) | ({"end"} if "duration" in columns.places else set())
+        start, end = times_of(fields, columns)
+        return [
+            start if name == "start" else end if name == "end" else columns.cell(fields, name)
+            for name in self.layout.order
+            if name in there
+        ]
+
+
 def _data_lines(path: Path) -> Iterator[tuple[int, str]]:
-    above_rows = True
+    """The lines that are neither empty nor comments."""
     for number, text in csv_lines(path):
-        stripped = text.strip(" \t,")
-        if not stripped or (stripped[0] in '#"' and _is_comment(stripped)):
-            continue
-        if above_rows:
-            above_rows = False
-            if _is_header(stripped):
-                continue
-        yield number, text
+        stripped = text.strip(" \t,;")
+        if stripped and not (stripped[0] in '#"' and _is_comment(stripped)):
+            yield number, text
 
 
 def _is_comment(text: str) -> bool:
@@ -226,10 +365,3 @@ def _is_comment(text: str) -> bool:
     if not bare.startswith("#"):
         return False
     return bare.split(",", 1)[0].strip('" ').upper() not in SPREADSHEET_ERRORS
-
-
-def _is_header(text: str) -> bool:
-    words = [word.strip('" ').casefold() for word in text.split(",")]
-    return words[0] in ("ytid", "youtube_id", "video_id", "id", "filename", "file", "video") and (
-        len(words) > 1 and not words[1].replace(".", "").isdigit()
-    )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from avprep.columns import folded, known_columns, times_of
 from avprep.csvfile import csv_records, shown
 from avprep.errors import UserError
 
@@ -73,18 +74,21 @@ def write_parquet(file: IO[bytes], entries: Iterable[Mapping[str, Any]]) -> None
 def _iter_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     records = csv_records(path)
     _, header = next(records, (1, []))
-    names = [name.strip() for name in header]
-    if "video_id" not in names or not {"wav", "video"} & set(names):
+    columns = known_columns(f"{path}: line 1", header, {name: (folded(name),) for name in _TEXTS})
+    if "video_id" not in columns.places or not {"wav", "video"} & columns.places.keys():
         raise UserError(
             f"{path}: line 1 must name the columns of a manifest ({','.join(COLUMNS)}), found "
             f"{shown(','.join(header)) if header else 'nothing'}. For a list of paths and labels "
             "use `avprep manifest folder DIR --csv`."
         )
+    texts = [(name, columns.places[name]) for name in _TEXTS if name in columns.places]
     for line, row in records:
         where = f"{path}: line {line}"
-        if len(row) != len(names):
-            raise UserError(f"{where}: has {len(row)} fields, line 1 has {len(names)}.")
-        yield where, _entry(dict(zip(names, row, strict=True)), where)
+        if len(row) != len(header):
+            raise UserError(f"{where}: has {len(row)} fields, line 1 has {len(header)}.")
+        start, end = times_of(row, columns)
+        entry = {name: row[place] for name, place in texts}
+        yield where, _entry({**entry, "start": start, "end": end}, where)
 
 
 def _iter_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

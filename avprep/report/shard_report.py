@@ -52,6 +52,7 @@ class ReportSummary:
     clips: int
     too_large: int  # clips chosen for the gallery that no longer fitted
     unreadable: tuple[str, ...]  # clips chosen for the gallery whose bytes are damaged
+    incomplete: int  # samples of the set whose files hold less than they promise
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,13 @@ def make_report(
     clips.sort(key=lambda clip: (_class_order(clip.classes, info), clip.video_id))
     page = _rendered(values, info, clips, too_large)
     unreadable = tuple(clip.video_id for clip in clips if clip.view is None)
-    return ReportSummary(page, len(clips), too_large, unreadable)
+    return ReportSummary(page, len(clips), too_large, unreadable, info.incomplete)
 
 
 def _rendered(
     values: dict[str, Any], info: DatasetInfo, clips: list[GalleryClip], too_large: int
 ) -> bytes:
-    by_name = sorted(range(len(info.labels)), key=lambda number: info.labels[number][1].casefold())
+    named = [number for number in by_name(info) if info.class_counts[number]]
     shown = {number for clip in clips for number in clip.classes}
     return render_page(
         "avprep.report",
@@ -106,9 +107,14 @@ def _rendered(
         **values,
         clips=clips,
         too_large=too_large,
-        shown_classes=[number for number in by_name if number in shown],
-        other_classes=[number for number in by_name if number not in shown],
+        shown_classes=[number for number in named if number in shown],
+        other_classes=[number for number in named if number not in shown],
     )
+
+
+def by_name(info: DatasetInfo) -> list[int]:
+    """The numbers of all classes, in the order of their names."""
+    return sorted(range(len(info.labels)), key=lambda number: info.labels[number][1].casefold())
 
 
 def _class_order(classes: Sequence[int], info: DatasetInfo) -> tuple[str, ...]:
@@ -139,8 +145,8 @@ def _values(
 ) -> dict[str, Any]:
     """What the template shows, apart from the gallery."""
     failed = sum(info.failures.values())
-    counts = [count for count in info.class_counts if count]
-    order = sorted(range(len(info.labels)), key=lambda n: (-info.class_counts[n], n))
+    counts = info.class_counts
+    filled = [number for number, count in enumerate(counts) if count]
     size = sum(shard.bytes for shard in info.shards)
     return {
         "name": options.title or location.rstrip("/").rsplit("/", 1)[-1],
@@ -153,8 +159,9 @@ def _values(
         "size": readable_size(size),
         "clip_size": readable_size(size / info.samples) if info.samples else "",
         "hours": readable_duration(info.seconds),
-        "class_order": order,
-        "class_counts": counts,
+        "class_order": sorted(filled, key=lambda number: (-counts[number], number)),
+        "class_counts": [counts[number] for number in filled],
+        "empty_classes": [info.labels[n] for n in by_name(info) if not counts[n]],
         "splits": survey.splits,
         "durations": histogram(survey.seconds, _FINEST_BIN),
         "lengths": _lengths(survey.seconds),
@@ -185,6 +192,7 @@ def _summary(location: str, info: DatasetInfo, survey: Survey) -> dict[str, Any]
         "samples": info.samples,
         "clips": info.clips,
         "seconds": info.seconds,
+        "incomplete": info.incomplete,
         "failures": dict(info.failures),
         "splits": dict(survey.splits),
         "classes": [

@@ -75,6 +75,7 @@ class BuildReport:
     samples: int
     bytes: int
     seconds: float  # of audio
+    incomplete: int  # samples whose source holds less than it promises
     failures: tuple[ClipFailure, ...]
 
     @property
@@ -186,6 +187,7 @@ def build_shard_set(
         samples=samples,
         bytes=sum(summary.bytes for summary in ordered if summary.samples),
         seconds=round(sum(summary.seconds for summary in ordered), 3),
+        incomplete=sum(summary.incomplete for summary in ordered),
         failures=failures,
     )
 
@@ -294,6 +296,7 @@ def _finish(
         failures=dict(sorted(Counter(failure.cause for failure in failures).items())),
         class_counts=tuple(counts[label] for label in range(len(labels))),
         fingerprint=plan.fingerprint,
+        incomplete=sum(summary.incomplete for summary in summaries),
         files=files,
     )
     _write_if_changed(storage.join(out, FAILURES_FILE), failed)

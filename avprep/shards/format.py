@@ -18,7 +18,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,11 @@ def sample_key(video_id: str) -> str:
     return f"{key[:40]}=={hashlib.sha256(raw).hexdigest()[:32]}"
 
 
+def class_weights(counts: Iterable[int]) -> tuple[float, ...]:
+    """The published weight of each class in balanced sampling, from its number of clips."""
+    return tuple(1000.0 / (int(count) + 0.01) for count in counts)
+
+
 _SEAL = b',\n"digest": '
 
 
@@ -81,12 +86,18 @@ class SampleEntry:
     labels: tuple[int, ...]  # indices into the label set
     split: str = ""  # as the manifest names it
     num_samples: int = 0  # of its audio; 0 where whoever made the entry does not know
+    complete: bool = True  # whether its source holds what it promises
+    seconds_found: float = 0.0  # of an incomplete one
+    seconds_promised: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields for JSON; a clip without a split has no such key."""
+        """The fields for JSON; without a split, and for a complete sample, some are left out."""
         fields = asdict(self)
         if not self.split:
             del fields["split"]
+        if self.complete:
+            for name in ("complete", "seconds_found", "seconds_promised"):
+                del fields[name]
         return fields
 
 
@@ -157,6 +168,7 @@ class ShardSummary:
     sha256: str
     seconds: float  # of audio
     class_counts: Mapping[int, int]  # samples by label index
+    incomplete: int  # samples whose source holds less than it promises
     failures: tuple[ClipFailure, ...]
     index_sha256: str  # of the index file itself
 
@@ -178,6 +190,7 @@ class ShardSummary:
             sha256=raw["sha256"],
             seconds=raw["seconds"],
             class_counts=Counter(label for entry in raw["samples"] for label in entry["labels"]),
+            incomplete=sum(not entry.get("complete", True) for entry in raw["samples"]),
             failures=tuple(ClipFailure(**failure) for failure in raw["failures"]),
             index_sha256=hashlib.sha256(data).hexdigest(),
         )
@@ -207,6 +220,7 @@ class DatasetInfo:
     failures: Mapping[str, int]  # clips by cause
     class_counts: tuple[int, ...]  # samples per label index
     fingerprint: str = ""
+    incomplete: int = 0  # samples whose source holds less than it promises
     files: Mapping[str, str] = field(default_factory=dict)  # sha256 of each further file
     extra: Mapping[str, Any] = field(default_factory=dict)  # "fbank", "weights", …
 
@@ -231,6 +245,7 @@ class DatasetInfo:
             "samples": self.samples,
             "clips": self.clips,
             "seconds": self.seconds,
+            "incomplete": self.incomplete,
             "failures": dict(self.failures),
             "options": dict(self.options),
             "tools": dict(self.tools),
@@ -245,7 +260,7 @@ class DatasetInfo:
 
 _KNOWN = {
     "format", "version", "fingerprint", "samples", "clips", "seconds", "failures", "options",
-    "tools", "labels", "class_counts", "shards", "files", "digest",
+    "tools", "labels", "class_counts", "shards", "files", "digest", "incomplete",
 }  # fmt: skip
 
 
@@ -294,6 +309,7 @@ def read_dataset(location: str | Path) -> DatasetInfo:
             failures=raw["failures"],
             class_counts=tuple(raw["class_counts"]),
             fingerprint=raw["fingerprint"],
+            incomplete=raw.get("incomplete", 0),
             files=raw["files"],
             extra={key: value for key, value in raw.items() if key not in _KNOWN},
         )

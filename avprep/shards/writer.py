@@ -6,7 +6,7 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from avprep import storage
@@ -27,6 +27,7 @@ from avprep.shards.format import (
 )
 from avprep.shards.plan import ShardJob
 
+OPEN_END = -1.0  # seconds; stands in a sample's `segment` for the end of its file
 _RECORD = 10240
 
 
@@ -173,7 +174,13 @@ def write_samples(
         labels = settings.labels.indices_of(clip.labels)
         key = sample_key(clip.video_id)
         size, length = offset - start, sample.num_samples
-        entries.append(SampleEntry(key, clip.video_id, start, size, labels, clip.split, length))
+        entry = SampleEntry(key, clip.video_id, start, size, labels, clip.split, length)
+        if not sample.complete:
+            lengths = (sample.seconds_found, sample.seconds_promised)
+            entry = replace(
+                entry, complete=False, seconds_found=lengths[0], seconds_promised=lengths[1]
+            )
+        entries.append(entry)
         audio_samples += length
     # Two empty blocks end an archive, and its length is a whole number of records.
     write(bytes(-(offset + 2 * TAR_BLOCK) % _RECORD + 2 * TAR_BLOCK))
@@ -191,7 +198,11 @@ def write_samples(
 def sample_members(
     clip: Clip, sample: EncodedSample, labels: LabelSet, options: SampleOptions
 ) -> list[tuple[str, bytes]]:
-    """Names and contents of a sample's members, in the order they are written."""
+    """Names and contents of a sample's members, in the order they are written.
+
+    The JSON has every key, each with a value of the key's one type: readers that learn the types
+    from the first samples (Hugging Face `datasets`) would take null for a type of its own.
+    """
     key = sample_key(clip.video_id)
     facts = {
         "video_id": clip.video_id,
@@ -199,14 +210,16 @@ def sample_members(
         "label_indices": list(labels.indices_of(clip.labels)),
         "sample_rate": options.decode.sample_rate,
         "num_samples": sample.num_samples,
-        "frame_times": [round(time, 6) for time in sample.frame_times],
+        "frame_times": [round(float(time), 6) for time in sample.frame_times],
         "source": clip.wav or clip.video,
         "decoder": sample.decoder,
+        "segment": [float(clip.start or 0.0), float(OPEN_END if clip.end is None else clip.end)],
+        "split": clip.split,
+        "complete": sample.complete,
+        "seconds_found": float(sample.seconds_found),
+        "seconds_promised": float(sample.seconds_promised),
+        "audio_shortened": sample.audio_shortened,
     }
-    if clip.start is not None or clip.end is not None:
-        facts["segment"] = [clip.start, clip.end]
-    if clip.split:
-        facts["split"] = clip.split
     members = [
         (f"{key}.json", json.dumps(facts).encode()),
         (f"{key}.{options.audio}", sample.audio),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from avprep import storage
 from avprep.errors import UserError
+from avprep.labels import LabelSet
 from cavmae.checkpoints.difference import compare
+from cavmae.checkpoints.usage import STORE_LABELS, assumed_classes, other_classes, stored_labels
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
 from cavmae.model.encoder import Encoder
 
@@ -24,11 +26,13 @@ __all__ = [
     "LoadReport",
     "init_from",
     "load_checkpoint",
+    "model_of",
     "read_metadata",
     "read_weights",
     "reason_of",
     "save_model",
     "save_published",
+    "unused_names",
     "weights_file",
 ]
 
@@ -48,6 +52,7 @@ class LoadReport:
     loaded: int
     missing: tuple[str, ...]  # the model has them, the file does not: left as they were
     unexpected: tuple[str, ...]  # the file has them, the model does not: not used
+    notes: tuple[str, ...] = ()  # in words, what happened to a head whose classes are in doubt
 
 
 def save_model(
@@ -114,29 +119,60 @@ def load_checkpoint(path: str | Path) -> CAVMAE | CAVMAEClassifier:
     """
     file = weights_file(path)
     weights, metadata = read_weights(file)
+    return model_of(weights, metadata, file)
+
+
+def model_of(
+    weights: Mapping[str, Tensor], metadata: Mapping[str, str], file: Path
+) -> CAVMAE | CAVMAEClassifier:
+    """Build the model that what `read_weights` gave describes.
+
+    Raises:
+        UserError: not a checkpoint, or tensors missing, unexpected or misshapen.
+    """
     with torch.device("meta"):  # sizes only: nothing is made that the file does not fill
         model = _build(weights, metadata, file)
-    if difference := compare(model.state_dict(), weights):
-        raise UserError(f"{file}: does not fit {type(model).__name__}:\n{difference.table()}")
-    whole = {name: value.float().contiguous() for name, value in weights.items()}
+    unused = unused_names(weights)
+    used = {name: value for name, value in weights.items() if name not in unused}
+    if difference := compare(model.state_dict(), used):
+        raise UserError(f"{file}: does not fit {type(model).__name__}:", *difference.lines())
+    whole = {name: value.float().contiguous() for name, value in used.items()}
     model.load_state_dict(whole, assign=True)
     return model
 
 
-def init_from(model: Encoder, path: str | Path) -> LoadReport:
+def unused_names(weights: Iterable[str]) -> list[str]:
+    """The class tokens among a file's names: no CAV-MAE uses them, but published files of initial
+    weights hold them."""
+    return sorted(name for name in weights if name.startswith("cls_token"))
+
+
+def init_from(
+    model: Encoder, path: str | Path, labels: LabelSet | None = None, where: str = ""
+) -> LoadReport:
     """Copy a checkpoint's weights into a model of the same size, in place.
 
     A classifier takes the encoder of a pretrained model and keeps its new head; the decoder is
-    not used. A head of another number of classes is not used either.
+    not used. A head of other classes is not used either.
+
+    Args:
+        model: to fill.
+        path: a checkpoint or run.
+        labels: the classes of the model's head, if it has one.
+        where: they are from, for the report.
 
     Raises:
         UserError: nothing there, or a part of the encoder is missing or has another shape.
     """
     file = weights_file(path)
-    weights, _ = read_weights(file)
+    weights, metadata = read_weights(file)
     own = model.state_dict()
     head = [name for name in weights if name.startswith("mlp_head.")]
-    if any(name not in own or own[name].shape != weights[name].shape for name in head):
+    fits = all(name in own and own[name].shape == weights[name].shape for name in head)
+    notes: tuple[str, ...] = ()
+    if head and fits and labels is not None:
+        fits, notes = _head_for(labels, where, metadata, file)
+    if not fits:
         weights = {name: value for name, value in weights.items() if name not in head}
     difference = compare(own, weights)
     missing = {
@@ -155,7 +191,21 @@ def init_from(model: Encoder, path: str | Path) -> LoadReport:
         len(usable),
         tuple(name for name in own if name not in usable),
         tuple(name for name in weights if name not in own),
+        notes,
     )
+
+
+def _head_for(
+    labels: LabelSet, where: str, metadata: Mapping[str, str], file: Path
+) -> tuple[bool, tuple[str, ...]]:
+    """Whether a head with as many classes is one of these classes, and what to say about it."""
+    stored = stored_labels(metadata)
+    if stored is None:
+        return True, (f"{assumed_classes(file, labels, where)} {STORE_LABELS}",)
+    if odd := other_classes(stored, labels):
+        note = f"{file}: its head is of another label set than {where}'s and starts afresh: {odd}."
+        return False, (note,)
+    return True, ()
 
 
 def weights_file(path: str | Path) -> Path:

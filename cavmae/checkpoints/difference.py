@@ -40,19 +40,19 @@ class Difference:
             parts.append(f"{len(names)} {kind} ({name} {shape}{more})")
         return "tensors " + "; ".join(parts)
 
-    def table(self) -> str:
-        """One line a tensor; tensors that differ in their block's number alone share one."""
+    def lines(self) -> list[str]:
+        """One line per tensor; tensors that differ only in their block's number share one."""
         lines = []
         for kind, names in self._kinds():
             rows = _collapse(names)
             lines += [f"  {kind}: {row}" for row in rows[:_LINES_SHOWN]]
             if len(rows) > _LINES_SHOWN:
                 lines.append(f"  {kind}: … and {len(rows) - _LINES_SHOWN} more lines like these")
-        return "\n".join(lines)
+        return lines
 
 
 def compare(model: Mapping[str, Tensor], file: Mapping[str, Tensor]) -> Difference:
-    """What the file would have to have more, less or otherwise to fit the model."""
+    """The file's missing, unexpected and misshapen tensors."""
     return Difference(
         {name: _shape(value) for name, value in model.items() if name not in file},
         {name: _shape(value) for name, value in file.items() if name not in model},

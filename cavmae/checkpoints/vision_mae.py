@@ -46,12 +46,12 @@ def from_vision_mae(weights: Mapping[str, Tensor], where: str) -> CAVMAE:
     if missing or unexpected:
         gone = dict.fromkeys(missing, "")
         strange = {name: str(list(weights[name].shape)) for name in unexpected}
-        difference = Difference(gone, strange, {}).table()
-        raise UserError(f"{where}: not a vision MAE with decoder:\n{difference}")
+        lines = Difference(gone, strange, {}).lines()
+        raise UserError(f"{where}: not a vision MAE with decoder:", *lines)
     found = {name: _fitted(name, weights[source], config) for name, source in sources.items()}
     fresh = {name: state[name] for name in _FRESH}
     if difference_of_shapes := compare(state, {**fresh, **found}):
-        raise UserError(f"{where}: does not fit:\n{difference_of_shapes.table()}")
+        raise UserError(f"{where}: does not fit:", *difference_of_shapes.lines())
     model.load_state_dict({**fresh, **found})
     return model
 

@@ -6,7 +6,13 @@ import click
 
 
 @click.command()
-@click.option("--out", default="runs/demo", show_default=True, help="Folder for everything.")
+@click.option(
+    "--out",
+    type=click.Path(),
+    default="runs/demo",
+    show_default=True,
+    help="Folder for everything.",
+)
 @click.option("--list", "only_list", is_flag=True, help="Print the commands and run none.")
 def demo(out: str, only_list: bool) -> int:
     """Make videos, extract, shard, pretrain, finetune, evaluate, retrieve, inpaint, predict.

@@ -10,11 +10,14 @@ import click
 from cavmae.cli.options import (
     bad_samples_option,
     config_option,
+    criterion_option,
     device_option,
+    labels_option,
+    mode_option,
     reading_options,
+    taken_from_recipe,
     workers_option,
 )
-from cavmae.options import MODES
 
 
 @click.command()
@@ -23,11 +26,9 @@ from cavmae.options import MODES
 @click.option(
     "--checkpoint", type=click.Path(path_type=Path), required=True, help="Run or checkpoint file."
 )
-@click.option(
-    "--mode",
-    type=click.Choice(MODES),
-    help="Modalities given. [default: as trained]",
-)
+@mode_option
+@criterion_option
+@labels_option
 @click.option(
     "--frames",
     default="all",
@@ -42,7 +43,8 @@ from cavmae.options import MODES
 @bad_samples_option
 @workers_option
 @device_option
-def evaluate(**values: Any) -> None:
+@click.pass_context
+def evaluate(ctx: click.Context, **values: Any) -> None:
     """Accuracy, mAP, AUC and d′ of a classifier.
 
     Under torchrun the clips are shared among the processes, each read once.
@@ -51,6 +53,8 @@ def evaluate(**values: Any) -> None:
     Example:
       cavmae eval --shards shards/test --checkpoint runs/finetune
     """
+    from cavmae.checkpoints.usage import Stated
     from cavmae.evaluate.report import run_evaluation
 
-    run_evaluation(values)
+    recipe = Stated(**taken_from_recipe(ctx, values, ("mode", "criterion")))
+    run_evaluation(values, recipe)

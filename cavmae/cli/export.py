@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cavmae.cli.options import criterion_option, labels_option
 from cavmae.options import MODES
 
 
@@ -18,6 +19,8 @@ from cavmae.options import MODES
     type=click.Choice(MODES),
     help="Modalities the program is given. [default: as trained]",
 )
+@criterion_option
+@labels_option
 @click.option(
     "--waveform",
     type=click.Choice(["int16", "float32"]),

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cavmae.cli.options import training_options, val_split_option
+from cavmae.cli.options import expected_of_recipe, training_options, val_split_option
 from cavmae.train.options import OptimOptions
 
 
@@ -95,7 +95,8 @@ from cavmae.train.options import OptimOptions
     help="Draw rare classes as often as frequent ones.",
 )
 @training_options
-def finetune(**values: Any) -> None:
+@click.pass_context
+def finetune(ctx: click.Context, **values: Any) -> None:
     """Train a classifier on audio and frames, starting from a pretrained CAV-MAE.
 
     Evaluates on the middle frame after each epoch and keeps the best weights as
@@ -109,4 +110,4 @@ def finetune(**values: Any) -> None:
     """
     from cavmae.train.runs import run_finetuning
 
-    run_finetuning(values)
+    run_finetuning(values, expected_of_recipe(ctx))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from avprep.cli.arguments import did_you_mean, refuse_urls
 from avprep.errors import UserError
-from cavmae.options import ReadOptions
-from cavmae.recipes import find_recipe
+from cavmae.options import CRITERIA, MODES, ReadOptions
+from cavmae.recipes import Expected, read_recipe
 from cavmae.train.options import OptimOptions, TrainOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_EXPECTED = f"{__name__}.expected"
+_FROM_RECIPE = ParameterSource.DEFAULT_MAP
 _OPTIM, _TRAIN, _READ = OptimOptions(), TrainOptions(), ReadOptions()
 
 
@@ -21,38 +25,51 @@ def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Pat
     """Take the defaults of this command from its table in a TOML file.
 
     Raises:
-        UserError: the file cannot be read, or sets something that is no option.
+        UserError: the file cannot be read, or sets what is not an option, or sets it twice.
     """
     if name is None:
         return None
-    path = find_recipe(name)
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib  # type: ignore[no-redef]
-    try:
-        document = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the recipe ({error.strerror}).") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not TOML ({error}).") from error
-    tables = ("pretrain", "finetune", "eval")
-    if strangers := sorted(set(document) - set(tables)):
-        raise UserError(
-            f"{path}: [{strangers[0]}] is no table of a recipe; there are "
-            f"{', '.join(f'[{name}]' for name in tables)}."
-        )
-    names = {option.lstrip("-"): p.name for p in ctx.command.params for option in p.opts}
-    defaults = {}
-    for key, value in document.get(ctx.info_name or "", {}).items():
-        if names.get(key.replace("_", "-")) is None:
-            raise UserError(
-                f"{path}: [{ctx.info_name}] sets {key!r}, which is no option; see "
-                f"`cavmae {ctx.info_name} --help`."
-            )
-        defaults[names[key.replace("_", "-")]] = value
+    recipe = read_recipe(name)
+    defaults = _defaults(ctx, recipe.path, recipe.options.get(ctx.info_name or "", {}))
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
-    return path
+    ctx.meta[_EXPECTED] = recipe.expected
+    return recipe.path
+
+
+def expected_of_recipe(ctx: click.Context) -> Expected | None:
+    """The published curve of the recipe that a command was given."""
+    return ctx.meta.get(_EXPECTED)
+
+
+def taken_from_recipe(
+    ctx: click.Context, values: dict[str, Any], names: Iterable[str]
+) -> dict[str, Any]:
+    """Take the values that only the recipe gives out of a command's values."""
+    recipe = {n: values[n] for n in names if ctx.get_parameter_source(n) is _FROM_RECIPE}
+    values.update(dict.fromkeys(recipe))
+    return recipe
+
+
+def _defaults(ctx: click.Context, path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by parameter from a recipe's table, whose keys are options.
+
+    Raises:
+        UserError: a key is not an option, or stands twice; or a URL stands for a local path.
+    """
+    options = {option.lstrip("-"): p for p in ctx.command.params for option in p.opts}
+    defaults: dict[str, Any] = {}
+    for key, value in table.items():
+        option = options.get(key.replace("_", "-"))
+        if option is None or option.name is None:
+            raise UserError(
+                f"{path}: [{ctx.info_name}] sets {key!r}, which is not an option."
+                f"{did_you_mean(key, options)} See `cavmae {ctx.info_name} --help`."
+            )
+        if option.name in defaults:
+            raise UserError(f"{path}: [{ctx.info_name}] sets {key!r} twice, as - and as _.")
+        refuse_urls(option, [value])
+        defaults[option.name] = value
+    return defaults
 
 
 def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -72,6 +89,23 @@ config_option = click.option(
     expose_value=False,
     help="Recipe: a TOML file, or the name of one that comes with cavmae; its table of this "
     "command's name holds defaults.",
+)
+
+mode_option = click.option(
+    "--mode", type=click.Choice(MODES), help="Modalities given. [default: as trained]"
+)
+
+criterion_option = click.option(
+    "--criterion",
+    type=click.Choice(CRITERIA),
+    help="What the classifier was trained with: ce gives softmax, bce sigmoid probabilities. "
+    "[default: as trained]",
+)
+
+labels_option = click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="Class CSV of the checkpoint. [default: as stored in it]",
 )
 
 device_option = click.option(
@@ -133,6 +167,7 @@ reading_options = _stack(
     click.option(
         "--cache-dir",
         "cache",
+        type=click.Path(),
         metavar="FOLDER",
         help="Local folder that keeps shards from a URL. [default: none]",
     ),

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from avprep.options import DecodeOptions, IsolationOptions
-from cavmae.cli.options import device_option
+from cavmae.cli.options import criterion_option, device_option, labels_option
 from cavmae.options import MODES
 
 _DECODE, _LIMITS = DecodeOptions(), IsolationOptions()
@@ -21,16 +21,13 @@ _DECODE, _LIMITS = DecodeOptions(), IsolationOptions()
 )
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True,
               help="Labels a file.")  # fmt: skip
-@click.option(
-    "--labels",
-    type=click.Path(path_type=Path),
-    help="Class CSV with the names. [default: as stored in the checkpoint]",
-)
+@labels_option
 @click.option(
     "--mode",
     type=click.Choice(MODES),
     help="Modalities to use. [default: as trained, less what a file does not have]",
 )
+@criterion_option
 @click.option(
     "--frames",
     default="all",

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cavmae.cli.options import training_options
+from cavmae.cli.options import expected_of_recipe, training_options
 
 
 @click.command()
@@ -71,7 +71,8 @@ from cavmae.cli.options import training_options
     help="Reconstruct patches normalised one by one.",
 )
 @training_options
-def pretrain(**values: Any) -> None:
+@click.pass_context
+def pretrain(ctx: click.Context, **values: Any) -> None:
     """Train CAV-MAE: reconstruct masked patches, and match sounds with images.
 
     Writes RUN/model.safetensors, log.csv, curves.png, result.json, TensorBoard events and
@@ -84,4 +85,4 @@ def pretrain(**values: Any) -> None:
     """
     from cavmae.train.runs import run_pretraining
 
-    run_pretraining(values)
+    run_pretraining(values, expected_of_recipe(ctx))

@@ -139,8 +139,3 @@ def step_count(total: int, batch: int, world: int) -> int:
     """Number of steps of an epoch."""
     full, rest = divmod(total, batch * world)
     return full + (rest >= world or (rest > 0 and not full))
-
-
-def class_weights(counts: Sequence[int]) -> NDArray[np.float64]:
-    """The published weight of each class: 1000 / (count + 0.01)."""
-    return 1000.0 / (np.asarray(counts, np.float64) + 0.01)

@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 
 from avprep import storage
 from avprep.errors import UserError
+from avprep.labels import LabelSet
 from avprep.shards.format import (
     DatasetInfo,
     SampleEntry,
     ShardInfo,
+    class_weights,
     read_dataset,
     read_index,
     split_members,
 )
-from cavmae.data.plan import class_weights
 from cavmae.data.reader import Range, Reader, open_reader, with_retries
 from cavmae.data.sample import DamagedSample, StoredSample
 from cavmae.data.table import SampleTable, build_table
@@ -169,6 +170,12 @@ class ShardSet:
         return self.info.labels
 
     @property
+    def label_set(self) -> LabelSet:
+        """The same as a label set."""
+        mids, names = zip(*self.labels, strict=True) if self.labels else ((), ())
+        return LabelSet(mids, names)
+
+    @property
     def num_classes(self) -> int:
         return len(self.info.labels)
 
@@ -189,7 +196,7 @@ class ShardSet:
         stored = self.info.class_weights
         if stored is not None and self._rows is None:
             return np.array(stored, np.float64)
-        return class_weights(self.class_counts)
+        return np.array(class_weights(self.class_counts))
 
     @property
     def frames(self) -> int:

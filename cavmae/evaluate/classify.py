@@ -18,7 +18,7 @@ from cavmae.distributed import World
 from cavmae.frontend import FrontEnd
 from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAEClassifier
-from cavmae.options import AUDIO_MODES, Mode
+from cavmae.options import AUDIO_MODES, Criterion, Mode
 
 OneResult = Literal["all", "middle"] | int  # frames that give one result a clip
 FrameChoice = OneResult | Literal["each"]
@@ -37,13 +37,27 @@ def parse_frames(text: str) -> FrameChoice:
     raise UserError(f"--frames {text!r}: give all, each, middle, or a frame's number such as 5.")
 
 
+def chosen_frames(choice: OneResult, stored: int) -> list[int]:
+    """Numbers of the frames that a choice means, of a clip that has this many.
+
+    Raises:
+        UserError: there is no such frame.
+    """
+    if choice == "all":
+        return list(range(stored))
+    number = stored // 2 if choice == "middle" else choice
+    if number >= max(stored, 1):
+        raise UserError(f"--frames {number}: there are frames 0 to {stored - 1}.")
+    return [number]
+
+
 @dataclass(frozen=True)
 class ClassifyOptions:
     """How clips are classified."""
 
     mode: Mode = "multimodal"
     frames: FrameChoice = "middle"  # "all" averages the frames' probabilities, "each" keeps them
-    criterion: Literal["bce", "ce"] = "ce"  # sigmoid or softmax turns logits into probabilities
+    criterion: Criterion = "ce"  # sigmoid or softmax turns logits into probabilities
     batch_size: int = 32
     workers: int = 2
     max_bad_samples: int = 10
@@ -72,6 +86,7 @@ def classify(
 ) -> Classified:
     """Classify this rank's share of the clips, each once."""
     frame: OneResult = "all" if options.frames == "each" else options.frames
+    chosen_frames(frame, shards.frames)
     if options.mode in AUDIO_MODES:
         # Images play no part, and decoding all of them would take most of the time.
         frame = "middle"

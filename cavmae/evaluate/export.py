@@ -18,8 +18,10 @@ from torch.export import Dim, ExportedProgram
 from avprep import storage
 from avprep.audio import SAMPLE_RATE
 from avprep.errors import UserError, WorkFailed
+from avprep.labels import read_label_csv
+from cavmae.checkpoints.usage import Stated, labels_of, usage_of, warn
 from cavmae.data import Batch
-from cavmae.evaluate.trained import Trained, load_trained, require_classifier, stored_labels
+from cavmae.evaluate.trained import Trained, load_trained, require_classifier
 from cavmae.frontend import FrontEnd
 from cavmae.frontend.fbank import fbank_of_rows, frame_count, samples_for
 from cavmae.model import CAVMAEClassifier
@@ -114,8 +116,12 @@ def run_export(values: dict[str, Any]) -> None:
     storage.make_folder(target.parent)
     trained = load_trained(values["checkpoint"])
     model = require_classifier(trained)
-    mode: Mode = values["mode"] or trained.metadata.get("mode", "multimodal")  # type: ignore[assignment]
-    options = ExportOptions(mode, values["waveform"])
+    source, metadata, classes = trained.file, trained.metadata, model.num_classes
+    usage = usage_of(source, metadata, classes, Stated(values["mode"], values["criterion"]))
+    given = read_label_csv(values["labels"]) if values["labels"] is not None else None
+    labels = labels_of(source, metadata, classes, given)
+    warn(usage.notes)
+    options = ExportOptions(usage.mode, values["waveform"])
     if "frames" in options.inputs and not model.has_images:
         raise UserError(f"{trained.file}: has no image weights; give --mode audioonly.")
     program = export_program(trained, options)
@@ -124,7 +130,6 @@ def run_export(values: dict[str, Any]) -> None:
         raise WorkFailed(
             f"{target}: not written, its logits differ from the model's by {worst:.2g}."
         )
-    labels = stored_labels(trained)
     facts = {
         "inputs": list(options.inputs),
         "mode": options.mode,
@@ -132,7 +137,7 @@ def run_export(values: dict[str, Any]) -> None:
         "sample_rate": SAMPLE_RATE,
         "longest": trained.longest,
         "frame_size": model.config.image_size,
-        "criterion": trained.metadata.get("criterion"),
+        "criterion": usage.criterion,
         "labels": None if labels is None else list(zip(labels.mids, labels.names, strict=True)),
     }
     with storage.replacing(target) as file:

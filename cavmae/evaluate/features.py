@@ -13,7 +13,7 @@ from torch import Tensor
 from avprep.errors import UserError
 from cavmae.data import Batch, LoaderOptions, ShardLoader, ShardSet
 from cavmae.distributed import World
-from cavmae.evaluate.classify import OneResult, parse_frames
+from cavmae.evaluate.classify import OneResult, chosen_frames, parse_frames
 from cavmae.evaluate.trained import Trained
 from cavmae.frontend import Inputs
 
@@ -54,6 +54,7 @@ def feature_loader(
 ) -> ShardLoader:
     """Reads the clips in order, each once."""
     check_modalities(trained, options.modalities)
+    chosen_frames(options.frames, shards.frames)
     return ShardLoader(
         shards,
         LoaderOptions(

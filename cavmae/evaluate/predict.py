@@ -8,6 +8,7 @@ the same clip.
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,16 +23,17 @@ from numpy.typing import NDArray
 from avprep.audio import decode_audio
 from avprep.clips import Clip, discover_clips
 from avprep.encoded import EncodedSample
-from avprep.errors import DecodeError, UserError
+from avprep.errors import DecodeError
 from avprep.isolation import IsolatedEncoder
 from avprep.labels import LabelSet
 from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
+from cavmae.checkpoints.usage import Stated, assumed_classes, labels_of, stored_labels, usage_of
 from cavmae.data import Batch
 from cavmae.data.sample import decode_frame
 from cavmae.distributed import choose_device
-from cavmae.evaluate.classify import ClassifyOptions, OneResult, mean_probabilities
-from cavmae.evaluate.trained import Trained, load_trained, require_classifier, stored_labels
-from cavmae.options import AUDIO_MODES, IMAGE_MODES, Mode
+from cavmae.evaluate.classify import ClassifyOptions, OneResult, chosen_frames, mean_probabilities
+from cavmae.evaluate.trained import Trained, load_trained, require_classifier
+from cavmae.options import AUDIO_MODES, IMAGE_MODES, Criterion, Mode
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class PredictOptions:
     """How files are decoded and classified."""
 
     mode: Mode | None = None  # None: as trained, with one modality where a file has but one
+    criterion: Criterion | None = None  # None: as trained
     frames: OneResult = "all"  # "all" averages the probabilities of all frames
     start: float | None = None  # first second of the segment to look at
     end: float | None = None  # its end, exclusive
@@ -83,6 +86,8 @@ def predict(
 ) -> Prediction:
     """Classify one media file. For many, open a `Predictor` once.
 
+    Warns about what the checkpoint does not store and is assumed.
+
     Args:
         path: a video file; also one without a video or without an audio stream.
         checkpoint: a finetuning run, or a classifier's file.
@@ -94,6 +99,8 @@ def predict(
         UserError: the checkpoint is no classifier.
     """
     with Predictor.open(checkpoint, options, device) as predictor:
+        for note in predictor.notes:
+            warnings.warn(note, stacklevel=2)
         return predictor.predict(path)
 
 
@@ -121,8 +128,15 @@ class Predictor:
         size = self.model.config.image_size
         self.options = replace(options, decode=replace(options.decode, frame_size=size))
         self.device = device
-        self.labels = self._check_labels(labels or stored_labels(trained))
-        self.trained_mode: Mode = trained.metadata.get("mode", "multimodal")  # type: ignore[assignment]
+        usage = usage_of(
+            trained.file,
+            trained.metadata,
+            self.model.num_classes,
+            Stated(options.mode, options.criterion),
+        )
+        self.trained_mode, self.criterion = usage.mode, usage.criterion
+        self.labels, of_labels = self._named_classes(labels)
+        self.notes = (*usage.notes, *of_labels)  # what had to be assumed, in words
         self._frames = chosen_frames(options.frames, options.decode.frames)
         self._reader = ClipReader(self.options, self.trained_mode)
 
@@ -181,11 +195,7 @@ class Predictor:
         """Classify a decoded clip."""
         mode = self.options.mode or given_mode(self.trained_mode, sample)
         batch = self._batch(path, sample)
-        options = ClassifyOptions(
-            mode,
-            self.options.frames,
-            self.trained.metadata.get("criterion", "bce"),  # type: ignore[arg-type]
-        )
+        options = ClassifyOptions(mode, self.options.frames, self.criterion)
         with torch.inference_mode():
             inputs = self.trained.frontend(batch.to(self.device))
             (scores,) = mean_probabilities(self.model, inputs.audio, inputs.image, options)
@@ -217,30 +227,17 @@ class Predictor:
         mids, names = self.labels.mids, self.labels.names
         return tuple(Label(k, mids[k], names[k], float(scores[k])) for k in order)
 
-    def _check_labels(self, labels: LabelSet | None) -> LabelSet:
+    def _named_classes(self, given: LabelSet | None) -> tuple[LabelSet, tuple[str, ...]]:
+        """The classes, and what to say about them."""
+        file, metadata, count = self.trained.file, self.trained.metadata, self.model.num_classes
+        labels = labels_of(file, metadata, count, given)
         if labels is None:
-            mids = tuple(f"class {index}" for index in range(self.model.num_classes))
-            return LabelSet(mids, mids)
-        if len(labels) != self.model.num_classes:
-            raise UserError(
-                f"{self.trained.file}: classifies {self.model.num_classes} classes, the label set "
-                f"has {len(labels)}."
-            )
-        return labels
-
-
-def chosen_frames(choice: OneResult, stored: int) -> list[int]:
-    """Numbers of the frames that a choice means.
-
-    Raises:
-        UserError: there is no such frame.
-    """
-    if choice == "all":
-        return list(range(stored))
-    number = stored // 2 if choice == "middle" else choice
-    if number >= stored:
-        raise UserError(f"frame {number}: there are frames 0 to {stored - 1}.")
-    return [number]
+            mids = tuple(f"class {index}" for index in range(count))
+            note = f"{file}: stores no label set; its {count} classes are numbered. Give --labels."
+            return LabelSet(mids, mids), (note,)
+        if stored_labels(metadata) is None:
+            return labels, (assumed_classes(file, labels, "--labels"),)
+        return labels, ()
 
 
 def given_mode(trained_mode: Mode, sample: EncodedSample) -> Mode:

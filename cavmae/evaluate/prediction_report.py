@@ -14,6 +14,7 @@ from avprep.errors import DecodeError, UserError
 from avprep.failures import check_failures, parse_limit
 from avprep.labels import read_label_csv
 from avprep.options import DecodeOptions, IsolationOptions
+from cavmae.checkpoints.usage import warn
 from cavmae.evaluate.features import one_feature
 from cavmae.evaluate.predict import Prediction, PredictOptions, Predictor, find_files
 
@@ -28,6 +29,7 @@ def run_prediction(values: dict[str, Any]) -> None:
     limit = parse_limit(values["max_failures"]) if values["max_failures"] is not None else None
     options = PredictOptions(
         mode=values["mode"],
+        criterion=values["criterion"],
         frames=one_feature(values["frames"]),
         start=values["start"],
         end=values["end"],
@@ -44,6 +46,7 @@ def run_prediction(values: dict[str, Any]) -> None:
         Predictor.open(values["checkpoint"], options, values["device"], labels) as predictor,
         tqdm(total=len(files), unit="file", desc="predict", disable=None) as bar,
     ):
+        warn(predictor.notes)
         for path, outcome in predictor.predict_many(files, values["workers"]):
             failed += isinstance(outcome, DecodeError)
             tqdm.write(show(path, outcome, values["top"]), file=sys.stdout)

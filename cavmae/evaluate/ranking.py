@@ -46,6 +46,11 @@ class Ranks:
         return float(np.median(self.expected()))
 
 
+def chance(clips: int) -> Ranks:
+    """What a model scores that finds all of this many answers equally similar."""
+    return Ranks(np.array([0]), np.array([max(clips, 1)]))
+
+
 def rank_pairs(audio: Tensor, image: Tensor, memory: int = MEMORY) -> tuple[Ranks, Ranks]:
     """Rank every clip's other half among those of all clips, in both directions.
 

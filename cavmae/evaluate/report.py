@@ -7,23 +7,35 @@ import io
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 from tqdm import tqdm
 
 from avprep import storage
 from avprep.errors import UserError
+from avprep.labels import LabelSet, read_label_csv
+from cavmae.checkpoints.usage import (
+    STORE_LABELS,
+    Stated,
+    assumed_classes,
+    labels_of,
+    other_classes,
+    usage_of,
+    warn,
+)
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import joined_world
 from cavmae.evaluate.classify import ClassifyOptions, classify_together, parse_frames
 from cavmae.evaluate.metrics import Scores, finite, score
-from cavmae.evaluate.trained import load_trained, require_classifier
-from cavmae.model import CAVMAEClassifier
-from cavmae.options import Mode
+from cavmae.evaluate.trained import Trained, load_trained, require_classifier
 
 
-def run_evaluation(values: dict[str, Any]) -> None:
+def run_evaluation(values: dict[str, Any], recipe: Stated) -> None:
     """Evaluate a checkpoint on a shard set and print the result.
+
+    Args:
+        values: the command's options.
+        recipe: what the recipe says of the classifier; what its file stores goes before.
 
     Raises:
         UserError: the checkpoint is no classifier of this label set.
@@ -32,18 +44,27 @@ def run_evaluation(values: dict[str, Any]) -> None:
         storage.make_folder(values["per_class_csv"].parent)
     trained = load_trained(values["checkpoint"])
     model = require_classifier(trained)
-    metadata = trained.metadata
     shards = open_shards(values["shards"], values)
-    check_classes(trained.file, model, metadata, shards)
+    usage = usage_of(
+        trained.file,
+        trained.metadata,
+        model.num_classes,
+        Stated(values["mode"], values["criterion"]),
+        recipe,
+    )
+    labels = read_label_csv(values["labels"]) if values["labels"] is not None else None
+    notes = [*usage.notes, *check_classes(trained, model.num_classes, labels, shards)]
     options = ClassifyOptions(
-        cast(Mode, values["mode"] or metadata.get("mode", "multimodal")),
+        usage.mode,
         parse_frames(values["frames"]),
-        cast(Literal["bce", "ce"], metadata.get("criterion", "bce")),
+        usage.criterion,
         values["batch_size"],
         values["workers"],
         values["max_bad_samples"],
     )
     with joined_world(values["device"]) as world:
+        if world.is_main:
+            warn(notes)
         trained = trained.to(world.device)
         share = len(range(world.rank, len(shards), world.size))
         hidden = None if world.is_main else True
@@ -67,10 +88,12 @@ def run_evaluation(values: dict[str, Any]) -> None:
             "classes": shards.num_classes,
             "classes_without_positives": result.left_out,
             "mode": options.mode,
+            "criterion": options.criterion,
             "frames": options.frames,
             "fbank_mean": trained.frontend.options.mean,
             "fbank_std": trained.frontend.options.std,
             "checkpoint": str(trained.file),
+            "warnings": notes,
         }
         if frames:
             facts["each_frame"] = frames
@@ -80,20 +103,27 @@ def run_evaluation(values: dict[str, Any]) -> None:
 
 
 def check_classes(
-    file: Path, model: CAVMAEClassifier, metadata: dict[str, str], shards: ShardSet
-) -> None:
-    """Raises UserError where the checkpoint's classes are not the shard set's."""
-    if model.num_classes != shards.num_classes:
+    trained: Trained, num_classes: int, given: LabelSet | None, shards: ShardSet
+) -> tuple[str, ...]:
+    """Compare a classifier's classes with those of a shard set; what had to be assumed.
+
+    Raises:
+        UserError: they are not the same.
+    """
+    file = trained.file
+    if num_classes != shards.num_classes:
         raise UserError(
-            f"{file}: classifies {model.num_classes} classes, {shards.location} has "
-            f"{shards.num_classes}."
+            f"{file}: classifies {num_classes} classes, {shards.location} has {shards.num_classes}."
         )
-    theirs = json.loads(metadata.get("labels", "null"))
-    if theirs is not None and theirs != [mid for mid, _ in shards.labels]:
+    labels = labels_of(file, trained.metadata, num_classes, given)
+    if labels is None:
+        return (f"{assumed_classes(file, shards.label_set, shards.location)} {STORE_LABELS}",)
+    if odd := other_classes(labels, shards.label_set):
         raise UserError(
-            f"{file}: was trained with another label set than {shards.location}'s, or with the "
-            "same classes in another order. Shard with the same --labels."
+            f"{file}: was trained with another label set than {shards.location}'s: {odd}. Shard "
+            "with the same --labels."
         )
+    return ()
 
 
 def measures(result: Scores) -> dict[str, float]:
@@ -123,7 +153,7 @@ def describe(facts: dict[str, Any]) -> str:
         )
     lines.append(
         f"{clips}. Mode {facts['mode']}, frames {facts['frames']}, fbank mean "
-        f"{facts['fbank_mean']:.3f} std {facts['fbank_std']:.3f}. "
+        f"{facts['fbank_mean']:.3f} std {facts['fbank_std']:.3f}, criterion {facts['criterion']}. "
         f"{facts['classes_without_positives']} of {facts['classes']} classes have no clip and are "
         "left out of the means."
     )

@@ -15,7 +15,7 @@ from avprep.errors import UserError
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import joined_world
 from cavmae.evaluate.features import FeatureOptions, Features, one_feature, pooled_features
-from cavmae.evaluate.ranking import RECALLS, Ranks, rank_pairs
+from cavmae.evaluate.ranking import RECALLS, Ranks, chance, rank_pairs
 from cavmae.evaluate.retrieval_page import retrieval_page
 from cavmae.evaluate.trained import load_trained
 from cavmae.model import CAVMAE
@@ -69,6 +69,7 @@ def run_retrieval(values: dict[str, Any]) -> None:
         result = Retrieval(*rank_pairs(audio, image))
     facts = {
         **result.facts(),
+        "chance": _facts(chance(len(features.index))),
         "clips": len(features.index),
         "clips_unreadable": features.unreadable,
         "per_class": values["per_class"],
@@ -137,12 +138,12 @@ def describe(facts: dict[str, Any], out: Path | None) -> str:
     for direction, title in (
         ("audio_to_image", "audio → image"),
         ("image_to_audio", "image → audio"),
+        ("chance", "chance"),
     ):
         found = facts[direction]
         recalls = "".join(f"{found[f'recall_at_{k}']:8.1%}" for k in RECALLS)
         lines.append(f"{title:16}{recalls}{found['median_rank']:14g}")
-    chance = min(1 / max(facts["clips"], 1), 1.0)
-    lines.append(f"{facts['clips']} clips (chance R@1 {chance:.1%}), {facts['checkpoint']}")
+    lines.append(f"{facts['clips']} clips, {facts['checkpoint']}")
     if not facts["checkpoint_is_pretrained"]:
         lines.append(
             "note: this is a classifier, whose streams were not trained to match each other"

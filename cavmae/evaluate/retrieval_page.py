@@ -16,7 +16,7 @@ from avprep.report.page import data_uri, render_page
 from cavmae.data import ShardSet
 from cavmae.data.sample import decode_sample
 from cavmae.evaluate.features import Features, Modality
-from cavmae.evaluate.ranking import RECALLS, Ranks, top_matches
+from cavmae.evaluate.ranking import RECALLS, Ranks, chance, top_matches
 
 MATCHES = 5  # shown of each query
 _LONGEST = 20 * SAMPLE_RATE  # of a clip's sound
@@ -59,8 +59,7 @@ class Direction:
     hint: str
     asked: str
     answer: str
-    recalls: tuple[str, ...]  # at 1, 5 and 10
-    median_rank: str
+    figures: tuple[str, ...]  # see `_figures`
     queries: tuple[Query, ...]
 
 
@@ -90,8 +89,14 @@ def retrieval_page(
     ]
     return render_page(
         "cavmae.evaluate", "retrieval.html", ["retrieval.js"],
-        title=title, clips=count, directions=directions, sounds=cards.sounds,
+        title=title, clips=count, directions=directions, chance=_figures(chance(count)),
+        heads=(*(f"R@{k}" for k in RECALLS), "median rank"), sounds=cards.sounds,
     )  # fmt: skip
+
+
+def _figures(ranks: Ranks) -> tuple[str, ...]:
+    """R@1, R@5, R@10 and the median rank, for people."""
+    return (*(f"{ranks.recall(k):.1%}" for k in RECALLS), f"{ranks.median():g}")
 
 
 _WORDS: dict[str, tuple[Modality, Modality, str]] = {
@@ -122,8 +127,7 @@ def _direction(
         hint=hint,
         asked=asked,
         answer=answer,
-        recalls=tuple(f"{ranks.recall(k):.1%}" for k in RECALLS),
-        median_rank=f"{ranks.median():g}",
+        figures=_figures(ranks),
         queries=tuple(queries),
     )
 

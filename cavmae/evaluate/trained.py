@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from avprep.errors import UserError
-from avprep.labels import LabelSet
 from cavmae.checkpoints import load_checkpoint, read_metadata, weights_file
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.frontend.fbank import samples_for
@@ -86,15 +84,3 @@ def require_pretrained(trained: Trained) -> CAVMAE:
             f"{trained.file}: a classifier, which has no decoder; give a pretrained model."
         )
     return trained.model
-
-
-def stored_labels(trained: Trained) -> LabelSet | None:
-    """The classes a classifier was trained on, as far as its file tells.
-
-    A file that has mids and no names gives the mids as names.
-    """
-    mids = json.loads(trained.metadata.get("labels", "null"))
-    if mids is None:
-        return None
-    names = json.loads(trained.metadata.get("label_names", "null"))
-    return LabelSet(tuple(mids), tuple(names or mids))

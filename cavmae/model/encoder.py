@@ -24,7 +24,9 @@ class PatchEmbed(nn.Module):
         A convolution whose stride is its size is a linear map of each patch. Applied as such it
         takes only the patches that are visible.
         """
-        weight = self.proj.weight.permute(0, 2, 3, 1).flatten(1)  # pixel order of `patchify`
+        # In the pixel order of `patchify`. Not by permuting all four axes: the gradient of a single
+        # channel would come back with strides that DDP warns of.
+        weight = self.proj.weight.flatten(2).transpose(1, 2).flatten(1)
         return nn.functional.linear(patches, weight, self.proj.bias)
 
 
@@ -171,8 +173,15 @@ def visible(patches: Tensor, positions: Tensor, ids: Tensor | None) -> tuple[Ten
     """The patches to encode and their position embeddings."""
     if ids is None:
         return patches, positions
-    kept = patches.gather(1, ids.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
-    return kept, positions[0][ids]
+    return take_rows(patches, ids), positions[0][ids]
+
+
+def take_rows(x: Tensor, ids: Tensor) -> Tensor:
+    """float [B, L, dim], int64 [B, N] → float [B, N, dim]: of each sample its own rows."""
+    batch, length, dim = x.shape
+    first = torch.arange(batch, device=x.device)[:, None] * length
+    # Copies whole rows, where `gather` looks up each value: four times as fast on a CPU.
+    return x.reshape(-1, dim).index_select(0, (ids + first).flatten()).view(batch, -1, dim)
 
 
 def _initialise_module(module: nn.Module) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor
 MaskMode = Literal["unstructured", "time", "freq", "tf"]
 MASK_MODES: tuple[MaskMode, ...] = ("unstructured", "time", "freq", "tf")
 
-# Lifts a random number above all others, so that its patch is kept last. Where more are lifted than
-# may be removed, chance decides among them (in the published code, their order).
+# Above all random numbers, so that its patch is kept last. Where more patches have it than may be
+# removed, the first ones stay, as in the published code.
 _MASKED = 1.1
 _TF_SHARE = 0.7  # rows and columns overlap, so each axis gets less than the ratio
 
@@ -47,11 +47,11 @@ def mask_noise(
     if mode in ("time", "tf"):
         share = ratio if mode == "time" else ratio * _TF_SHARE
         chosen = _choose(batch, columns, int(columns * share), generator, device)
-        noise = noise + chosen[:, None, :] * _MASKED
+        noise = noise.masked_fill(chosen[:, None, :], _MASKED)
     if mode in ("freq", "tf"):
         share = ratio if mode == "freq" else ratio * _TF_SHARE
         chosen = _choose(batch, rows, int(rows * share), generator, device)
-        noise = noise + chosen[:, :, None] * _MASKED
+        noise = noise.masked_fill(chosen[:, :, None], _MASKED)
     return noise.reshape(batch, rows * columns)
 
 
@@ -72,17 +72,19 @@ def kept_patches(length: int, ratio: float) -> int:
     return int(length * (1 - ratio))
 
 
-def split_by_noise(noise: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
-    """Keep the patches with the smallest noise.
+def split_by_noise(noise: Tensor, ratio: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Keep the patches with the smallest noise, the first of equal ones.
 
     Args:
         noise: float [B, L].
         ratio: of patches to remove.
 
     Returns:
-        (ids, mask): int64 [B, kept], the patches that stay, and float32 [B, L], 1 where removed.
+        (ids, hidden, mask): int64 [B, kept], the patches that stay; int64 [B, L - kept], those
+        removed; and float32 [B, L], 1 where removed.
     """
     batch, length = noise.shape
-    ids = noise.argsort(dim=1)[:, : kept_patches(length, ratio)]
-    mask = torch.ones(batch, length, device=noise.device)
-    return ids, mask.scatter(1, ids, 0.0)
+    kept = kept_patches(length, ratio)
+    ids, hidden = noise.argsort(dim=1, stable=True).split([kept, length - kept], dim=1)
+    mask = torch.zeros(batch, length, device=noise.device)
+    return ids, hidden, mask.scatter(1, hidden, 1.0)

@@ -26,8 +26,10 @@ from cavmae.data import Batch, ShardLoader
 from cavmae.distributed import World
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAE, CAVMAEClassifier
+from cavmae.recipes import Expected
 from cavmae.train.averaging import WeightAverage
 from cavmae.train.checkpoint import list_checkpoints, load_state, save_checkpoint
+from cavmae.train.curves import LATEST
 from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, set_learning_rate
 from cavmae.train.options import OptimOptions, TrainOptions
 from cavmae.train.parallel import (
@@ -38,11 +40,10 @@ from cavmae.train.parallel import (
     without_gradient_exchange,
 )
 from cavmae.train.records import Meter, ProgressLine, RunRecords, written_together
-from cavmae.train.tasks import StepLoss, Task
+from cavmae.train.tasks import StepLoss, Task, freeze_unused
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _SMALLEST_SCALE = 2.0**-16  # of the loss in fp16; it starts at 2 ** 16
-_NOT_AVERAGED = ("lr", "grad_norm")
 _SHOWN = 8  # samples in an error
 
 
@@ -53,6 +54,7 @@ class Position:
     step: int = 0  # optimiser steps done
     epoch: int = 0
     samples: int = 0  # read in this epoch, over all ranks
+    lr: float = 0.0  # of the last step
     sums: dict[str, float] = field(default_factory=dict)  # of this epoch's losses, by samples
     rows: list[dict[str, Any]] = field(default_factory=list)  # of the log
 
@@ -72,6 +74,7 @@ class Trainer:
         folder: Path,
         after_epoch: Callable[[Position], dict[str, float]] | None = None,
         metadata: Mapping[str, str] | None = None,
+        expected: Expected | None = None,
     ) -> None:
         """Args:
         model: on the world's device.
@@ -85,9 +88,11 @@ class Trainer:
         after_epoch: called on every rank at the end of each epoch; what it returns is logged as
             validation.
         metadata: stored with every file of weights, see `save_model`.
+        expected: published values that the line of each epoch shows beside its own.
         """
         if optim.freeze_base:
             freeze_base(model)
+        freeze_unused(model, task, world.device)
         self.model = model
         self.task = task
         self.frontend = frontend
@@ -98,6 +103,7 @@ class Trainer:
         self.folder = folder
         self.after_epoch = after_epoch
         self.metadata = dict(metadata or {})
+        self.expected = expected or Expected()
         self.position = Position()
         self._records: RunRecords | None = None
         self._saved_step = -1
@@ -244,6 +250,7 @@ class Trainer:
             self.optim, self.schedule_step, self.steps_per_epoch, self.options.epochs
         )
         set_learning_rate(self.optimizer, rate)
+        position.lr = rate
         mine = sum(map(len, group))
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(group):
@@ -333,7 +340,7 @@ class Trainer:
         sums, count = self.position.sums, sum(map(len, group))
         sums["samples"] = sums.get("samples", 0.0) + count
         for name, value in facts.items():
-            if name not in _NOT_AVERAGED:
+            if name not in LATEST:
                 sums[name] = sums.get(name, 0.0) + value * count
 
     def _finish_epoch(self, progress: ProgressLine, stop: list[int]) -> None:
@@ -352,14 +359,23 @@ class Trainer:
         row = {"step": position.step, "epoch": position.epoch}
         validation = self._validate(stop)
         if self._records is not None:
-            self._records.add({**row, "split": "train", **means})
+            self._records.add({**row, "split": "train", **means, "lr": position.lr})
             if validation:
                 self._records.add({**row, "split": "validation", **validation})
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in {**means, **validation}.items())
-        progress.say(f"{self.task.name}: epoch {position.epoch}/{self.options.epochs}  {shown}")
+        shown = self._described("train", means) + self._described("validation", validation)
+        progress.say(
+            f"{self.task.name}: epoch {position.epoch}/{self.options.epochs}  {'  '.join(shown)}"
+        )
         self._save()
         if self.world.any(bool(stop)):
             raise KeyboardInterrupt
+
+    def _described(self, split: str, measured: Mapping[str, float]) -> list[str]:
+        """What was measured in the epoch that has just ended, beside the published values."""
+        return [
+            f"{name} {value:.4g}{self.expected.beside(split, name, self.position.epoch)}"
+            for name, value in measured.items()
+        ]
 
     def _validate(self, stop: list[int]) -> dict[str, float]:
         if self.after_epoch is None:
@@ -384,7 +400,7 @@ class Trainer:
         sums = self.position.sums
         means = {n: v / sums["samples"] for n, v in sums.items() if n != "samples"}
         row = {"step": self.position.step, "epoch": self.position.epoch, "split": "epoch so far"}
-        latest = {name: facts[name] for name in _NOT_AVERAGED if name in facts}
+        latest = {name: facts[name] for name in LATEST if name in facts}
         self._records.add({**row, **means, **latest, **meter.facts()})
 
     def _is_due(self, saved: float) -> bool:

@@ -30,7 +30,8 @@ def spread_model(model: nn.Module, world: World, options: TrainOptions) -> nn.Mo
     Build optimisers afterwards: FSDP replaces the parameters.
 
     Args:
-        model: on the world's device, the same on every rank.
+        model: on the world's device, the same on every rank; the loss depends on every parameter
+            that is trained.
         world: this process among its peers.
         options: `activation_checkpointing`, `compile` and `parallel` are followed.
 
@@ -55,7 +56,7 @@ def spread_model(model: nn.Module, world: World, options: TrainOptions) -> nn.Mo
             fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh)
         return model
-    return DistributedDataParallel(model, find_unused_parameters=True)
+    return DistributedDataParallel(model)
 
 
 def without_gradient_exchange(model: nn.Module) -> AbstractContextManager[Any]:

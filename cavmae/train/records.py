@@ -19,6 +19,7 @@ from tqdm import tqdm
 from avprep import storage
 from avprep.errors import UserError, WorkFailed
 from cavmae.distributed import World
+from cavmae.train.curves import draw_curves
 
 TIMINGS = ("samples_per_second", "data_wait", "gpu_gb")  # two equal runs differ in these
 _STEPS_SEEN = 100  # of which the speed is an average
@@ -68,7 +69,7 @@ class RunRecords:
         storage.write_atomic(self.folder / "log.csv", text.getvalue().encode())
         self._events.flush()
         if final or time.monotonic() - self._drawn > _DRAWING_SECONDS:
-            storage.write_atomic(self.folder / "curves.png", draw_curves(self.rows))
+            storage.write_atomic(self.folder / "curves.png", draw_curves(self.rows, TIMINGS))
             self._drawn = time.monotonic()
 
     def close(self) -> None:
@@ -99,29 +100,6 @@ def written_together(world: World, place: Path) -> Iterator[None]:
             "make room and run the same command again."
         )
     world.fail_together(failure)
-
-
-def draw_curves(rows: list[dict[str, Any]]) -> bytes:
-    """PNG: one panel a quantity, training and validation over the steps."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    skipped = {"step", "epoch", "split", "lr", *TIMINGS}
-    names = [n for n in dict.fromkeys(n for row in rows for n in row) if n not in skipped]
-    figure = Figure(figsize=(4.2 * max(len(names), 1), 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    for position, name in enumerate(names):
-        axes = figure.add_subplot(1, len(names), position + 1)
-        for split in dict.fromkeys(row["split"] for row in rows):
-            points = [(r["step"], r[name]) for r in rows if r["split"] == split and name in r]
-            if points:
-                axes.plot(*zip(*points, strict=True), marker=".", label=split)
-        axes.set(title=name, xlabel="step")
-        axes.grid(alpha=0.3)
-        axes.legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
-    return picture.getvalue()
 
 
 class Meter:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import sys
 import time
@@ -23,6 +22,7 @@ from cavmae.checkpoints import (
     save_model,
     weights_file,
 )
+from cavmae.checkpoints.usage import labels_metadata, warn
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet, open_shards
 from cavmae.distributed import World, joined_world
 from cavmae.evaluate.classify import ClassifyOptions, classify_together
@@ -33,7 +33,8 @@ from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
 from cavmae.model.config import PRESETS
 from cavmae.model.encoder import Encoder
 from cavmae.options import pick
-from cavmae.train.checkpoint import list_checkpoints
+from cavmae.recipes import Expected
+from cavmae.train.folder import prepare_folder, step_facts
 from cavmae.train.loop import Position, Trainer
 from cavmae.train.options import OptimOptions, TrainOptions
 from cavmae.train.parallel import collected, whole_weights
@@ -42,20 +43,13 @@ from cavmae.train.tasks import FinetuneTask, PretrainTask, Task
 
 _SIZE = "base"  # of a model that neither --model nor --init tells the size of
 
-# What may differ when a run is resumed, because no result depends on it (but by rounding). Shards
-# are known by what is in them, see `data_facts`, and not by where they are.
-_FREE = frozenset(
-    (
-        *("out", "resume", "device", "workers", "max_bad_samples", "log_steps", "epochs"),
-        *("shards", "val_shards", "checkpoint_steps", "checkpoint_minutes", "keep_checkpoints"),
-        *("retries", "timeout", "cache", "cache_gb"),
-        *("compile", "activation_checkpointing", "parallel"),
-    )
-)
 
-
-def run_pretraining(values: dict[str, Any]) -> None:
+def run_pretraining(values: dict[str, Any], expected: Expected | None = None) -> None:
     """`cavmae pretrain`.
+
+    Args:
+        values: the command's options.
+        expected: the published curve to show beside this run's.
 
     Raises:
         UserError: inputs that do not fit together.
@@ -65,8 +59,12 @@ def run_pretraining(values: dict[str, Any]) -> None:
         config = starting_config(values)
         check_frames(shards, config)
         fbank = choose_normalisation(shards, values["init"])
-        facts = data_facts(shards, fbank, values)
-        folder = prepare_folder(values, {**size_facts(config), **facts}, world)
+        facts = {
+            **size_facts(config),
+            **data_facts(shards, fbank, values),
+            **step_facts(values, world),
+        }
+        folder = prepare_folder(values, facts, world)
         torch.manual_seed(values["seed"])
         model = CAVMAE(config)
         start_from_init(model, values, world)
@@ -87,7 +85,9 @@ def run_pretraining(values: dict[str, Any]) -> None:
             **front_end_metadata(frontend),
             "norm_pix_loss": str(int(values["norm_pix_loss"])),
         }
-        trainer = build_trainer(model, task, frontend, shards, values, world, folder, metadata)
+        trainer = build_trainer(
+            model, task, frontend, shards, values, world, folder, metadata, expected=expected
+        )
         seconds = train(trainer)
         save_weights(trainer, "model")
         for name, average in trainer.averages.items():
@@ -96,8 +96,12 @@ def run_pretraining(values: dict[str, Any]) -> None:
         finish(trainer, seconds)
 
 
-def run_finetuning(values: dict[str, Any]) -> None:
+def run_finetuning(values: dict[str, Any], expected: Expected | None = None) -> None:
     """`cavmae finetune`.
+
+    Args:
+        values: the command's options.
+        expected: the published curve to show beside this run's.
 
     Raises:
         UserError: inputs that do not fit together.
@@ -111,22 +115,23 @@ def run_finetuning(values: dict[str, Any]) -> None:
         fbank = choose_normalisation(shards, values["init"])
         criterion = choose_criterion(shards, values["criterion"])
         facts = {
+            **size_facts(config),
             **data_facts(shards, fbank, values),
+            **step_facts(values, world),
             "val_shards_fingerprint": validation.info.fingerprint,
             "criterion": criterion,
         }
-        folder = prepare_folder(values, {**size_facts(config), **facts}, world)
+        folder = prepare_folder(values, facts, world)
         torch.manual_seed(values["seed"])
         model = CAVMAEClassifier.from_pretraining(config, shards.num_classes)
-        start_from_init(model, values, world)
+        start_from_init(model, values, world, shards)
         frontend = front_end(fbank, config, values, world)
         task = FinetuneTask(values["mode"], criterion)
         metadata = {
             **front_end_metadata(frontend),
             "mode": task.mode,
             "criterion": criterion,
-            "labels": json.dumps([mid for mid, _ in shards.labels]),
-            "label_names": json.dumps([name for _, name in shards.labels]),
+            **labels_metadata(shards.label_set),
         }
         metric = "accuracy" if criterion == "ce" else "map"
         options = ClassifyOptions(
@@ -148,7 +153,7 @@ def run_finetuning(values: dict[str, Any]) -> None:
             return measured
 
         trainer = build_trainer(
-            model, task, frontend, shards, values, world, folder, metadata, after_epoch
+            model, task, frontend, shards, values, world, folder, metadata, after_epoch, expected
         )
         seconds = train(trainer)
         save_weights(trainer, "model")
@@ -172,48 +177,6 @@ def save_weights(trainer: Trainer, name: str) -> None:
     with written_together(trainer.world, path):
         if trainer.world.is_main:
             save_model(path, trainer.model, trainer.metadata, weights)
-
-
-def prepare_folder(values: dict[str, Any], resolved: dict[str, Any], world: World) -> Path:
-    """Make the run directory and write config.json, or check that an old one fits.
-
-    Args:
-        values: the command's options.
-        resolved: what they came to, by the same names, and what is known of the data.
-        world: this process among its peers.
-
-    Raises:
-        UserError: the folder holds another run.
-    """
-    folder = values["out"]
-    described = dict(sorted({**values, **resolved}.items()))
-    config = json.loads(json.dumps(described, default=str))
-    found = folder / "config.json"
-    if list_checkpoints(folder / "checkpoints"):
-        if values["resume"] == "never":
-            raise UserError(
-                f"{folder}: holds a run already. Delete it, choose another --out, or use "
-                "--resume auto."
-            )
-        if not found.is_file():
-            raise UserError(
-                f"{found}: missing beside checkpoints, so that nothing tells whether they are of "
-                "this run. Put it back, or choose another --out."
-            )
-        theirs = json.loads(found.read_bytes())
-        # A cosine's rate at every step depends on how many there are to be.
-        free = _FREE - {"epochs"} if values["schedule"] == "cosine" else _FREE
-        for name, value in config.items():
-            if name not in free and theirs.get(name) != value:
-                raise UserError(
-                    f"{folder}: its run was started with {name} = {theirs.get(name)!r}, not "
-                    f"{value!r}. Give the same options and data to go on with it, or another --out."
-                )
-    world.barrier()
-    if world.is_main:
-        storage.make_folder(folder)
-        storage.write_json(found, config)
-    return folder
 
 
 def data_facts(shards: ShardSet, fbank: Normalisation, values: dict[str, Any]) -> dict[str, Any]:
@@ -269,16 +232,26 @@ def starting_config(values: dict[str, Any]) -> ModelConfig:
     return config
 
 
-def start_from_init(model: Encoder, values: dict[str, Any], world: World) -> None:
+def start_from_init(
+    model: Encoder, values: dict[str, Any], world: World, shards: ShardSet | None = None
+) -> None:
     """Give a model the weights of --init, if it is given, and say how many there were.
+
+    Args:
+        model: to fill.
+        values: the command's options.
+        world: this process among its peers.
+        shards: that a classifier's classes are from.
 
     Raises:
         UserError: they do not fit.
     """
     if values["init"] is None:
         return
-    report = init_from(model, values["init"])
+    labels, where = (None, "") if shards is None else (shards.label_set, shards.location)
+    report = init_from(model, values["init"], labels, where)
     if world.is_main:
+        warn(report.notes)
         print(
             f"{values['init']}: {report.loaded} tensors taken, {len(report.unexpected)} not used, "
             f"{len(report.missing)} of the model's stay random"
@@ -379,6 +352,7 @@ def build_trainer(
     folder: Path,
     metadata: dict[str, str],
     after_epoch: Any = None,
+    expected: Expected | None = None,
 ) -> Trainer:
     """Put the parts of a run together.
 
@@ -410,7 +384,17 @@ def build_trainer(
     )
     model.to(world.device)
     return Trainer(
-        model, task, frontend, loader, world, options, optim, folder, after_epoch, metadata
+        model,
+        task,
+        frontend,
+        loader,
+        world,
+        options,
+        optim,
+        folder,
+        after_epoch,
+        metadata,
+        expected,
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cavmae.distributed import World
 from cavmae.frontend import Inputs
-from cavmae.model import Mode, PretrainOptions, PretrainOutput
+from cavmae.model import CAVMAE, CAVMAEClassifier, Mode, PretrainOptions, PretrainOutput
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,12 @@ class PretrainTask:
         is_global = self.contrast_scope == "global" and world.size > 1
         gather = world.gather_rows if is_global else None
         out: PretrainOutput = model(
-            inputs.audio, inputs.image, self.options, generator=generator, gather=gather
+            inputs.audio,
+            inputs.image,
+            self.options,
+            generator=generator,
+            gather=gather,
+            predictions=False,
         )
         return StepLoss(
             out.loss,
@@ -95,3 +100,28 @@ class FinetuneTask:
         truth = inputs.targets.gather(1, logits.argmax(1, keepdim=True))
         correct = (truth >= inputs.targets.amax(1, keepdim=True)).float().mean()
         return StepLoss(loss, {"train_accuracy": correct})
+
+
+def freeze_unused(model: CAVMAE | CAVMAEClassifier, task: Task, device: torch.device) -> None:
+    """Leave untrained the parameters that a task's loss does not depend on.
+
+    Else ranks would look for them in every step, so as not to wait for their gradients. They are
+    found by a backward pass through an empty sample.
+
+    Args:
+        model: on the device, not yet spread over the ranks.
+        task: gives the loss.
+        device: of the model.
+    """
+    config = model.config
+    classes = model.num_classes if isinstance(model, CAVMAEClassifier) else 0
+    empty = Inputs(
+        torch.zeros(1, config.audio_frames, config.mel_bins, device=device),
+        torch.zeros(1, 3, config.image_size, config.image_size, device=device),
+        torch.zeros(1, classes, device=device),
+    )
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    loss = task.loss(model, empty, torch.Generator(device), World(0, 1, device)).loss
+    slopes = torch.autograd.grad(loss, trained, allow_unused=True)
+    for parameter, slope in zip(trained, slopes, strict=True):
+        parameter.requires_grad_(slope is not None)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import av
 
+from avprep import storage
 from avprep.demo_data import BROKEN, CLASSES, DemoDataOptions, make_demo_data, plan_demo_clips
 from avprep.jobs import PoolOptions
 
@@ -31,6 +38,22 @@ def test_a_rerun_makes_nothing_anew(demo_videos):
     options = DemoDataOptions(train_clips=2, test_clips=1, seconds=1.0)
     make_demo_data(demo_videos, options, PoolOptions(1))
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_rerun_deletes_what_a_killed_run_left(tmp_path):
+    line = [sys.executable, "-m", "avprep", "demo-data", tmp_path, "--seconds", "1"]
+    line += ["--train-clips", "1", "--test-clips", "1"]
+    killed = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                              start_new_session=True)  # fmt: skip
+    while not list(tmp_path.glob("*/*/*")) and killed.poll() is None:
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    storage.temporary_beside(next(tmp_path.glob("*/*/*"))).write_bytes(b"the half of a clip")
+    subprocess.run(line, check=True, capture_output=True)
+    made = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(made) == 16 + len(BROKEN) + 1
+    assert not [name for name in made if name.startswith(".")]
 
 
 def test_train_and_test_clips_have_different_seeds(tmp_path):

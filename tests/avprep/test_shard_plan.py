@@ -131,9 +131,11 @@ def test_shards_of_a_size_hold_every_clip_in_order_and_exceed_it_only_by_a_singl
 
 
 def test_what_a_clip_should_take_follows_the_documented_rule():
-    clip, minute = Clip("x", video="v"), Clip("x", video="v", start=60.0, end=120.0)
+    clip, longer = Clip("x", video="v"), Clip("x", video="v", start=60.0, end=85.0)
+    hour = Clip("x", video="v", start=0.0, end=3600.0)
     assert expected_bytes(clip, SAMPLE) == 302_080
-    assert expected_bytes(minute, SAMPLE) == 302_080 + 50 * 32000 * 0.6
+    assert expected_bytes(longer, SAMPLE) == 302_080 + 15 * 32000 * 0.6
+    assert expected_bytes(hour, SAMPLE) == 302_080 + 20 * 32000 * 0.6  # no more sound is kept
     wav = SampleOptions(DecodeOptions(frames=1), audio="wav")
     assert expected_bytes(clip, wav) == 320_000 + round(224**2 * 0.2) + 3 * 768 + 512
 

@@ -13,13 +13,18 @@ from hypothesis import strategies as st
 from avprep.clips import Clip
 from avprep.errors import UserError
 from avprep.labels import LabelSet
-from avprep.weights import class_weights, count_classes, store_weights, write_weights
+from avprep.shards.format import class_weights
+from avprep.weights import count_classes, store_weights, write_weights
 
 MIDS = tuple(f"/m/{n}" for n in range(6))
 LABELS = LabelSet(MIDS, tuple(f"Class {n}" for n in range(6)))
 CLIPS = st.lists(st.sets(st.sampled_from(MIDS)), max_size=40).map(
     lambda sets: [Clip(f"c{n}", tuple(labels), "x.mp4") for n, labels in enumerate(sets)]
 )
+
+
+def test_the_published_class_weights():
+    assert class_weights([0, 1, 999]) == (1000 / 0.01, 1000 / 1.01, 1000 / 999.01)
 
 
 def naive_weights(clips):
@@ -63,7 +68,7 @@ def test_stored_weights_are_those_that_balanced_epochs_compute_and_then_draw_by(
     np.testing.assert_array_equal(stored.class_weights, before)
     np.testing.assert_allclose(stored.sample_weights(stored.class_weights), naive_weights(clips))
     # Weights that favour one class alone show that the stored ones are what is drawn by.
-    only = np.zeros(len(labels))
+    only = [0.0] * len(labels)
     only[1] = 1.0
     store_weights(str(folder), labels, counts, only)
     loader = ShardLoader(ShardSet.open(folder), LoaderOptions(8, 0, balanced=True))
@@ -71,9 +76,7 @@ def test_stored_weights_are_those_that_balanced_epochs_compute_and_then_draw_by(
     with_class = {clip.video_id for clip in clips if labels.mids[1] in clip.labels}
     assert drawn <= with_class
     selection = ShardSet.open(folder).select(classes=[labels.mids[0]])
-    np.testing.assert_array_equal(
-        selection.class_weights, class_weights(np.array(selection.class_counts))
-    )
+    np.testing.assert_array_equal(selection.class_weights, class_weights(selection.class_counts))
     with pytest.raises(UserError, match="was built with another class CSV"):
         store_weights(str(folder), LABELS, count_classes([], LABELS), only)
     document = json.loads((folder / "dataset.json").read_text())

@@ -85,7 +85,7 @@ def forward(
     tokens, mask, restore = {}, {}, {}
     for stream, picture in pictures.items():
         x = embed(w, stream, picture, config.patch_size)
-        order = noise[stream].argsort(dim=1)
+        order = noise[stream].argsort(dim=1, stable=True)
         restore[stream] = order.argsort(dim=1)
         kept = int(x.shape[1] * (1 - ratio[stream]))
         x = torch.gather(x, 1, order[:, :kept, None].expand(-1, -1, x.shape[-1]))
@@ -123,9 +123,12 @@ def forward(
         losses[f"mae_{stream}"] = (error * mask[stream]).sum() / mask[stream].sum()
     similarity = pooled["a"] @ pooled["v"].T / 0.05
     losses["contrast"] = -similarity.log_softmax(dim=0).diag().mean()
+    losses["accuracy"] = (similarity.diag() == similarity.amax(dim=0)).float().mean()
     if options.bidirectional:
         other = -similarity.log_softmax(dim=1).diag().mean()
         losses["contrast"] = (losses["contrast"] + other) / 2
+        picked = (similarity.diag() == similarity.amax(dim=1)).float().mean()
+        losses["accuracy"] = (losses["accuracy"] + picked) / 2
     losses["loss"] = (
         options.mae_weight * (losses["mae_a"] + losses["mae_v"])
         + options.contrast_weight * losses["contrast"]

@@ -8,6 +8,8 @@ import functools
 import json
 import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -112,6 +114,24 @@ def test_what_is_missing_unexpected_or_misshapen_is_named(tmp_path):
     assert str(caught.value).splitlines() == [
         f"{tmp_path / 'm.pth'}: does not fit CAVMAE:",
         "  of another shape: norm.bias [3], the model has [128]",
+        "  missing: mask_token [1, 1, 64]",
+        "  unexpected: surplus [1]",
+    ]
+
+
+def test_the_command_prints_the_lines_of_an_error_and_escapes_names(tmp_path):
+    model = CAVMAE(CONFIG)
+    weights = dict(model.state_dict(), surplus=torch.zeros(1))
+    del weights["mask_token"]
+    bad = tmp_path / "two\nlines.pth"
+    torch.save(weights, bad)
+    words = ("convert", str(bad), str(tmp_path / "out.safetensors"))
+    result = subprocess.run(
+        [sys.executable, "-m", "cavmae", *words], capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
+        f"Error: {tmp_path}/two\\nlines.pth: does not fit CAVMAE:",
         "  missing: mask_token [1, 1, 64]",
         "  unexpected: surplus [1]",
     ]
@@ -392,7 +412,7 @@ def test_an_audio_only_model_goes_where_it_can_be_read_again(tmp_path):
     assert not load_checkpoint(tmp_path / "b.safetensors").has_images
     save_model(tmp_path / "pre.safetensors", CAVMAE(CONFIG))
     result = convert(tmp_path / "pre.safetensors", tmp_path / "c.safetensors", "--audio-only")
-    assert "--audio-only is for classifiers" in str(result.exception)
+    assert "--audio-only is for classifiers; this is a pretrained" in str(result.exception)
 
 
 def test_a_name_without_a_known_ending_is_refused(tmp_path):

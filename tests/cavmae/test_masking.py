@@ -16,7 +16,10 @@ GRID = (8, 64)
 def draw(mode, batch=8, ratio=0.75, seed=0, grid=GRID):
     generator = torch.Generator().manual_seed(seed)
     noise = mask_noise(batch, grid, ratio, mode, generator)
-    ids, mask = split_by_noise(noise, ratio)
+    ids, hidden, mask = split_by_noise(noise, ratio)
+    assert (
+        torch.cat([ids, hidden], 1).sort().values.equal(torch.arange(len(mask[0])).expand_as(mask))
+    )
     return noise, ids, mask
 
 
@@ -54,7 +57,18 @@ def test_tf_hides_columns_and_rows():
     assert (chosen.all(dim=2).sum(1) == int(8 * 0.75 * 0.7)).all()
 
 
-@pytest.mark.parametrize("mode", MASK_MODES)
+def test_tf_gives_back_the_first_hidden_patches_where_it_hid_too_many():
+    noise, ids, mask = draw("tf")
+    kept = int(8 * 64 * 0.25)
+    for row, sample, hidden in zip(ids, noise, mask, strict=True):
+        chosen = (sample > 1).nonzero().flatten().tolist()
+        spared = set(range(8 * 64)) - set(chosen)
+        assert 0 < kept - len(spared) < len(chosen)
+        assert set(row.tolist()) == spared | set(chosen[: kept - len(spared)])
+        assert hidden[chosen[kept - len(spared) :]].all()
+
+
+@pytest.mark.parametrize("mode", ["unstructured", "time", "freq"])
 def test_no_patch_is_favoured(mode):
     _, _, mask = draw(mode, batch=6000)
     frequency = mask.mean(0)

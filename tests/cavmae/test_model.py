@@ -17,6 +17,7 @@ from cavmae.model import (
     PretrainOptions,
     draw_noise,
 )
+from cavmae.model.cavmae import contrastive_loss
 from cavmae.model.encoder import patchify, unpatchify
 from tests.cavmae import naive_model
 
@@ -67,11 +68,19 @@ def test_losses_and_gradients_are_those_of_the_plain_model(model, inputs, mode, 
         (out.loss_mae_audio, "mae_a"),
         (out.loss_mae_image, "mae_v"),
         (out.loss_contrast, "contrast"),
+        (out.contrast_accuracy, "accuracy"),
     ):
         torch.testing.assert_close(ours, expected[name], rtol=0, atol=1e-5)
     assert len(gradients) > 50
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, weights[name].grad, rtol=1e-4, atol=1e-5)
+
+
+def test_accuracy_of_both_directions_is_their_mean():
+    """Both images are nearest to the first audio, but each audio to its own image."""
+    audio, image = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.8, 0.6]])
+    assert contrastive_loss(audio, image)[1] == 0.5
+    assert contrastive_loss(audio, image, bidirectional=True)[1] == 0.75
 
 
 def test_parts_of_no_weight_cost_nothing(model, inputs):
@@ -96,6 +105,20 @@ def test_only_visible_patches_are_embedded(model, inputs):
     model.patch_embed_a.register_forward_hook(lambda _, x, y: lengths.append(y.shape[1]))
     model(*inputs, PretrainOptions(mask_ratio_audio=0.75))
     assert lengths == [ODD.audio_patches // 4]
+
+
+def test_training_predicts_hidden_patches_only_and_loses_the_same(model, inputs):
+    options = PretrainOptions(mask_ratio_image=0.6)
+    rows = []
+    model.decoder_pred_v.register_forward_hook(lambda _, x, y: rows.append(y.shape[1]))
+    runs = [
+        model(*inputs, options, generator=torch.Generator().manual_seed(0), predictions=wanted)
+        for wanted in (False, True)
+    ]
+    hidden = int(runs[0].mask_image[0].sum())
+    assert rows == [hidden, hidden, ODD.image_patches]
+    assert runs[0].pred_image is None
+    assert torch.equal(runs[0].loss, runs[1].loss)
 
 
 def test_every_trained_parameter_gets_a_gradient(model, inputs):

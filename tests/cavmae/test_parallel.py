@@ -51,6 +51,7 @@ def ranks(shards, tmp_path_factory) -> Path:
         timeout=300,
     )
     assert result.returncode == 0, result.stderr[-4000:]
+    (out / "stderr.txt").write_text(result.stderr)
     return out
 
 
@@ -126,6 +127,10 @@ def test_averages_of_shards_are_those_of_one_process(ranks, alone):
         assert found[name]["count"] == expected["count"]
         for key, value in expected["mean"].items():
             torch.testing.assert_close(found[name]["mean"][key], value, rtol=0, atol=1e-4)
+
+
+def test_pytorch_warns_of_nothing_whatever_is_trained_and_however(ranks):
+    assert (ranks / "stderr.txt").read_text() == ""
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from cavmae.data.plan import (
     balanced_order,
-    class_weights,
     plan_epoch,
     shuffled_order,
     step_count,
@@ -151,10 +150,6 @@ def test_frames_partners_and_shares_are_distributed_as_published():
 
 def test_no_mixup_means_no_partner():
     assert (plan_epoch(np.arange(50), 50, 10, 0, 0).partner == -1).all()
-
-
-def test_the_published_class_weights():
-    assert class_weights([0, 1, 999]).tolist() == [1000 / 0.01, 1000 / 1.01, 1000 / 999.01]
 
 
 @settings(max_examples=5, deadline=None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from click.testing import CliRunner
 import cavmae
 from avprep.decode import DecodeOptions, decode_clip
 from avprep.errors import DecodeError, UserError, WorkFailed
-from avprep.ffmpeg_binary import find_ffmpeg
 from avprep.jobs import PoolOptions
 from avprep.manifest.folder import folder_manifest
 from avprep.options import IsolationOptions, SampleOptions
@@ -25,14 +23,10 @@ from cavmae.evaluate.classify import ClassifyOptions, classify
 from cavmae.evaluate.predict import PredictOptions, Predictor
 from cavmae.evaluate.trained import load_trained
 from cavmae.model import CAVMAEClassifier, ModelConfig
+from tests.media import run_ffmpeg
 
 CONFIG = ModelConfig.preset("tiny", audio_frames=64, embed_dim=32, num_heads=2)
 CPU = torch.device("cpu")
-
-
-def ffmpeg(*arguments):
-    command = [find_ffmpeg(), "-v", "error", "-y", *map(str, arguments)]
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +63,9 @@ def checkpoints(test_set, tmp_path_factory):
 @pytest.fixture(scope="module")
 def odd_files(demo_clip, tmp_path_factory):
     folder = tmp_path_factory.mktemp("odd files")
-    ffmpeg("-i", demo_clip, "-vn", "-c", "copy", folder / "sound.mp4")
-    ffmpeg("-i", demo_clip, "-an", "-c", "copy", folder / "picture.mp4")
-    ffmpeg("-i", demo_clip, "-vn", folder / "sound.wav")
+    run_ffmpeg("-i", demo_clip, "-vn", "-c", "copy", folder / "sound.mp4")
+    run_ffmpeg("-i", demo_clip, "-an", "-c", "copy", folder / "picture.mp4")
+    run_ffmpeg("-i", demo_clip, "-vn", folder / "sound.wav")
     (folder / "cut.mp4").write_bytes(demo_clip.read_bytes()[:3000])
     (folder / "text.mp4").write_text("no video at all")
     return folder
@@ -166,7 +160,7 @@ def test_decoding_can_leave_a_stream_out(demo_clip, odd_files, decoder):
 
 
 def test_a_segment_is_predicted_as_if_it_were_the_clip(checkpoints, demo_clip, tmp_path):
-    ffmpeg("-stream_loop", "3", "-i", demo_clip, "-c", "copy", tmp_path / "long.mkv")
+    run_ffmpeg("-stream_loop", "3", "-i", demo_clip, "-c", "copy", tmp_path / "long.mkv")
     checkpoint = checkpoints / "multimodal.safetensors"
     whole = cavmae.predict(tmp_path / "long.mkv", checkpoint, device="cpu")
     part = cavmae.predict(
@@ -233,8 +227,18 @@ def test_names_come_from_a_csv_where_the_checkpoint_has_none(tmp_path, demo_clip
     )
     bare = command("--checkpoint", tmp_path / "bare.safetensors", demo_clip)
     assert "class 0" in bare.stdout
+    for said in ("stores no mode", "stores no criterion", "its 2 classes are numbered"):
+        assert said in bare.stderr
+    with pytest.warns(UserWarning, match="stores no criterion; bce is assumed"):
+        cavmae.predict(demo_clip, tmp_path / "bare.safetensors", device="cpu")
     named = ("--checkpoint", tmp_path / "bare.safetensors", demo_clip, "--labels")
-    assert "Owl" in command(*named, tmp_path / "labels.csv").stdout
+    known = command(*named, tmp_path / "labels.csv", "--criterion", "ce", "--mode", "multimodal")
+    assert "Owl" in known.stdout
+    rows = [line.split() for line in known.stdout.splitlines()[1:]]
+    assert sum(float(score) for score, _ in rows) == pytest.approx(1, abs=1e-3)  # softmax
+    assert known.stderr.startswith("Warning: ")
+    assert "taken for those of --labels, in that order" in known.stderr
+    assert len(known.stderr.splitlines()) == 1
     wrong = command(*named, tmp_path / "three.csv")
     assert isinstance(wrong.exception, UserError)
     assert "2 classes, the label set has 3" in str(wrong.exception)

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import pytest
 
 from avprep.errors import UserError
+from cavmae.checkpoints import save_model
 from cavmae.cli import COMMANDS
+from cavmae.model import CAVMAE
 from cavmae.options import pick
+from cavmae.recipes import Expected, read_recipe
 from cavmae.train.optim import learning_rate
 from cavmae.train.options import OptimOptions, TrainOptions
+from tests.cavmae.tiny_shards import write_tiny_shards
+from tests.cavmae.train_ranks import CONFIG
 from tests.conftest import REPOSITORY
 
 PIPELINES = REPOSITORY / "pipelines"
@@ -59,6 +69,88 @@ def test_every_recipe_has_a_row_here_and_a_head_that_says_what_it_is():
             assert word in head
         assert "Published result:" in head
         assert name in (PIPELINES.parent / "docs" / "recipes.md").read_text()
+        if name in FINETUNING:  # the curve is the released log's, the paper's figure another's
+            assert "--init runs/pretrain-scale-plus-plus " in head
+            assert "starts from scale+" in head.replace("\n#  ", "")
+
+
+# Seconds per epoch, and the last published value of what says most.
+CURVES = {
+    "pretrain-base": (77_600, "train", "loss", 0.857),
+    "pretrain-scale-plus": None,
+    "pretrain-scale-plus-plus": None,
+    "pretrain-vggsound-from-mae": (1_421, "train", "loss", 0.914),
+    "pretrain-vggsound-from-audioset": (1_499, "train", "loss", 0.902),
+    "finetune-audioset-20k": (430, "validation", "map", 0.407),
+    "finetune-audioset-20k-audio": (1_350, "validation", "map", 0.377),
+    "finetune-audioset-20k-visual": (970, "validation", "map", 0.170),
+    "finetune-audioset-2m": (86_100, "validation", "map", 0.497),
+    "finetune-vggsound": (2_000, "validation", "accuracy", 0.650),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_recipes_come_with_the_published_curve(name):
+    expected = read_recipe(str(PIPELINES / f"{name}.toml")).expected
+    if CURVES[name] is None:
+        assert expected == Expected()
+        return
+    seconds, split, measure, last = CURVES[name]
+    curve = expected.curves[split][measure]
+    assert expected.seconds_per_epoch == seconds
+    assert (min(curve), max(curve)) == (1, {**PRETRAINING, **FINETUNING}[name][0])
+    assert curve[max(curve)] == last
+
+
+def test_the_base_runs_losses_are_those_of_one_process_and_add_up():
+    """The published log sums four GPUs; its contrastive column is weighted."""
+    curves = read_recipe("pretrain-base").expected.curves["train"]
+    parts = [curves[f"loss_{part}"][25] for part in ("mae_audio", "mae_image", "contrast")]
+    assert parts[0] + parts[1] + 0.01 * parts[2] == pytest.approx(curves["loss"][25], abs=1e-3)
+
+
+def test_values_between_published_epochs_are_shown_with_the_epochs_around_them():
+    expected = Expected(None, {"train": {"loss": {2: 0.5, 10: 0.25}}})
+    assert expected.beside("train", "loss", 2) == " (published 0.5)"
+    assert expected.beside("train", "loss", 1) == " (published 0.5 at epoch 2)"
+    assert expected.beside("train", "loss", 4) == " (published 0.5 at epoch 2, 0.25 at epoch 10)"
+    assert expected.beside("train", "loss", 12) == " (published 0.25 at epoch 10)"
+    assert expected.beside("validation", "loss", 2) == expected.beside("train", "map", 2) == ""
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_a_run_of_a_recipe_prints_its_values_beside_the_published_ones(tmp_path, command):
+    write_tiny_shards(tmp_path / "shards", samples=8)
+    save_model(tmp_path / "init.safetensors", CAVMAE(replace(CONFIG, patch_size=8)))
+    (tmp_path / "x.toml").write_text(
+        f"[{command}]\nepochs = 2\nbatch-size = 4\n[expected.train]\nloss = {{ 1 = 0.927 }}\n"
+        "[expected.validation]\naccuracy = { 2 = 0.5 }\n"
+    )
+    words = [command, "--config", "x.toml", "--shards", "shards", "--out", "run", "--workers", "0"]
+    words += ["--init", "init.safetensors", "--device", "cpu"]
+    words += ["--val-shards", "shards"] if command == "finetune" else []
+    result = subprocess.run(
+        [sys.executable, "-m", "cavmae", *words],
+        capture_output=True, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    first, second = [line for line in result.stdout.splitlines() if ": epoch " in line]
+    assert re.search(r" loss [\d.]+ \(published 0.927\)  ", first)
+    assert re.search(r" loss [\d.]+ \(published 0.927 at epoch 1\)", second)
+    is_validated = command == "finetune"
+    assert ("(published 0.5 at epoch 2)" in first) == ("(published 0.5)" in second) == is_validated
+    assert "0.927" not in (tmp_path / "run" / "config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["loss = 3", "train = 3", "[expected.train.loss]\none = 3", "[expected.train]\nloss = [1]"],
+)
+def test_a_mistake_in_an_expected_curve_is_named(tmp_path, text):
+    (tmp_path / "x.toml").write_text(f"[expected]\n{text}\n")
+    with pytest.raises(UserError, match=r"x\.toml: \[expected\] holds seconds-per-epoch"):
+        read_recipe(str(tmp_path / "x.toml"))
 
 
 @pytest.mark.parametrize("name", PRETRAINING)
@@ -95,6 +187,7 @@ def test_finetuning_recipes_are_the_published_runs(name):
     assert (values["freeze_base"], values["layer_decay"]) == (False, 1.0)
     evaluation = parse("eval", PIPELINES / f"{name}.toml")
     assert (evaluation["mode"], evaluation["frames"]) == (mode, frames)
+    assert evaluation["criterion"] == loss
 
 
 def assert_published_optimiser(values: dict) -> None:
@@ -125,8 +218,10 @@ def test_flags_win_over_the_recipe():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[finetune]\nepoch = 3\n", r"\[finetune\] sets 'epoch', which is no option"),
-        ("[fintune]\nepochs = 3\n", r"\[fintune\] is no table of a recipe"),
+        ("[finetune]\nepoch = 3\n", r"\[finetune\] sets 'epoch', which is not an option.*'epochs'"),
+        ("[fintune]\nepochs = 3\n", r"\[fintune\] is not a table of a recipe"),
+        ("[finetune]\nbatch-size = 3\nbatch_size = 4\n", r"sets 'batch_size' twice"),
+        ('[finetune]\ninit = "s3://bucket/run"\n', r"--init s3://bucket/run is a URL"),
         ("[finetune\n", "not TOML"),
     ],
 )

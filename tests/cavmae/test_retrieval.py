@@ -200,6 +200,33 @@ def test_the_page_shows_queries_and_matches_plays_them_and_marks_the_right_one(
     assert f"{facts['image_to_audio']['recall_at_5']:.1%}" in browser.find("#recalls").text
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_figures_of_the_page_keep_their_heads_and_stand_beside_chance(
+    tiny, checkpoint, tmp_path, browser, width
+):
+    facts = command(tiny, checkpoint, "--out", tmp_path / "out", "--queries", 1)
+    browser.open(tmp_path / "out" / "retrieval.html", width)
+    assert browser.overflow() <= 0
+    heads = [head.text for head in browser.shown("#recalls thead th")]
+    assert heads == ["direction", "R@1", "R@5", "R@10", "median rank"]
+    rows = browser.run(
+        "return [...document.querySelectorAll('#recalls tbody tr')].map("
+        "row => [...row.cells].map(cell => cell.textContent))"
+    )
+    for (_, *shown), name in zip(rows, ("audio_to_image", "image_to_audio", "chance"), strict=True):
+        recalls = [f"{facts[name][f'recall_at_{k}']:.1%}" for k in (1, 5, 10)]
+        assert shown == [*recalls, f"{facts[name]['median_rank']:g}"]
+    count = facts["clips"]
+    assert facts["chance"] == {
+        **{f"recall_at_{k}": pytest.approx(k / count) for k in (1, 5, 10)},
+        "median_rank": (count + 1) / 2,
+    }
+    lefts = (
+        "return [...document.querySelectorAll('#recalls tr')].map(row => row.cells[1].offsetLeft)"
+    )
+    assert len(set(browser.run(lefts))) == 1
+
+
 def test_sounds_of_the_page_play_one_at_a_time(tiny, checkpoint, tmp_path, browser):
     command(tiny, checkpoint, "--out", tmp_path / "out", "--queries", 2)
     browser.open(tmp_path / "out" / "retrieval.html", width=360)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +22,10 @@ from cavmae.checkpoints import read_metadata, save_model
 from cavmae.cli.finetune import finetune as finetune_command
 from cavmae.model import CAVMAE
 from cavmae.train.checkpoint import list_checkpoints
+from cavmae.train.folder import way_to_batch
 from cavmae.train.runs import run_finetuning
 from tests.cavmae.tiny_shards import write_tiny_shards
-from tests.cavmae.train_ranks import CONFIG
+from tests.cavmae.train_ranks import CONFIG, PATCHES
 
 
 @pytest.fixture
@@ -154,3 +159,85 @@ def test_a_selection_without_labels_is_refused_though_the_set_has_some(tmp_path)
     save_model(tmp_path / "init.safetensors", CAVMAE(CONFIG))
     with pytest.raises(UserError, match="its samples have no labels"):
         finetune(tmp_path, "--split", "test", "--val-split", "test")
+
+
+def test_a_run_keeps_its_steps_whatever_they_are_made_of(place, capfd):
+    """Steps of 8 samples: one batch, two, four."""
+    finetune(place, "--batch-size", 8)
+    finetune(place, "--epochs", 2, "--batch-size", 4, "--accumulate", 2)
+    run = finetune(place, "--epochs", 3, "--batch-size", 2, "--accumulate", 4)
+    assert json.loads((run / "result.json").read_text())["steps"] == 3
+    assert config_of(run)["global_batch"] == 8
+    assert "warning" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "advice"),
+    [
+        ("--batch-size 4", r"are 4\. Give --batch-size 4 --accumulate 2, or"),
+        ("--batch-size 8 --accumulate 3", r"are 24\. Give --batch-size 8 --accumulate 1, or"),
+        ("--batch-size 3 --accumulate 3", r"are 9\. Give --batch-size 2 --accumulate 4, or"),
+    ],
+)
+def test_a_run_refuses_other_steps_and_says_what_to_type(place, flags, advice):
+    finetune(place, "--batch-size", 8)
+    with pytest.raises(UserError, match=f"each step of its run takes 8 samples; .*{advice}"):
+        finetune(place, "--epochs", 2, *flags.split())
+
+
+@pytest.mark.parametrize(
+    ("total", "largest", "processes", "advice"),
+    [
+        (16, 8, 2, "Give --batch-size 8 --accumulate 1"),
+        (16, 8, 1, "Give --batch-size 8 --accumulate 2"),
+        (16, 48, 1, "Give --batch-size 16 --accumulate 1"),
+        (16, 8, 3, "Start a number of processes that divides 16"),
+    ],
+)
+def test_the_way_to_the_same_steps_fits_the_processes(total, largest, processes, advice):
+    assert way_to_batch(total, largest, processes) == advice
+
+
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def pretrain(place: Path, ranks: int, *flags: object) -> tuple[list[dict[str, str]], str]:
+    """Train in processes of their own; the log's rows of whole epochs, and what was said."""
+    launcher = LAUNCH if ranks == 2 else [sys.executable]
+    arguments = ["--shards", place / "shards", "--init", place / "patches.safetensors"]
+    arguments += ["--workers", 0, "--device", "cpu", "--no-noise", "--mask-ratio", 0.5, *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(
+        [*launcher, "-m", "cavmae", "pretrain", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert result.returncode == 0, result.stderr
+    with (flags[-1] / "log.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "train"]
+    return rows, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "contrasted"),
+    [
+        ((2, "--batch-size", 4), (1, "--batch-size", 8), (4, 8)),
+        ((1, "--batch-size", 8), (2, "--batch-size", 2, "--accumulate", 2), (8, 2)),
+        ((2, "--batch-size", 4), (1, "--batch-size", 4, "--accumulate", 2), None),
+    ],
+)
+def test_another_number_of_ranks_takes_the_same_steps(place, tmp_path, first, then, contrasted):
+    save_model(place / "patches.safetensors", CAVMAE(PATCHES))
+    undisturbed, _ = pretrain(place, *first, "--epochs", 2, "--out", tmp_path / "whole")
+    pretrain(place, *first, "--epochs", 1, "--out", tmp_path / "changed")
+    changed, said = pretrain(place, *then, "--epochs", 2, "--out", tmp_path / "changed")
+    assert [row["step"] for row in changed] == [row["step"] for row in undisturbed] == ["1", "2"]
+    for name in ("loss_mae_audio", "loss_mae_image"):  # masks differ, as each rank draws its own
+        ours, theirs = (float(rows[-1][name]) for rows in (changed, undisturbed))
+        assert ours == pytest.approx(theirs, rel=0.1)
+    if contrasted is None:
+        assert "warning" not in said
+    else:
+        before, now = contrasted
+        assert f"contrasted with {now} clips at a time, before with {before}:" in said

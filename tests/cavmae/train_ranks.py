@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,25 @@ from cavmae.data import Batch, LoaderOptions, ShardLoader, ShardSet
 from cavmae.distributed import World, joined_world
 from cavmae.evaluate.classify import ClassifyOptions, classify_together
 from cavmae.frontend import FrontEnd, FrontEndOptions
-from cavmae.model import CAVMAEClassifier, ModelConfig
+from cavmae.model import CAVMAE, MODES, CAVMAEClassifier, ModelConfig, PretrainOptions
 from cavmae.train.loop import Trainer
 from cavmae.train.options import OptimOptions, TrainOptions
 from cavmae.train.parallel import collected
-from cavmae.train.tasks import FinetuneTask
+from cavmae.train.tasks import FinetuneTask, PretrainTask, Task
 
 SAMPLES, STEP = 15, 8  # of the set, and of a step over all ranks: the last one has 7
 CONFIG = ModelConfig(
     embed_dim=32, depth=3, modality_depth=1, num_heads=2, image_size=16, audio_frames=16
 )
+PATCHES = replace(CONFIG, patch_size=8, decoder_dim=16, decoder_depth=1, decoder_heads=2)
+TASKS: list[tuple[Task, dict[str, Any]]] = [  # each leaves other parameters without a gradient
+    (PretrainTask(PretrainOptions()), {}),
+    (PretrainTask(PretrainOptions(), "global"), {}),
+    (PretrainTask(PretrainOptions(mae_weight=0)), {}),
+    (PretrainTask(PretrainOptions(contrast_weight=0)), {}),
+    *((FinetuneTask(mode, "bce"), {}) for mode in MODES),
+    (FinetuneTask("multimodal", "bce"), {"freeze_base": True}),
+]
 WAYS: dict[str, dict[str, Any]] = {
     "ddp": {},
     "fsdp": {"parallel": "fsdp"},
@@ -59,10 +69,25 @@ def train(
     loader_type: type[ShardLoader] = ShardLoader,
 ) -> Trainer:
     """Train a classifier in one of the ways; the same gradients whatever the world."""
-    options = WAYS[way]
+    task = FinetuneTask("multimodal", "bce")
+    return train_task(task, shards, folder, world, epochs, loader_type, **WAYS[way])
+
+
+def train_task(
+    task: Task,
+    shards: Path,
+    folder: Path,
+    world: World,
+    epochs: int = 1,
+    loader_type: type[ShardLoader] = ShardLoader,
+    freeze_base: bool = False,
+    **options: Any,
+) -> Trainer:
+    """Train a small model for a task in steps of `STEP` samples."""
     batch = STEP // world.size // options.get("accumulate", 1)
     torch.manual_seed(0)
-    model = CAVMAEClassifier(CONFIG, 4)
+    is_pretrained = isinstance(task, PretrainTask)
+    model = CAVMAE(PATCHES) if is_pretrained else CAVMAEClassifier(CONFIG, 4)
     loader = loader_type(
         ShardSet.open(shards), LoaderOptions(batch, workers=0), world.rank, world.size
     )
@@ -70,12 +95,12 @@ def train(
     folder.mkdir(exist_ok=True)
     trainer = Trainer(
         model,
-        FinetuneTask("multimodal", "bce"),
+        task,
         frontend,
         loader,
         world,
         TrainOptions(epochs=epochs, batch_size=batch, log_steps=1, **options),
-        OptimOptions(lr=1e-3, clip_grad=0.5),
+        OptimOptions(lr=1e-3, clip_grad=0.5, freeze_base=freeze_base),
         folder,
     )
     trainer.resume()
@@ -180,6 +205,10 @@ def main() -> None:
             if world.is_main:
                 (out / f"{number}.json").write_text(json.dumps(found))
                 torch.save(averages, out / f"{number}.pt")
+        for number, (task, options) in enumerate(TASKS):
+            for way in ({"accumulate": 2}, {"parallel": "fsdp", "accumulate": 2}):
+                folder = out / f"task-{number}-{way.get('parallel')}"
+                train_task(task, shards, folder, world, **options, **way)
         found = ends(shards, damaged, out, world)
         if world.is_main:
             (out / "ends.json").write_text(json.dumps(found))

@@ -11,31 +11,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from avprep.clips import Clip
-from avprep.ffmpeg_binary import find_ffmpeg
 from avprep.jobs import PoolOptions
 from avprep.labels import LabelSet
 from avprep.manifest.model import write_manifest
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.build import BuildReport, ShardSetOptions, build_shard_set
 from tests.conftest import REPOSITORY
+from tests.media import run_ffmpeg
 
 ORDINARY = 8
 
 
-def ffmpeg(*arguments: object) -> None:
-    command = [find_ffmpeg(), "-nostdin", "-v", "error", "-y", *map(str, arguments)]
-    subprocess.run(command, check=True)
-
-
 def make_clip(path: Path, tone: int = 440, seconds: float = 0.3) -> Path:
     """A video of one small moving picture and one tone."""
-    ffmpeg(
+    run_ffmpeg(
         *("-f", "lavfi", "-i", f"testsrc=size=64x48:rate=10:duration={seconds}"),
         *("-f", "lavfi", "-i", f"sine=frequency={tone}:duration={seconds}"),
         *("-preset", "ultrafast", "-pix_fmt", "yuv420p", "-shortest", path),
@@ -73,15 +68,21 @@ def undisturbed(manifest, tmp_path_factory) -> dict[str, bytes]:
 
 
 def shard_command(manifest: Path, out: object, *options: object) -> list[str]:
-    command = (sys.executable, "-m", "avprep", "shard", manifest, "--out", out)
-    return [*map(str, command), "--samples-per-shard", "2", *map(str, options)]
+    """`avprep shard`, two clips a shard unless `options` say otherwise."""
+    command = (sys.executable, "-m", "avprep", "shard", manifest, "--out", out, *options)
+    return [*map(str, command), *usual("--samples-per-shard", "2", options)]
+
+
+def usual(option: str, value: str, options: Sequence[object]) -> list[str]:
+    """An option, unless it is among others; the commands refuse one that is given twice."""
+    return [] if option in options else [option, value]
 
 
 def run_shard(
     manifest: Path, out: object, *options: object, **kwargs
 ) -> subprocess.CompletedProcess[str]:
     """`avprep shard`, two clips a shard and one worker unless `options` say otherwise."""
-    command = shard_command(manifest, out, "--workers", "1", *options)
+    command = shard_command(manifest, out, *options, *usual("--workers", "1", options))
     kwargs.setdefault("env", environment())
     return subprocess.run(command, capture_output=True, text=True, timeout=300, **kwargs)
 

@@ -28,12 +28,12 @@ from tests.faults.conftest import (
     contents,
     environment,
     failures_of,
-    ffmpeg,
     make_clip,
     obey_permissions,
     run_shard,
     summary_of,
 )
+from tests.media import run_ffmpeg
 
 
 def make_faulty_clips(folder: Path, clip: Path) -> dict[str, Clip]:
@@ -55,13 +55,13 @@ def make_faulty_clips(folder: Path, clip: Path) -> dict[str, Clip]:
     file("garbage bytes").write_bytes(bytes(range(256)) * 64)
     file("truncated before its index").write_bytes(data[: len(data) // 2])
     file("truncated after its header").write_bytes(data[:40])
-    ffmpeg("-i", clip, "-c", "copy", "-vn", file("no-video sound alone"))
-    ffmpeg("-i", clip, "-c", "copy", "-an", file("no-audio picture alone"))
+    run_ffmpeg("-i", clip, "-c", "copy", "-vn", file("no-video sound alone"))
+    run_ffmpeg("-i", clip, "-c", "copy", "-an", file("no-audio picture alone"))
     bare = ("-i", clip, "-c", "copy", "-f", "matroska")
-    ffmpeg(*bare, "-bsf:v", "noise=drop=1", file("no-frames of any kind"))
-    ffmpeg(*bare, "-bsf:v", "noise=amount=1", file("no-frames that decode"))
+    run_ffmpeg(*bare, "-bsf:v", "noise=drop=1", file("no-frames of any kind"))
+    run_ffmpeg(*bare, "-bsf:v", "noise=amount=1", file("no-frames that decode"))
     make_clip(file("too-short by itself"), seconds=0.1)
-    ffmpeg(
+    run_ffmpeg(
         *("-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=0.2"),
         *("-f", "lavfi", "-i", "sine=duration=0.01", "-c:a", "pcm_s16le", "-f", "matroska"),
         file("too-short by itself"),
@@ -141,7 +141,7 @@ def test_the_summary_counts_the_causes(broken):
     _, faulty, result = broken
     assert f"{len(faulty) + 1} of" in result.stdout
     for cause in CAUSES:
-        assert f"{cause:>14}  " in result.stdout
+        assert f"  {cause}: " in result.stdout
     assert "not done within 3 s, tried twice" in result.stdout
     assert "SIGSEGV" in result.stdout
 
@@ -155,7 +155,7 @@ def test_the_documentation_lists_the_same_causes():
 @pytest.mark.parametrize("missing_audio", ["fail", "silence"])
 def test_a_clip_without_audio_fails_or_is_silent(clip, tmp_path, missing_audio):
     mute = tmp_path / "mute.mp4"
-    ffmpeg("-i", clip, "-c", "copy", "-an", mute)
+    run_ffmpeg("-i", clip, "-c", "copy", "-an", mute)
     write_manifest(tmp_path / "m.json", [Clip("x", video=str(clip)), Clip("m", video=str(mute))])
     out = tmp_path / "s"
     result = run_shard(tmp_path / "m.json", out, "--missing-audio", missing_audio)

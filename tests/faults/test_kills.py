@@ -106,16 +106,20 @@ def test_killed_workers_cost_nothing(manifest, undisturbed, usual_seconds, tmp_p
         wait_until(lambda run=run: not run.descendants(), 10)
 
 
-@pytest.mark.parametrize("backend", ["loky", "dask"])
-def test_ctrl_c_is_130_leaves_no_process_and_can_be_resumed(
-    manifest, ordinary, undisturbed, tmp_path, backend
+@pytest.mark.parametrize(
+    ("backend", "number"),
+    [("loky", signal.SIGINT), ("dask", signal.SIGINT), ("loky", signal.SIGTERM)],
+)
+def test_ctrl_c_and_sigterm_are_130_leave_no_process_and_can_be_resumed(
+    manifest, ordinary, undisturbed, tmp_path, backend, number
 ):
+    """As a terminal sends the one, and Slurm the other: to every process of the command."""
     if backend != "loky":
         pytest.importorskip("distributed", reason="needs the extra dask")
     out = tmp_path / "s"
     run = Run(manifest, out, "--workers", "2", "--backend", backend)
     wait_until(lambda: list(out.glob("*.tar")) or run.process.poll() is not None)
-    os.killpg(run.process.pid, signal.SIGINT)
+    os.killpg(run.process.pid, number)
     code, errors = run.end(30)
     assert code == 130, errors
     assert errors.endswith("Interrupted: run the same command again to go on from here.\n")

@@ -1,0 +1,101 @@
+"""How much of a clip a file really holds, beside what its head promises.
+
+A download that was cut and a film whose fragment is damaged decode without an error: they are only
+shorter. What counts is what a sample would use: an hour-long film cut after fifty minutes has all
+of its first ten seconds.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from avprep.decode.header import Header, Kind
+
+# Heads are rounded, count a codec's padding or a last frame's duration: up to 0.1 s in whole files.
+TOLERANCE = 0.25  # seconds
+# Codecs that fall silent (Opus, AMR) still send a packet every 0.4 s or more often.
+_LONGEST_PAUSE = 0.5  # seconds without a packet of any stream
+_CLOCK_STEP = 0.02  # seconds between packets that only come from rounded time stamps
+
+Span = tuple[float, float]  # seconds
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Seconds of the clip found and promised; the same where the file promises nothing."""
+
+    found: float
+    promised: float
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the file holds what it promises, as far as a sample uses it."""
+        return self.found >= self.promised - TOLERANCE
+
+
+class PacketSpans:
+    """The times that packets of a file cover, on the file's own clock."""
+
+    def __init__(self) -> None:
+        self._spans: defaultdict[Kind | None, list[Span]] = defaultdict(list)
+
+    def add(self, kind: Kind | None, start: float, duration: float) -> None:
+        """Note a packet; `kind` is None for streams that are not used."""
+        self._spans[kind].append((start, start + duration))
+
+    def end(self, kind: Kind) -> float | None:
+        """When the last packet of the stream ends."""
+        return max((end for _, end in self._spans[kind]), default=None)
+
+    def length(self, kind: Kind, begin: float, until: float) -> float:
+        """Seconds from the first packet to the end of the last, between two times."""
+        first = min((start for start, _ in self._spans[kind]), default=begin)
+        return max(min(self.end(kind) or begin, until) - max(first, begin), 0.0)
+
+    def extent(
+        self, header: Header, begin: float, wanted: Mapping[Kind, float], heard: float | None
+    ) -> Extent:
+        """Compare with the promise.
+
+        Args:
+            header: what the file promises.
+            begin: when the clip begins.
+            wanted: until when a sample uses each kind of stream.
+            heard: seconds of sound that were decoded; None where the clip has none.
+
+        Returns:
+            for the file or, where that can be told, for the stream that lacks most.
+        """
+        until = max(wanted.values(), default=begin)
+        everything = [span for spans in self._spans.values() for span in spans]
+        if header.promised is None:
+            found = round(_covered(everything, begin, until, _LONGEST_PAUSE), 3)
+            return Extent(found, found)
+        until = min(header.promised, until)
+        extents = [(_covered(everything, begin, until, _LONGEST_PAUSE), until - begin)]
+        for kind, last in wanted.items():
+            if kind in header.promised_by_kind:
+                until = min(header.promised_by_kind[kind], last)
+                end = self.end(kind)
+                extents.append((0.0 if end is None else min(end, until) - begin, until - begin))
+        if heard is not None:  # packets that are there may be damaged
+            until = min(header.promised, wanted["audio"])
+            there = _covered(self._spans["audio"], begin, until, _CLOCK_STEP)
+            extents.append((until - begin - max(there - heard, 0.0), until - begin))
+        found, promised = max(extents, key=lambda extent: extent[1] - extent[0])
+        return Extent(round(max(found, 0.0), 3), round(max(promised, 0.0), 3))
+
+
+def _covered(spans: Iterable[Span], begin: float, until: float, longest_pause: float) -> float:
+    """Seconds between two times that lie within spans or in short pauses between them."""
+    covered, reached = 0.0, begin
+    for start, end in sorted(spans):
+        start, end = max(start, begin), min(end, until)
+        if end <= reached:
+            continue
+        pause = start - reached
+        covered += end - (start if pause > longest_pause else reached)
+        reached = end
+    return covered

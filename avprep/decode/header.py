@@ -1,0 +1,535 @@
+"""What the head of a file says, read without a decoder, so the same for every engine.
+
+Is it encrypted, how long does it claim to be, does it keep its media in other files? Damaged heads
+are read as far as they make sense: nothing in here can cost a clip that a decoder can read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+Kind = Literal["video", "audio"]
+KINDS: tuple[Kind, Kind] = ("video", "audio")
+
+_LONGEST_WALK = 200_000  # boxes; a day in fragments of a second
+_LONGEST_LEAF = 1 << 20  # bytes of one box or element that are looked at
+_LONGEST_PROMISE = 1e7  # seconds; what claims more is damaged or means "unknown"
+
+
+@dataclass
+class Header:
+    """What a file says of itself.
+
+    Attributes:
+        protected: how the first stream of each kind is encrypted; clear ones are left out.
+        elsewhere: name of another file that holds the media; empty where there is none.
+        promised: end of the file, in seconds of its own clock; None where it does not say.
+        promised_by_kind: the same for the first stream of each kind, where that is known.
+    """
+
+    protected: dict[Kind, str] = field(default_factory=dict)
+    elsewhere: str = ""
+    promised: float | None = None
+    promised_by_kind: dict[Kind, float] = field(default_factory=dict)
+
+    def promise(self, seconds: float, kind: Kind | None = None) -> None:
+        """Note a length; of several the greatest counts."""
+        if not 0 < seconds < _LONGEST_PROMISE:
+            return
+        self.promised = max(seconds, self.promised or 0.0)
+        if kind is not None:
+            self.promised_by_kind[kind] = max(seconds, self.promised_by_kind.get(kind, 0.0))
+
+
+def read_header(path: str | Path) -> Header:
+    """Read the head of a file of any kind; an empty `Header` where it is of no known one."""
+    header = Header()
+    with open(path, "rb") as file:
+        start = file.read(16)
+        for is_one, read in _READERS:
+            if is_one(start):
+                # Of a damaged head counts what was read so far.
+                with contextlib.suppress(struct.error, IndexError, ValueError, OverflowError):
+                    read(file, header)
+                break
+    return header
+
+
+# MP4, MOV, 3GP --------------------------------------------------------------------------------
+
+_MP4_CONTAINERS = frozenset(
+    (b"moov", b"trak", b"edts", b"mdia", b"minf", b"dinf", b"stbl", b"mvex")
+)
+_ENCRYPTED_ENTRIES = frozenset({b"encv", b"enca", b"drmi", b"drms"})  # Common Encryption; FairPlay
+_KINDS: dict[bytes, Kind] = {b"vide": "video", b"soun": "audio"}
+
+
+@dataclass
+class _Track:
+    """What was found in a `trak` box so far."""
+
+    number: int = 0
+    scale: int = 0  # units of the media per second
+    handler: bytes = b""
+    protection: str = ""
+    length: int = 0  # of all samples, in units of the media
+    edits: tuple[int, int] = (0, 0)  # lengths of what the edit list shows and of its empty edits
+    sample: int = 0  # default duration of a fragment's samples
+
+    def seconds(self, movie_scale: int) -> float:
+        """When the track ends: after its samples, or earlier where an edit list cuts them."""
+        samples = self.length / self.scale if self.scale else 0.0
+        if not movie_scale or not self.edits[0]:
+            return samples
+        shown, empty = (length / movie_scale for length in self.edits)
+        return min(shown, samples) + empty
+
+
+def _read_mp4(file: BinaryIO, header: Header) -> None:
+    tracks: list[_Track] = []
+    fragments: list[tuple[int, int]] = []
+    movie_scale = 0
+    for name, start, end in _boxes(file, 0, _size_of(file), _MP4_CONTAINERS):
+        if name == b"trak":
+            tracks.append(_Track())
+        elif name == b"moof":
+            fragments.append((start, end))
+        if name in (b"moof", b"mdat", b"trak") or name in _MP4_CONTAINERS:
+            continue
+        data = _read(file, start, end)
+        if name == b"mvhd":
+            movie_scale = _timescale(data)
+        elif name == b"mehd" and movie_scale:
+            header.promise(_integer(data, 4, wide=data[0] == 1) / movie_scale)
+        elif name == b"trex":
+            number, _, sample = struct.unpack_from(">3I", data, 4)
+            for track in tracks:
+                if track.number == number:
+                    track.sample = sample
+        elif name == b"sidx":
+            header.promise(_end_of_index(data))
+        elif tracks:
+            _read_track_box(name, data, tracks[-1], header)
+    first: dict[bytes, _Track] = {}
+    for track in tracks:
+        first.setdefault(track.handler, track)
+    for handler, kind in _KINDS.items():
+        if handler not in first:
+            continue
+        track = first[handler]
+        if track.protection:
+            header.protected[kind] = track.protection
+        header.promise(track.seconds(movie_scale), kind)
+    scales = {track.number: track for track in tracks if track.scale}
+    for start, end in fragments[-4:]:  # the last of each track
+        _read_fragment(file, start, end, scales, header)
+    if fragments:
+        # Of a fragmented film only the whole is promised: tracks may well end at different times.
+        header.promised_by_kind.clear()
+        _read_fragment_index(file, scales, header)
+
+
+def _read_track_box(name: bytes, data: bytes, track: _Track, header: Header) -> None:
+    wide = bool(data) and data[0] == 1
+    if name == b"tkhd":
+        track.number = _integer(data, 20 if wide else 12)
+    elif name == b"mdhd":
+        track.scale = _timescale(data)
+    elif name == b"hdlr" and not track.handler:
+        track.handler = data[8:12]
+    elif name == b"elst":
+        step = 20 if wide else 12
+        for number in range(_integer(data, 4)):
+            length = _integer(data, 8 + number * step, wide)
+            media_time = data[8 + number * step + (8 if wide else 4)]
+            is_empty = media_time & 0x80  # it is negative
+            shown, empty = track.edits
+            track.edits = (shown, empty + length) if is_empty else (shown + length, empty)
+    elif name == b"stts":
+        runs = (struct.unpack_from(">2I", data, 8 + 8 * run) for run in range(_integer(data, 4)))
+        track.length = sum(count * duration for count, duration in runs)
+    elif name == b"stsd":
+        for entry, start, end in _boxes_in(data, 8):
+            if entry in _ENCRYPTED_ENTRIES:
+                scheme = data.find(b"schm", start, end)
+                system = f", scheme {_text(data[scheme + 8 : scheme + 12])}" if scheme > 0 else ""
+                track.protection = f"sample entry {_text(entry)}{system}"
+    elif name == b"dref" and track.handler in _KINDS:
+        for entry, start, end in _boxes_in(data, 8):
+            is_here = data[start + 3] & 1
+            name_there = data[start + 4 : end].strip(b"\0")
+            if not is_here and name_there and entry in (b"url ", b"alis"):
+                header.elsewhere = _text(name_there[:200])
+
+
+def _timescale(data: bytes) -> int:
+    """Units per second, of an `mvhd` or `mdhd` box."""
+    return _integer(data, 20 if data[0] == 1 else 12)
+
+
+def _end_of_index(data: bytes) -> float:
+    """Seconds at which the last subsegment of a `sidx` box ends."""
+    wide = data[0] == 1
+    scale = _integer(data, 8)
+    first = _integer(data, 12, wide)
+    offset = 28 if wide else 20
+    count = struct.unpack_from(">H", data, offset + 2)[0]
+    lengths = (_integer(data, offset + 8 + 12 * number) for number in range(count))
+    return (first + sum(lengths)) / scale if scale else 0.0
+
+
+def _read_fragment(
+    file: BinaryIO, start: int, end: int, tracks: dict[int, _Track], header: Header
+) -> None:
+    """Where the samples of a `moof` box end."""
+    track, base, sample = None, 0, 0
+    for name, begin, stop in _boxes(file, start, end, frozenset({b"traf"})):
+        data = b"" if name == b"traf" else _read(file, begin, stop)
+        if name == b"tfhd":
+            flags, number = _integer(data, 0) & 0xFFFFFF, _integer(data, 4)
+            track = tracks.get(number)
+            offset = 8 + 8 * bool(flags & 1) + 4 * bool(flags & 2)
+            sample = _integer(data, offset) if flags & 8 else track.sample if track else 0
+        elif name == b"tfdt":
+            base = _integer(data, 4, wide=data[0] == 1)
+        elif name == b"trun" and track is not None:
+            base += _length_of_run(data, sample)
+            header.promise(base / track.scale)
+
+
+def _length_of_run(data: bytes, sample: int) -> int:
+    flags, count = _integer(data, 0) & 0xFFFFFF, _integer(data, 4)
+    if not flags & 0x100:
+        return count * sample
+    first = 8 + 4 * bool(flags & 1) + 4 * bool(flags & 4)
+    step = 4 * sum(bool(flags & bit) for bit in (0x100, 0x200, 0x400, 0x800))
+    return sum(_integer(data, first + number * step) for number in range(count))
+
+
+def _read_fragment_index(file: BinaryIO, tracks: dict[int, _Track], header: Header) -> None:
+    """Where the last fragments begin, by the index at the file's end (`mfra`)."""
+    size = _size_of(file)
+    last = _read(file, size - 16, size)
+    if last[4:8] != b"mfro":
+        return
+    begin = size - _integer(last, 12)
+    for name, start, end in _boxes(file, begin, size, frozenset({b"mfra"})):
+        if name != b"tfra":
+            continue
+        data = _read(file, start, end)
+        track = tracks.get(_integer(data, 4))
+        lengths, count = _integer(data, 8), _integer(data, 12)
+        wide = data[0] == 1
+        step = (16 if wide else 8) + sum((lengths >> shift & 3) + 1 for shift in (0, 2, 4))
+        if track is not None and count:
+            header.promise(_integer(data, 16 + (count - 1) * step, wide) / track.scale)
+
+
+def _boxes(
+    file: BinaryIO, start: int, end: int, entered: frozenset[bytes]
+) -> Iterator[tuple[bytes, int, int]]:
+    """(type, first byte of its content, end) of the boxes of a file, those in `entered` opened."""
+    for _ in range(_LONGEST_WALK):
+        if start + 8 > end:
+            return
+        file.seek(start)
+        head = file.read(16)
+        size, name = struct.unpack_from(">I4s", head)
+        content = start + 8
+        if size == 1:
+            size, content = _integer(head, 8, wide=True), start + 16
+        stop = end if size == 0 else start + size
+        if stop < content:
+            return
+        yield name, content, min(stop, end)
+        start = content if name in entered else stop
+
+
+def _boxes_in(data: bytes, start: int) -> Iterator[tuple[bytes, int, int]]:
+    """The same of boxes in memory."""
+    while start + 8 <= len(data):
+        size, name = struct.unpack_from(">I4s", data, start)
+        if size < 8:
+            return
+        yield name, start + 8, min(start + size, len(data))
+        start += size
+
+
+# Matroska, WebM -------------------------------------------------------------------------------
+
+_SEGMENT, _INFO, _TRACKS, _TRACK, _CLUSTER = 0x18538067, 0x1549A966, 0x1654AE6B, 0xAE, 0x1F43B675
+_ENCODINGS, _ENCODING, _ENCRYPTION = 0x6D80, 0x6240, 0x5035
+_SCALE, _DURATION, _TRACK_TYPE = 0x2AD7B1, 0x4489, 0x83
+_MKV_CONTAINERS = frozenset({_SEGMENT, _INFO, _TRACKS, _TRACK, _ENCODINGS, _ENCODING, _ENCRYPTION})
+_MKV_KINDS: dict[int, Kind] = {1: "video", 2: "audio"}
+
+
+def _read_matroska(file: BinaryIO, header: Header) -> None:
+    scale, duration = 1_000_000, 0.0
+    kind: Kind | None = None
+    seen: set[Kind | None] = set()
+    for element, start, end in _elements(file):
+        if element == _TRACK:
+            seen.add(kind)
+            kind = None
+        elif element == _SCALE:
+            scale = int.from_bytes(_read(file, start, end), "big")
+        elif element == _DURATION:
+            data = _read(file, start, end)
+            duration = struct.unpack(">f" if len(data) == 4 else ">d", data)[0]
+        elif element == _TRACK_TYPE:
+            kind = _MKV_KINDS.get(int.from_bytes(_read(file, start, end), "big"))
+        elif element == _ENCRYPTION and kind is not None and kind not in seen:
+            header.protected[kind] = "ContentEncryption"
+    header.promise(duration * scale / 1e9)
+
+
+def _elements(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
+    """(id, first byte, end) of the elements before the first cluster, containers opened."""
+    start, size = 0, _size_of(file)
+    for _ in range(_LONGEST_WALK):
+        file.seek(start)
+        head = file.read(12)
+        if not head or not head[0]:
+            return
+        width = 9 - head[0].bit_length()
+        element = int.from_bytes(head[:width], "big")
+        bytes_of_size = 9 - head[width].bit_length()
+        length = int.from_bytes(head[width : width + bytes_of_size], "big")
+        length -= 1 << 7 * bytes_of_size
+        content = start + width + bytes_of_size
+        end = content + length
+        if element == _CLUSTER:
+            return
+        yield element, content, min(end, size)
+        start = content if element in _MKV_CONTAINERS else end
+
+
+# AVI ------------------------------------------------------------------------------------------
+
+
+def _read_avi(file: BinaryIO, header: Header) -> None:
+    data = _read(file, 0, _LONGEST_LEAF)
+    start = 12
+    while start + 8 <= len(data):
+        name, size = struct.unpack_from("<4sI", data, start)
+        content = data[start + 8 : start + 8 + size]
+        if name == b"LIST" and content[:4] in (b"hdrl", b"strl"):
+            start += 12
+            continue
+        if name == b"LIST" and content[:4] == b"movi":
+            return
+        if name == b"strh":
+            kind: Kind | None = {b"vids": "video", b"auds": "audio"}.get(content[:4])  # type: ignore[assignment]
+            scale, rate, first, length = struct.unpack_from("<4I", content, 20)
+            if kind is not None and kind not in header.promised_by_kind and rate:
+                header.promise((first + length) * scale / rate, kind)
+        start += 8 + size + size % 2
+
+
+# FLV, ASF, MXF --------------------------------------------------------------------------------
+
+
+def _read_flv(file: BinaryIO, header: Header) -> None:
+    data = _read(file, 0, _LONGEST_LEAF)
+    key = b"\x00\x08duration\x00"
+    found = data.find(key, 0, 1 << 16)
+    if found >= 0:
+        header.promise(struct.unpack_from(">d", data, found + len(key))[0])
+    start = struct.unpack_from(">I", data, 5)[0] + 4
+    kinds: dict[int, Kind] = {8: "audio", 9: "video"}
+    while start + 11 <= len(data):
+        tag, size = data[start], int.from_bytes(data[start + 1 : start + 4], "big")
+        kind = kinds.get(tag & 0x1F)
+        if tag & 0x20 and kind is not None:
+            header.protected[kind] = "Adobe Access"
+        if tag & 0xC0 or (tag & 0x1F) not in (8, 9, 18):
+            return
+        start += 11 + size + 4
+
+
+_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_ENCRYPTION = {
+    bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e"): "Windows Media DRM",
+    bytes.fromhex("14e68a292226174cb935dae07ee9289c"): "Windows Media DRM",
+    bytes.fromhex("338505438169e6499b74ad12cb86d58c"): "PlayReady",
+}
+
+
+def _read_asf(file: BinaryIO, header: Header) -> None:
+    size = struct.unpack("<Q", _read(file, 16, 24))[0]
+    data = _read(file, 0, size)
+    for identifier, system in _ASF_ENCRYPTION.items():
+        if identifier in data:
+            header.protected |= {"video": system, "audio": system}
+    found = data.find(_ASF_FILE)
+    if found >= 0:
+        length, _, preroll, flags = struct.unpack_from("<3QI", data, found + 64)
+        if not flags & 1:  # a broadcast knows no length
+            header.promise(length / 1e7 - preroll / 1e3)
+
+
+_MXF_ENCRYPTED = bytes.fromhex("060e2b34020401070d010301027e0100")
+
+
+def _read_mxf(file: BinaryIO, header: Header) -> None:
+    if _MXF_ENCRYPTED in _read(file, 0, _LONGEST_LEAF):
+        header.protected |= {"video": "SMPTE 429-6", "audio": "SMPTE 429-6"}
+
+
+# MPEG transport and program streams -----------------------------------------------------------
+
+_PLACES = 32  # of a stream that are looked at, for one may be scrambled from somewhere on
+_PIECE = 1 << 17  # bytes at each
+_FEWEST = 8  # packets of a stream at one place; a flipped bit scrambles nothing
+_VIDEO_TYPES = frozenset({0x01, 0x02, 0x10, 0x1B, 0x20, 0x24, 0x33, 0x42, 0xD1, 0xDB, 0xEA})
+_AUDIO_TYPES = frozenset({0x03, 0x04, 0x0F, 0x11, 0x81, 0x83, 0x87, 0xC1, 0xC2, 0xCF})
+_SAMPLE_AES = frozenset({0xDB, 0xC1, 0xC2, 0xCF})
+
+
+def _read_transport_stream(file: BinaryIO, header: Header) -> None:
+    streams: dict[int, Kind] = {}
+    map_pid: int | None = None
+    for piece in _pieces(file):
+        payloads: dict[int, int] = {}
+        scrambled: dict[int, int] = {}
+        for packet in _transport_packets(piece):
+            pid = (packet[1] & 0x1F) << 8 | packet[2]
+            if not packet[3] & 0x10:
+                continue  # no payload
+            payloads[pid] = payloads.get(pid, 0) + 1
+            begin = 5 + packet[4] if packet[3] & 0x20 else 4
+            is_start = packet[1] & 0x40
+            if packet[3] & 0xC0 or (
+                pid in streams and is_start and _is_scrambled_pes(packet[begin:])
+            ):
+                scrambled[pid] = scrambled.get(pid, 0) + 1
+            elif is_start and pid == 0 and map_pid is None:
+                map_pid = _first_map(packet[begin:])
+            elif is_start and pid == map_pid and not streams:
+                streams = _streams_of(packet[begin:], header)
+        for pid, kind in streams.items():
+            count = scrambled.get(pid, 0)
+            if count >= _FEWEST and 2 * count > payloads[pid]:
+                header.protected[kind] = "scrambled transport stream"
+
+
+def _transport_packets(piece: bytes) -> Iterator[bytes]:
+    """Packets of 188 bytes, which may be followed or preceded by up to 16 more."""
+    for step in (188, 192, 204):
+        start = next(
+            (
+                at
+                for at in range(min(step, len(piece)))
+                if all(piece[at + n * step : at + n * step + 1] == b"\x47" for n in range(8))
+            ),
+            None,
+        )
+        if start is not None:
+            for at in range(start, len(piece) - 187, step):
+                if piece[at] == 0x47:
+                    yield piece[at : at + 188]
+            return
+
+
+def _first_map(section: bytes) -> int | None:
+    """The PID of the first programme's map, by the association table."""
+    start = section[0] + 1
+    length = (section[start + 1] & 0x0F) << 8 | section[start + 2]
+    for at in range(start + 8, start + 3 + length - 4, 4):
+        programme, pid = struct.unpack_from(">2H", section, at)
+        if programme:
+            return pid & 0x1FFF
+    return None
+
+
+def _streams_of(section: bytes, header: Header) -> dict[int, Kind]:
+    """PID of the first stream of each kind, by a programme's map."""
+    start = section[0] + 1
+    end = start + 3 + ((section[start + 1] & 0x0F) << 8 | section[start + 2]) - 4
+    at = start + 12 + ((section[start + 10] & 0x0F) << 8 | section[start + 11])
+    found: dict[int, Kind] = {}
+    while at + 5 <= min(end, len(section)):
+        what, pid = section[at], (section[at + 1] & 0x1F) << 8 | section[at + 2]
+        kind: Kind | None = (
+            "video" if what in _VIDEO_TYPES else "audio" if what in _AUDIO_TYPES else None
+        )
+        if kind is not None and kind not in found.values():
+            found[pid] = kind
+            if what in _SAMPLE_AES:
+                header.protected[kind] = "SAMPLE-AES"
+        at += 5 + ((section[at + 3] & 0x0F) << 8 | section[at + 4])
+    return found
+
+
+def _read_program_stream(file: BinaryIO, header: Header) -> None:
+    for piece in _pieces(file):
+        packets: dict[Kind, int] = {"video": 0, "audio": 0}
+        scrambled: dict[Kind, int] = {"video": 0, "audio": 0}
+        at = piece.find(b"\x00\x00\x01")
+        while 0 <= at < len(piece) - 9:
+            code = piece[at + 3]
+            is_video = 0xE0 <= code <= 0xEF
+            if is_video or code == 0xBD or 0xC0 <= code <= 0xDF:
+                kind: Kind = "video" if is_video else "audio"
+                packets[kind] += 1
+                scrambled[kind] += _is_scrambled_pes(piece[at : at + 9])
+                at += struct.unpack_from(">H", piece, at + 4)[0]
+            at = piece.find(b"\x00\x00\x01", at + 3)
+        for kind, count in scrambled.items():
+            if count >= _FEWEST and 2 * count > packets[kind]:
+                header.protected[kind] = "scrambled program stream"
+
+
+def _is_scrambled_pes(data: bytes) -> bool:
+    """Whether a PES packet's head says that its content is scrambled."""
+    return data[:3] == b"\x00\x00\x01" and data[6] & 0xC0 == 0x80 and data[6] & 0x30 != 0
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    """The file's beginning, and pieces evenly spread over the rest."""
+    size = _size_of(file)
+    step = max((size - _PIECE) // _PLACES, _PIECE)
+    for start in range(0, max(size - _PIECE, 0) + 1, step):
+        yield _read(file, start, start + _PIECE)
+
+
+# ----------------------------------------------------------------------------------------------
+
+
+def _size_of(file: BinaryIO) -> int:
+    return file.seek(0, 2)
+
+
+def _read(file: BinaryIO, start: int, end: int) -> bytes:
+    file.seek(start)
+    return file.read(max(min(end - start, _LONGEST_LEAF), 0))
+
+
+def _integer(data: bytes, offset: int, wide: bool = False) -> int:
+    return int(struct.unpack_from(">Q" if wide else ">I", data, offset)[0])
+
+
+def _text(data: bytes) -> str:
+    return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data)
+
+
+_MP4_FIRST = frozenset(
+    (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"moof", b"sidx")
+)
+_Reader = Callable[[BinaryIO, Header], None]
+_READERS: tuple[tuple[Callable[[bytes], bool], _Reader], ...] = (
+    (lambda start: start[4:8] in _MP4_FIRST, _read_mp4),
+    (lambda start: start.startswith(b"\x1a\x45\xdf\xa3"), _read_matroska),
+    (lambda start: start.startswith(b"RIFF"), _read_avi),
+    (lambda start: start.startswith(b"FLV"), _read_flv),
+    (lambda start: start.startswith(b"\x30\x26\xb2\x75"), _read_asf),
+    (lambda start: start.startswith(b"\x06\x0e\x2b\x34"), _read_mxf),
+    (lambda start: start.startswith(b"\x00\x00\x01\xba"), _read_program_stream),
+    (lambda start: 0x47 in (start[0:1] or b"\0") or 0x47 in start[4:5], _read_transport_stream),
+)

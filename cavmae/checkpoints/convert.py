@@ -1,0 +1,154 @@
+"""Checkpoints from one format to another, with what is known of a model besides its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from avprep import storage
+from avprep.errors import UserError
+from avprep.labels import LabelSet
+from cavmae.checkpoints import (
+    model_of,
+    read_weights,
+    save_model,
+    save_published,
+    unused_names,
+    weights_file,
+)
+from cavmae.checkpoints.resize import resized
+from cavmae.checkpoints.usage import (
+    Stated,
+    Usage,
+    assumed_classes,
+    labels_metadata,
+    labels_of,
+    stored_labels,
+    usage_of,
+)
+from cavmae.checkpoints.vision_mae import from_vision_mae
+from cavmae.model import CAVMAE, CAVMAEClassifier
+from cavmae.options import AUDIO_MODES, Criterion, Mode
+
+_OURS, _PUBLISHED = ".safetensors", ".pth"
+_KEPT = ("fbank_mean", "fbank_std", "norm_pix_loss")
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What a conversion does besides changing the format."""
+
+    vision_mae: bool = False  # the source is a vision MAE: make initial weights of it
+    module_prefix: bool = True  # names in a .pth begin with `module.`, as in published files
+    audio_frames: int | None = None  # fbank rows that the result takes; None: as the source
+    image_size: int | None = None  # pixels, likewise
+    audio_only: bool = False  # leave the image weights of a classifier out
+    mode: Mode | None = None  # of a classifier, to store; None: as the source stores it
+    criterion: Criterion | None = None  # likewise
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted model, and in words what was left out or assumed."""
+
+    model: CAVMAE | CAVMAEClassifier
+    notes: tuple[str, ...]
+
+
+def convert(
+    source: Path, target: Path, options: ConvertOptions, labels: LabelSet | None = None
+) -> Converted:
+    """Convert a checkpoint. The endings of the names say the formats.
+
+    Args:
+        source: our safetensors, a run, or a published `.pth`.
+        target: a `.safetensors` or `.pth`.
+        options: see `ConvertOptions`.
+        labels: the classes of a classifier, to store; None: as the source stores them.
+
+    Raises:
+        UserError: a tensor is missing, unexpected or misshapen, or an option does not fit.
+    """
+    _check(target, options, labels)
+    file = weights_file(source)
+    weights, metadata = read_weights(file)
+    model: CAVMAE | CAVMAEClassifier
+    notes: list[str] = []
+    if options.vision_mae:
+        model, metadata = from_vision_mae(weights, str(file)), {}
+    else:
+        model = model_of(weights, metadata, file)
+        if unused := unused_names(weights):
+            notes.append(f"{file}: {', '.join(unused)} not used, CAV-MAE has no class tokens.")
+    if options.audio_frames or options.image_size:
+        model = resized(model, options.audio_frames, options.image_size)
+    kept = {name: metadata[name] for name in _KEPT if name in metadata}
+    if isinstance(model, CAVMAEClassifier):
+        usage = _usage(file, metadata, model, options)
+        notes += usage.notes
+        kept |= {"mode": usage.mode, "criterion": usage.criterion}
+        if target.suffix == _PUBLISHED:
+            notes.append(
+                f"{target}: a .pth stores no mode, criterion or label set; use it with --mode "
+                f"{usage.mode} --criterion {usage.criterion} --labels CSV."
+            )
+        else:
+            stored, of_labels = _labels(file, metadata, model, labels)
+            kept |= stored
+            notes += of_labels
+        if options.audio_only:
+            model.drop_images()
+    elif asked := _classifier_flags(options, labels):
+        raise UserError(f"{file}: {asked[0]} is for classifiers; this is a pretrained model.")
+    storage.make_folder(target.parent)
+    if target.suffix == _OURS:
+        save_model(target, model, kept)
+    else:
+        save_published(target, model, options.module_prefix)
+    return Converted(model, tuple(notes))
+
+
+def _check(target: Path, options: ConvertOptions, labels: LabelSet | None) -> None:
+    """Raises UserError where the options contradict each other or the target's format."""
+    if target.suffix not in (_OURS, _PUBLISHED):
+        raise UserError(f"{target}: the name must end in {_OURS} or {_PUBLISHED}.")
+    if target.suffix == _PUBLISHED and (asked := _classifier_flags(options, labels)):
+        raise UserError(
+            f"{target}: {asked[0]} needs a {_OURS}; a .pth holds the tensors of whole models alone."
+        )
+    if options.audio_only and options.mode not in (None, *AUDIO_MODES):
+        raise UserError(
+            f"--mode {options.mode}: with --audio-only, give {' or '.join(AUDIO_MODES)}."
+        )
+
+
+def _classifier_flags(options: ConvertOptions, labels: LabelSet | None) -> list[str]:
+    """The flags given that only a classifier has."""
+    flags = {
+        "--audio-only": options.audio_only,
+        "--mode": options.mode,
+        "--criterion": options.criterion,
+        "--labels": labels,
+    }
+    return [flag for flag, value in flags.items() if value]
+
+
+def _usage(
+    file: Path, metadata: Mapping[str, str], model: CAVMAEClassifier, options: ConvertOptions
+) -> Usage:
+    mode = options.mode or ("audioonly" if options.audio_only else None)
+    return usage_of(file, metadata, model.num_classes, Stated(mode, options.criterion))
+
+
+def _labels(
+    file: Path, metadata: Mapping[str, str], model: CAVMAEClassifier, given: LabelSet | None
+) -> tuple[dict[str, str], list[str]]:
+    """The label set as it is stored, and what to say about it."""
+    labels = labels_of(file, metadata, model.num_classes, given)
+    if labels is None:
+        return {}, [f"{file}: stores no label set, and neither does the result. Give --labels."]
+    notes = []
+    if stored_labels(metadata) is None:
+        notes = [assumed_classes(file, labels, "--labels")]
+    return labels_metadata(labels), notes
