@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -71,11 +71,11 @@ _KINDS: dict[bytes, Kind] = {b"vide": "video", b"soun": "audio"}
 
 @dataclass
 class _Track:
-    """What was found in a `trak` box so far."""
+    """What is known of a track so far."""
 
     number: int = 0
     scale: int = 0  # units of the media per second
-    handler: bytes = b""
+    handler: bytes = b""  # what the container calls its kind
     protection: str = ""
     length: int = 0  # of all samples, in units of the media
     edits: tuple[int, int] = (0, 0)  # lengths of what the edit list shows and of its empty edits
@@ -115,13 +115,7 @@ def _read_mp4(file: BinaryIO, header: Header) -> None:
             header.promise(_end_of_index(data))
         elif tracks:
             _read_track_box(name, data, tracks[-1], header)
-    first: dict[bytes, _Track] = {}
-    for track in tracks:
-        first.setdefault(track.handler, track)
-    for handler, kind in _KINDS.items():
-        if handler not in first:
-            continue
-        track = first[handler]
+    for kind, track in _first_of_each_kind(tracks, _KINDS):
         if track.protection:
             header.protected[kind] = track.protection
         header.promise(track.seconds(movie_scale), kind)
@@ -132,6 +126,15 @@ def _read_mp4(file: BinaryIO, header: Header) -> None:
         # Of a fragmented film only the whole is promised: tracks may well end at different times.
         header.promised_by_kind.clear()
         _read_fragment_index(file, scales, header)
+
+
+def _first_of_each_kind(
+    tracks: Iterable[_Track], kinds: dict[bytes, Kind]
+) -> Iterator[tuple[Kind, _Track]]:
+    for handler, kind in kinds.items():
+        track = next((track for track in tracks if track.handler == handler), None)
+        if track is not None:
+            yield kind, track
 
 
 def _read_track_box(name: bytes, data: bytes, track: _Track, header: Header) -> None:
@@ -217,7 +220,7 @@ def _read_fragment_index(file: BinaryIO, tracks: dict[int, _Track], header: Head
     last = _read(file, size - 16, size)
     if last[4:8] != b"mfro":
         return
-    begin = size - _integer(last, 12)
+    begin = max(size - _integer(last, 12), 0)
     for name, start, end in _boxes(file, begin, size, frozenset({b"mfra"})):
         if name != b"tfra":
             continue
@@ -266,26 +269,27 @@ _SEGMENT, _INFO, _TRACKS, _TRACK, _CLUSTER = 0x18538067, 0x1549A966, 0x1654AE6B,
 _ENCODINGS, _ENCODING, _ENCRYPTION = 0x6D80, 0x6240, 0x5035
 _SCALE, _DURATION, _TRACK_TYPE = 0x2AD7B1, 0x4489, 0x83
 _MKV_CONTAINERS = frozenset({_SEGMENT, _INFO, _TRACKS, _TRACK, _ENCODINGS, _ENCODING, _ENCRYPTION})
-_MKV_KINDS: dict[int, Kind] = {1: "video", 2: "audio"}
+_MKV_KINDS: dict[bytes, Kind] = {b"\1": "video", b"\2": "audio"}
 
 
 def _read_matroska(file: BinaryIO, header: Header) -> None:
     scale, duration = 1_000_000, 0.0
-    kind: Kind | None = None
-    seen: set[Kind | None] = set()
+    tracks: list[_Track] = []
     for element, start, end in _elements(file):
         if element == _TRACK:
-            seen.add(kind)
-            kind = None
+            tracks.append(_Track())
         elif element == _SCALE:
             scale = int.from_bytes(_read(file, start, end), "big")
         elif element == _DURATION:
             data = _read(file, start, end)
             duration = struct.unpack(">f" if len(data) == 4 else ">d", data)[0]
-        elif element == _TRACK_TYPE:
-            kind = _MKV_KINDS.get(int.from_bytes(_read(file, start, end), "big"))
-        elif element == _ENCRYPTION and kind is not None and kind not in seen:
-            header.protected[kind] = "ContentEncryption"
+        elif element == _TRACK_TYPE and tracks:
+            tracks[-1].handler = _read(file, start, end)[-1:]
+        elif element == _ENCRYPTION and tracks:
+            tracks[-1].protection = "ContentEncryption"
+    for kind, track in _first_of_each_kind(tracks, _MKV_KINDS):
+        if track.protection:
+            header.protected[kind] = track.protection
     header.promise(duration * scale / 1e9)
 
 
@@ -293,11 +297,13 @@ def _elements(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
     """(id, first byte, end) of the elements before the first cluster, containers opened."""
     start, size = 0, _size_of(file)
     for _ in range(_LONGEST_WALK):
-        file.seek(start)
-        head = file.read(12)
-        if not head or not head[0]:
+        if start >= size:
             return
+        file.seek(start)
+        head = file.read(12).ljust(12, b"\0")  # an id of up to 4 bytes, a size of up to 8
         width = 9 - head[0].bit_length()
+        if width > 4 or not head[width]:
+            return
         element = int.from_bytes(head[:width], "big")
         bytes_of_size = 9 - head[width].bit_length()
         length = int.from_bytes(head[width : width + bytes_of_size], "big")
@@ -507,7 +513,7 @@ def _size_of(file: BinaryIO) -> int:
 
 
 def _read(file: BinaryIO, start: int, end: int) -> bytes:
-    file.seek(start)
+    file.seek(max(start, 0))
     return file.read(max(min(end - start, _LONGEST_LEAF), 0))
 
 
