@@ -94,6 +94,7 @@ class MatchedListing:
         labels: the label set.
         extracted: what `avprep extract` wrote for the same folder.
         findings: of reading the CSV.
+        split: the rows that are wanted; "" for all. Files of others are no extra ones.
     """
 
     rows: list[tuple[Listed, str]]
@@ -101,10 +102,11 @@ class MatchedListing:
     labels: LabelSet
     extracted: Path | None
     findings: Findings
+    split: str = ""
 
     def clips(self) -> Iterator[Clip]:
         """The clips whose file is there, in the order of the CSV."""
-        for row, video_id in self.rows:
+        for row, video_id in self._wanted():
             if row.path in self.videos:
                 video = self.videos[row.path]
                 clip = Clip(video_id, row.labels, video, row.start, row.end, split=row.split)
@@ -112,7 +114,7 @@ class MatchedListing:
 
     def notes(self, source: object) -> list[str]:
         """What was put right in the CSV."""
-        unlabelled = sum(not row.labels for row, _ in self.rows)
+        unlabelled = sum(not row.labels for row, _ in self._wanted())
         more = [f"{source}: {unlabelled} rows have no label"] if unlabelled else []
         return self.findings.described_notes(source) + more
 
@@ -129,13 +131,16 @@ class MatchedListing:
     def report(self) -> Iterator[Finding]:
         """What became of every row and file."""
         yield from (Finding("bad-row", line=n, detail=why) for n, why in self.findings.bad)
-        for row, video_id in self.rows:
+        for row, video_id in self._wanted():
             path = self.videos.get(row.path, "")
             status = "matched" if path else "missing"
             yield Finding(status, video_id, row.start, row.end, row.line, path or row.path)
         named = {row.path for row, _ in self.rows}
         for name in sorted(self.videos.keys() - named):
             yield Finding("extra", path=self.videos[name], detail="no row of the CSV names it")
+
+    def _wanted(self) -> Iterator[tuple[Listed, str]]:
+        return ((row, name) for row, name in self.rows if self.split in ("", row.split))
 
 
 def match_listing(
@@ -144,6 +149,7 @@ def match_listing(
     extracted: Path | None,
     labels: LabelSet | None,
     findings: Findings,
+    split: str = "",
 ) -> MatchedListing:
     """Find the videos that a CSV names.
 
@@ -153,6 +159,7 @@ def match_listing(
         extracted: what `avprep extract` wrote for the same folder.
         labels: the label set that the rows were read with; None to number the sorted names.
         findings: of reading the rows.
+        split: see `MatchedListing`.
 
     Raises:
         UserError: no such folder, or one that cannot be listed.
@@ -176,7 +183,7 @@ def match_listing(
             for row in rows
         ]
     return MatchedListing(
-        list(zip(rows, _ids(rows), strict=True)), videos, labels, extracted, findings
+        list(zip(rows, _ids(rows), strict=True)), videos, labels, extracted, findings, split
     )
 
 
