@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from avprep.errors import UserError, WorkFailed
+from avprep.failures import printable
 
 if TYPE_CHECKING:  # imported for real inside the commands, to keep --help quick
     from avprep.labels import LabelSet
@@ -351,4 +352,4 @@ def describe(summary: dict[str, Any]) -> str:
     listed = [f"{summary[key]} {words}" for key, words in rest.items() if summary[key]]
     if listed:
         lines.append(f"{', '.join(listed)}: listed in {summary['report']}")
-    return "\n".join([*lines, *summary["notes"]])
+    return "\n".join([*lines, *map(printable, summary["notes"])])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from avprep.clips import Clip, discover_clips, is_writable
+from avprep.clips import Clip, described_passed_over, discover_clips, is_writable
 from avprep.errors import UserError
 from avprep.extraction import audio_path, is_extracted
 from avprep.labels import LabelSet, label_set_for
@@ -139,6 +139,7 @@ class MatchedFolder:
         unnameable: videos whose path is not UTF-8 and cannot stand in a manifest.
         split: the clips that are wanted; "" for all.
         numbered_here: whether the folder's own names number the classes.
+        passed_over: see `avprep.clips.scan_files`.
     """
 
     root: Path
@@ -147,6 +148,7 @@ class MatchedFolder:
     unnameable: list[Clip]
     split: str = ""
     numbered_here: bool = False
+    passed_over: Sequence[str] = ()
 
     def clips(self) -> Iterator[Clip]:
         """The clips, by path."""
@@ -182,7 +184,7 @@ class MatchedFolder:
             )
         if self.unnameable:
             notes.append(f"{source}: {len(self.unnameable)} paths are not UTF-8 and are left out")
-        return notes
+        return notes + described_passed_over(self.passed_over)
 
     def why_nothing_matched(self) -> str:
         """What was there."""
@@ -202,13 +204,14 @@ def match_folder(
         UserError: no such folder, no video in it, no such split, or a sub-folder is not in the
             label set.
     """
-    clips = discover_clips(root)
+    passed_over: list[str] = []
+    clips = discover_clips(root, passed_over)
     good = [clip for clip in clips if is_writable(clip.video)]
     bad = [clip for clip in clips if not is_writable(clip.video)]
     labelled, label_set = label_by_folder(good, root, extracted, labels, label_file)
     if split:
         split = chosen_split(split, {clip.split for clip in labelled}, root)
-    return MatchedFolder(root, labelled, label_set, bad, split, labels is None)
+    return MatchedFolder(root, labelled, label_set, bad, split, labels is None, passed_over)
 
 
 def chosen_split(wanted: str, splits: Iterable[str], where: object) -> str:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from avprep.clips import VIDEO_SUFFIXES, Clip, is_writable, scan_files, video_ids
+from avprep.clips import (
+    VIDEO_SUFFIXES,
+    Clip,
+    described_passed_over,
+    is_writable,
+    scan_files,
+    video_ids,
+)
 from avprep.columns import IDS, LABEL, LABELS, PATHS, SPLIT, Columns, known_columns, times_of
 from avprep.csvfile import csv_records, shown
 from avprep.errors import UserError
@@ -95,6 +102,7 @@ class MatchedListing:
         extracted: what `avprep extract` wrote for the same folder.
         findings: of reading the CSV.
         split: the rows that are wanted; "" for all. Files of others are no extra ones.
+        passed_over: see `avprep.clips.scan_files`.
     """
 
     rows: list[tuple[Listed, str]]
@@ -103,6 +111,7 @@ class MatchedListing:
     extracted: Path | None
     findings: Findings
     split: str = ""
+    passed_over: Sequence[str] = ()
 
     def clips(self) -> Iterator[Clip]:
         """The clips whose file is there, in the order of the CSV."""
@@ -116,6 +125,7 @@ class MatchedListing:
         """What was put right in the CSV."""
         unlabelled = sum(not row.labels for row, _ in self._wanted())
         more = [f"{source}: {unlabelled} rows have no label"] if unlabelled else []
+        more += described_passed_over(self.passed_over)
         return self.findings.described_notes(source) + more
 
     def why_nothing_matched(self) -> str:
@@ -169,7 +179,8 @@ def match_listing(
         rows = [replace(row, labels=tuple(mids[name] for name in row.labels)) for row in rows]
     rows = [replace(row, path=_below(root, row.path)) for row in rows]
     videos = {}
-    for folder, name in scan_files(root, VIDEO_SUFFIXES):
+    passed_over: list[str] = []
+    for folder, name in scan_files(root, VIDEO_SUFFIXES, passed_over):
         path = os.path.join(folder, name)
         if is_writable(path):
             videos[os.path.relpath(path, root)] = path
@@ -182,9 +193,8 @@ def match_listing(
             row if row.path in videos else replace(row, path=named.get(row.path, row.path))
             for row in rows
         ]
-    return MatchedListing(
-        list(zip(rows, _ids(rows), strict=True)), videos, labels, extracted, findings, split
-    )
+    with_ids = list(zip(rows, _ids(rows), strict=True))
+    return MatchedListing(with_ids, videos, labels, extracted, findings, split, passed_over)
 
 
 def _by_stem(paths: Iterable[str]) -> dict[str, str]:
