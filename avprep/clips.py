@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -16,6 +17,26 @@ VIDEO_SUFFIXES = frozenset(
         *(".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
     )
 )
+# What systems and programs keep beside people's files; folders that begin with a dot are hidden.
+_NO_CLIPS_IN = frozenset(
+    (
+        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),
+        *("lost+found", "__macosx", "@eadir", "@recycle", "@recently-snapshot", "@tmp"),
+        *("#recycle", "#snapshot", "~snapshot", "__pycache__"),
+    )
+)
+# Last parts of the names of unfinished downloads, `a.mp4.part`; some stand before the suffix.
+_UNFINISHED = frozenset(
+    (
+        *("part", "partial", "crdownload", "opdownload", "ytdl", "aria2", "!ut", "!qb", "bc!"),
+        *("filepart", "fdmdownload", "xltd", "incomplete", "unfinished", "gstmp"),
+    )
+)
+_UNFINISHED_VIDEO = frozenset(("download", "tmp", "temp", "td", "st"))  # if of a video
+_BEFORE_SUFFIX = frozenset(("part", "partial", "crdownload", "incomplete", "tmp", "temp"))
+_CONTROL = (".aria2", ".st")  # lie beside the unfinished file until it is whole
+_FRAGMENT = re.compile(r".+\.(?:part-)?frag\d+", re.IGNORECASE)
+_ONE_STREAM = re.compile(r"(.+)\.f\d+(?:-\w+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +58,28 @@ class Clip:
     split: str = ""
 
 
-def discover_clips(root: Path) -> list[Clip]:
+def discover_clips(root: Path, passed_over: list[str] | None = None) -> list[Clip]:
     """Every video file under a folder, sorted by path, each with its `video_id`.
 
     The id is the file's stem. Where two files share a stem, both get their path below `root`
     without the suffix, `/` written as `__`; where that is shared too, the suffix stays. Where even
     that is shared, `_` and `=` in the path are written as `=5F` and `=3D`.
 
+    Args:
+        root: the folder.
+        passed_over: gets the files that are no clips though they may look like it; see
+            `scan_files`.
+
     Raises:
         UserError: no such folder, or not one video in it.
     """
-    paths = sorted(_video_paths(root))
+    passed_over = [] if passed_over is None else passed_over
+    files = scan_files(root, VIDEO_SUFFIXES, passed_over)
+    paths = sorted(os.path.relpath(os.path.join(folder, name), root) for folder, name in files)
     if not paths:
         suffixes = " ".join(sorted(VIDEO_SUFFIXES))
-        raise UserError(f"{root}: holds no video. Looked in all sub-folders for {suffixes}.")
+        rest = "".join(f" {text}." for text in described_passed_over(passed_over))
+        raise UserError(f"{root}: holds no video. Looked in all sub-folders for {suffixes}.{rest}")
     ids = video_ids(paths)
     return [
         Clip(video_id, video=str(root / path)) for video_id, path in zip(ids, paths, strict=True)
@@ -95,22 +124,20 @@ def is_writable(text: str) -> bool:
     return True
 
 
-def _video_paths(root: Path) -> Iterator[str]:
-    """Paths relative to `root` of what has a video's suffix."""
-    for folder, name in scan_files(root, VIDEO_SUFFIXES):
-        yield os.path.relpath(os.path.join(folder, name), root)
-
-
-def scan_files(root: Path, suffixes: Collection[str]) -> Iterator[tuple[str, str]]:
+def scan_files(
+    root: Path, suffixes: Collection[str], passed_over: list[str] | None = None
+) -> Iterator[tuple[str, str]]:
     """Every file below `root` that has one of the suffixes, in one pass and no order.
 
     Symbolic links to folders are followed, each folder once, so a link to a parent is no loop.
-    Files whose name begins with a dot are passed over: half-written ones, and what macOS puts
-    beside each file on foreign disks.
+    Passed over are hidden files, such as macOS puts beside each file on foreign disks; what lies in
+    hidden, trash and system folders; unfinished downloads; and single streams of a video that lies
+    beside them.
 
     Args:
-        root: folder.
+        root: folder; it may be hidden itself.
         suffixes: lower-case, with their dot; files match whatever their case.
+        passed_over: gets the paths of these.
 
     Yields:
         (folder, file name); the folder begins with `root` as given.
@@ -122,10 +149,12 @@ def scan_files(root: Path, suffixes: Collection[str]) -> Iterator[tuple[str, str
         raise UserError(f"{root}: no such folder.")
     if not root.is_dir():
         raise UserError(f"{root}: is a file; give the folder that holds the files.")
+    passed_over = [] if passed_over is None else passed_over
     seen: set[tuple[int, int]] = set()
-    folders = [str(root)]
+    folders = [(str(root), True)]
     while folders:
-        folder = folders.pop()
+        folder, has_clips = folders.pop()
+        names = []
         try:
             status = os.stat(folder)
             if (status.st_dev, status.st_ino) in seen:
@@ -133,13 +162,71 @@ def scan_files(root: Path, suffixes: Collection[str]) -> Iterator[tuple[str, str
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    name = entry.name
                     if entry.is_dir():
-                        folders.append(entry.path)
-                    elif name[0] != "." and name[name.rfind(".") :].lower() in suffixes:
-                        yield folder, name
+                        folders.append((entry.path, has_clips and _may_hold_clips(entry.name)))
+                    else:
+                        names.append(entry.name)
         except OSError as error:
+            if not has_clips:
+                continue
             raise UserError(
                 f"{folder}: this folder cannot be listed ({error.strerror}). Make it readable, "
                 "or give a folder without it."
             ) from error
+        finished, others = _sorted_out(names, suffixes)
+        if not has_clips:
+            finished, others = [], finished + others
+        passed_over += (os.path.join(folder, name) for name in others)
+        for name in finished:
+            yield folder, name
+
+
+def described_passed_over(paths: Sequence[str]) -> list[str]:
+    """A line for a person about the files that a scan passed over, if there are any."""
+    if not paths:
+        return []
+    first = sorted(paths)
+    shown = ", ".join(first[:3]) + (", …" if first[3:] else "")
+    files = "1 file is" if len(paths) == 1 else f"{len(paths)} files are"
+    return [f"{files} passed over (hidden, in the trash or unfinished downloads): {shown}"]
+
+
+def without_stream(stem: str) -> str:
+    """`a` of `a.f137`, as yt-dlp calls a single stream before it joins them; empty for others."""
+    match = _ONE_STREAM.fullmatch(stem) if ".f" in stem else None
+    return match[1] if match else ""
+
+
+def _may_hold_clips(folder: str) -> bool:
+    name = folder.lower()
+    return not (name[0] == "." or name in _NO_CLIPS_IN or name.endswith((".download", ".part")))
+
+
+def _sorted_out(names: Iterable[str], suffixes: Collection[str]) -> tuple[list[str], list[str]]:
+    """The finished files of a folder that have a suffix; and those that are none of these."""
+    finished, others = [], []
+    for name in names:
+        dot = name.rfind(".")
+        suffix = name[dot:].lower()
+        if suffix in suffixes:
+            inner = name.rfind(".", 0, dot)
+            is_whole = name[0] != "." and (
+                inner < 1 or name[inner + 1 : dot].lower() not in _BEFORE_SUFFIX
+            )
+            (finished if is_whole else others).append(name)
+        elif dot > 0 and _is_unfinished(name[:dot], suffix[1:], suffixes):
+            others.append(name)
+    begun = {name[: name.rfind(".")] for name in others if name.endswith(_CONTROL)}
+    streams = {name for name in finished if ".f" in name}
+    stems = {name[: name.rfind(".")] for name in finished} if streams else set()
+    left = {name for name in streams if without_stream(name[: name.rfind(".")]) in stems}
+    left |= begun.intersection(finished) if begun else set()
+    if left:
+        finished = [name for name in finished if name not in left]
+    return finished, [*others, *left]
+
+
+def _is_unfinished(stem: str, ending: str, suffixes: Collection[str]) -> bool:
+    if ending in _UNFINISHED or _FRAGMENT.fullmatch(f"{stem}.{ending}"):
+        return True
+    return ending in _UNFINISHED_VIDEO and os.path.splitext(stem)[1].lower() in suffixes

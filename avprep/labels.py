@@ -181,25 +181,19 @@ def write_label_csv(path: Path, labels: LabelSet) -> None:
     storage.write_atomic(path, text.getvalue().encode())
 
 
-def copy_label_csv(source: Path, target: Path) -> bool:
-    """Put a class CSV beside a manifest that was made from another; nothing if there is none.
+def class_csv_of(manifest: Path) -> Path:
+    """Where the class CSV of a manifest lies: `m.classes.csv` beside `m.json`."""
+    return manifest.with_suffix(".classes.csv")
 
-    Returns:
-        whether the target is there now.
+
+def labels_of(manifest: Path) -> LabelSet | None:
+    """The label set in the class CSV of a manifest; None if it has none.
 
     Raises:
-        UserError: the target is there and holds other classes.
+        UserError: what lies there is not a class CSV.
     """
-    if not source.exists():
-        return target.exists()
-    labels = read_label_csv(source)
-    if not target.exists():
-        write_label_csv(target, labels)
-    elif read_label_csv(target) != labels:
-        raise UserError(
-            f"{target}: holds other classes than {source}. Write to another folder, or delete it."
-        )
-    return True
+    path = class_csv_of(manifest)
+    return read_label_csv(path) if path.exists() else None
 
 
 def label_set_for(
@@ -226,7 +220,7 @@ def label_set_for(
             near = known.nearest(name)
             hint = f" Did you mean {near!r}?" if near else ""
             raise UserError(
-                f"{where}: has no class {name!r}.{hint} To number the classes anew, delete this "
+                f"{where}: has no class {name!r}.{hint} To number the classes again, delete this "
                 "file; to keep it, name another one with --labels."
             )
         mids[name] = mid

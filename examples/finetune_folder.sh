@@ -16,7 +16,7 @@ mkdir -p "$out"
 avprep manifest folder "$videos" --out "$out/all.json"
 avprep manifest split "$out/all.json" --parts train=0.8,test=0.2 --seed 0 --out "$out/manifests"
 for part in train test; do
-    avprep shard "$out/manifests/$part.json" --labels "$out/labels.csv" --out "$out/shards/$part"
+    avprep shard "$out/manifests/$part.json" --out "$out/shards/$part"
 done
 cavmae stats "$out/shards/train"
 cavmae finetune --shards "$out/shards/train" --val-shards "$out/shards/test" --out "$out/run" "$@"

@@ -115,22 +115,22 @@ BAD_INPUTS = {
     "missing manifest": ("avprep shard {tmp}/no.json --out {tmp}/s", "no.json"),
     "manifest that is no JSON": ("avprep shard {tmp}/texts/broken.json --out {tmp}/s", "not JSON"),
     "unknown label": (
-        "avprep shard {tmp}/unknown.json --labels {line}/labels.csv --out {tmp}/s",
+        "avprep shard {tmp}/unknown.json --labels {line}/test.classes.csv --out {tmp}/s",
         "unknown label 'purring'",
     ),
     "segments without videos": (
-        "avprep manifest audioset --segments {tmp}/texts/a.txt --labels {line}/labels.csv"
+        "avprep manifest audioset --segments {tmp}/texts/a.txt --labels {line}/test.classes.csv"
         " --out {tmp}/m.json",
         "--videos",
     ),
     "segments that are none": (
-        "avprep manifest audioset --segments {tmp}/texts/a.txt --labels {line}/labels.csv"
+        "avprep manifest audioset --segments {tmp}/texts/a.txt --labels {line}/test.classes.csv"
         " --videos {tmp}/texts --out {tmp}/m.json",
         "a.txt: line 1: expected YTID, start_seconds, end_seconds",
     ),
     "a class CSV that is none": ("avprep labels check {tmp}/texts/a.txt", "a.txt: line 1 must be"),
     "weights for unknown classes": (
-        "avprep weights {tmp}/unknown.json --labels {line}/labels.csv",
+        "avprep weights {tmp}/unknown.json --labels {line}/test.classes.csv",
         "unknown label 'purring'",
     ),
     "labels without a class CSV": ("avprep shard {tmp}/unknown.json --out {tmp}/s", "--labels"),

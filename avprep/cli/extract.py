@@ -19,7 +19,7 @@ from avprep.cli.options import (
     sample_options,
     worker_pool,
 )
-from avprep.failures import check_failures, failure_table, parse_limit
+from avprep.failures import check_failures, failure_table, parse_limit, printable
 
 
 @click.command()
@@ -43,11 +43,12 @@ def extract(
       avprep extract videos/ --out extracted/
       avprep manifest folder videos/ --extracted extracted/ --out manifest.json
     """
-    from avprep.clips import discover_clips
+    from avprep.clips import described_passed_over, discover_clips
     from avprep.extraction import ExtractSettings, extract_clips
 
     limit = parse_limit(max_failures) if max_failures is not None else None
-    clips = discover_clips(videos)
+    passed_over: list[str] = []
+    clips = discover_clips(videos, passed_over)
     settings = ExtractSettings(videos, out, sample_options(options, "wav"), limit_options(options))
     pool = worker_pool(options)
     started = time.monotonic()
@@ -65,6 +66,7 @@ def extract(
             "found": report.found,
             "extracted": report.extracted,
             "incomplete": report.incomplete,
+            "passed_over": len(passed_over),
             "failed": dict(Counter(failure.cause for failure in report.failures)),
             "seconds": round(time.monotonic() - started, 2),
         }
@@ -75,6 +77,8 @@ def extract(
         click.echo(f"{out}: extracted {report.extracted} of {report.clips} clips")
         if report.incomplete:
             click.echo(incomplete_line(report.incomplete))
+        for note in described_passed_over(passed_over):
+            click.echo(printable(note))
         if report.failures:
             click.echo(f"{len(report.failures)} clips failed:\n{failure_table(report.failures)}")
     check_failures(len(report.failures), report.clips, limit)

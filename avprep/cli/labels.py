@@ -40,7 +40,7 @@ def labels() -> None:
 @click.argument("root", metavar="DIR", type=_PATH)
 @click.option("--out", type=_PATH, required=True, help="Class CSV to write.")
 def folder(root: Path, out: Path) -> None:
-    """Write a class CSV of DIR's first-level sub-folders that hold a video, sorted by name.
+    """Write a class CSV of the classes in DIR, sorted by name: see `avprep manifest folder`.
 
     \b
     Example:
@@ -49,9 +49,9 @@ def folder(root: Path, out: Path) -> None:
     from avprep.clips import discover_clips, is_writable
     from avprep.errors import UserError
     from avprep.labels import label_set_from_names
-    from avprep.manifest.folder import class_of
+    from avprep.manifest.folder import places_of
 
-    names = {class_of(clip, root) for clip in discover_clips(root)} - {""}
+    names = {place.label for place in places_of(discover_clips(root), root)} - {""}
     if not names:
         raise UserError(f"{root}: its videos lie in no sub-folder, so there are no classes.")
     for name in names:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from avprep.errors import UserError, WorkFailed
+from avprep.failures import printable
 
 if TYPE_CHECKING:  # imported for real inside the commands, to keep --help quick
     from avprep.labels import LabelSet
@@ -110,7 +111,7 @@ def audioset(
 
     Videos may be named ID, YID, ID_30, ID_000030, ID_30.000, ID_30_40 or ID_30000_40000, with any
     video suffix, in any sub-folder. A clip without a video is left out and listed in the report.
-    The class CSV is copied beside the manifest as labels.csv, where `avprep shard` looks for it.
+    The class CSV is copied beside M.json as M.classes.csv, where `avprep shard` looks for it.
 
     \b
     Example:
@@ -130,7 +131,7 @@ def audioset(
     table = read_audioset(segments, label_set, findings)
     refuse_bad_rows(segments, findings, output)
     matched = match_segments(table, findings, sources, named_by_start=False)
-    publish(matched, label_set, labels, segments, output)
+    publish(matched, label_set, segments, output)
 
 
 @click.command()
@@ -171,7 +172,6 @@ def vggsound(
     output = Output(**options)
     sources = Sources(videos, extracted, trim)
     check_sources(sources)
-    label_csv = labels or output.out.with_name("labels.csv")
     findings = Findings()
     known = known_labels(labels) if labels is not None else vggsound_labels()
     table, label_set = read_vggsound(csv_file, known, findings)
@@ -179,7 +179,7 @@ def vggsound(
     if split is not None:
         check_split(table, split, csv_file)
     matched = match_segments(table, findings, sources, named_by_start=True, split=split or "")
-    publish(matched, label_set, label_csv, csv_file, output)
+    publish(matched, label_set, csv_file, output, labels)
 
 
 @click.command()
@@ -195,7 +195,13 @@ def vggsound(
     "--labels",
     type=_PATH,
     help="Class CSV: read if it is there, else written from the sorted names. "
-    "[default: labels.csv beside the manifest]",
+    "[default: M.classes.csv beside M.json]",
+)
+@click.option(
+    "--split",
+    default="",
+    help="Only this split: one of the folders train/, test/ … in DIR, or of the CSV's column. "
+    "[default: all]",
 )
 @click.option(
     "--extracted",
@@ -206,38 +212,44 @@ def vggsound(
 def folder(
     root: Path,
     csv_file: Path | None,
+    split: str,
     labels: Path | None,
     extracted: Path | None,
     **options: Any,
 ) -> None:
     """List the videos under DIR; each first-level sub-folder is a class.
 
-    Videos directly in DIR stay unlabelled, which is enough to pretrain on. With --csv, that file
-    says which videos are taken and what their classes are. A class CSV that is there keeps its
-    numbering, so manifests of train and test side by side share one.
+    Folders named train, test, val and so on are splits instead, and the folders in them classes,
+    numbered over all splits, so that manifests made with --split agree. Videos in no class folder
+    stay unlabelled, which is enough to pretrain on. With --csv, that file says which videos are
+    taken and what their classes are. A class CSV that is there keeps its numbering.
 
     \b
     Example:
       avprep manifest folder videos/ --out manifest.json
+      avprep manifest folder videos/ --split train --out train.json
       avprep manifest folder videos/ --csv clips.csv --out manifest.json
     """
-    from avprep.manifest.folder import match_folder
+    from avprep.labels import class_csv_of
+    from avprep.manifest.folder import chosen_split, match_folder
     from avprep.manifest.listing import match_listing, read_listing
     from avprep.manifest.segments import Findings
 
     output = Output(**options)
     check_extracted(extracted)
-    label_csv = labels or output.out.with_name("labels.csv")
+    label_csv = labels or class_csv_of(output.out)
     known = known_labels(label_csv)
     if csv_file is None:
-        found = match_folder(root, extracted, known, label_csv)
-        publish(found, found.labels, label_csv, root, output)
+        found = match_folder(root, extracted, known, label_csv, split)
+        publish(found, found.labels, root, output, labels)
         return
     findings = Findings()
     rows = read_listing(csv_file, known, findings)
     refuse_bad_rows(csv_file, findings, output)
-    listed = match_listing(rows, root, extracted, known, findings)
-    publish(listed, listed.labels, label_csv, csv_file, output)
+    if split:
+        split = chosen_split(split, {row.split for row in rows}, csv_file)
+    listed = match_listing(rows, root, extracted, known, findings, split)
+    publish(listed, listed.labels, csv_file, output, labels)
 
 
 def known_labels(label_csv: Path) -> LabelSet | None:
@@ -271,18 +283,30 @@ def refuse_bad_rows(path: Path, findings: Findings, output: Output) -> None:
 
 
 def publish(
-    matched: Matched, labels: LabelSet, label_csv: Path, source: Path, output: Output
+    matched: Matched,
+    labels: LabelSet,
+    source: Path,
+    output: Output,
+    label_csv: Path | None = None,
 ) -> None:
     """Write report, manifest and class CSV, and say what is in them.
 
+    Args:
+        matched: what the manifest holds.
+        labels: its label set.
+        source: the CSV or folder it is made from.
+        output: where it goes.
+        label_csv: a class CSV to write besides, if it is not there.
+
     Raises:
-        UserError: not one clip has a file.
+        UserError: not one clip has a file, or another class CSV lies where this one goes.
         WorkFailed: --strict, and a clip is missing or a row is bad.
     """
-    from avprep.labels import LabelSet, write_label_csv
+    from avprep.labels import class_csv_of, write_label_csv
     from avprep.manifest.build import STATUSES, write_report
-    from avprep.manifest.model import write_manifest
+    from avprep.manifest.model import check_class_csv, write_labelled
 
+    check_class_csv(output.out, labels)
     counts = write_report(output.report_path, matched.report())
     rows = counts["matched"] + counts["missing"]
     if not counts["matched"]:
@@ -296,19 +320,15 @@ def publish(
             f"bad, of {rows + counts['bad-row']}; no manifest is written. {output.report_path} "
             "lists them."
         )
-    write_manifest(output.out, matched.clips())
+    write_labelled(output.out, matched.clips(), labels)
+    if label_csv is not None and not known_labels(label_csv):
+        write_label_csv(label_csv, labels)
     notes = matched.notes(source)
-    beside = output.out.with_name("labels.csv")
-    for path in (label_csv, beside):
-        if not known_labels(path):
-            write_label_csv(path, labels)
-    if (known_labels(beside) or LabelSet((), ())) != labels:
-        notes.append(f"{beside} holds other classes: give `avprep shard --labels {label_csv}`")
     summary = {
         "manifest": str(output.out),
         "clips": counts["matched"],
         "classes": len(labels),
-        "labels": str(label_csv),
+        "labels": str(class_csv_of(output.out)),
         "report": str(output.report_path),
         **{status.replace("-", "_"): counts[status] for status in STATUSES},
         "notes": notes,
@@ -332,4 +352,4 @@ def describe(summary: dict[str, Any]) -> str:
     listed = [f"{summary[key]} {words}" for key, words in rest.items() if summary[key]]
     if listed:
         lines.append(f"{', '.join(listed)}: listed in {summary['report']}")
-    return "\n".join([*lines, *summary["notes"]])
+    return "\n".join([*lines, *map(printable, summary["notes"])])

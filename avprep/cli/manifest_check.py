@@ -26,7 +26,7 @@ _EXAMPLES = 3  # of each kind of problem
 @click.command()
 @click.argument("manifest", type=_PATH)
 @click.option(
-    "--labels", type=_PATH, help="Class CSV. [default: labels.csv beside the manifest, if there]"
+    "--labels", type=_PATH, help="Class CSV. [default: M.classes.csv beside M.json, if there]"
 )
 @click.option(
     "--files/--no-files",
@@ -57,11 +57,11 @@ def check(
       avprep manifest check manifest.json --plot classes.png
     """
     from avprep import storage
-    from avprep.labels import read_label_csv
+    from avprep.labels import class_csv_of, read_label_csv
     from avprep.manifest.check import check_manifest, plot_class_counts
     from avprep.manifest.model import iter_manifest
 
-    label_csv = labels or manifest.with_name("labels.csv")
+    label_csv = labels or class_csv_of(manifest)
     if labels is None and not label_csv.exists():
         label_set = None
     else:

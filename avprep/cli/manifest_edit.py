@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from avprep.errors import UserError
 
 if TYPE_CHECKING:
     from avprep.clips import Clip
+    from avprep.labels import LabelSet
 
 _PATH = click.Path(path_type=Path)
 _OUT_HELP = "Manifest to write: .json, .jsonl, .csv or .parquet."
@@ -35,18 +36,19 @@ def convert(source: Path, target: Path, roots: tuple[str, ...]) -> None:
     """Write the manifest SOURCE as TARGET; their suffixes tell the formats.
 
     .json is the published format, .jsonl has one entry a line, .csv and .parquet one row an entry.
-    The class CSV beside SOURCE is copied beside TARGET.
+    The class CSV of SOURCE is copied for TARGET.
 
     \b
     Example:
       avprep manifest convert manifest.json manifest.parquet
       avprep manifest convert manifest.json moved.json --root videos=/data/videos
     """
-    from avprep.manifest.model import iter_manifest, write_manifest
+    from avprep.labels import labels_of
+    from avprep.manifest.model import iter_manifest, write_labelled
     from avprep.manifest.paths import NewRoot, rerooted
 
-    count = write_manifest(target, rerooted(iter_manifest(source), [*map(NewRoot.parse, roots)]))
-    keep_labels(source, target.parent)
+    clips = rerooted(iter_manifest(source), [*map(NewRoot.parse, roots)])
+    count = write_labelled(target, clips, labels_of(source))
     click.echo(f"{target}: {count} clips")
 
 
@@ -63,18 +65,20 @@ def convert(source: Path, target: Path, roots: tuple[str, ...]) -> None:
 def merge(sources: tuple[Path, ...], out: Path, on_conflict: str) -> None:
     """Put several manifests together, each clip once, in the order given.
 
-    They must have the same classes: the class CSVs beside them are compared.
+    Those that have classes must have the same, in the same order: their class CSVs are compared.
+    Manifests without classes may be among them.
 
     \b
     Example:
       avprep manifest merge balanced.json unbalanced.jsonl --out all.jsonl
     """
-    from avprep.manifest.model import iter_manifest, write_manifest
+    from avprep.manifest.model import iter_manifest, write_labelled
     from avprep.manifest.ops import merge_clips
 
-    for source in sources:
-        keep_labels(source, out.parent)
-    clips, same, conflicts = merge_clips(map(iter_manifest, sources))
+    labels = common_labels(sources)
+    clips, same, conflicts = merge_clips(
+        known_by(iter_manifest(source), labels, source) for source in sources
+    )
     if conflicts and on_conflict == "refuse":
         kept, dropped = conflicts[0].kept, conflicts[0].dropped
         raise UserError(
@@ -82,7 +86,7 @@ def merge(sources: tuple[Path, ...], out: Path, on_conflict: str) -> None:
             f"{kept.video_id!r}: {kept} and {dropped}. To take the first of each, give "
             "--on-conflict first."
         )
-    write_manifest(out, clips)
+    write_labelled(out, clips, labels)
     repeated = f", {same} were there again" if same else ""
     dropped_note = f", {len(conflicts)} others of the same video_id left out" if conflicts else ""
     click.echo(f"{out}: {len(clips)} clips from {len(sources)} manifests{repeated}{dropped_note}")
@@ -108,7 +112,8 @@ def split(source: Path, parts: str, out: Path, seed: int) -> None:
     Example:
       avprep manifest split manifest.json --parts train=0.9,test=0.1 --out splits/
     """
-    from avprep.manifest.model import read_manifest, write_manifest
+    from avprep.labels import labels_of
+    from avprep.manifest.model import check_class_csv, read_manifest, write_labelled
     from avprep.manifest.ops import split_clips
 
     shares = parse_parts(parts)
@@ -117,15 +122,18 @@ def split(source: Path, parts: str, out: Path, seed: int) -> None:
     divided = split_clips(clips, shares, seed)
     if empty := [name for name, chosen in divided.items() if not chosen]:
         raise UserError(f"{source}: {len(clips)} clips are too few, {empty[0]!r} would get none.")
+    labels = labels_of(source)
+    paths = {name: out / f"{name}{suffix}" for name in divided}
+    for path in paths.values():
+        check_class_csv(path, labels)
     for name, chosen in divided.items():
-        path = out / f"{name}{suffix}"
-        write_manifest(path, chosen)
-        click.echo(f"{path}: {len(chosen)} clips, {len(classes_of(chosen))} classes")
-    keep_labels(source, out)
+        write_labelled(paths[name], chosen, labels)
+        click.echo(f"{paths[name]}: {len(chosen)} clips, {len(classes_of(chosen))} classes")
     everything = classes_of(clips)
     for name, chosen in divided.items():
         if lacking := sorted(everything.keys() - classes_of(chosen).keys()):
-            click.echo(f"{name} has no clip of {len(lacking)} classes: {some_of(lacking)}")
+            number = "1 class" if len(lacking) == 1 else f"{len(lacking)} classes"
+            click.echo(f"{name} has no clip of {number}: {some_of(lacking)}")
 
 
 @click.command()
@@ -143,19 +151,20 @@ def sample(source: Path, per_class: int, out: Path, seed: int) -> None:
     Example:
       avprep manifest sample test.json --per-class 5 --out retrieval.json
     """
-    from avprep.manifest.model import read_manifest, write_manifest
+    from avprep.labels import labels_of
+    from avprep.manifest.model import read_manifest, write_labelled
     from avprep.manifest.ops import sample_per_class
 
     clips = read_manifest(source)
     chosen = sample_per_class(clips, per_class, seed)
     if not chosen:
         raise UserError(f"{source}: not one of its {len(clips)} clips has a label.")
-    write_manifest(out, chosen)
-    keep_labels(source, out.parent)
+    write_labelled(out, chosen, labels_of(source))
     counts = classes_of(chosen)
     click.echo(f"{out}: {len(chosen)} clips, {len(counts)} classes")
     if short := sorted(label for label, count in counts.items() if count < per_class):
-        click.echo(f"{len(short)} classes have fewer than {per_class} clips: {some_of(short)}")
+        number = "1 class has" if len(short) == 1 else f"{len(short)} classes have"
+        click.echo(f"{number} fewer than {per_class} clips: {some_of(short)}")
     if unlabelled := sum(not clip.labels for clip in clips):
         click.echo(f"{unlabelled} clips without a label were not considered")
 
@@ -186,15 +195,42 @@ def parse_parts(text: str) -> dict[str, float]:
     return shares
 
 
-def keep_labels(source: Path, folder: Path) -> None:
-    """Copy the class CSV beside a manifest into another folder.
+def common_labels(sources: Sequence[Path]) -> LabelSet | None:
+    """The label set that all manifests with classes share; None if not one has a class CSV.
 
     Raises:
-        UserError: that folder has another one.
+        UserError: two differ.
     """
-    from avprep.labels import copy_label_csv
+    from avprep.labels import class_csv_of, labels_of
 
-    copy_label_csv(source.with_name("labels.csv"), folder / "labels.csv")
+    common, first = None, sources[0]
+    for source in sources:
+        labels = labels_of(source)
+        if labels is None or (not labels and common is not None):
+            continue
+        if common and labels != common:
+            raise UserError(
+                f"{class_csv_of(source)}: holds other classes than {class_csv_of(first)}, or the "
+                "same in another order. Build both manifests with one class CSV, given by --labels."
+            )
+        common, first = labels, source
+    return common
+
+
+def known_by(clips: Iterable[Clip], labels: LabelSet | None, source: Path) -> Iterator[Clip]:
+    """The clips of a manifest, whose labels must be in the label set, if there is one.
+
+    Raises:
+        UserError: one is not.
+    """
+    for clip in clips:
+        for label in clip.labels:
+            if labels is not None and not labels.knows(label):
+                raise UserError(
+                    f"{source}: {clip.video_id!r} has the label {label!r}, which the class CSVs of "
+                    "the other manifests do not have, and it has no class CSV of its own."
+                )
+        yield clip
 
 
 def classes_of(clips: Sequence[Clip]) -> Counter[str]:

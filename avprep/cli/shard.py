@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
 @click.option(
     "--labels",
     type=click.Path(path_type=Path),
-    help="Class CSV (index,mid,display_name). [default: labels.csv beside the manifest]",
+    help="Class CSV (index,mid,display_name). [default: M.classes.csv beside M.json]",
 )
 @click.option(
     "--samples-per-shard",
@@ -89,7 +89,7 @@ def shard(
       avprep manifest folder videos/ --out manifest.json
       avprep shard manifest.json --out shards/ --workers 8
     """
-    from avprep.labels import read_label_csv
+    from avprep.labels import class_csv_of, read_label_csv
     from avprep.manifest.model import read_manifest
     from avprep.shards.build import ShardSetOptions, build_shard_set
 
@@ -99,11 +99,15 @@ def shard(
         raise UserError("give --samples-per-shard or --shard-size, not both.")
     shard_bytes = parse_size(shard_size) if shard_size is not None else None
     clips = read_manifest(manifest)
-    label_csv = labels or manifest.with_name("labels.csv")
+    label_csv = labels or class_csv_of(manifest)
     if labels is None and not label_csv.exists():
         label_set = label_set_of(clips, manifest)
     else:
         label_set = read_label_csv(label_csv)
+    if not as_json:
+        click.echo(
+            f"{manifest}: {len(label_set)} classes" + (f" of {label_csv}" if label_set else "")
+        )
     started = time.monotonic()
     with progress_bar(len(clips), "clip", "shard") as bar:
 
@@ -135,6 +139,7 @@ def shard(
         )
     summary = {
         "shards": out,
+        "labels": str(label_csv) if label_set else None,
         "complete": report.complete,
         "shards_found": report.found,
         "shards_built": report.built,
@@ -157,12 +162,12 @@ def label_set_of(clips: Sequence[Clip], manifest: Path) -> LabelSet:
     Raises:
         UserError: the clips have labels.
     """
-    from avprep.labels import LabelSet
+    from avprep.labels import LabelSet, class_csv_of
 
     if any(clip.labels for clip in clips):
         raise UserError(
             f"{manifest}: its clips have labels, but there is no class CSV "
-            f"{manifest.with_name('labels.csv')}. Name one with --labels."
+            f"{class_csv_of(manifest)}. Name the one it was built with: --labels CSV."
         )
     return LabelSet((), ())
 

@@ -14,7 +14,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--labels",
     type=_PATH,
-    help="Class CSV (index,mid,display_name). [default: labels.csv beside the manifest]",
+    help="Class CSV (index,mid,display_name). [default: M.classes.csv beside M.json]",
 )
 @click.option("--out", type=_PATH, help="CSV to write. [default: M_weight.csv beside M.json]")
 @click.option("--shards", help="Also store the class weights in this shard set's dataset.json.")
@@ -30,12 +30,12 @@ def weights(manifest: Path, labels: Path | None, out: Path | None, shards: str |
       avprep weights train.json --labels class_labels_indices.csv
     """
     from avprep.errors import UserError
-    from avprep.labels import read_label_csv
+    from avprep.labels import class_csv_of, read_label_csv
     from avprep.manifest.model import iter_manifest
     from avprep.shards.format import class_weights
     from avprep.weights import count_classes, store_weights, write_weights
 
-    label_set = read_label_csv(labels or manifest.with_name("labels.csv"))
+    label_set = read_label_csv(labels or class_csv_of(manifest))
     target = out or manifest.with_name(f"{manifest.stem}_weight.csv")
     counts = count_classes(iter_manifest(manifest), label_set)
     if not counts.any():

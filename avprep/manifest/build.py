@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from avprep import storage
-from avprep.clips import VIDEO_SUFFIXES, Clip, scan_files
+from avprep.clips import VIDEO_SUFFIXES, Clip, described_passed_over, scan_files
 from avprep.manifest.match import Matches, match_files, no_files
 from avprep.manifest.segments import Findings
 
@@ -78,6 +78,7 @@ class MatchedSegments:
         findings: of reading the CSV.
         sources: where the files were looked for.
         split: the clips that are wanted; "" for all. Files of other splits are no extra ones.
+        passed_over: see `avprep.clips.scan_files`.
     """
 
     rows: pd.DataFrame
@@ -88,6 +89,7 @@ class MatchedSegments:
     findings: Findings
     sources: Sources
     split: str = ""
+    passed_over: Sequence[str] = ()
 
     def clips(self) -> Iterator[Clip]:
         """The clips whose file is there, in the order of the CSV."""
@@ -135,14 +137,13 @@ class MatchedSegments:
                 yield Finding("extra", path=path, detail=reason)
 
     def notes(self, source: object) -> list[str]:
-        """What was put right in the CSV."""
-        return self.findings.described_notes(source)
+        """What was put right in the CSV, and passed over in the folders."""
+        return self.findings.described_notes(source) + described_passed_over(self.passed_over)
 
     def why_nothing_matched(self) -> str:
         """What was looked for and what was there."""
         if not len(self.rows):
             return f"not one of its {len(self.findings.bad)} rows can be used."
-        first = self.rows["video_id"].iat[0]
         extras = [*self.videos.extras, *self.audio.extras]
         there = (
             f"the first of the {len(extras)} there is {extras[0][0]}" if extras else "none there"
@@ -150,9 +151,12 @@ class MatchedSegments:
         folders = [*self.sources.videos]
         if self.sources.extracted is not None:
             folders.append(self.sources.extracted / "audio")
+        passed_over = "".join(f" {text}." for text in described_passed_over(self.passed_over))
+        first = self.rows["video_id"].iat[0]
+        name = f"{first}_{_seconds(self.rows['start'].iat[0])}.mp4"
         return (
             f"not one of its {len(self.rows)} clips has a file in {', '.join(map(str, folders))}. "
-            f"Looked for names such as {first}.mp4 and {self.ids[0]}.mp4; {there}."
+            f"Looked for names such as {first}.mp4 and {name}; {there}.{passed_over}"
         )
 
     def _is_of_other_split(self, split: str) -> bool:
@@ -189,10 +193,15 @@ def match_segments(
     """
     again = table.duplicated(_SEGMENT)
     rows = _with_all_labels(table[~again].reset_index(drop=True), table[again])
-    videos = (file for folder in sources.videos for file in scan_files(folder, VIDEO_SUFFIXES))
+    passed_over: list[str] = []
+    videos = (
+        file
+        for folder in sources.videos
+        for file in scan_files(folder, VIDEO_SUFFIXES, passed_over)
+    )
     audio = no_files(rows)
     if sources.extracted is not None:
-        files = scan_files(sources.extracted / "audio", AUDIO_SUFFIXES)
+        files = scan_files(sources.extracted / "audio", AUDIO_SUFFIXES, passed_over)
         audio = match_files(rows, files)
     return MatchedSegments(
         rows,
@@ -203,6 +212,7 @@ def match_segments(
         findings,
         sources,
         split,
+        passed_over,
     )
 
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from avprep.clips import VIDEO_SUFFIXES, Clip, is_writable, scan_files, video_ids
+from avprep.clips import (
+    VIDEO_SUFFIXES,
+    Clip,
+    described_passed_over,
+    is_writable,
+    scan_files,
+    video_ids,
+)
 from avprep.columns import IDS, LABEL, LABELS, PATHS, SPLIT, Columns, known_columns, times_of
 from avprep.csvfile import csv_records, shown
 from avprep.errors import UserError
@@ -94,6 +101,8 @@ class MatchedListing:
         labels: the label set.
         extracted: what `avprep extract` wrote for the same folder.
         findings: of reading the CSV.
+        split: the rows that are wanted; "" for all. Files of others are no extra ones.
+        passed_over: see `avprep.clips.scan_files`.
     """
 
     rows: list[tuple[Listed, str]]
@@ -101,10 +110,12 @@ class MatchedListing:
     labels: LabelSet
     extracted: Path | None
     findings: Findings
+    split: str = ""
+    passed_over: Sequence[str] = ()
 
     def clips(self) -> Iterator[Clip]:
         """The clips whose file is there, in the order of the CSV."""
-        for row, video_id in self.rows:
+        for row, video_id in self._wanted():
             if row.path in self.videos:
                 video = self.videos[row.path]
                 clip = Clip(video_id, row.labels, video, row.start, row.end, split=row.split)
@@ -112,8 +123,9 @@ class MatchedListing:
 
     def notes(self, source: object) -> list[str]:
         """What was put right in the CSV."""
-        unlabelled = sum(not row.labels for row, _ in self.rows)
+        unlabelled = sum(not row.labels for row, _ in self._wanted())
         more = [f"{source}: {unlabelled} rows have no label"] if unlabelled else []
+        more += described_passed_over(self.passed_over)
         return self.findings.described_notes(source) + more
 
     def why_nothing_matched(self) -> str:
@@ -129,13 +141,16 @@ class MatchedListing:
     def report(self) -> Iterator[Finding]:
         """What became of every row and file."""
         yield from (Finding("bad-row", line=n, detail=why) for n, why in self.findings.bad)
-        for row, video_id in self.rows:
+        for row, video_id in self._wanted():
             path = self.videos.get(row.path, "")
             status = "matched" if path else "missing"
             yield Finding(status, video_id, row.start, row.end, row.line, path or row.path)
         named = {row.path for row, _ in self.rows}
         for name in sorted(self.videos.keys() - named):
             yield Finding("extra", path=self.videos[name], detail="no row of the CSV names it")
+
+    def _wanted(self) -> Iterator[tuple[Listed, str]]:
+        return ((row, name) for row, name in self.rows if self.split in ("", row.split))
 
 
 def match_listing(
@@ -144,6 +159,7 @@ def match_listing(
     extracted: Path | None,
     labels: LabelSet | None,
     findings: Findings,
+    split: str = "",
 ) -> MatchedListing:
     """Find the videos that a CSV names.
 
@@ -153,6 +169,7 @@ def match_listing(
         extracted: what `avprep extract` wrote for the same folder.
         labels: the label set that the rows were read with; None to number the sorted names.
         findings: of reading the rows.
+        split: see `MatchedListing`.
 
     Raises:
         UserError: no such folder, or one that cannot be listed.
@@ -162,7 +179,8 @@ def match_listing(
         rows = [replace(row, labels=tuple(mids[name] for name in row.labels)) for row in rows]
     rows = [replace(row, path=_below(root, row.path)) for row in rows]
     videos = {}
-    for folder, name in scan_files(root, VIDEO_SUFFIXES):
+    passed_over: list[str] = []
+    for folder, name in scan_files(root, VIDEO_SUFFIXES, passed_over):
         path = os.path.join(folder, name)
         if is_writable(path):
             videos[os.path.relpath(path, root)] = path
@@ -175,9 +193,8 @@ def match_listing(
             row if row.path in videos else replace(row, path=named.get(row.path, row.path))
             for row in rows
         ]
-    return MatchedListing(
-        list(zip(rows, _ids(rows), strict=True)), videos, labels, extracted, findings
-    )
+    with_ids = list(zip(rows, _ids(rows), strict=True))
+    return MatchedListing(with_ids, videos, labels, extracted, findings, split, passed_over)
 
 
 def _by_stem(paths: Iterable[str]) -> dict[str, str]:

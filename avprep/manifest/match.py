@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from avprep.clips import is_writable
-from avprep.manifest.naming import Reading, readings, without_stream
+from avprep.clips import is_writable, without_stream
+from avprep.manifest.naming import Reading, readings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,7 @@ def match_files(
             continue
         stem = name[: name.rindex(".")]
         verdict = _judge(stem, rows_of, starts, ends, whole_videos)
-        if ".f" in stem and (video := without_stream(stem)):
+        if video := without_stream(stem):
             whole = _judge(video, rows_of, starts, ends, whole_videos)
             if whole.rows:
                 verdict = whole._replace(kind=whole.kind + _ONE_STREAM)

@@ -16,6 +16,7 @@ from typing import IO, Any
 from avprep import storage
 from avprep.clips import Clip
 from avprep.errors import UserError
+from avprep.labels import LabelSet, class_csv_of, labels_of, write_label_csv
 from avprep.manifest import tables
 
 _REQUIRED = ("video_id", "wav", "video_path", "labels")
@@ -68,6 +69,34 @@ def write_manifest(path: Path, clips: Iterable[Clip]) -> int:
     with storage.replacing(path) as file:
         write(file, counted())
     return count
+
+
+def write_labelled(path: Path, clips: Iterable[Clip], labels: LabelSet | None) -> int:
+    """Write a manifest and its class CSV, or neither; None if it has none.
+
+    Returns:
+        The number of clips.
+
+    Raises:
+        UserError: see `check_class_csv` and `write_manifest`.
+    """
+    check_class_csv(path, labels)
+    count = write_manifest(path, clips)
+    if labels is not None and labels_of(path) != labels:
+        write_label_csv(class_csv_of(path), labels)
+    return count
+
+
+def check_class_csv(manifest: Path, labels: LabelSet | None) -> None:
+    """Raises:
+    UserError: where the class CSV of a manifest goes lies something else.
+    """
+    found = labels_of(manifest) if labels is not None else None
+    if found and found != labels:
+        raise UserError(
+            f"{class_csv_of(manifest)}: holds other classes than {manifest.name} would have. "
+            "Choose another --out, or delete it if nothing was built with it."
+        )
 
 
 def to_entry(clip: Clip) -> dict[str, Any]:

@@ -34,7 +34,6 @@ _IN_BRACKETS = re.compile(rf"[\[({{]([^\[\](){{}}]+)[\])}}]{_NO_TIME}")
 _ID = "[A-Za-z0-9_-]{11}"  # YouTube's
 _BEHIND_TITLE = re.compile(rf".+[ _.=\-]({_ID})")
 _BEFORE_TITLE = re.compile(rf"({_ID})[ _.\-]+[^\W\d_].+")
-_ONE_STREAM = re.compile(r"(.+)\.f\d+(?:-\w+)?", re.ASCII)
 _TOLERANCE = 0.0005  # seconds; names and CSVs hold milliseconds at best
 
 
@@ -75,12 +74,6 @@ def readings(stem: str) -> Iterator[Reading]:
     if stem.startswith("Y") and len(stem) > 1:
         yield from _plain(stem[1:])
     yield from _downloaded(stem)
-
-
-def without_stream(stem: str) -> str:
-    """The name of the video whose single stream a file is; empty if it is none."""
-    match = _ONE_STREAM.fullmatch(stem)
-    return match[1] if match else ""
 
 
 def _same(time: float, other: float) -> bool:

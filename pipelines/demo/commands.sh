@@ -5,12 +5,11 @@
 avprep demo-data runs/demo/videos
 
 # extract
-avprep extract runs/demo/videos/train --out runs/demo/extracted/train
-avprep extract runs/demo/videos/test --out runs/demo/extracted/test
+avprep extract runs/demo/videos --out runs/demo/extracted
 
 # manifest
-avprep manifest folder runs/demo/videos/train --extracted runs/demo/extracted/train --out runs/demo/train.json
-avprep manifest folder runs/demo/videos/test --extracted runs/demo/extracted/test --out runs/demo/test.json
+avprep manifest folder runs/demo/videos --split train --extracted runs/demo/extracted --out runs/demo/train.json
+avprep manifest folder runs/demo/videos --split test --extracted runs/demo/extracted --out runs/demo/test.json
 
 # shard
 avprep shard runs/demo/train.json --out runs/demo/shards/train

@@ -287,7 +287,8 @@ DOWNLOADED = {
     "Some title - {id}": "id", "Some_title_{id}": "id", "Some title ({id})": "id",
     "Ünïcode ☂ 第 [{id}]": "id", "Some 30-40 title [{id}]": "id", "{id} - Some title": "id",
     "{id}_Some title": "id", "{id}.Some.title": "id", "20200101 Some title-{id}": "id",
-    "[{id}] Some title": "id", "youtube-{id}": "id", "Some title [{id}] 1080p": "id", "watch_v={id}": "id",
+    "[{id}] Some title": "id", "youtube-{id}": "id", "watch_v={id}": "id",
+    "Some title [{id}] 1080p": "id",
 }  # fmt: skip
 YOUTUBE_IDS = [
     "--PJHxphWEs",

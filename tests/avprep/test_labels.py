@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from avprep.errors import UserError
 from avprep.labels import (
     LabelSet,
-    copy_label_csv,
+    class_csv_of,
     label_set_for,
     label_set_from_names,
+    labels_of,
     read_label_csv,
     write_label_csv,
 )
@@ -108,21 +109,20 @@ def test_a_known_label_set_keeps_its_numbering():
     with pytest.raises(UserError) as caught:
         label_set_for(["bb"], known, "labels.csv")
     assert str(caught.value) == (
-        "labels.csv: has no class 'bb'. Did you mean 'b'? To number the classes anew, delete this "
+        "labels.csv: has no class 'bb'. Did you mean 'b'? To number the classes again, delete this "
         "file; to keep it, name another one with --labels."
     )
 
 
-def test_a_class_csv_is_copied_and_never_overwrites_another(tmp_path):
-    source, target = tmp_path / "a.csv", tmp_path / "new" / "labels.csv"
-    assert not copy_label_csv(source, target)
-    write_label_csv(source, label_set_from_names(["a", "b"]))
-    assert copy_label_csv(source, target)
-    assert copy_label_csv(source, target)
-    assert read_label_csv(target).names == ("a", "b")
-    write_label_csv(source, label_set_from_names(["a", "c"]))
-    with pytest.raises(UserError, match="holds other classes than"):
-        copy_label_csv(source, target)
+def test_the_class_csv_of_a_manifest_is_named_after_it(tmp_path):
+    for name, beside in {
+        "m.json": "m.classes.csv", "m.jsonl": "m.classes.csv", "m.csv": "m.classes.csv",
+        "a.train.parquet": "a.train.classes.csv",
+    }.items():  # fmt: skip
+        assert class_csv_of(tmp_path / name) == tmp_path / beside
+    assert labels_of(tmp_path / "m.json") is None
+    write_label_csv(tmp_path / "m.classes.csv", label_set_from_names(["a", "b"]))
+    assert labels_of(tmp_path / "m.json") == label_set_from_names(["a", "b"])
 
 
 def test_the_real_class_csv_survives_reading_and_writing_byte_for_byte_but_quotes(shared, tmp_path):

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from avprep.cli import group
 from avprep.clips import Clip
 from avprep.errors import UserError, WorkFailed
-from avprep.labels import label_set_from_names, read_label_csv, write_label_csv
+from avprep.labels import class_csv_of, label_set_from_names, read_label_csv, write_label_csv
 from avprep.manifest.model import read_manifest, to_entry, write_manifest
 from tests.avprep.test_fetch import CONTENT, DIGEST, server  # noqa: F401 (a fixture)
 from tests.conftest import REPOSITORY
@@ -43,7 +43,7 @@ def touch(folder, *names):
 @pytest.mark.parametrize("name", ["folder", "listing", "audioset", "vggsound"])
 def test_a_worked_example_comes_out_as_it_stands_there(name, tmp_path, monkeypatch):
     example = EXAMPLES / name
-    outputs = {"manifest.json", "manifest.jsonl", "manifest.report.csv", "labels.csv"}
+    outputs = {"manifest.json", "manifest.jsonl", "manifest.report.csv", "manifest.classes.csv"}
     for path in example.iterdir():
         if path.name not in outputs:
             shutil.copy(path, tmp_path)
@@ -120,7 +120,7 @@ def test_the_real_vggsound_csv_becomes_a_manifest(real_vggsound, tmp_path):
     assert (summary["matched"], summary["missing"], summary["extra"]) == (150, 50, 0)
     clips = read_manifest(out)
     assert [clip.video_id for clip in clips] == names[:150]
-    labels = read_label_csv(out.with_name("labels.csv"))
+    labels = read_label_csv(class_csv_of(out))
     assert all(labels.knows(label) for clip in clips for label in clip.labels)
     report = list(csv.DictReader((tmp_path / "out" / "m.report.csv").open(newline="")))
     assert [row["video_id"] for row in report if row["status"] == "missing"] == names[150:]
@@ -179,20 +179,9 @@ def test_real_audioset_classes_with_a_mangled_csv(shared, tmp_path):
     assert "1 bad rows: listed in" in out
     clips = read_manifest(tmp_path / "m.jsonl")
     assert [clip.video_id for clip in clips] == ["--4gqARaEJE", "-0nqfRcnAYE"]
-    assert len(read_label_csv(tmp_path / "labels.csv")) == 527  # where `avprep shard` looks
+    assert len(read_label_csv(tmp_path / "m.classes.csv")) == 527  # where `avprep shard` looks
     with pytest.raises(WorkFailed, match=r"1 rows are bad, of 3"):
         run(*words, "--bad-rows", "skip", "--strict")
-
-
-def test_train_and_test_folders_share_one_numbering(tmp_path):
-    touch(tmp_path / "train", "ant/1.mp4", "bee/2.mp4", "cow/3.mp4")
-    touch(tmp_path / "test", "bee/4.mp4", "cow/5.mp4")
-    for part in ("train", "test"):
-        run("manifest", "folder", tmp_path / part, "--out", tmp_path / f"{part}.json")
-    assert read_label_csv(tmp_path / "labels.csv").names == ("ant", "bee", "cow")
-    touch(tmp_path / "test", "dog/6.mp4")
-    with pytest.raises(UserError, match=r"has no class 'dog'.*delete this file"):
-        run("manifest", "folder", tmp_path / "test", "--out", tmp_path / "test.json")
 
 
 def test_a_flat_folder_is_unlabelled_and_can_get_classes_later(tmp_path):
@@ -202,7 +191,7 @@ def test_a_flat_folder_is_unlabelled_and_can_get_classes_later(tmp_path):
     touch(tmp_path / "v", "ant/2.mp4")
     said = run("manifest", "folder", tmp_path / "v", "--out", out)
     assert "1 videos lie in no class folder and stay unlabelled" in said
-    assert read_label_csv(tmp_path / "labels.csv").names == ("ant",)
+    assert read_label_csv(tmp_path / "m.classes.csv").names == ("ant",)
 
 
 def test_a_name_that_is_not_utf8_is_left_out_and_said(tmp_path):
@@ -235,7 +224,7 @@ def manifest(tmp_path):
     clips = [Clip(f"c{n}", (names[n % 3],), f"videos/{n}.mp4") for n in range(30)]
     path = tmp_path / "in" / "m.json"
     write_manifest(path, clips)
-    write_label_csv(path.with_name("labels.csv"), label_set_from_names(names))
+    write_label_csv(class_csv_of(path), label_set_from_names(names))
     return path
 
 
@@ -244,7 +233,7 @@ def test_a_conversion_there_and_back_is_the_same_file(suffix, manifest, tmp_path
     there, back = tmp_path / "out" / f"n{suffix}", tmp_path / "back.json"
     run("manifest", "convert", manifest, there, "--root", "videos=/data")
     assert read_manifest(there)[0].video == "/data/0.mp4"
-    assert read_label_csv(there.with_name("labels.csv")).names == ("ant", "bee", "cow")
+    assert read_label_csv(class_csv_of(there)).names == ("ant", "bee", "cow")
     run("manifest", "convert", there, back, "--root", "/data=videos")
     assert back.read_bytes() == manifest.read_bytes()
 
@@ -288,7 +277,7 @@ def test_split_parts_merge_into_the_whole_again(manifest, tmp_path):
     out = tmp_path / "parts"
     said = run("manifest", "split", manifest, "--parts", "train=0.8,test=0.2", "--out", out)
     assert "train.json: 24 clips, 3 classes" in said
-    assert read_label_csv(out / "labels.csv") == read_label_csv(manifest.with_name("labels.csv"))
+    assert read_label_csv(out / "train.classes.csv") == read_label_csv(class_csv_of(manifest))
     merged = tmp_path / "parts" / "all.jsonl"
     said = run("manifest", "merge", out / "train.json", out / "test.json", "--out", merged)
     assert "30 clips from 2 manifests" in said
@@ -308,7 +297,7 @@ def test_conflicts_and_other_classes_stop_a_merge(manifest, tmp_path):
     assert "30 clips from 2 manifests, 1 others of the same video_id left out" in said
     strange = tmp_path / "strange" / "m.json"
     write_manifest(strange, [Clip("d", ("dog",), "videos/d.mp4")])
-    write_label_csv(strange.with_name("labels.csv"), label_set_from_names(["dog"]))
+    write_label_csv(class_csv_of(strange), label_set_from_names(["dog"]))
     with pytest.raises(UserError, match=r"holds other classes than"):
         run("manifest", "merge", manifest, strange, "--out", out)
 

@@ -226,7 +226,7 @@ def test_killed_at_a_random_moment_and_resumed_is_byte_identical(
 
     clips, labels = manifest
     write_manifest(tmp_path / "m.json", clips)
-    write_label_csv(tmp_path / "labels.csv", labels)
+    write_label_csv(tmp_path / "m.classes.csv", labels)
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "avprep", "shard", str(tmp_path / "m.json")]
     command += ["--out", str(out), "--samples-per-shard", "4", "--workers", "2"]
@@ -251,7 +251,7 @@ def test_ctrl_c_ends_with_130_and_leaves_no_process(manifest, tmp_path):
     from avprep.manifest.model import write_manifest
 
     write_manifest(tmp_path / "m.json", manifest[0])
-    write_label_csv(tmp_path / "labels.csv", manifest[1])
+    write_label_csv(tmp_path / "m.classes.csv", manifest[1])
     command = [sys.executable, "-m", "avprep", "shard", str(tmp_path / "m.json")]
     command += ["--out", str(tmp_path / "s"), "--samples-per-shard", "1", "--workers", "2"]
     process = subprocess.Popen(
