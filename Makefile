@@ -5,7 +5,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test bench clean
+# What asks for an ffmpeg program: run a second time without the system's, where there is one.
+FFMPEG_TESTS := tests/avprep/test_decode_*.py tests/avprep/test_demo_data.py \
+	tests/avprep/test_real_media.py tests/avprep/test_sample.py
+
+.PHONY: demo test test-ffmpeg bench clean
 
 demo: .venv/.installed
 	$(BIN)/cavmae demo
@@ -16,6 +20,16 @@ test: .venv/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov
+	$(MAKE) test-ffmpeg
+
+test-ffmpeg: .venv/.installed-dev
+	@if command -v ffmpeg >/dev/null; then \
+		folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
+		$(BIN)/python tests/path_without.py "$$folder" ffmpeg ffprobe && \
+		PATH=$$folder $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(FFMPEG_TESTS); \
+	else \
+		echo "No ffmpeg on PATH: the tests ran with the wheel's; not run with a system's."; \
+	fi
 
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/run.py
