@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchaudio.compliance.kaldi import get_mel_banks
 
 from avprep.audio import SAMPLE_RATE
 
@@ -74,17 +74,7 @@ def _window(device: torch.device) -> Tensor:
 
 @functools.cache
 def _mel_banks(device: torch.device) -> Tensor:
-    """Triangles that are equal on the mel scale: float32 [128, 257]; the Nyquist column is 0.
-
-    Computed in single precision like Kaldi's: where a triangle only just touches a frequency, its
-    rounding shows in the logarithm.
-    """
-    low, high = (1127.0 * math.log1p(hertz / 700.0) for hertz in (_LOWEST, _HIGHEST))
-    step = (high - low) / (MEL_BINS + 1)
-    position = torch.arange(MEL_BINS)[:, None]
-    left, centre, right = (low + (position + offset) * step for offset in (0.0, 1.0, 2.0))
-    hertz = SAMPLE_RATE / FFT * torch.arange(FFT // 2)
-    mel = 1127.0 * (1.0 + hertz / 700.0).log()
-    up, down = (mel - left) / (centre - left), (right - mel) / (right - centre)
-    triangles = torch.minimum(up, down).clamp_min(0.0)
+    """Triangles that are equal on the mel scale: float32 [128, 257]; the Nyquist column is 0."""
+    vtln = (100.0, -500.0, 1.0)  # limits and warp factor of the vocal tract; 1 warps nothing
+    triangles, _ = get_mel_banks(MEL_BINS, FFT, float(SAMPLE_RATE), _LOWEST, _HIGHEST, *vtln)
     return F.pad(triangles, (0, 1)).to(device)
