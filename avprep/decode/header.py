@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -19,6 +20,7 @@ KINDS: tuple[Kind, Kind] = ("video", "audio")
 _LONGEST_WALK = 200_000  # boxes; a day in fragments of a second
 _LONGEST_LEAF = 1 << 20  # bytes of one box or element that are looked at
 _LONGEST_PROMISE = 1e7  # seconds; what claims more is damaged or means "unknown"
+_DAMAGE = (struct.error, IndexError, ValueError, OverflowError)  # what reading damaged heads raises
 
 
 @dataclass
@@ -54,7 +56,7 @@ def read_header(path: str | Path) -> Header:
         for is_one, read in _READERS:
             if is_one(start):
                 # Of a damaged head counts what was read so far.
-                with contextlib.suppress(struct.error, IndexError, ValueError, OverflowError):
+                with contextlib.suppress(*_DAMAGE):
                     read(file, header)
                 break
     return header
@@ -99,22 +101,23 @@ def _read_mp4(file: BinaryIO, header: Header) -> None:
             tracks.append(_Track())
         elif name == b"moof":
             fragments.append((start, end))
-        if name in (b"moof", b"mdat", b"trak") or name in _MP4_CONTAINERS:
+        if name in (b"moof", b"mdat") or name in _MP4_CONTAINERS:
             continue
         data = _read(file, start, end)
-        if name == b"mvhd":
-            movie_scale = _timescale(data)
-        elif name == b"mehd" and movie_scale:
-            header.promise(_integer(data, 4, wide=data[0] == 1) / movie_scale)
-        elif name == b"trex":
-            number, _, sample = struct.unpack_from(">3I", data, 4)
-            for track in tracks:
-                if track.number == number:
-                    track.sample = sample
-        elif name == b"sidx":
-            header.promise(_end_of_index(data))
-        elif tracks:
-            _read_track_box(name, data, tracks[-1], header)
+        with contextlib.suppress(*_DAMAGE):  # which costs what this box says, and no more
+            if name == b"mvhd":
+                movie_scale = _timescale(data)
+            elif name == b"mehd" and movie_scale:
+                header.promise(_integer(data, 4, wide=data[0] == 1) / movie_scale)
+            elif name == b"trex":
+                number, _, sample = struct.unpack_from(">3I", data, 4)
+                for track in tracks:
+                    if track.number == number:
+                        track.sample = sample
+            elif name == b"sidx":
+                header.promise(_end_of_index(data))
+            elif tracks:
+                _read_track_box(name, data, tracks[-1], header)
     for kind, track in _first_of_each_kind(tracks, _KINDS):
         if track.protection:
             header.protected[kind] = track.protection
@@ -282,7 +285,8 @@ def _read_matroska(file: BinaryIO, header: Header) -> None:
             scale = int.from_bytes(_read(file, start, end), "big")
         elif element == _DURATION:
             data = _read(file, start, end)
-            duration = struct.unpack(">f" if len(data) == 4 else ">d", data)[0]
+            if len(data) in (4, 8):
+                duration = struct.unpack(">f" if len(data) == 4 else ">d", data)[0]
         elif element == _TRACK_TYPE and tracks:
             tracks[-1].handler = _read(file, start, end)[-1:]
         elif element == _ENCRYPTION and tracks:
@@ -390,9 +394,10 @@ def _read_mxf(file: BinaryIO, header: Header) -> None:
 
 # MPEG transport and program streams -----------------------------------------------------------
 
-_PLACES = 32  # of a stream that are looked at, for one may be scrambled from somewhere on
-_PIECE = 1 << 17  # bytes at each
-_FEWEST = 8  # packets of a stream at one place; a flipped bit scrambles nothing
+_PLACES = 16  # of a stream that are looked at, for one may be scrambled from somewhere on
+_PIECE = 1 << 16  # bytes at each
+_FEWEST = 8  # scrambled packets; a flipped bit scrambles nothing
+_LATEST_PAYLOAD = 176  # byte of a transport packet; what begins later says nothing
 _VIDEO_TYPES = frozenset({0x01, 0x02, 0x10, 0x1B, 0x20, 0x24, 0x33, 0x42, 0xD1, 0xDB, 0xEA})
 _AUDIO_TYPES = frozenset({0x03, 0x04, 0x0F, 0x11, 0x81, 0x83, 0x87, 0xC1, 0xC2, 0xCF})
 _SAMPLE_AES = frozenset({0xDB, 0xC1, 0xC2, 0xCF})
@@ -402,27 +407,34 @@ def _read_transport_stream(file: BinaryIO, header: Header) -> None:
     streams: dict[int, Kind] = {}
     map_pid: int | None = None
     for piece in _pieces(file):
-        payloads: dict[int, int] = {}
-        scrambled: dict[int, int] = {}
+        # Whether they are scrambled: by PID, transport packets and the PES packets they begin.
+        packets: defaultdict[int, list[bool]] = defaultdict(list)
+        heads: defaultdict[int, list[bool]] = defaultdict(list)
         for packet in _transport_packets(piece):
             pid = (packet[1] & 0x1F) << 8 | packet[2]
-            if not packet[3] & 0x10:
-                continue  # no payload
-            payloads[pid] = payloads.get(pid, 0) + 1
             begin = 5 + packet[4] if packet[3] & 0x20 else 4
-            is_start = packet[1] & 0x40
-            if packet[3] & 0xC0 or (
-                pid in streams and is_start and _is_scrambled_pes(packet[begin:])
-            ):
-                scrambled[pid] = scrambled.get(pid, 0) + 1
-            elif is_start and pid == 0 and map_pid is None:
-                map_pid = _first_map(packet[begin:])
-            elif is_start and pid == map_pid and not streams:
-                streams = _streams_of(packet[begin:], header)
+            if not packet[3] & 0x10 or begin > _LATEST_PAYLOAD:
+                continue
+            packets[pid].append(bool(packet[3] & 0xC0))
+            if packets[pid][-1] or not packet[1] & 0x40:
+                continue
+            payload = packet[begin:]
+            if pid == 0 and map_pid is None:
+                map_pid = _first_map(payload)
+            elif pid == map_pid and not streams:
+                streams = _streams_of(payload, header)
+            elif payload.startswith(b"\0\0\1"):
+                heads[pid].append(_is_scrambled_pes(payload))
+        if not packets and not streams:
+            return  # of another kind
         for pid, kind in streams.items():
-            count = scrambled.get(pid, 0)
-            if count >= _FEWEST and 2 * count > payloads[pid]:
+            if _is_scrambled(packets[pid]) or _is_scrambled(heads[pid]):
                 header.protected[kind] = "scrambled transport stream"
+
+
+def _is_scrambled(packets: Sequence[bool]) -> bool:
+    """Whether most of some packets are scrambled."""
+    return sum(packets) >= _FEWEST and 2 * sum(packets) > len(packets)
 
 
 def _transport_packets(piece: bytes) -> Iterator[bytes]:
@@ -475,26 +487,25 @@ def _streams_of(section: bytes, header: Header) -> dict[int, Kind]:
 
 def _read_program_stream(file: BinaryIO, header: Header) -> None:
     for piece in _pieces(file):
-        packets: dict[Kind, int] = {"video": 0, "audio": 0}
-        scrambled: dict[Kind, int] = {"video": 0, "audio": 0}
-        at = piece.find(b"\x00\x00\x01")
+        packets: dict[Kind, list[bool]] = {"video": [], "audio": []}
+        at = piece.find(b"\0\0\1")
         while 0 <= at < len(piece) - 9:
             code = piece[at + 3]
             is_video = 0xE0 <= code <= 0xEF
             if is_video or code == 0xBD or 0xC0 <= code <= 0xDF:
-                kind: Kind = "video" if is_video else "audio"
-                packets[kind] += 1
-                scrambled[kind] += _is_scrambled_pes(piece[at : at + 9])
+                packets["video" if is_video else "audio"].append(
+                    _is_scrambled_pes(piece[at : at + 9])
+                )
                 at += struct.unpack_from(">H", piece, at + 4)[0]
-            at = piece.find(b"\x00\x00\x01", at + 3)
-        for kind, count in scrambled.items():
-            if count >= _FEWEST and 2 * count > packets[kind]:
+            at = piece.find(b"\0\0\1", at + 3)
+        for kind, scrambled in packets.items():
+            if _is_scrambled(scrambled):
                 header.protected[kind] = "scrambled program stream"
 
 
 def _is_scrambled_pes(data: bytes) -> bool:
     """Whether a PES packet's head says that its content is scrambled."""
-    return data[:3] == b"\x00\x00\x01" and data[6] & 0xC0 == 0x80 and data[6] & 0x30 != 0
+    return data[6] & 0xC0 == 0x80 and data[6] & 0x30 != 0
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
@@ -537,5 +548,5 @@ _READERS: tuple[tuple[Callable[[bytes], bool], _Reader], ...] = (
     (lambda start: start.startswith(b"\x30\x26\xb2\x75"), _read_asf),
     (lambda start: start.startswith(b"\x06\x0e\x2b\x34"), _read_mxf),
     (lambda start: start.startswith(b"\x00\x00\x01\xba"), _read_program_stream),
-    (lambda start: 0x47 in (start[0:1] or b"\0") or 0x47 in start[4:5], _read_transport_stream),
+    (lambda start: True, _read_transport_stream),  # which may begin anywhere within a packet
 )

@@ -358,3 +358,10 @@ def test_both_engines_agree(decoded, name):
     else:
         inner = slice(0, length - 400)
         assert np.abs(one.pcm[inner].astype(int) - other.pcm[inner]).max() <= 1
+
+
+@pytest.mark.parametrize(("name", "engine"), READINGS)
+def test_no_whole_file_is_called_incomplete(decoded, name, engine):
+    assert decoded(name, engine).extent.is_complete
+    segment = decoded(name, engine, *segment_of(ZOO[name].movie))
+    assert segment.extent.is_complete

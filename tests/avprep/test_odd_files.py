@@ -312,6 +312,18 @@ def test_a_scrambled_transport_stream_is_protected(folder, films, pid, what, sin
     assert what in failure.detail
 
 
+@each_engine
+def test_scrambled_packets_within_a_transport_stream_are_protected(folder, films, engine):
+    data = bytearray(films("ts").read_bytes())
+    at = data.find(b"\0\0\1\xe0")
+    while at >= 0:
+        data[at + 6] |= 0x10
+        at = data.find(b"\0\0\1\xe0", at + 4)
+    path = folder / f"scrambled-packets-{engine}.ts"
+    path.write_bytes(data[100:])  # and it begins within a packet
+    assert failure_of(path, engine).cause == "protected"
+
+
 def test_a_flipped_bit_scrambles_nothing(folder, films):
     data = bytearray(films("ts").read_bytes())
     data[188 * 40 + 3] |= 0x80
