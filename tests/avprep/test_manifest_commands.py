@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 
@@ -34,10 +35,11 @@ def run(*words: object) -> str:
 
 
 def touch(folder, *names):
+    """Files that are no two the same."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        path.write_bytes(os.fsencode(path))
 
 
 @pytest.mark.parametrize("name", ["folder", "listing", "audioset", "vggsound"])
