@@ -204,7 +204,8 @@ def _may_hold_clips(folder: str) -> bool:
 
 def _sorted_out(names: Iterable[str], suffixes: Collection[str]) -> tuple[list[str], list[str]]:
     """The finished files of a folder that have a suffix; and those that are none of these."""
-    finished, others = [], []
+    finished: list[str] = []
+    others: list[str] = []
     for name in names:
         dot = name.rfind(".")
         suffix = name[dot:].lower()

@@ -1,6 +1,6 @@
 """How long a manifest takes for millions of clips, and how much memory.
 
-Makes a segments CSV as AudioSet's with made-up ids, and empty files named in all the ways people
+Makes a segments CSV as AudioSet's with made-up ids, and files of zeros named in all the ways people
 name them, in 100 sub-folders; then measures, each in a process of its own held to one core,
 
 - scan: finding the files of the folder, by id (the scan alone, into a dictionary of its names);
@@ -85,7 +85,9 @@ def make_data_set(folder: Path, clips: int) -> None:
             if rng.random() < SHARE_THERE:
                 name = file_name(number, video_id, start)
                 path = folder / "videos" / f"{number % FOLDERS:02d}" / name
-                os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+                file_number = os.open(path, os.O_CREAT | os.O_WRONLY)
+                os.ftruncate(file_number, number + 1)  # sizes differ, as those of videos do
+                os.close(file_number)
 
 
 def measure(arguments: list[str]) -> tuple[float, float, str]:

@@ -33,7 +33,7 @@ _EXAMPLES = 3  # of each kind of problem
     "check_files",
     default=True,
     show_default=True,
-    help="Whether to look if the clips' files are there.",
+    help="Whether to look at the clips' files: there, not empty, no two the same.",
 )
 @click.option("--counts", type=_PATH, help="CSV to write: clips of each class.")
 @click.option("--report", type=_PATH, help="CSV to write: every problem.")
@@ -50,7 +50,7 @@ def check(
     strict: bool,
     as_json: bool,
 ) -> None:
-    """Check MANIFEST: labels known, files there, no duplicates, no empty labels; count classes.
+    """Check MANIFEST: labels known, files there and different, no duplicates; count classes.
 
     \b
     Example:
@@ -114,7 +114,7 @@ def describe(found: ManifestCheck, labels: LabelSet | None, manifest: Path, labe
         values = sorted(counts.values())
         lines.append(
             f"{len(counts)} classes, {sum(value == 0 for value in values)} of them without a clip; "
-            f"clips a class: least {values[0]}, median {statistics.median(values):g}, "
+            f"clips per class: least {values[0]}, median {statistics.median(values):g}, "
             f"most {values[-1]}"
         )
     for kind, number in found.by_kind().items():

@@ -152,8 +152,8 @@ class MatchedSegments:
         if self.sources.extracted is not None:
             folders.append(self.sources.extracted / "audio")
         passed_over = "".join(f" {text}." for text in described_passed_over(self.passed_over))
-        first = self.rows["video_id"].iat[0]
-        name = f"{first}_{_seconds(self.rows['start'].iat[0])}.mp4"
+        (first, start), *_ = self.rows[["video_id", "start"]].head(1).to_numpy().tolist()
+        name = f"{first}_{_seconds(start)}.mp4"
         return (
             f"not one of its {len(self.rows)} clips has a file in {', '.join(map(str, folders))}. "
             f"Looked for names such as {first}.mp4 and {name}; {there}.{passed_over}"

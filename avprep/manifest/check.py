@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,12 @@ from avprep.labels import LabelSet
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes
 
-KINDS = ("unknown-label", "no-label", "duplicate-id", "duplicate-source", "missing-file")
+KINDS = (
+    *("unknown-label", "no-label", "duplicate-id", "duplicate-source", "missing-file"),
+    *("dangling-link", "empty-file", "identical-file"),
+)
+_SAMPLED_BYTES = 4096  # of files of one size, before all of them is read
+_READ_AT_ONCE = 1 << 20
 _NAMED_CLASSES = 60  # more bars than this have no names
 
 
@@ -61,14 +67,15 @@ def check_manifest(
     Args:
         clips: the manifest.
         labels: its label set; None if there is none to check against.
-        check_files: whether the files must be there: the video; or the extracted audio and its
-            first frame. Every folder is listed once, so a million files cost no million requests.
+        check_files: whether the files must be there and hold something: the video; or the
+            extracted audio and its first frame. No two videos, or two sounds, may be the same byte
+            for byte; only files of one size are read for that.
     """
     found = ManifestCheck()
     unlabelled: list[Problem] = []
     ids: dict[str, int] = {}
     sources: dict[tuple[str, float | None, float | None], int] = {}
-    files = _Folders()
+    files = _Files()
     for place, clip in enumerate(clips):
         found.clips += 1
         found.counts.update(set(clip.labels))
@@ -92,15 +99,18 @@ def check_manifest(
                 note("duplicate-source", f"entry {first} has the same source {source[0]}")
             )
         if check_files:
-            found.problems += [
-                note("missing-file", f"{path}: no such file")
-                for path in _files_of(clip)
-                if not files.hold(path)
-            ]
+            for path in _files_of(clip):
+                if fault := files.fault_of(path):
+                    found.problems.append(note(fault, f"{path}: {_FAULTS[fault]}"))
+            files.remember(source[0], place, clip.video_id)
+    found.problems += [
+        Problem("identical-file", place, video_id, f"{path}: the same bytes as {first}")
+        for path, first, place, video_id in files.copies()
+    ]
     found.unlabelled = len(unlabelled)
     if len(unlabelled) < found.clips:  # a wholly unlabelled manifest is meant to be
         found.problems += unlabelled
-        found.problems.sort(key=lambda problem: problem.place)
+    found.problems.sort(key=lambda problem: problem.place)
     return found
 
 
@@ -154,14 +164,49 @@ def _files_of(clip: Clip) -> Iterator[str]:
         yield clip.video
 
 
-class _Folders:
-    """Which files are in the folders that were asked about; each is listed once."""
+_FAULTS = {
+    "missing-file": "no such file",
+    "dangling-link": "a link to a file that is not there",
+    "empty-file": "holds not one byte",
+}
+
+
+class _Files:
+    """What the files are that were asked about; each is looked at once."""
 
     def __init__(self) -> None:
         self._names: dict[str, frozenset[str]] = {}
+        self._sizes: dict[str, int] = {}
+        self._clips: dict[str, tuple[int, str]] = {}  # path → place and id of its first clip
 
-    def hold(self, path: str) -> bool:
-        """Whether a file is there."""
+    def fault_of(self, path: str) -> str:
+        """Why a file cannot be used, one of `_FAULTS`; "" for no reason."""
+        size = self._sizes.get(path)
+        if size is None:
+            if not self._is_listed(path):
+                return "missing-file"
+            try:
+                size = self._sizes[path] = os.stat(path).st_size
+            except OSError:
+                return "dangling-link" if os.path.islink(path) else "missing-file"
+        return "" if size else "empty-file"
+
+    def remember(self, path: str, place: int, video_id: str) -> None:
+        """Compare a file, if it is there, with the others at the end."""
+        if self._sizes.get(path):
+            self._clips.setdefault(path, (place, video_id))
+
+    def copies(self) -> Iterator[tuple[str, str, int, str]]:
+        """(path, the first file with these bytes, place, video_id) of each copy."""
+        groups = [list(self._clips)]
+        for key in (self._sizes.__getitem__, _sample_of, _digest_of):
+            groups = [same for group in groups for same in _grouped(group, key)]
+        for first, *others in groups:
+            for path in others:
+                yield path, first, *self._clips[path]
+
+    def _is_listed(self, path: str) -> bool:
+        """Every folder is listed once, so a million missing files cost no million requests."""
         folder, name = os.path.split(path)
         if folder not in self._names:
             try:
@@ -169,3 +214,32 @@ class _Folders:
             except OSError:
                 self._names[folder] = frozenset()
         return name in self._names[folder]
+
+
+def _grouped(paths: Iterable[str], key: Callable[[str], object]) -> Iterator[list[str]]:
+    """The files that share a key with another."""
+    groups: dict[object, list[str]] = {}
+    for path in paths:
+        groups.setdefault(key(path), []).append(path)
+    return (group for group in groups.values() if len(group) > 1)
+
+
+def _sample_of(path: str) -> object:
+    """Bytes from the middle of a file: heads are alike in many; of an unreadable one, its name."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(os.fstat(file.fileno()).st_size // 2)
+            return file.read(_SAMPLED_BYTES)
+    except OSError:
+        return path
+
+
+def _digest_of(path: str) -> object:
+    try:
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while data := file.read(_READ_AT_ONCE):
+                digest.update(data)
+        return digest.digest()
+    except OSError:
+        return path

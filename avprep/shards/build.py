@@ -30,7 +30,15 @@ from avprep.shards.format import (
     is_sealed,
     read_dataset,
 )
-from avprep.shards.plan import CutByBytes, CutByCount, ShardCut, ShardPlan, part_of, plan_shards
+from avprep.shards.plan import (
+    CutByBytes,
+    CutByCount,
+    ShardCut,
+    ShardPlan,
+    differences,
+    part_of,
+    plan_shards,
+)
 from avprep.shards.writer import ShardSettings, build_shard, find_shards
 
 PLAN_FILE = "plan.json"
@@ -219,25 +227,23 @@ def _claim(out: str, plan: ShardPlan) -> None:
                 "Choose another --out."
             )
         storage.write_new(path, _plan_bytes(plan))
-    found = storage.read_bytes(path)
-    if found != _plan_bytes(plan):
-        theirs = _parsed_plan(found, path)
+    theirs = _parsed_plan(storage.read_bytes(path), path)
+    if theirs["fingerprint"] != plan.fingerprint:
         raise UserError(
-            f"{out}: holds shards of another manifest, other options or other program versions "
-            f"({theirs['clips']} clips in {theirs['shards']} shards). Choose another --out, or "
-            "delete this folder first."
+            f"{out}: holds shards of {', '.join(differences(theirs, plan))}. Choose another --out, "
+            "or delete this folder first."
         )
 
 
 def _plan_bytes(plan: ShardPlan) -> bytes:
     mine = {"fingerprint": plan.fingerprint, "shards": len(plan.jobs), "clips": plan.clips}
-    return (json.dumps(mine) + "\n").encode()
+    return (json.dumps({**mine, "made_with": plan.made_with}) + "\n").encode()
 
 
 def _parsed_plan(data: bytes, path: str) -> dict[str, Any]:
     try:
         plan = json.loads(data)
-        return {key: plan[key] for key in ("fingerprint", "shards", "clips")}
+        return {**{key: plan[key] for key in ("fingerprint", "shards", "clips")}, **plan}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: is damaged ({error!r}). Run `avprep verify --discard` on its folder, or "
@@ -274,7 +280,7 @@ def _finish(
     failed = failures_csv(failures)
     files = {
         FAILURES_FILE: hashlib.sha256(failed).hexdigest(),
-        PLAN_FILE: hashlib.sha256(_plan_bytes(plan)).hexdigest(),
+        PLAN_FILE: hashlib.sha256(storage.read_bytes(storage.join(out, PLAN_FILE))).hexdigest(),
     }
     files |= {index_name(s.name): s.index_sha256 for s in summaries if not s.samples}
     info = DatasetInfo(

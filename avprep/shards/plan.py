@@ -44,6 +44,7 @@ class ShardPlan:
     jobs: tuple[ShardJob, ...]
     rejected: tuple[ClipFailure, ...]  # clips that no job gets, such as duplicates
     fingerprint: str
+    made_with: Mapping[str, Mapping[str, Any]]  # what the fingerprint is of, clips aside
 
     @property
     def clips(self) -> int:
@@ -76,7 +77,13 @@ def plan_shards(
         ShardJob(f"shard-{number:06d}.tar", typical_first(part))
         for number, part in enumerate(parts)
     )
-    return ShardPlan(jobs, tuple(rejected), fingerprint(jobs, labels, options, tools))
+    made_with = {
+        "options": flat(options),
+        "classes": {"number": len(labels), "sha256": _digest([labels.mids, labels.names])},
+        "versions": dict(tools),
+    }
+    mark = fingerprint(jobs, labels, options, tools)
+    return ShardPlan(jobs, tuple(rejected), mark, made_with)
 
 
 def typical_first(clips: Sequence[Clip]) -> tuple[Clip, ...]:
@@ -174,6 +181,54 @@ def fingerprint(
     for job in jobs:
         digest.update(json.dumps([job.name, [_clip_fields(clip) for clip in job.clips]]).encode())
     return digest.hexdigest()
+
+
+def flat(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by their own names, without the groups they stand in."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        found |= flat(value) if isinstance(value, Mapping) else {name: value}
+    return found
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def differences(theirs: Mapping[str, Any], plan: ShardPlan) -> list[str]:
+    """How the plan of a finished or begun shard set differs from another, in words.
+
+    Args:
+        theirs: the content of its plan.json.
+        plan: the other.
+    """
+    found = []
+    made_with = theirs.get("made_with", {})
+    for group, between, title in (
+        ("options", " = ", "other options"),
+        ("versions", " ", "other program versions"),
+    ):
+        old, new = made_with.get(group, {}), plan.made_with[group]
+        changes = [
+            f"{name}{between}{old.get(name)}, not {new.get(name)}"
+            for name in dict.fromkeys((*old, *new))
+            if old.get(name) != new.get(name)
+        ]
+        if old and changes:
+            found.append(f"{title} ({'; '.join(changes)})")
+    old, new = made_with.get("classes"), plan.made_with["classes"]
+    if old and old != new:
+        how = "in another order or with other names"
+        if old["number"] != new["number"]:
+            how = f"{old['number']} classes, not {new['number']}"
+        found.append(f"another class CSV ({how})")
+    if theirs["clips"] != plan.clips:
+        found.append(f"another manifest ({theirs['clips']} clips, not {plan.clips})")
+    elif theirs["shards"] != len(plan.jobs):
+        found.append(f"another shard size ({theirs['shards']} shards, not {len(plan.jobs)})")
+    if not made_with and not found:
+        return ["another manifest, other options or other program versions"]
+    return found or ["another manifest of as many clips, or another shard size"]
 
 
 def part_of(jobs: Sequence[ShardJob], part: int, parts: int) -> tuple[ShardJob, ...]:

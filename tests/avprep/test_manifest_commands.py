@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 
@@ -34,10 +35,11 @@ def run(*words: object) -> str:
 
 
 def touch(folder, *names):
+    """Files that are no two the same."""
     for name in names:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        path.write_bytes(os.fsencode(path))
 
 
 @pytest.mark.parametrize("name", ["folder", "listing", "audioset", "vggsound"])
@@ -317,6 +319,29 @@ def test_wrong_parts_are_explained(parts, complaint, manifest, tmp_path):
     with pytest.raises(UserError, match=re.escape(complaint)):
         run("manifest", "split", manifest, "--parts", parts, "--out", tmp_path / "parts")
     assert not (tmp_path / "parts").exists()
+
+
+def test_one_class_is_one_class(tmp_path):
+    clips = [Clip(f"c{n}", ("ant",), f"{n}.mp4") for n in range(4)] + [Clip("d", ("bee",), "d.mp4")]
+    write_manifest(tmp_path / "m.json", clips)
+    words = ("manifest", "split", tmp_path / "m.json", "--parts", "a=1,b=1", "--out", tmp_path)
+    assert " has no clip of 1 class: bee" in run(*words)
+    words = ("manifest", "sample", tmp_path / "m.json", "--out", tmp_path / "s.json")
+    assert "1 class has fewer than 2 clips: bee" in run(*words, "--per-class", 2)
+
+
+def test_names_that_were_looked_for_are_two(tmp_path):
+    (tmp_path / "s.csv").write_text("bbbbbbbbbbb, 30.000, 40.000, /m/a\n")
+    (tmp_path / "l.csv").write_text("index,mid,display_name\n0,/m/a,A\n")
+    touch(tmp_path / "v", "a.mp4", "b.mp4.part")
+    words = ("--segments", tmp_path / "s.csv", "--labels", tmp_path / "l.csv")
+    words += ("--videos", tmp_path / "v", "--out", tmp_path / "m.json")
+    with pytest.raises(UserError) as caught:
+        run("manifest", "audioset", *words)
+    assert "Looked for names such as bbbbbbbbbbb.mp4 and bbbbbbbbbbb_000030.mp4;" in str(
+        caught.value
+    )
+    assert "1 file is passed over" in str(caught.value)
 
 
 def test_a_sample_of_5_a_class_says_what_is_short(manifest, tmp_path):

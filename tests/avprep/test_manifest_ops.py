@@ -154,7 +154,7 @@ def test_all_paths_of_a_clip_move_and_a_misspelt_root_is_an_error():
 def test_every_kind_of_problem_is_found_where_it_is(tmp_path):
     for name in ("a.mp4", "b.mp4", "audio/e.wav", "audio/f.wav", "frames/frame_0/e.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text(name)
     frames = str(tmp_path / "frames")
     clips = [
         Clip("a", ("/m/a",), str(tmp_path / "a.mp4")),
@@ -182,8 +182,33 @@ def test_every_kind_of_problem_is_found_where_it_is(tmp_path):
     assert "unknown-label" not in check_manifest(clips, None).by_kind()
 
 
+def test_links_to_nowhere_empty_files_and_copies_are_found(tmp_path):
+    big = bytes(range(256)) * 8192
+    contents = {
+        "a": big, "copy": big, "head": b"x" + big[1:], "tail": big[:-1] + b"x", "short": big[:-1],
+        "empty": b"", "none": b"", "b": b"b", "c": b"c",
+    }  # fmt: skip
+    for name, data in contents.items():
+        (tmp_path / f"{name}.mp4").write_bytes(data)
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "b.mp4")
+    (tmp_path / "dangling.mp4").symlink_to(tmp_path / "gone.mp4")
+    names = [*contents, "link", "dangling", "gone"]
+    clips = [Clip(name, video=str(tmp_path / f"{name}.mp4")) for name in names]
+    clips += [Clip("a2", video=str(tmp_path / "a.mp4"), start=1.0)]  # one file, two segments
+    found = check_manifest(clips, None)
+    assert {p.video_id: p.kind for p in found.problems} == {
+        "copy": "identical-file", "empty": "empty-file", "none": "empty-file",
+        "link": "identical-file", "dangling": "dangling-link", "gone": "missing-file",
+    }  # fmt: skip
+    assert [p.place for p in found.problems] == sorted(p.place for p in found.problems)
+    details = {p.video_id: p.detail for p in found.problems}
+    assert details["copy"] == f"{tmp_path}/copy.mp4: the same bytes as {tmp_path}/a.mp4"
+    assert details["dangling"].endswith("dangling.mp4: a link to a file that is not there")
+    assert check_manifest(clips, None, check_files=False).problems == []
+
+
 def test_a_wholly_unlabelled_manifest_is_no_problem(tmp_path):
-    (tmp_path / "a.mp4").touch()
+    (tmp_path / "a.mp4").write_text("a")
     assert check_manifest([Clip("a", (), str(tmp_path / "a.mp4"))], None).problems == []
 
 

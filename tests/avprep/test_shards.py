@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +24,17 @@ from avprep.clips import Clip
 from avprep.decode import decode_clip
 from avprep.errors import UserError
 from avprep.jobs import PoolOptions
+from avprep.labels import LabelSet
 from avprep.manifest.folder import folder_manifest
-from avprep.options import IsolationOptions, SampleOptions
+from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
 from avprep.shards.format import read_dataset, read_index, sample_key
 
 
 def build(clips, labels, out, workers=2, **kwargs):
     sample = kwargs.pop("sample", SampleOptions())
-    options = ShardSetOptions(sample, IsolationOptions(), kwargs.pop("samples_per_shard", 4))
+    per_shard, seed = kwargs.pop("samples_per_shard", 4), kwargs.pop("seed", 0)
+    options = ShardSetOptions(sample, IsolationOptions(), per_shard, seed)
     return build_shard_set(clips, labels, str(out), options, PoolOptions(workers), **kwargs)
 
 
@@ -192,9 +195,38 @@ def test_a_torn_and_a_missing_shard_are_both_named(shards, tmp_path):
     assert set(json.loads(result.stdout)["damaged"]) == {"shard-000000.tar", "shard-000002.tar"}
 
 
-def test_other_options_are_refused_in_a_used_folder(manifest, shards):
-    with pytest.raises(UserError, match="other options"):
-        build(*manifest, shards, sample=SampleOptions(audio="wav"))
+def test_a_used_folder_refuses_another_build_and_says_what_differs(manifest, shards, tmp_path):
+    clips, labels = manifest
+    wav = SampleOptions(DecodeOptions(frames=4), audio="wav")
+    changes = [
+        ((clips, labels, {"sample": wav}),
+         r"other options \(frames = 10, not 4; audio = flac, not wav\)"),
+        ((clips, labels, {"seed": 5}), r"other options \(seed = 0, not 5\)"),
+        ((clips[1:], labels, {}), rf"another manifest \({len(clips)} clips, not "),
+        ((clips, LabelSet(labels.mids[::-1], labels.names[::-1]), {}), "another class CSV .*order"),
+        ((clips, LabelSet((*labels.mids, "x"), (*labels.names, "x")), {}),
+         rf"another class CSV \({len(labels)} classes, not {len(labels) + 1}\)"),
+        (([*clips[:-1], replace(clips[-1], video_id="other")], labels, {}), "another manifest of as many"),
+    ]  # fmt: skip
+    for (others, classes, options), complaint in changes:
+        with pytest.raises(UserError, match=f"holds shards of {complaint}"):
+            build(others, classes, shards, **options)
+
+
+def test_other_program_versions_are_named(manifest, shards, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(shards, copy)
+    plan = json.loads((copy / "plan.json").read_text())
+    mine = plan["made_with"]["versions"]["av"]
+    plan["made_with"]["versions"]["av"] = "0.1"
+    plan["fingerprint"] = "0" * 64
+    (copy / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(UserError, match=rf"other program versions \(av 0\.1, not {mine}\)"):
+        build(*manifest, copy)
+    del plan["made_with"]  # as older versions wrote it
+    (copy / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(UserError, match="another manifest, other options or other program ver"):
+        build(*manifest, copy)
 
 
 def test_a_folder_with_something_else_is_refused(manifest, tmp_path):
