@@ -39,7 +39,7 @@ from PIL import Image
 from rows import Row, add_rows_option, part, times, write_rows
 
 from avprep.clips import Clip
-from avprep.decode.frames import wanted_indices
+from avprep.decode.frames import PUBLISHED_SECONDS, wanted_indices
 from avprep.ffmpeg_binary import find_ffmpeg
 from avprep.jobs import PoolOptions
 from avprep.labels import label_set_from_names
@@ -134,7 +134,8 @@ def floor(path: Path) -> None:
         packets = [packet for packet in container.demux(stream) if packet.size]
         stamps = sorted(packet.pts for packet in packets)
         rate = float(stream.average_rate)
-        wanted = {stamps[index] for index in wanted_indices(len(stamps), rate, FRAMES)}
+        available = min(len(stamps), int(rate * PUBLISHED_SECONDS))
+        wanted = {stamps[index] for index in wanted_indices(available, FRAMES)}
         last = max(i for i, packet in enumerate(packets) if packet.pts in wanted)
         keys = [i for i, packet in enumerate(packets) if packet.is_keyframe]
         groups = zip(keys, [*keys[1:], len(packets)], strict=True)

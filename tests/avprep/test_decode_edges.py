@@ -60,6 +60,16 @@ def test_pictures_are_turned_as_the_file_says(request, folder, pixels, turn, eng
 
 
 @each_engine
+def test_stored_pixels_are_taken_as_if_they_were_square(folder, upright_oblong, engine):
+    plain = folder / f"plain-{engine}.mp4"  # the same packets, without a word of pixels
+    run_ffmpeg("-i", str(upright_oblong), "-c", "copy", "-aspect", "320:144", str(plain))
+    stored = DecodeOptions(decoder=engine, pixels="stored")
+    taken = decode_clip(upright_oblong, options=stored).frames
+    assert np.array_equal(taken, decode(plain, engine).frames)
+    assert not np.array_equal(taken, decode(upright_oblong, engine).frames)
+
+
+@each_engine
 @pytest.mark.parametrize("size", ["1x1", "2x2", "7x5", "3x2000", "2000x3"])
 def test_extreme_sizes_keep_their_colour(folder, size, engine):
     path = folder / f"{size}-{engine}.mkv"
