@@ -1,8 +1,12 @@
 """A small labelled video set, made on the spot with ffmpeg: real files, real codecs.
 
-Eight classes. Each shows one of four moving shapes and plays one of four sounds; a shape occurs
-in two classes and so does a sound, so neither alone tells the class (at best one guess in two)
-and both together do. Colours, sizes, speeds, pitches and noise vary from clip to clip.
+Eight classes. Each shows one of four shapes and plays one of four sounds; a shape occurs in two
+classes and so does a sound, so neither alone tells the class (at best one guess in two) and both
+together do.
+
+Within a class every clip has traits of its own, each to be seen and to be heard (`Traits`), so that
+a sound can find its own picture among many of its class. The hue of the background, angles,
+loudness and tempo say nothing about the other modality.
 """
 
 from __future__ import annotations
@@ -21,8 +25,9 @@ from avprep.errors import UserError, WorkFailed
 from avprep.ffmpeg_binary import find_ffmpeg
 from avprep.jobs import PoolOptions, run_jobs
 from avprep.labels import LabelSet, label_set_from_names, write_label_csv
+from avprep.options import DemoDataOptions
 
-SHAPES = ("circle", "checks", "stripes", "triangle")
+SHAPES = ("circle", "rings", "stripes", "cross")
 SOUNDS = ("tone", "rising", "bursts", "falling")
 # Class k shows shape k % 4; the second four classes play the next shape's sound.
 CLASSES = tuple(
@@ -73,13 +78,11 @@ class DemoClip:
 
 
 @dataclass(frozen=True)
-class DemoDataOptions:
-    """How much to make."""
+class Traits:
+    """What a clip shows and plays beside its class, each from 0 to 1."""
 
-    train_clips: int = 40  # a class
-    test_clips: int = 8  # a class
-    seconds: float = 2.0
-    seed: int = 0
+    size: float  # of the shape; a large one lies low and sounds low
+    haze: float  # how light the background is; a light one hisses
 
 
 def make_demo_data(
@@ -133,11 +136,12 @@ def plan_demo_clips(out: Path, options: DemoDataOptions) -> Iterator[DemoClip]:
 def make_clip(clip: DemoClip) -> None:
     """Render and encode one clip; it appears under its name only when whole."""
     rng = np.random.default_rng(clip.seed)
-    rate = float(rng.choice([12.5, 15, 15000 / 1001, 20]))
-    width, height = (256, 192) if rng.random() < 0.7 else (192, 256)
+    traits = draw_traits(rng)
+    rate = float(rng.choice([10, 12.5, 15, 15000 / 1001]))
+    width, height = (208, 160) if rng.random() < 0.7 else (160, 208)
     shape, sound = clip.label.split("-")
-    frames = render_frames(shape, round(clip.seconds * rate), rate, width, height, rng)
-    audio = render_sound(sound, clip.seconds, rng)
+    frames = render_frames(shape, traits, round(clip.seconds * rate), rate, width, height, rng)
+    audio = render_sound(sound, traits, clip.seconds, rng)
 
     with tempfile.TemporaryDirectory(prefix="avprep-") as folder:
         sound_file, target = Path(folder, "sound.pcm"), Path(folder, clip.path.name)
@@ -165,42 +169,57 @@ def make_broken_files(whole: Path) -> None:
     not_a_video.write_text("This file has the name of a video and is none.\n" * 40)
 
 
+def draw_traits(rng: np.random.Generator) -> Traits:
+    """The traits of a clip, evenly spread."""
+    return Traits(*rng.random(2))
+
+
 def render_frames(
-    shape: str, count: int, rate: float, width: int, height: int, rng: np.random.Generator
+    shape: str,
+    traits: Traits,
+    count: int,
+    rate: float,
+    width: int,
+    height: int,
+    rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
-    """A shape moving over a plain, noisy background: uint8 [count, height, width, 3]."""
-    hue = rng.random()
-    colour = _hsv(hue, rng.uniform(0.6, 1.0), rng.uniform(0.75, 1.0))
-    background = _hsv(hue + rng.uniform(0.35, 0.65), rng.uniform(0.2, 0.8), rng.uniform(0.15, 0.5))
-    radius = rng.uniform(0.24, 0.34) * min(width, height)
-    centre = rng.uniform(0.4, 0.6, 2) * (width, height)
-    velocity = rng.uniform(-0.06, 0.06, 2) * (width, height)  # pixels a second
-    angle, spin = rng.uniform(-0.3, 0.3), rng.uniform(-0.3, 0.3)
+    """A shape that swings over a plain ground: uint8 [count, height, width, 3]."""
+    side = min(width, height)  # what training sees: the central square
+    hue = _HUES[shape] + rng.uniform(-0.05, 0.05)
+    colour = _hsv(hue, 0.95, rng.uniform(0.75, 1.0))
+    ground = _hsv(rng.random(), 0.5, 0.08 + 0.47 * traits.haze)
+    radius = side * (0.2 + 0.16 * traits.size)
+    room = side / 2 - radius
+    mid_x, mid_y = rng.uniform(-room, room), room * (2 * traits.size - 1)
+    angle, spin, phase = rng.uniform((-0.25, -0.3, 0), (0.25, 0.3, 2 * np.pi))
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    noise = rng.normal(0, 8, (height, width, 1)).astype(np.float32)
+    x, y = x - np.float32(width / 2), y - np.float32(height / 2)
+    noise = rng.normal(0, 2, (height, width, 1)).astype(np.float32)
     frames = np.empty((count, height, width, 3), np.uint8)
     for number in range(count):
         time = number / rate
-        mid_x, mid_y = centre + velocity * time
+        swing = 0.06 * side * np.sin(2 * np.pi * time + phase)
         turn = angle + spin * time
-        cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-        dx, dy = x - np.float32(mid_x), y - np.float32(mid_y)
-        along, across = dx * cos + dy * sin, dy * cos - dx * sin
-        mask = _MASKS[shape](along, across, radius)[..., None]
-        # The noise is one fixed texture that drifts: fresh noise would fill the file with bits.
-        texture = np.roll(noise, number, axis=1)
-        frames[number] = np.clip(np.where(mask, colour, background) + texture, 0, 255)
+        cos, sin = np.float32(np.cos(turn) / radius), np.float32(np.sin(turn) / radius)
+        dx, dy = x - np.float32(mid_x + swing), y - np.float32(mid_y)
+        mask = _MASKS[shape](dx * cos + dy * sin, dy * cos - dx * sin)
+        # One fixed texture: noise of its own in every frame would fill the file with bits.
+        frames[number] = np.clip(np.where(mask[..., None], colour, ground) + noise, 0, 255)
     return frames
 
 
-_MASKS: dict[str, Callable[[NDArray, NDArray, float], NDArray[np.bool_]]] = {
-    "circle": lambda along, across, radius: along**2 + across**2 < radius**2,
-    "checks": lambda along, across, radius: (
-        np.sin(along * (6.0 / radius)) * np.sin(across * (6.0 / radius)) > 0
+_HUES = {"circle": 0.0, "rings": 0.14, "stripes": 0.36, "cross": 0.62}
+# Of coordinates along and across the shape, in units of its radius.
+_MASKS: dict[str, Callable[[NDArray, NDArray], NDArray[np.bool_]]] = {
+    "circle": lambda along, across: along**2 + across**2 < 1,
+    "rings": lambda along, across: (
+        (np.hypot(along, across) * 2.5 % 1 > 0.4) & (along**2 + across**2 < 1)
     ),
-    "stripes": lambda along, across, radius: np.sin(along * (9.0 / radius)) > 0,
-    "triangle": lambda along, across, radius: (
-        (across < radius * 0.8) & (across > 2.0 * abs(along) - radius * 1.1)
+    "stripes": lambda along, across: (
+        (across * 2 % 1 > 0.4) & (np.maximum(abs(along), abs(across)) < 0.9)
+    ),
+    "cross": lambda along, across: (
+        (np.minimum(abs(along), abs(across)) < 0.35) & (np.maximum(abs(along), abs(across)) < 1)
     ),
 }
 
@@ -212,20 +231,45 @@ def _hsv(hue: float, saturation: float, value: float) -> NDArray[np.float32]:
     return (rgb * 255).astype(np.float32)
 
 
-def render_sound(sound: str, seconds: float, rng: np.random.Generator) -> NDArray[np.int16]:
-    """A sound over faint noise: int16 [samples], 44.1 kHz mono."""
+# Beats per second, their share that sounds, how loud each overtone is beside the one below, and how
+# many octaves the pitch rises within a beat.
+_SOUNDS = {
+    "tone": (1.5, 0.9, 0.15, 0.0),
+    "rising": (3.0, 0.8, 0.5, 1.6),
+    "bursts": (6.0, 0.5, 0.5, 0.0),
+    "falling": (3.0, 0.8, 0.9, -1.6),
+}
+
+
+def render_sound(
+    sound: str, traits: Traits, seconds: float, rng: np.random.Generator
+) -> NDArray[np.int16]:
+    """A sound at every beat, over a faint hiss: int16 [samples], 44.1 kHz mono."""
     time = np.arange(int(seconds * _AUDIO_RATE)) / _AUDIO_RATE
-    low, high = rng.uniform(250, 600), rng.uniform(2000, 4500)
-    period = rng.uniform(0.4, 0.8)
-    phase = (time / period + rng.random()) % 1.0
-    if sound == "tone":
-        pitch = rng.uniform(300, 2500)
-        signal = np.sin(2 * np.pi * pitch * time) + 0.3 * np.sin(4 * np.pi * pitch * time)
-    elif sound == "bursts":
-        signal = rng.normal(0, 0.6, len(time)) * (phase < rng.uniform(0.25, 0.5))
+    tempo, share, richness, octaves = _SOUNDS[sound]
+    beat = (time * tempo * rng.uniform(0.8, 1.2) + rng.random()) % 1.0  # from 0 to 1 within each
+    pitch = 1200.0 * (200.0 / 1200.0) ** traits.size
+    loudness = richness ** np.arange(6)  # of the pitch and its overtones
+    if sound == "bursts":
+        signal = _noise_around(pitch, loudness, len(time), rng)
     else:
-        sweep = phase if sound == "rising" else 1.0 - phase
-        frequency = low * (high / low) ** sweep
-        signal = np.sin(2 * np.pi * np.cumsum(frequency) / _AUDIO_RATE)
-    signal = signal * rng.uniform(0.2, 0.7) + rng.normal(0, rng.uniform(0.002, 0.02), len(time))
+        phase = 2 * np.pi * np.cumsum(pitch * 2.0 ** (octaves * (beat - 0.5))) / _AUDIO_RATE
+        signal = np.imag(np.polyval([*loudness[::-1], 0.0], np.exp(1j * phase)))
+    signal /= np.sqrt(np.mean(signal**2))
+    envelope = np.minimum(beat / 0.06, 1.0) * np.clip((share - beat) / 0.1, 0.0, 1.0)
+    signal *= envelope * rng.uniform(0.1, 0.2)
+    signal += rng.normal(0, 0.0003 * 10.0 ** (1.3 * traits.haze), len(time))
     return (np.clip(signal, -1, 1) * 32767).astype(np.int16)
+
+
+def _noise_around(
+    pitch: float, loudness: NDArray[np.floating], count: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Noise in bands around a pitch and its overtones: float64 [count]."""
+    spectrum = np.fft.rfft(rng.normal(0, 1, count))
+    octaves = np.log2(np.fft.rfftfreq(count, 1 / _AUDIO_RATE).clip(1) / pitch)
+    bands = [
+        gain * np.exp(-(((octaves - np.log2(number)) / 0.4) ** 2))
+        for number, gain in enumerate(loudness, 1)
+    ]
+    return np.fft.irfft(spectrum * np.sum(bands, axis=0), count)

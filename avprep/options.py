@@ -1,4 +1,4 @@
-"""What can be chosen when a clip is turned into a sample, and the defaults, stated once."""
+"""What can be chosen when videos are made or turned into samples, and the defaults, stated once."""
 
 from __future__ import annotations
 
@@ -36,3 +36,13 @@ class IsolationOptions:
 
     time_limit: float = 120.0  # seconds a clip
     memory_limit: float = 4.0  # GiB a worker
+
+
+@dataclass(frozen=True)
+class DemoDataOptions:
+    """The made-up videos."""
+
+    train_clips: int = 64  # per class
+    test_clips: int = 12  # per class
+    seconds: float = 1.5
+    seed: int = 0

@@ -11,47 +11,74 @@ import pytest
 from cavmae import demo
 from tests.conftest import REPOSITORY
 
+FEWER = {
+    "commands.sh": {
+        "avprep demo-data runs/demo/videos": "avprep demo-data runs/demo/videos --train-clips 12 "
+        "--test-clips 3",
+        "--parts few-0=2,few-1=2,few-2=2,rest=58": "--parts few-0=1,few-1=1,few-2=1,rest=9",
+    },
+    "demo.toml": {"epochs = 24": "epochs = 10", "epochs = 6": "epochs = 1"},
+    "few-labels.toml": {"epochs = 20": "epochs = 1"},
+}
+
 
 @pytest.fixture
 def short_recipes(tmp_path, monkeypatch) -> Path:
-    """The recipes, with a demo of two clips a class and one epoch."""
+    """The recipes, with fewer clips and shorter training."""
     recipes = tmp_path / "pipelines"
     shutil.copytree(REPOSITORY / "pipelines" / "demo", recipes / "demo")
-    (script, recipe) = recipes / "demo" / "commands.sh", recipes / "demo" / "demo.toml"
-    data = "avprep demo-data runs/demo/videos"
-    commands = script.read_text()
-    assert data in commands
-    commands = commands.replace(data, f"{data} --train-clips 2 --test-clips 1 --seconds 1")
-    script.write_text(commands.replace("--config demo", f"--config {recipe}"))
-    epochs = "\nepochs = 16\n"
-    assert recipe.read_text().count(epochs) == 2
-    recipe.write_text(recipe.read_text().replace(epochs, "\nepochs = 2\n"))
+    for name, changes in FEWER.items():
+        file = recipes / "demo" / name
+        text = file.read_text()
+        for old, new in changes.items():
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        for recipe in ("demo", "few-labels"):
+            path = recipes / "demo" / f"{recipe}.toml"
+            text = text.replace(f"--config {recipe} ", f"--config {path} ")
+        file.write_text(text)
     monkeypatch.setattr(demo, "recipes_folder", lambda: recipes)
     return recipes
 
 
-def test_demo_runs_to_its_summary(short_recipes, tmp_path, capsys, monkeypatch):
+def test_demo_runs_to_its_summary_and_pretraining_pays(
+    short_recipes, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     out = tmp_path / "out"
     assert demo.run_demo(str(out)) == 0
     summary = json.loads((out / "summary.json").read_text())
-    assert 0 <= summary["test_accuracy"] <= 1
+
+    retrieval = summary["retrieval"]
+    assert retrieval["clips"] == 24
+    for direction in ("audio_to_image", "image_to_audio"):
+        trained, random = retrieval[direction], retrieval["random_start"][direction]
+        assert trained["median_rank"] < 0.7 * random["median_rank"]
+    for figure in ("knn", "few_labels", "all_labels"):
+        assert summary[figure]["chance"] == 1 / 8
+        assert 0 <= summary[figure]["accuracy"] <= 1
+    assert len(summary["few_labels"]["from_scratch_by_seed"]) == 3
     assert summary["failed_clips"] == 2
-    assert set(summary["seconds"]) == {
-        *("videos", "extract", "manifest", "shard", "pretrain", "finetune"),
-        *("eval", "from-scratch", "after", "total"),
-    }
+    for seconds in (summary["seconds"], summary["cpu_seconds"]):
+        assert list(seconds) == [
+            *("videos", "extract", "manifest", "shard", "pretrain", "retrieve", "knn", "inpaint"),
+            *("few-labels", "finetune", "predict", "total"),
+        ]
+        *stages, total = seconds.values()
+        assert total == pytest.approx(sum(stages), abs=1)
+
     printed = capsys.readouterr().out
-    assert "test accuracy" in printed
-    for line in printed.splitlines()[-5:]:
+    assert "retrieval R@10" in printed
+    for line in printed.splitlines()[-4:]:
         for place in line.partition("  ")[2].strip().split(", "):
-            assert Path(place).exists() or not place.startswith(str(out)), place
-    assert Path(summary["inpainting"]).exists()
+            assert Path(place).exists(), place
 
 
 def test_demo_ends_with_the_code_of_the_command_that_fails(short_recipes, tmp_path, capsys):
     script = short_recipes / "demo" / "commands.sh"
-    script.write_text("# manifest\navprep manifest folder nowhere --out runs/demo/m.json\n")
+    script.write_text(
+        "# title\n\n# manifest\navprep manifest folder nowhere --out runs/demo/m.json\n"
+    )
     assert demo.run_demo(str(tmp_path / "out")) == 2
     assert "exit code 2" in capsys.readouterr().err
     assert not (tmp_path / "out" / "summary.json").exists()

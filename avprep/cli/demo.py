@@ -7,6 +7,9 @@ from pathlib import Path
 import click
 
 from avprep.cli.options import progress_bar
+from avprep.options import DemoDataOptions
+
+_DEFAULTS = DemoDataOptions()
 
 
 @click.command("demo-data")
@@ -14,15 +17,31 @@ from avprep.cli.options import progress_bar
 @click.option(
     "--train-clips",
     type=click.IntRange(min=1),
-    default=40,
+    default=_DEFAULTS.train_clips,
     show_default=True,
-    help="Clips a class.",
+    help="Clips per class.",
 )
 @click.option(
-    "--test-clips", type=click.IntRange(min=1), default=8, show_default=True, help="Clips a class."
+    "--test-clips",
+    type=click.IntRange(min=1),
+    default=_DEFAULTS.test_clips,
+    show_default=True,
+    help="Clips per class.",
 )
-@click.option("--seconds", type=float, default=2.0, show_default=True, help="Length of a clip.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of all that varies.")
+@click.option(
+    "--seconds",
+    type=float,
+    default=_DEFAULTS.seconds,
+    show_default=True,
+    help="Length of a clip.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=_DEFAULTS.seed,
+    show_default=True,
+    help="Seed of all that varies.",
+)
 @click.option(
     "--workers", type=click.IntRange(min=0), default=0, help="Processes. [default: one a core]"
 )
@@ -31,14 +50,15 @@ def demo_data(
 ) -> None:
     """Make a video set of 8 classes in OUT: train/CLASS/*, test/CLASS/* and labels.csv.
 
-    Most files are H.264+AAC mp4, some mkv, webm and avi with other codecs. Two files are broken
-    on purpose, to show what becomes of such.
+    Picture and sound together tell the class, and what a clip shows says how it sounds: large
+    shapes sound low, light backgrounds hiss. Most files are H.264+AAC mp4, some mkv, webm and avi
+    with other codecs. Two files are broken on purpose, to show how such files are reported.
 
     \b
     Example:
       avprep demo-data runs/demo/videos
     """
-    from avprep.demo_data import BROKEN, DemoDataOptions, make_demo_data
+    from avprep.demo_data import BROKEN, make_demo_data
     from avprep.jobs import PoolOptions
 
     options = DemoDataOptions(train_clips, test_clips, seconds, seed)

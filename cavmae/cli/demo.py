@@ -15,10 +15,11 @@ import click
 )
 @click.option("--list", "only_list", is_flag=True, help="Print the commands and run none.")
 def demo(out: str, only_list: bool) -> int:
-    """Make videos, extract, shard, pretrain, finetune, evaluate, retrieve, inpaint, predict.
+    """Make videos, extract, shard, pretrain, retrieve, inpaint, finetune, predict.
 
-    Every stage is a command that could be typed; they are shown, timed, and summed up in
-    OUT/summary.json. Takes a few minutes on two cores. An interrupted demo goes on where it was
+    Every stage is a command that could be typed; they are shown and timed. What pretraining is
+    worth stands at the end and in OUT/summary.json, beside the same model at its random start,
+    trained from scratch, and chance. Takes a few minutes on two cores. An interrupted demo resumes
     when run again.
 
     \b

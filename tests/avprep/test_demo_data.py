@@ -1,7 +1,9 @@
-"""The demo's videos are real files in which only picture and sound together tell the class."""
+"""The demo's videos are real files; only picture and sound together tell the class, and what a clip
+shows says how it sounds."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -9,10 +11,25 @@ import sys
 import time
 
 import av
+import numpy as np
+import pytest
 
 from avprep import storage
-from avprep.demo_data import BROKEN, CLASSES, DemoDataOptions, make_demo_data, plan_demo_clips
+from avprep.demo_data import (
+    BROKEN,
+    CLASSES,
+    SHAPES,
+    SOUNDS,
+    DemoDataOptions,
+    Traits,
+    make_demo_data,
+    plan_demo_clips,
+    render_frames,
+    render_sound,
+)
 from avprep.jobs import PoolOptions
+
+MIDDLE = Traits(size=0.5, haze=0.5)
 
 
 def test_every_class_shares_its_shape_and_its_sound_with_others():
@@ -59,3 +76,42 @@ def test_a_rerun_deletes_what_a_killed_run_left(tmp_path):
 def test_train_and_test_clips_have_different_seeds(tmp_path):
     seeds = [clip.seed for clip in plan_demo_clips(tmp_path, DemoDataOptions())]
     assert len(set(seeds)) == len(seeds)
+
+
+def frame_of(shape, **changes):
+    traits = dataclasses.replace(MIDDLE, **changes)
+    return render_frames(shape, traits, 1, 10.0, 160, 120, np.random.default_rng(3))[0]
+
+
+def shape_in(frame):
+    """bool [H, W]: the pixels of the shape, whose colour is pure, unlike the background's."""
+    highest = frame.max(axis=2).astype(float)
+    return (highest - frame.min(axis=2)) / highest > 0.75
+
+
+def sound_of(sound, **changes):
+    traits = dataclasses.replace(MIDDLE, **changes)
+    return render_sound(sound, traits, 4.0, np.random.default_rng(3)) / 32768
+
+
+def centroid(signal):
+    """The mean of log2 of the frequencies, by power."""
+    power = np.abs(np.fft.rfft(signal))[1:] ** 2
+    return np.average(np.log2(np.fft.rfftfreq(len(signal), 1 / 44100)[1:]), weights=power)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_traits_show(shape):
+    small, large = (shape_in(frame_of(shape, size=size)) for size in (0.1, 0.9))
+    assert large.sum() > 1.5 * small.sum()
+    assert large.nonzero()[0].mean() > small.nonzero()[0].mean() + 10  # it lies lower
+    clear, hazy = (frame_of(shape, haze=haze)[:, 0].max(axis=1).mean() for haze in (0.0, 1.0))
+    assert hazy > 4 * clear
+
+
+@pytest.mark.parametrize("sound", SOUNDS)
+def test_what_a_clip_shows_is_what_it_sounds_like(sound):
+    small, large = (centroid(sound_of(sound, size=size)) for size in (0.1, 0.9))
+    assert small - large > 1.5  # octaves
+    clear, hazy = (np.sort(np.abs(sound_of(sound, haze=haze)))[:5000].mean() for haze in (0.0, 1.0))
+    assert hazy > 5 * clear  # in the rests between the beats
