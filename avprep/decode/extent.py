@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from avprep.decode.header import Header, Kind
+from avprep.errors import DecodeError
 
 # Heads are rounded, count a codec's padding or a last frame's duration: up to 0.1 s in whole files.
 TOLERANCE = 0.25  # seconds
@@ -53,6 +55,19 @@ class PacketSpans:
         """Seconds from the first packet to the end of the last, between two times."""
         first = min((start for start, _ in self._spans[kind]), default=begin)
         return max(min(self.end(kind) or begin, until) - max(first, begin), 0.0)
+
+    def check_begin(self, path: str | Path, header: Header, begin: float) -> None:
+        """Refuse a clip of which nothing is left, though the file promises it.
+
+        Raises:
+            DecodeError: truncated.
+        """
+        promised = (header.promised or 0.0) - begin
+        if promised <= TOLERANCE:
+            return
+        if all(end <= begin for spans in self._spans.values() for _, end in spans):
+            detail = f"{path}: nothing is left of the last {promised:.1f} s it promises"
+            raise DecodeError("truncated", detail)
 
     def extent(
         self, header: Header, begin: float, wanted: Mapping[Kind, float], heard: float | None

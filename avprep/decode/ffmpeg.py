@@ -53,13 +53,15 @@ def decode_with_ffmpeg(
     Raises:
         DecodeError: see `avprep.decode.decode_clip`.
     """
+    listing = _list_packets(path, start, end, options)
+    spans, begin = listing.spans, listing.origin + (start or 0.0)
+    if listing.is_read:
+        spans.check_begin(path, header, begin)
     clock = _read_clock(path)
     frames, times = no_frames(options)
     if options.frames:
         frames, times = _read_frames(path, start, end, options, clock)
-    listing = _list_packets(path, start, end, options)
     pcm = _read_audio(path, start, end, options, clock, listing.audio)
-    spans, begin = listing.spans, listing.origin + (start or 0.0)
     is_over = max(spans.end(kind) or begin for kind in KINDS) <= begin
     if start and not any(times) and (pcm is None or is_over):
         detail = f"{path}: has nothing to show or to hear from {start:g} s on"
@@ -135,6 +137,7 @@ class _Listing:
     spans: PacketSpans
     origin: float  # the file's beginning on its own clock, which the spans are in, too
     audio: int | None  # number of the first audio stream that there is something of
+    is_read: bool  # false where ffmpeg cannot open the file
 
 
 def _list_packets(
@@ -154,7 +157,7 @@ def _list_packets(
     try:
         listing, words = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
     except ffmpeg.Error:
-        return _Listing(spans, 0.0, None)
+        return _Listing(spans, 0.0, None, is_read=False)
     start_told = re.search(rb"Duration: .*, start: (-?\d+\.\d+)", words)
     origin = float(start_told[1]) if start_told else 0.0
     inputs, _, _ = words.partition(b"Output #0")
@@ -177,7 +180,8 @@ def _list_packets(
             kind = next((kind for kind in first if first[kind] == number), None)
             stamp = dts if pts == _NO_STAMP else pts
             spans.add(kind, origin + stamp * bases[number], length * bases[number])
-    return _Listing(spans, origin, numbers[first["audio"]] if "audio" in first else None)
+    audio = numbers[first["audio"]] if "audio" in first else None
+    return _Listing(spans, origin, audio, is_read=True)
 
 
 _NO_STAMP = -(2**63)

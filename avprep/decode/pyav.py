@@ -138,6 +138,7 @@ def _decode(
     spans = _read(container, pictures, sound, max(wanted.values()))
     if sound is None:
         wanted.pop("audio", None)
+    spans.check_begin(path, header, begin)
 
     frames, times = pictures.take(options, path) if pictures is not None else no_frames(options)
     pcm = sound.samples() if sound is not None else np.empty(0, np.int16)

@@ -103,6 +103,19 @@ def test_only_what_a_sample_would_use_counts(folder, engine):
 
 
 @each_engine
+@pytest.mark.parametrize("name", ["plain.mp4", "plain.mkv"])
+def test_a_segment_that_a_cut_took_away_is_truncated(folder, name, engine):
+    data = film(folder, name, *CONTAINERS[name]).read_bytes()
+    path = folder / f"no-end-{engine}-{name}"
+    path.write_bytes(data[: len(data) // 2])
+    for start, cause in ((10.0, "truncated"), (20.0, "too-short")):
+        with pytest.raises(DecodeError) as failure:
+            decode(path, engine, start, start + 2.0)
+        assert failure.value.cause == cause
+    assert len(decode(path, engine, 1.0, 3.0).pcm) / 16000 == pytest.approx(2.0, abs=0.05)
+
+
+@each_engine
 @pytest.mark.parametrize("damage", ["zeros", "missing"])
 def test_a_damaged_fragment_is_lacking(folder, damage, engine):
     data = film(folder, "fragments.mp4", extra=FRAGMENTS).read_bytes()

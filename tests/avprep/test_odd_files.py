@@ -208,10 +208,10 @@ def test_integers_of_64_bits_are_sound_too(folder, how, channels):
 
 @each_engine
 @pytest.mark.parametrize("form", ["mpeg1video", "h264"])
-def test_silence_of_an_elementary_stream_lasts_as_long_as_its_pictures(folder, form, engine):
+def test_silence_of_an_elementary_stream_lasts_as_long_as_its_pictures(folder, films, form, engine):
     codec = {"mpeg1video": ("-c:v", "mpeg1video", *YUV), "h264": H264}[form]
     path = folder / f"bare-{engine}.{form}"
-    run_ffmpeg("-i", str(folder / "film.mkv"), "-an", *codec, "-f", form, str(path))
+    run_ffmpeg("-i", str(films("mkv")), "-an", *codec, "-f", form, str(path))
     options = DecodeOptions(decoder=engine, missing_audio="silence")
     assert len(decode_clip(path, options=options).pcm) / 16000 == pytest.approx(2.0, abs=0.09)
 
