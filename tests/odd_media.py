@@ -24,6 +24,9 @@ MP2 = ("-c:a", "mp2")
 PCM = ("-c:a", "pcm_s16le")
 
 
+_TONE = "0.4*sin(2*PI*(300*t+20*t*t))"
+
+
 def film(
     path: Path,
     video: tuple[str, ...] = X264,
@@ -33,13 +36,13 @@ def film(
     rate: int = 25,
     extra: tuple[str, ...] = (),
 ) -> Path:
-    """Numbered pictures and a tone."""
+    """Numbered pictures and a rising tone."""
     pictures = b"".join(picture(number, 192, 144).tobytes() for number in numbers)
     seconds = len(numbers) / rate
     command = [
         *(find_ffmpeg(), "-v", "error", "-y"),
         *("-f", "rawvideo", "-pix_fmt", "gray", "-s", "192x144", "-framerate", str(rate)),
-        *("-i", "pipe:0", "-f", "lavfi", "-i", f"sine=frequency=500:duration={seconds}"),
+        *("-i", "pipe:0", "-f", "lavfi", "-i", f"aevalsrc={_TONE}:s=44100:d={seconds}"),
         *(*video, *audio, "-fps_mode", "passthrough", *extra, str(path)),
     ]
     done = subprocess.run(command, input=pictures, capture_output=True, check=False)
@@ -105,6 +108,21 @@ def picture_by_ffmpeg(path: Path) -> tuple[NDArray[np.uint8], float]:
     pixels = np.frombuffer(done.stdout[head.end() :], np.uint8)
     wide = int(aspect[1]) / int(aspect[2]) if int(aspect[1]) else 1.0
     return pixels.reshape(int(head[2]), int(head[1]), 3), wide
+
+
+def sound_by_ffmpeg(path: Path) -> NDArray[np.int16]:
+    """int16 [samples], 16 kHz: all sound of the file."""
+    command = [find_ffmpeg(), "-v", "error", "-nostdin", "-i", str(path), "-map", "0:a:0"]
+    command += ["-ar", "16000", "-ac", "1", "-f", "s16le", "-"]
+    raw = subprocess.run(command, capture_output=True, check=True).stdout
+    return np.frombuffer(raw, np.int16)
+
+
+def pitches(pcm: NDArray[np.int16]) -> list[int]:
+    """The strongest frequency in the middle of each second, Hz."""
+    middles = [pcm[at : at + 4000] for at in range(6000, len(pcm) - 4000, 16000)]
+    spectra = [np.abs(np.fft.rfft(one * np.hanning(4000), 1 << 16)) for one in middles]
+    return [int(np.argmax(one) * 16000 / (1 << 16)) for one in spectra]
 
 
 def set_display_matrix(path: Path, matrix: tuple[float, ...]) -> Path:

@@ -101,24 +101,35 @@ def _read_audio(
     """int16 [samples] of an audio stream; None where there is none."""
     if stream is None:
         return None
-    # By its own time stamps, for ffmpeg may count from the start of the sound instead of the file.
-    seek = {"seek_timestamp": 1, "ss": clock.container + start} if start else {}
     skip = {"ss": clock.priming} if clock.priming and not start else {}
-    length = {"t": end - (start or 0.0)} if end is not None else {}
+    seek, length, window = {}, {"t": end - (start or 0.0)} if end is not None else {}, {}
+    if start and clock.may_jump:  # then no time leads to the right place in the file
+        window = {"start": start, **({"end": end} if end is not None else {})}
+        length = {}
+    elif start:
+        # By its own time stamps, for ffmpeg may count from the start of the sound instead of the
+        # file.
+        seek = {"seek_timestamp": 1, "ss": clock.container + start}
     source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS, **seek)
+    sound = source[str(stream)]
+    if window:
+        sound = sound.filter("atrim", **window)
     longest = round((options.max_audio + _MORE) * options.sample_rate)
     # All channels are resampled and one is taken afterwards, in the published order.
     output = ffmpeg.output(
-        source[str(stream)]
         # Older versions resample 16 bits with less precision unless told otherwise.
-        .filter("aresample", options.sample_rate, internal_sample_fmt="fltp")
-        .filter("atrim", end_sample=longest),
+        sound.filter("aresample", options.sample_rate, internal_sample_fmt="fltp").filter(
+            "atrim", end_sample=longest
+        ),
         "pipe:1",
         format="au",  # the simplest stream that says how many channels it has
         acodec="pcm_s16be",
         **skip,
         **length,
     )
+    if window:  # where pictures are not read, ffmpeg counts from the start of the sound
+        pictures = ffmpeg.output(source["v?"], os.devnull, format="null", codec="copy")
+        output = ffmpeg.merge_outputs(output, pictures)
     try:
         data, _ = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
     except ffmpeg.Error:
@@ -218,6 +229,7 @@ class _Frame:
     is_plain: bool  # OpenCV can be trusted with it
 
 
+_MAY_JUMP = re.compile(rb"Input #0, (?:mpegts|mpeg|ogg),")
 _TIME_BASE = re.compile(rb"config in time_base: (\d+)/(\d+)")
 _FRAME = re.compile(
     rb" n: *\d+ pts: *(?P<pts>-?\d+|NOPTS) .* sar:(?P<wide>\d+)/(?P<high>\d+) .*"
@@ -367,11 +379,13 @@ class _Clock:
         container: the beginning of the file.
         picture: the first picture.
         priming: seconds before both that hold what an encoder put there to warm up.
+        may_jump: whether the container's kind is one whose time stamps may start over.
     """
 
     container: float = 0.0
     picture: float = 0.0
     priming: float = 0.0
+    may_jump: bool = False
 
 
 def _read_clock(path: str | Path) -> _Clock:
@@ -400,7 +414,7 @@ def _read_clock(path: str | Path) -> _Clock:
         # Matroska has no time before 0. Older versions count what warms up the decoder as such,
         # and keep its sound for some codecs.
         return _Clock(0.0, picture, -begin)
-    return _Clock(begin, picture)
+    return _Clock(begin, picture, may_jump=_MAY_JUMP.search(words) is not None)
 
 
 def _description(path: str | Path) -> bytes:

@@ -12,7 +12,17 @@ import pytest
 
 from avprep.decode import DecodeOptions, decode_clip
 from tests.media import number_in, run_ffmpeg
-from tests.odd_media import MP2, PCM, X264, YUV, Shown, film, shown_by_ffmpeg
+from tests.odd_media import (
+    MP2,
+    PCM,
+    X264,
+    YUV,
+    Shown,
+    film,
+    pitches,
+    shown_by_ffmpeg,
+    sound_by_ffmpeg,
+)
 
 ENGINES = ("pyav", "ffmpeg")
 MPEG2 = ("-c:v", "mpeg2video", "-g", "25", "-bf", "2", "-q:v", "3", *YUV)
@@ -231,3 +241,17 @@ def test_frames_are_those_that_ffmpeg_shows_at_their_times(film_of, name, window
     right = expected(shown, *window)
     slack = 2 if name in STUTTERING else 0
     assert all(abs(a - b) <= slack for a, b in zip(numbers, right, strict=True)), (numbers, right)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", KINDS)
+def test_each_second_sounds_as_ffmpeg_plays_it(film_of, name, engine):
+    path, _ = film_of(name)
+    right = sound_by_ffmpeg(path)
+    for start, end in ((None, None), (5.3, 9.3)):
+        pcm = decode_clip(path, start, end, DecodeOptions(decoder=engine)).pcm
+        around = right[int((start or 0) * 16000) :][: len(pcm)]
+        assert abs(len(pcm) - len(around)) < 1600
+        pairs = list(zip(pitches(pcm), pitches(around), strict=True))
+        # The tone rises by 40 Hz per second; segments and codecs may be off by a tenth of one.
+        assert all(abs(one - other) <= 6 for one, other in pairs), (start, pairs)
