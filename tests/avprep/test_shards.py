@@ -206,7 +206,8 @@ def test_a_used_folder_refuses_another_build_and_says_what_differs(manifest, sha
         ((clips, LabelSet(labels.mids[::-1], labels.names[::-1]), {}), "another class CSV .*order"),
         ((clips, LabelSet((*labels.mids, "x"), (*labels.names, "x")), {}),
          rf"another class CSV \({len(labels)} classes, not {len(labels) + 1}\)"),
-        (([*clips[:-1], replace(clips[-1], video_id="other")], labels, {}), "another manifest of as many"),
+        (([*clips[:-1], replace(clips[-1], video_id="other")], labels, {}),
+         "another manifest of as many"),
     ]  # fmt: skip
     for (others, classes, options), complaint in changes:
         with pytest.raises(UserError, match=f"holds shards of {complaint}"):
