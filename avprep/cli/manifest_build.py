@@ -109,8 +109,9 @@ def audioset(
 ) -> None:
     """List the clips of an AudioSet segments CSV whose videos are there.
 
-    Videos may be named ID, YID, ID_30, ID_000030, ID_30.000, ID_30_40 or ID_30000_40000, with any
-    video suffix, in any sub-folder. A clip without a video is left out and listed in the report.
+    Videos may be named ID, YID, ID_30, ID_000030, ID_30.000, ID_30-40, ID_30000_40000,
+    [ID]-[30-40], "Title [ID]" or Title-ID, and similarly, with any video suffix, in any sub-folder.
+    A clip without a video is left out and listed in the report.
     The class CSV is copied beside M.json as M.classes.csv, where `avprep shard` looks for it.
 
     \b
