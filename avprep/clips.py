@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -37,17 +37,21 @@ class Clip:
     split: str = ""
 
 
-def discover_clips(root: Path) -> list[Clip]:
+def discover_clips(root: Path, on_file: Callable[[], object] = lambda: None) -> list[Clip]:
     """Every video file under a folder, sorted by path, each with its `video_id`.
 
     The id is the file's stem. Where two files share a stem, both get their path below `root`
     without the suffix, `/` written as `__`; where that is shared too, the suffix stays. Where even
     that is shared, `_` and `=` in the path are written as `=5F` and `=3D`.
 
+    Args:
+        root: folder.
+        on_file: called after each file found.
+
     Raises:
         UserError: no such folder, or not one video in it.
     """
-    paths = sorted(_video_paths(root))
+    paths = sorted(_video_paths(root, on_file))
     if not paths:
         suffixes = " ".join(sorted(VIDEO_SUFFIXES))
         raise UserError(f"{root}: holds no video. Looked in all sub-folders for {suffixes}.")
@@ -95,9 +99,10 @@ def is_writable(text: str) -> bool:
     return True
 
 
-def _video_paths(root: Path) -> Iterator[str]:
+def _video_paths(root: Path, on_file: Callable[[], object]) -> Iterator[str]:
     """Paths relative to `root` of what has a video's suffix."""
     for folder, name in scan_files(root, VIDEO_SUFFIXES):
+        on_file()
         yield os.path.relpath(os.path.join(folder, name), root)
 
 

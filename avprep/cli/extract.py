@@ -14,7 +14,6 @@ from avprep.cli.options import (
     decode_options,
     limit_options,
     pool_options,
-    progress_bar,
     sample_options,
     worker_pool,
 )
@@ -44,17 +43,18 @@ def extract(
     """
     from avprep.clips import discover_clips
     from avprep.extraction import ExtractSettings, extract_clips
+    from avprep.progress import ProgressBar
 
     limit = parse_limit(max_failures) if max_failures is not None else None
-    clips = discover_clips(videos)
+    with ProgressBar("extract", "file") as bar:
+        clips = discover_clips(videos, bar.update)
     settings = ExtractSettings(videos, out, sample_options(options, "wav"), limit_options(options))
     pool = worker_pool(options)
     started = time.monotonic()
-    with progress_bar(len(clips), "clip", "extract") as bar:
+    with ProgressBar("extract", "clip", len(clips)) as bar:
 
         def show(done: int, failed: int) -> None:
-            bar.set_postfix(failed=failed, refresh=False)
-            bar.update(done - bar.n)
+            bar.reach(done, failed=failed)
 
         report = extract_clips(clips, settings, pool, show)
     if as_json:

@@ -121,6 +121,7 @@ def audioset(
     from avprep.manifest.audioset import read_audioset
     from avprep.manifest.build import Sources, match_segments
     from avprep.manifest.segments import Findings
+    from avprep.progress import ProgressBar
 
     output = Output(**options)
     sources = Sources(videos, extracted, trim)
@@ -129,7 +130,8 @@ def audioset(
     findings = Findings()
     table = read_audioset(segments, label_set, findings)
     refuse_bad_rows(segments, findings, output)
-    matched = match_segments(table, findings, sources, named_by_start=False)
+    with ProgressBar("manifest", "file") as bar:
+        matched = match_segments(table, findings, sources, named_by_start=False, on_file=bar.update)
     publish(matched, label_set, labels, segments, output)
 
 
@@ -166,6 +168,7 @@ def vggsound(
     from avprep.manifest.build import Sources, match_segments
     from avprep.manifest.segments import Findings
     from avprep.manifest.vggsound import check_split, read_vggsound
+    from avprep.progress import ProgressBar
 
     output = Output(**options)
     sources = Sources(videos, extracted, trim)
@@ -176,7 +179,8 @@ def vggsound(
     refuse_bad_rows(csv_file, findings, output)
     if split is not None:
         check_split(table, split, csv_file)
-    matched = match_segments(table, findings, sources, named_by_start=True, split=split or "")
+    with ProgressBar("manifest", "file") as bar:
+        matched = match_segments(table, findings, sources, True, split or "", bar.update)
     publish(matched, label_set, label_csv, csv_file, output)
 
 
@@ -222,19 +226,22 @@ def folder(
     from avprep.manifest.folder import match_folder
     from avprep.manifest.listing import match_listing, read_listing
     from avprep.manifest.segments import Findings
+    from avprep.progress import ProgressBar
 
     output = Output(**options)
     check_extracted(extracted)
     label_csv = labels or output.out.with_name("labels.csv")
     known = known_labels(label_csv)
     if csv_file is None:
-        found = match_folder(root, extracted, known, label_csv)
+        with ProgressBar("manifest", "file") as bar:
+            found = match_folder(root, extracted, known, label_csv, bar.update)
         publish(found, found.labels, label_csv, root, output)
         return
     findings = Findings()
     rows = read_listing(csv_file, known, findings)
     refuse_bad_rows(csv_file, findings, output)
-    listed = match_listing(rows, root, extracted, known, findings)
+    with ProgressBar("manifest", "file") as bar:
+        listed = match_listing(rows, root, extracted, known, findings, bar.update)
     publish(listed, listed.labels, label_csv, csv_file, output)
 
 

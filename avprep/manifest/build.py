@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -174,6 +174,7 @@ def match_segments(
     sources: Sources,
     named_by_start: bool,
     split: str = "",
+    on_file: Callable[[], object] = lambda: None,
 ) -> MatchedSegments:
     """Find the files of a CSV's rows.
 
@@ -183,6 +184,7 @@ def match_segments(
         sources: where to look.
         named_by_start: see `clip_ids`.
         split: the clips that are wanted; "" for all.
+        on_file: called after each file found.
 
     Raises:
         UserError: a folder is missing or cannot be listed.
@@ -193,17 +195,25 @@ def match_segments(
     audio = no_files(rows)
     if sources.extracted is not None:
         files = scan_files(sources.extracted / "audio", AUDIO_SUFFIXES)
-        audio = match_files(rows, files)
+        audio = match_files(rows, _told(files, on_file))
     return MatchedSegments(
         rows,
         table[again],
         clip_ids(rows, named_by_start),
-        match_files(rows, videos, sources.trim),
+        match_files(rows, _told(videos, on_file), sources.trim),
         audio,
         findings,
         sources,
         split,
     )
+
+
+def _told(
+    files: Iterable[tuple[str, str]], on_file: Callable[[], object]
+) -> Iterator[tuple[str, str]]:
+    for file in files:
+        on_file()
+        yield file
 
 
 def clip_ids(rows: pd.DataFrame, named_by_start: bool) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -94,14 +94,18 @@ class MatchedFolder:
 
 
 def match_folder(
-    root: Path, extracted: Path | None, labels: LabelSet | None, label_file: object
+    root: Path,
+    extracted: Path | None,
+    labels: LabelSet | None,
+    label_file: object,
+    on_file: Callable[[], object] = lambda: None,
 ) -> MatchedFolder:
-    """The clips of a folder; for the arguments see `label_by_folder`.
+    """The clips of a folder; for the arguments see `label_by_folder` and `discover_clips`.
 
     Raises:
         UserError: no such folder, no video in it, or a sub-folder is not in the label set.
     """
-    clips = discover_clips(root)
+    clips = discover_clips(root, on_file)
     good = [clip for clip in clips if is_writable(clip.video)]
     bad = [clip for clip in clips if not is_writable(clip.video)]
     return MatchedFolder(*label_by_folder(good, root, extracted, labels, label_file), bad)

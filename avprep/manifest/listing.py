@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -144,6 +144,7 @@ def match_listing(
     extracted: Path | None,
     labels: LabelSet | None,
     findings: Findings,
+    on_file: Callable[[], object] = lambda: None,
 ) -> MatchedListing:
     """Find the videos that a CSV names.
 
@@ -153,6 +154,7 @@ def match_listing(
         extracted: what `avprep extract` wrote for the same folder.
         labels: the label set that the rows were read with; None to number the sorted names.
         findings: of reading the rows.
+        on_file: called after each file found.
 
     Raises:
         UserError: no such folder, or one that cannot be listed.
@@ -163,6 +165,7 @@ def match_listing(
     rows = [replace(row, path=_below(root, row.path)) for row in rows]
     videos = {}
     for folder, name in scan_files(root, VIDEO_SUFFIXES):
+        on_file()
         path = os.path.join(folder, name)
         if is_writable(path):
             videos[os.path.relpath(path, root)] = path

@@ -9,10 +9,9 @@ import math
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from tqdm import tqdm
-
 from avprep import storage
 from avprep.errors import UserError
+from avprep.progress import ProgressBar
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import joined_world
 from cavmae.evaluate.classify import ClassifyOptions, classify_together, parse_frames
@@ -46,8 +45,7 @@ def run_evaluation(values: dict[str, Any]) -> None:
     with joined_world(values["device"]) as world:
         trained = trained.to(world.device)
         share = len(range(world.rank, len(shards), world.size))
-        hidden = None if world.is_main else True
-        with tqdm(total=share, unit="clip", desc="eval", disable=hidden) as bar:
+        with ProgressBar("eval", "clip", share, shown=world.is_main) as bar:
             found = classify_together(model, trained.frontend, shards, options, world, bar.update)
         if not world.is_main:
             return
