@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -58,7 +58,11 @@ class Clip:
     split: str = ""
 
 
-def discover_clips(root: Path, passed_over: list[str] | None = None) -> list[Clip]:
+def discover_clips(
+    root: Path,
+    passed_over: list[str] | None = None,
+    on_file: Callable[[], object] = lambda: None,
+) -> list[Clip]:
     """Every video file under a folder, sorted by path, each with its `video_id`.
 
     The id is the file's stem. Where two files share a stem, both get their path below `root`
@@ -66,15 +70,16 @@ def discover_clips(root: Path, passed_over: list[str] | None = None) -> list[Cli
     that is shared, `_` and `=` in the path are written as `=5F` and `=3D`.
 
     Args:
-        root: the folder.
+        root: folder.
         passed_over: gets the files that are no clips though they may look like it; see
             `scan_files`.
+        on_file: called after each file found.
 
     Raises:
         UserError: no such folder, or not one video in it.
     """
     passed_over = [] if passed_over is None else passed_over
-    files = scan_files(root, VIDEO_SUFFIXES, passed_over)
+    files = scan_files(root, VIDEO_SUFFIXES, passed_over, on_file)
     paths = sorted(os.path.relpath(os.path.join(folder, name), root) for folder, name in files)
     if not paths:
         suffixes = " ".join(sorted(VIDEO_SUFFIXES))
@@ -125,7 +130,10 @@ def is_writable(text: str) -> bool:
 
 
 def scan_files(
-    root: Path, suffixes: Collection[str], passed_over: list[str] | None = None
+    root: Path,
+    suffixes: Collection[str],
+    passed_over: list[str] | None = None,
+    on_file: Callable[[], object] = lambda: None,
 ) -> Iterator[tuple[str, str]]:
     """Every file below `root` that has one of the suffixes, in one pass and no order.
 
@@ -138,6 +146,7 @@ def scan_files(
         root: folder; it may be hidden itself.
         suffixes: lower-case, with their dot; files match whatever their case.
         passed_over: gets the paths of these.
+        on_file: called before each file that is given.
 
     Yields:
         (folder, file name); the folder begins with `root` as given.
@@ -178,6 +187,7 @@ def scan_files(
             finished, others = [], finished + others
         passed_over += (os.path.join(folder, name) for name in others)
         for name in finished:
+            on_file()
             yield folder, name
 
 

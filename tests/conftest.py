@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -86,6 +87,20 @@ def run_command(folder: Path, command: str, *arguments: str) -> str:
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+@pytest.fixture
+def write_every(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Shorten the time between two progress lines; quick work writes one at its end."""
+    from avprep.progress import ProgressBar
+
+    make = ProgressBar.__init__
+
+    def shorten(seconds: float) -> None:
+        quick = functools.partialmethod(make, seconds=seconds)
+        monkeypatch.setattr(ProgressBar, "__init__", quick)
+
+    return shorten
 
 
 @pytest.fixture(scope="session")

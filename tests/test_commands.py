@@ -22,7 +22,7 @@ def run(*arguments: object, **kwargs) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         **kwargs,
     )

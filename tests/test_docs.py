@@ -78,7 +78,7 @@ def test_documented_python_runs(block: Block, documented_folder: Path):
         capture_output=True,
         text=True,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-        timeout=300,
+        timeout=600,
     )
     assert result.returncode == 0, f"{block}\n{result.stderr}"
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from avprep.cli.options import progress_bar
 from avprep.options import DemoDataOptions
 
 _DEFAULTS = DemoDataOptions()
@@ -60,14 +59,10 @@ def demo_data(
     """
     from avprep.demo_data import BROKEN, make_demo_data
     from avprep.jobs import PoolOptions
+    from avprep.progress import ProgressBar
 
     options = DemoDataOptions(train_clips, test_clips, seconds, seed)
-    with progress_bar(0, "clip", "demo-data") as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        labels = make_demo_data(out, options, PoolOptions(workers), show)
+    with ProgressBar("demo-data", "clip") as bar:
+        labels = make_demo_data(out, options, PoolOptions(workers), bar.reach)
     clips = (train_clips + test_clips) * len(labels)
     click.echo(f"{out}: {clips} clips in {len(labels)} classes, and {len(BROKEN)} broken files")

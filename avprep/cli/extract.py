@@ -15,7 +15,6 @@ from avprep.cli.options import (
     incomplete_line,
     limit_options,
     pool_options,
-    progress_bar,
     sample_options,
     worker_pool,
 )
@@ -45,18 +44,19 @@ def extract(
     """
     from avprep.clips import described_passed_over, discover_clips
     from avprep.extraction import ExtractSettings, extract_clips
+    from avprep.progress import ProgressBar
 
     limit = parse_limit(max_failures) if max_failures is not None else None
     passed_over: list[str] = []
-    clips = discover_clips(videos, passed_over)
+    with ProgressBar("extract", "file") as bar:
+        clips = discover_clips(videos, passed_over, bar.update)
     settings = ExtractSettings(videos, out, sample_options(options, "wav"), limit_options(options))
     pool = worker_pool(options)
     started = time.monotonic()
-    with progress_bar(len(clips), "clip", "extract") as bar:
+    with ProgressBar("extract", "clip", len(clips)) as bar:
 
         def show(done: int, failed: int) -> None:
-            bar.set_postfix(failed=failed, refresh=False)
-            bar.update(done - bar.n)
+            bar.reach(done, failed=failed)
 
         report = extract_clips(clips, settings, pool, show)
     if as_json:

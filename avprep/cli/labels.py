@@ -11,8 +11,6 @@ import click
 from avprep.cli.lazy import LazyCommand, LazyGroup
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from avprep.labels import LabelSet
 
 _HERE = "avprep.cli.labels"
@@ -50,8 +48,11 @@ def folder(root: Path, out: Path) -> None:
     from avprep.errors import UserError
     from avprep.labels import label_set_from_names
     from avprep.manifest.folder import places_of
+    from avprep.progress import ProgressBar
 
-    names = {place.label for place in places_of(discover_clips(root), root)} - {""}
+    with ProgressBar("labels", "file") as bar:
+        clips = discover_clips(root, on_file=bar.update)
+    names = {place.label for place in places_of(clips, root)} - {""}
     if not names:
         raise UserError(f"{root}: its videos lie in no sub-folder, so there are no classes.")
     for name in names:
@@ -156,10 +157,10 @@ def fetch(
       avprep labels fetch audioset --out metadata/
       avprep labels fetch audioset --out metadata/ --file class_labels_indices.csv
     """
-    from avprep.cli.options import progress_bar
     from avprep.errors import UserError, WorkFailed
     from avprep.fetch import SOURCES, FetchOptions, fetch_file
     from avprep.labels import read_label_csv
+    from avprep.progress import ProgressBar
 
     sources = SOURCES[data_set]
     wanted = files or tuple(sources)
@@ -173,14 +174,8 @@ def fetch(
     options = FetchOptions(timeout=timeout, retries=retries)
     for name in wanted:
         url = f"{base_url.rstrip('/')}/{name}" if base_url else sources[name]
-        with progress_bar(0, "B", name) as bar:
-            bar.unit_scale = True
-
-            def show(done: int, total: int | None, bar: tqdm = bar) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            fetched = fetch_file(url, out / name, expected.get(name), options, show)
+        with ProgressBar(name, "B") as bar:
+            fetched = fetch_file(url, out / name, expected.get(name), options, bar.reach)
         if name.startswith("class_labels"):
             try:
                 read_label_csv(fetched.path)

@@ -123,6 +123,7 @@ def audioset(
     from avprep.manifest.audioset import read_audioset
     from avprep.manifest.build import Sources, match_segments
     from avprep.manifest.segments import Findings
+    from avprep.progress import ProgressBar
 
     output = Output(**options)
     sources = Sources(videos, extracted, trim)
@@ -131,7 +132,8 @@ def audioset(
     findings = Findings()
     table = read_audioset(segments, label_set, findings)
     refuse_bad_rows(segments, findings, output)
-    matched = match_segments(table, findings, sources, named_by_start=False)
+    with ProgressBar("manifest", "file") as bar:
+        matched = match_segments(table, findings, sources, named_by_start=False, on_file=bar.update)
     publish(matched, label_set, segments, output)
 
 
@@ -169,6 +171,7 @@ def vggsound(
     from avprep.manifest.build import Sources, match_segments
     from avprep.manifest.segments import Findings
     from avprep.manifest.vggsound import check_split, read_vggsound
+    from avprep.progress import ProgressBar
 
     output = Output(**options)
     sources = Sources(videos, extracted, trim)
@@ -179,7 +182,8 @@ def vggsound(
     refuse_bad_rows(csv_file, findings, output)
     if split is not None:
         check_split(table, split, csv_file)
-    matched = match_segments(table, findings, sources, named_by_start=True, split=split or "")
+    with ProgressBar("manifest", "file") as bar:
+        matched = match_segments(table, findings, sources, True, split or "", bar.update)
     publish(matched, label_set, csv_file, output, labels)
 
 
@@ -235,13 +239,15 @@ def folder(
     from avprep.manifest.folder import chosen_split, match_folder
     from avprep.manifest.listing import match_listing, read_listing
     from avprep.manifest.segments import Findings
+    from avprep.progress import ProgressBar
 
     output = Output(**options)
     check_extracted(extracted)
     label_csv = labels or class_csv_of(output.out)
     known = known_labels(label_csv)
     if csv_file is None:
-        found = match_folder(root, extracted, known, label_csv, split)
+        with ProgressBar("manifest", "file") as bar:
+            found = match_folder(root, extracted, known, label_csv, split, bar.update)
         publish(found, found.labels, root, output, labels)
         return
     findings = Findings()
@@ -249,7 +255,8 @@ def folder(
     refuse_bad_rows(csv_file, findings, output)
     if split:
         split = chosen_split(split, {row.split for row in rows}, csv_file)
-    listed = match_listing(rows, root, extracted, known, findings, split)
+    with ProgressBar("manifest", "file") as bar:
+        listed = match_listing(rows, root, extracted, known, findings, split, bar.update)
     publish(listed, listed.labels, csv_file, output, labels)
 
 

@@ -60,6 +60,7 @@ def check(
     from avprep.labels import class_csv_of, read_label_csv
     from avprep.manifest.check import check_manifest, plot_class_counts
     from avprep.manifest.model import iter_manifest
+    from avprep.progress import ProgressBar
 
     label_csv = labels or class_csv_of(manifest)
     if labels is None and not label_csv.exists():
@@ -68,7 +69,8 @@ def check(
         label_set = read_label_csv(label_csv) or None
     if plot is not None and plot.suffix != ".png":
         raise UserError(f"--plot {plot}: give a name that ends in .png.")
-    found = check_manifest(iter_manifest(manifest), label_set, check_files)
+    with ProgressBar("check", "clip") as bar:
+        found = check_manifest(bar.counted(iter_manifest(manifest)), label_set, check_files)
     if plot is not None:
         plot_class_counts(found, label_set, plot)
     for path, rows in ((counts, count_rows(found, label_set)), (report, problem_rows(found))):

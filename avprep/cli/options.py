@@ -12,8 +12,6 @@ from avprep.errors import UserError
 from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
 
 if TYPE_CHECKING:  # what is needed only when work has begun
-    from tqdm import tqdm
-
     from avprep.jobs import PoolOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -172,10 +170,3 @@ def parse_size(text: str) -> int:
     if size <= 0:
         raise UserError(f"--shard-size {text!r}: give a size such as 500MB or 1GB.")
     return size
-
-
-def progress_bar(total: int, unit: str, description: str) -> tqdm:
-    """A progress bar on standard error; silent where that is not a terminal."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit=unit, desc=description, disable=None, smoothing=0.05)

@@ -6,7 +6,6 @@ import json
 
 import click
 
-from avprep.cli.options import progress_bar
 from avprep.failures import printable
 
 
@@ -60,15 +59,15 @@ def report(
     Example:
       avprep report shards/train --out train.html
     """
+    from avprep.progress import ProgressBar
     from avprep.report.gallery import GalleryOptions
     from avprep.report.shard_report import ReportOptions, readable_size, write_report
 
     options = ReportOptions(GalleryOptions(clips, per_class, seed), max_mb, failures, title)
-    with progress_bar(0, "shard", "report") as bar:
+    with ProgressBar("report", "shard") as bar:
 
         def show(total: int) -> None:
-            bar.total = total
-            bar.update()
+            bar.update(total=total)
 
         made = write_report(shards, out, options, show)
     size = len(made.page)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ from avprep.cli.options import (
     parse_part,
     parse_size,
     pool_options,
-    progress_bar,
     sample_options,
     worker_pool,
 )
@@ -91,6 +89,7 @@ def shard(
     """
     from avprep.labels import class_csv_of, read_label_csv
     from avprep.manifest.model import read_manifest
+    from avprep.progress import ProgressBar
     from avprep.shards.build import ShardSetOptions, build_shard_set
 
     limit = parse_limit(max_failures) if max_failures is not None else None
@@ -109,16 +108,14 @@ def shard(
             f"{manifest}: {len(label_set)} classes" + (f" of {label_csv}" if label_set else "")
         )
     started = time.monotonic()
-    with progress_bar(len(clips), "clip", "shard") as bar:
+    with ProgressBar("shard", "clip", len(clips)) as bar:
 
         def show(progress: Progress) -> None:
-            bar.total = progress.clips_total
-            bar.set_postfix(failed=progress.failed, refresh=False)
-            bar.update(progress.clips_done - bar.n)
+            bar.reach(progress.clips_done, progress.clips_total, progress.failed)
 
         def tell(found: Found) -> None:
             if lines := describe_found(found, out):
-                bar.write(lines, file=sys.stderr)
+                bar.say(lines)
 
         report = build_shard_set(
             clips,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from avprep.cli.options import pool_options, progress_bar, worker_pool
+from avprep.cli.options import pool_options, worker_pool
 from avprep.errors import WorkFailed
 from avprep.failures import printable
 from avprep.shards.format import DATASET_FILE
@@ -38,14 +38,14 @@ def verify(shards: str, deep: bool, discard: bool, as_json: bool, **options: Any
     Example:
       avprep verify shards/train --deep
     """
+    from avprep.progress import ProgressBar
     from avprep.shards.verify import discard_damaged, verify_shard_set
 
     pool = worker_pool(options)
-    with progress_bar(0, "shard", "verify") as bar:
+    with ProgressBar("verify", "shard") as bar:
 
         def show(check: ShardCheck, total: int) -> None:
-            bar.total = total
-            bar.update()
+            bar.update(total=total)
 
         findings = verify_shard_set(shards, deep, pool, show)
     click.echo(as_document(findings) if as_json else describe(findings, shards))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -178,6 +178,7 @@ def match_segments(
     sources: Sources,
     named_by_start: bool,
     split: str = "",
+    on_file: Callable[[], object] = lambda: None,
 ) -> MatchedSegments:
     """Find the files of a CSV's rows.
 
@@ -187,6 +188,7 @@ def match_segments(
         sources: where to look.
         named_by_start: see `clip_ids`.
         split: the clips that are wanted; "" for all.
+        on_file: called after each file found.
 
     Raises:
         UserError: a folder is missing or cannot be listed.
@@ -197,11 +199,11 @@ def match_segments(
     videos = (
         file
         for folder in sources.videos
-        for file in scan_files(folder, VIDEO_SUFFIXES, passed_over)
+        for file in scan_files(folder, VIDEO_SUFFIXES, passed_over, on_file)
     )
     audio = no_files(rows)
     if sources.extracted is not None:
-        files = scan_files(sources.extracted / "audio", AUDIO_SUFFIXES, passed_over)
+        files = scan_files(sources.extracted / "audio", AUDIO_SUFFIXES, passed_over, on_file)
         audio = match_files(rows, files)
     return MatchedSegments(
         rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -197,15 +197,18 @@ def match_folder(
     labels: LabelSet | None,
     label_file: object,
     split: str = "",
+    on_file: Callable[[], object] = lambda: None,
 ) -> MatchedFolder:
-    """The clips of a folder; for the arguments see `label_by_folder` and `MatchedFolder`.
+    """The clips of a folder.
+
+    For the arguments see `label_by_folder`, `MatchedFolder` and `discover_clips`.
 
     Raises:
         UserError: no such folder, no video in it, no such split, or a sub-folder is not in the
             label set.
     """
     passed_over: list[str] = []
-    clips = discover_clips(root, passed_over)
+    clips = discover_clips(root, passed_over, on_file)
     good = [clip for clip in clips if is_writable(clip.video)]
     bad = [clip for clip in clips if not is_writable(clip.video)]
     labelled, label_set = label_by_folder(good, root, extracted, labels, label_file)

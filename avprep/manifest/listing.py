@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -160,6 +160,7 @@ def match_listing(
     labels: LabelSet | None,
     findings: Findings,
     split: str = "",
+    on_file: Callable[[], object] = lambda: None,
 ) -> MatchedListing:
     """Find the videos that a CSV names.
 
@@ -170,6 +171,7 @@ def match_listing(
         labels: the label set that the rows were read with; None to number the sorted names.
         findings: of reading the rows.
         split: see `MatchedListing`.
+        on_file: called after each file found.
 
     Raises:
         UserError: no such folder, or one that cannot be listed.
@@ -180,7 +182,7 @@ def match_listing(
     rows = [replace(row, path=_below(root, row.path)) for row in rows]
     videos = {}
     passed_over: list[str] = []
-    for folder, name in scan_files(root, VIDEO_SUFFIXES, passed_over):
+    for folder, name in scan_files(root, VIDEO_SUFFIXES, passed_over, on_file):
         path = os.path.join(folder, name)
         if is_writable(path):
             videos[os.path.relpath(path, root)] = path

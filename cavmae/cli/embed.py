@@ -68,7 +68,7 @@ def embed(**values: Any) -> None:
     \b
     Example:
       cavmae embed --shards shards/test --checkpoint runs/pretrain --out test.safetensors
-      torchrun --nproc-per-node 8 -m cavmae embed --shards shards/train \\
+      torchrun --standalone --nproc-per-node 8 -m cavmae embed --shards shards/train \\
           --checkpoint runs/pretrain --out train.npz --modality audio
     """
     from cavmae.evaluate.embed import run_embedding

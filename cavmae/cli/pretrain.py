@@ -81,7 +81,8 @@ def pretrain(ctx: click.Context, **values: Any) -> None:
     \b
     Example:
       cavmae pretrain --shards shards/train --out runs/pretrain --model base
-      torchrun --nproc-per-node 8 -m cavmae pretrain --shards shards/train --out runs/pretrain
+      torchrun --standalone --nproc-per-node 8 -m cavmae pretrain \\
+          --shards shards/train --out runs/pretrain
     """
     from cavmae.train.runs import run_pretraining
 

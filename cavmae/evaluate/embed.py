@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
-from tqdm import tqdm
 
 from avprep import storage
 from avprep.errors import UserError
+from avprep.progress import ProgressBar
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import World, joined_world
 from cavmae.evaluate.arrays import ArraySpec, write_npz, write_safetensors
@@ -108,11 +108,8 @@ def run_embedding(values: dict[str, Any]) -> None:
         trained = trained.to(world.device)
         missing = parts.missing(world.rank, world.size)
         todo = sum(len(parts.rows(part)) for part in missing)
-        with tqdm(
-            total=len(shards) if world.size == 1 else todo,
-            initial=len(shards) - todo if world.size == 1 else 0,
-            unit="clip", desc="embed", disable=None if world.is_main else True,
-        ) as bar:  # fmt: skip
+        done = len(shards) - todo if world.size == 1 else 0
+        with ProgressBar("embed", "clip", done + todo, initial=done, shown=world.is_main) as bar:
             make_parts(trained, shards, options, parts, missing, world.device, bar.update)
         world.barrier()
         if not world.is_main:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from avprep.errors import UserError
+from avprep.progress import ProgressBar
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import World, joined_world
 from cavmae.evaluate.features import (
@@ -100,8 +100,7 @@ def run_knn(values: dict[str, Any]) -> None:
         trained = trained.to(world.device)
         sets = [shards] if validation is None else [shards, validation]
         share = sum(len(range(world.rank, len(one), world.size)) for one in sets)
-        hidden = None if world.is_main else True
-        with tqdm(total=share, unit="clip", desc="knn", disable=hidden) as bar:
+        with ProgressBar("knn", "clip", share, shown=world.is_main) as bar:
             known = pooled_features(trained, shards, reading, world, bar.update)
             asked = known
             if validation is not None:

@@ -8,12 +8,11 @@ import os
 import sys
 from typing import Any
 
-from tqdm import tqdm
-
 from avprep.errors import DecodeError, UserError
 from avprep.failures import check_failures, parse_limit
 from avprep.labels import read_label_csv
 from avprep.options import DecodeOptions, IsolationOptions
+from avprep.progress import ProgressBar
 from cavmae.checkpoints.usage import warn
 from cavmae.evaluate.features import one_feature
 from cavmae.evaluate.predict import Prediction, PredictOptions, Predictor, find_files
@@ -44,14 +43,14 @@ def run_prediction(values: dict[str, Any]) -> None:
     failed = 0
     with (
         Predictor.open(values["checkpoint"], options, values["device"], labels) as predictor,
-        tqdm(total=len(files), unit="file", desc="predict", disable=None) as bar,
+        ProgressBar("predict", "file", len(files), initial=0) as bar,
     ):
         warn(predictor.notes)
-        for path, outcome in predictor.predict_many(files, values["workers"]):
+        outcomes = predictor.predict_many(files, values["workers"])
+        for done, (path, outcome) in enumerate(outcomes, start=1):
             failed += isinstance(outcome, DecodeError)
-            tqdm.write(show(path, outcome, values["top"]), file=sys.stdout)
-            sys.stdout.flush()
-            bar.update()
+            bar.say(show(path, outcome, values["top"]), sys.stdout)
+            bar.reach(done, failed=failed)
     check_failures(failed, len(files), limit)
 
 

@@ -9,11 +9,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from avprep import storage
 from avprep.errors import UserError
 from avprep.labels import LabelSet, read_label_csv
+from avprep.progress import ProgressBar
 from cavmae.checkpoints.usage import (
     STORE_LABELS,
     Stated,
@@ -67,8 +66,7 @@ def run_evaluation(values: dict[str, Any], recipe: Stated) -> None:
             warn(notes)
         trained = trained.to(world.device)
         share = len(range(world.rank, len(shards), world.size))
-        hidden = None if world.is_main else True
-        with tqdm(total=share, unit="clip", desc="eval", disable=hidden) as bar:
+        with ProgressBar("eval", "clip", share, shown=world.is_main) as bar:
             found = classify_together(model, trained.frontend, shards, options, world, bar.update)
         if not world.is_main:
             return

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from avprep import storage
 from avprep.errors import UserError
+from avprep.progress import ProgressBar
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import joined_world
 from cavmae.evaluate.features import FeatureOptions, Features, one_feature, pooled_features
@@ -60,8 +60,7 @@ def run_retrieval(values: dict[str, Any]) -> None:
     with joined_world(values["device"]) as world:
         trained = trained.to(world.device)
         share = len(range(world.rank, len(shards), world.size))
-        hidden = None if world.is_main else True
-        with tqdm(total=share, unit="clip", desc="retrieve", disable=hidden) as bar:
+        with ProgressBar("retrieve", "clip", share, shown=world.is_main) as bar:
             features = pooled_features(trained, shards, options, world, bar.update)
         if not world.is_main:
             return

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from tqdm import tqdm
 
 from avprep.errors import UserError
+from avprep.progress import ProgressBar
 from avprep.shards.format import update_dataset
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.frontend.fbank import MEL_BINS, fbank, frame_count, samples_for
@@ -45,7 +45,7 @@ def measure_stats(
     loader = ShardLoader(shards, options)
     count, total, squares = 0, 0.0, 0.0
     samples = 0
-    with tqdm(total=len(shards), unit="clip", desc="stats", disable=None) as bar:
+    with ProgressBar("stats", "clip", len(shards)) as bar:
         for batch in loader.epoch():
             waveform, lengths = centred(batch)
             energies = fbank(waveform).double()

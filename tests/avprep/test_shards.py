@@ -7,11 +7,9 @@ import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -248,65 +246,6 @@ def test_mended_inputs_are_picked_up_by_retry_failed(demo_videos, demo_clip, tmp
     report = build(clips, labels, tmp_path / "s", retry_failed=True)
     assert (report.samples, report.failures) == (2, ())
     assert read_dataset(tmp_path / "s").failures == {}
-
-
-def test_killed_at_a_random_moment_and_resumed_is_byte_identical(
-    demo_videos, manifest, shards, tmp_path
-):
-    """kill -9 of the whole command, again and again, until it gets through."""
-    from avprep.labels import write_label_csv
-    from avprep.manifest.model import write_manifest
-
-    clips, labels = manifest
-    write_manifest(tmp_path / "m.json", clips)
-    write_label_csv(tmp_path / "m.classes.csv", labels)
-    out = tmp_path / "killed"
-    command = [sys.executable, "-m", "avprep", "shard", str(tmp_path / "m.json")]
-    command += ["--out", str(out), "--samples-per-shard", "4", "--workers", "2"]
-    delay = 0.7
-    for _ in range(30):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        if process.wait() == 0:
-            break
-        delay += 0.15
-        for path in out.glob("*.tar"):  # whatever has its final name is whole
-            assert path.read_bytes() == (shards / path.name).read_bytes()
-    else:
-        pytest.fail("never got through")
-    left = {name: data for name, data in contents(out).items() if not name.startswith(".tmp-")}
-    assert left == contents(shards)
-
-
-def test_ctrl_c_ends_with_130_and_leaves_no_process(manifest, tmp_path):
-    from avprep.labels import write_label_csv
-    from avprep.manifest.model import write_manifest
-
-    write_manifest(tmp_path / "m.json", manifest[0])
-    write_label_csv(tmp_path / "m.classes.csv", manifest[1])
-    command = [sys.executable, "-m", "avprep", "shard", str(tmp_path / "m.json")]
-    command += ["--out", str(tmp_path / "s"), "--samples-per-shard", "1", "--workers", "2"]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A shell that runs the tests in the background makes them deaf to Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("s/*.tar")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors
-    assert "again" in errors
-    time.sleep(1.5)
-    left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True).stdout
-    assert not left
 
 
 def test_files_of_one_folder_are_not_taken_for_those_of_another(demo_videos, tmp_path):

@@ -14,6 +14,8 @@ from cavmae.data.batch import Batch
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.frontend.fbank import fbank, frame_count, samples_for
 
+HEARD = 14.0  # natural logarithms below the loudest cell, 60 dB
+
 
 def kaldi(waveform):
     return torchaudio.compliance.kaldi.fbank(
@@ -35,7 +37,10 @@ def test_golden_fbanks_of_real_clips(shared):
         pcm, _ = soundfile.read(shared / "golden/extract/audio" / f"{video_id}.wav", dtype="int16")
         waveform = torch.from_numpy(pcm).float() / 32768
         actual = fbank((waveform - waveform.mean())[None])[0]
-        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(actual, kaldi(waveform - waveform.mean()), rtol=0, atol=1e-4)
+        # Near silence the golden values hold the rounding of the processor they were made on.
+        heard = expected > expected.max() - HEARD
+        torch.testing.assert_close(actual[heard], expected[heard], rtol=0, atol=1e-4)
 
 
 @settings(max_examples=25, deadline=None)

@@ -27,7 +27,7 @@ def run_rank(rank, folder, rendezvous, out):
         init_method=f"file://{rendezvous}",
         rank=rank,
         world_size=max(WORLDS),
-        timeout=timedelta(seconds=40),
+        timeout=timedelta(minutes=10),
     )
     groups = {world: dist.new_group(list(range(world))) for world in WORLDS}
     found = {}

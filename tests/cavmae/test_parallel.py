@@ -48,7 +48,7 @@ def ranks(shards, tmp_path_factory) -> Path:
         text=True,
         env=environment,
         cwd=REPOSITORY,
-        timeout=300,
+        timeout=600,
     )
     assert result.returncode == 0, result.stderr[-4000:]
     (out / "stderr.txt").write_text(result.stderr)

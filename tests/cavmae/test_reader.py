@@ -146,18 +146,18 @@ def test_a_shard_that_is_gone_is_not_tried_again(server, tiny, tmp_path):
     (copy.folder / "shard-000000.tar").unlink()
     began = time.monotonic()
     assert isinstance(next(iter(shards.read_many([0]))), DamagedSample)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
 
 
 def test_a_server_that_hangs_is_given_up(server):
-    shards = ShardSet.open(server.url, ReadOptions(retries=1, timeout=0.1))
+    shards = ShardSet.open(server.url, ReadOptions(retries=1, timeout=1.0))
     shards.entry(0)
-    server.stall = 1.0
+    server.stall = 60.0
     began = time.monotonic()
     (sample,) = shards.read_many([0])
     assert isinstance(sample, DamagedSample)
     assert "TimeoutError" in str(sample)
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 50
 
 
 def test_a_server_without_ranges_is_named_as_the_cause(server):

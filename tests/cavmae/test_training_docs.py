@@ -13,7 +13,7 @@ from tests.documents import option_defaults, wrong_defaults
 TEXT = (REPOSITORY / "docs" / "training.md").read_text()
 DESCRIBED = ("pretrain", "finetune", "eval", "average", "stats")
 # Of other programs that the examples use.
-FOREIGN = {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint"}
+FOREIGN = {"--standalone", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint"}
 
 
 def options_of(name: str) -> set[str]:

@@ -84,7 +84,7 @@ def run_shard(
     """`avprep shard`, two clips a shard and one worker unless `options` say otherwise."""
     command = shard_command(manifest, out, *options, *usual("--workers", "1", options))
     kwargs.setdefault("env", environment())
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **kwargs)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, **kwargs)
 
 
 def build(
@@ -122,7 +122,11 @@ def kin(token: str) -> list[int]:
     return sorted(found)
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+PATIENCE = 600.0  # seconds after which a test gives up; a busy machine may need many
+
+
+def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """Wait for an event; only its failing to come takes all the time."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

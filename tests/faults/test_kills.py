@@ -16,6 +16,7 @@ import pytest
 
 from avprep import storage
 from tests.faults.conftest import (
+    PATIENCE,
     build,
     contents,
     default_interrupt,
@@ -48,7 +49,7 @@ class Run:
     def descendants(self) -> list[int]:
         return [pid for pid in kin(self.token) if pid != self.process.pid]
 
-    def end(self, seconds: float = 60) -> tuple[int, str]:
+    def end(self, seconds: float = PATIENCE) -> tuple[int, str]:
         _, errors = self.process.communicate(timeout=seconds)
         return self.process.returncode, errors
 
@@ -82,7 +83,7 @@ def test_killed_at_random_moments_and_resumed_is_byte_identical(
         if (out / "dataset.json").exists():
             assert contents(out) == undisturbed, f"KILL_SEED={SEED}"
             out = tmp_path / str(number)
-    wait_until(lambda: not run.descendants(), 10)
+    wait_until(lambda: not run.descendants())
     assert build(ordinary, out, workers=2).complete
     assert contents(out) == undisturbed, f"KILL_SEED={SEED}"
     assert not list(out.glob(".tmp-*"))
@@ -103,7 +104,7 @@ def test_killed_workers_cost_nothing(manifest, undisturbed, usual_seconds, tmp_p
         assert code == 0, (errors, f"KILL_SEED={SEED}")
         assert contents(out) == undisturbed, f"KILL_SEED={SEED}"
         assert not list(out.glob(".tmp-*"))
-        wait_until(lambda run=run: not run.descendants(), 10)
+        wait_until(lambda run=run: not run.descendants())
 
 
 @pytest.mark.parametrize(
@@ -120,11 +121,11 @@ def test_ctrl_c_and_sigterm_are_130_leave_no_process_and_can_be_resumed(
     run = Run(manifest, out, "--workers", "2", "--backend", backend)
     wait_until(lambda: list(out.glob("*.tar")) or run.process.poll() is not None)
     os.killpg(run.process.pid, number)
-    code, errors = run.end(30)
+    code, errors = run.end()
     assert code == 130, errors
     assert errors.endswith("Interrupted: run the same command again to go on from here.\n")
     assert "Traceback" not in errors
-    wait_until(lambda: not run.descendants(), 5)
+    wait_until(lambda: not run.descendants())
     whole_or_absent(out, undisturbed)
     assert build(ordinary, out).complete
     assert contents(out) == undisturbed

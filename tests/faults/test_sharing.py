@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from avprep import storage
 from avprep.errors import UserError
 from tests.faults.conftest import (
+    PATIENCE,
     build,
     contents,
     environment,
@@ -40,7 +41,7 @@ def test_three_commands_at_once_on_one_folder_do_not_collide(manifest, undisturb
     out = tmp_path / "s"
     running = [start(manifest, out, "--workers", "1") for _ in range(3)]
     for process in running:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, errors
     assert contents(out) == undisturbed
     assert not list(out.glob(".tmp-*"))
@@ -50,7 +51,7 @@ def test_parts_at_once_make_the_whole(manifest, undisturbed, tmp_path):
     out = tmp_path / "s"
     running = [start(manifest, out, "--workers", "1", "--part", f"{k}/3") for k in (1, 2, 3)]
     for process in running:
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, errors
     assert contents(out) == undisturbed
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from avprep import storage
 from avprep.errors import UserError, WorkFailed
 from avprep.shards.format import read_dataset
-from tests.faults.conftest import build, contents, environment, run_shard, shard_command
+from tests.faults.conftest import (
+    build,
+    contents,
+    environment,
+    run_shard,
+    shard_command,
+    wait_until,
+)
 
 pytest.importorskip("s3fs", reason="needs the extra s3")
 moto = pytest.importorskip("moto.server", reason="needs the extra dev")
@@ -113,9 +119,7 @@ def test_killed_while_building_in_a_bucket_and_resumed(server, manifest, undistu
             stderr=subprocess.DEVNULL,
             env=environment(),
         )
-        deadline = time.monotonic() + 60
-        while len(stored(out)) == before and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: len(stored(out)) > before or process.poll() is not None)  # noqa: B023
         process.kill()
         process.wait()
         found = stored(out)
@@ -153,9 +157,7 @@ def test_a_large_upload_torn_away_leaves_nothing_visible(server, tmp_path):
     )
     command = [sys.executable, "-c", code, str(tmp_path), target]
     process = subprocess.Popen(command, env=environment())
-    deadline = time.monotonic() + 60
-    while not unfinished_uploads() and time.monotonic() < deadline:
-        time.sleep(0.002)
+    wait_until(unfinished_uploads)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert list(unfinished_uploads()) == ["large/shard-000000.tar"]

@@ -52,7 +52,7 @@ def on_a_small_disk(script: str, *arguments: object) -> subprocess.CompletedProc
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=300,
+        timeout=600,
     )
 
 

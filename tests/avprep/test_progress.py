@@ -1,0 +1,80 @@
+"""Without a terminal a long command says how far it is; a short one says nothing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from avprep.cli import group
+from avprep.progress import ProgressBar
+from tests.faults.conftest import wait_until
+
+
+def test_lines_come_while_nothing_gets_done(capsys):
+    heard = ""
+
+    def hear() -> str:
+        nonlocal heard
+        heard += capsys.readouterr().err
+        return heard
+
+    with ProgressBar("shard", "clip", 20, seconds=0.01) as bar:
+        bar.reach(4)
+        wait_until(lambda: "shard: 4/20 clips, ?clip/s, ? left\n" in hear())
+        bar.reach(8, failed=3)
+        pattern = r"shard: 8/20 clips, 3 failed, [\d.]+clip/s, [\d:]+ left\n"
+        wait_until(lambda: re.search(pattern, hear()))
+        bar.update(12)
+        wait_until(lambda: "shard: 20/20 clips" in hear())
+    hear()
+    assert "\r" not in heard
+
+
+@pytest.mark.parametrize("done", [0, 3])
+def test_bytes_and_unknown_totals_are_written_plainly(done):
+    bar = ProgressBar("labels.csv", "B")
+    bar.update(done * 1_000_000)
+    assert bar.line().startswith("labels.csv: " + ("3.00M/? B, " if done else "0.00/? B, "))
+    bar.reach(4_000_000, total=8_000_000)
+    assert bar.line().startswith("labels.csv: 4.00M/8.00M B, ")
+
+
+def test_short_work_and_other_ranks_say_nothing(capsys):
+    with ProgressBar("eval", "clip", 2) as bar:
+        bar.update(2)
+    with ProgressBar("eval", "clip", 2, shown=False, seconds=0.001) as bar:
+        for _ in bar.counted(range(2)):
+            pass
+    assert capsys.readouterr().err == ""
+
+
+def lines_of(*arguments: object) -> str:
+    result = CliRunner().invoke(group, [*map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.stderr
+
+
+def test_every_long_command_of_avprep_says_how_far_it_is(demo_videos, tmp_path, write_every):
+    write_every(0.05)
+    videos, test = tmp_path / "videos", demo_videos / "test"
+    told = lines_of("demo-data", videos, "--train-clips", 1, "--test-clips", 1, "--seconds", 1)
+    assert re.search(r"^demo-data: \d+/16 clips, ", told, re.MULTILINE)
+    told = lines_of("extract", test, "--out", tmp_path / "extracted", "--workers", 1)
+    assert re.search(r"^extract: \d+/8 clips, ", told, re.MULTILINE)
+    manifest = tmp_path / "m.json"
+    write_every(1e-6)
+    told = lines_of("manifest", "folder", test, "--out", manifest)
+    assert re.search(r"^manifest: \d+/\? files, ", told, re.MULTILINE)
+    told = lines_of("manifest", "check", manifest)
+    assert re.search(r"^check: \d+/\? clips, ", told, re.MULTILINE)
+    shards = tmp_path / "shards"
+    write_every(0.05)
+    told = lines_of("shard", manifest, "--out", shards, "--workers", 1, "--samples-per-shard", 4)
+    assert re.search(r"^shard: \d+/8 clips, ", told, re.MULTILINE)
+    write_every(1e-6)
+    told = lines_of("verify", shards, "--workers", 1)
+    assert re.search(r"^verify: \d+/(\?|2) shards, ", told, re.MULTILINE)
+    told = lines_of("report", shards, "--out", tmp_path / "report.html")
+    assert re.search(r"^report: \d+/(\?|2) shards, ", told, re.MULTILINE)
