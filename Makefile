@@ -7,7 +7,8 @@ BIN := .venv/bin
 
 # What asks for an ffmpeg program: run a second time without the system's, where there is one.
 FFMPEG_TESTS := tests/avprep/test_decode_*.py tests/avprep/test_demo_data.py \
-	tests/avprep/test_real_media.py tests/avprep/test_sample.py
+	tests/avprep/test_extent.py tests/avprep/test_odd_files.py tests/avprep/test_real_media.py \
+	tests/avprep/test_sample.py
 
 .PHONY: demo test test-ffmpeg bench clean
 
