@@ -10,7 +10,7 @@ avprep extract runs/demo/videos/test --out runs/demo/extracted/test
 
 # manifest (few-0, few-1 and few-2 name two clips of each class, for finetuning with few labels)
 avprep manifest folder runs/demo/videos/train --extracted runs/demo/extracted/train --out runs/demo/all.json
-avprep manifest split runs/demo/all.json --parts few-0=2,few-1=2,few-2=2,rest=54 --out runs/demo/parts
+avprep manifest split runs/demo/all.json --parts few-0=2,few-1=2,few-2=2,rest=58 --out runs/demo/parts
 avprep manifest merge runs/demo/parts/few-0.json runs/demo/parts/few-1.json runs/demo/parts/few-2.json runs/demo/parts/rest.json --out runs/demo/train.json
 avprep manifest folder runs/demo/videos/test --extracted runs/demo/extracted/test --out runs/demo/test.json
 
