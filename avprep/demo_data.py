@@ -231,13 +231,13 @@ def _hsv(hue: float, saturation: float, value: float) -> NDArray[np.float32]:
     return (rgb * 255).astype(np.float32)
 
 
-# Beats per second, their share that sounds, how loud each overtone is beside the one below, and how
-# many octaves the pitch rises within a beat.
+# The share of a beat that sounds, how loud each overtone is beside the one below, and how many
+# octaves the pitch rises within a beat.
 _SOUNDS = {
-    "tone": (1.5, 0.9, 0.15, 0.0),
-    "rising": (3.0, 0.8, 0.5, 1.6),
-    "bursts": (6.0, 0.5, 0.5, 0.0),
-    "falling": (3.0, 0.8, 0.9, -1.6),
+    "tone": (0.9, 0.15, 0.0),
+    "rising": (0.8, 0.5, 1.6),
+    "bursts": (0.5, 0.5, 0.0),
+    "falling": (0.8, 0.9, -1.6),
 }
 
 
@@ -246,8 +246,8 @@ def render_sound(
 ) -> NDArray[np.int16]:
     """A sound at every beat, over a faint hiss: int16 [samples], 44.1 kHz mono."""
     time = np.arange(int(seconds * _AUDIO_RATE)) / _AUDIO_RATE
-    tempo, share, richness, octaves = _SOUNDS[sound]
-    beat = (time * tempo * rng.uniform(0.8, 1.2) + rng.random()) % 1.0  # from 0 to 1 within each
+    share, richness, octaves = _SOUNDS[sound]
+    beat = (time * rng.uniform(2.0, 4.0) + rng.random()) % 1.0  # from 0 to 1 within each
     pitch = 1200.0 * (200.0 / 1200.0) ** traits.size
     loudness = richness ** np.arange(6)  # of the pitch and its overtones
     if sound == "bursts":

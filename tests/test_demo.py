@@ -17,8 +17,8 @@ FEWER = {
         "--test-clips 3",
         "--parts few-0=2,few-1=2,few-2=2,rest=58": "--parts few-0=1,few-1=1,few-2=1,rest=9",
     },
-    "demo.toml": {"epochs = 24": "epochs = 10", "epochs = 6": "epochs = 1"},
-    "few-labels.toml": {"epochs = 20": "epochs = 1"},
+    "demo.toml": {"epochs = 38": "epochs = 20", "epochs = 4": "epochs = 1"},
+    "few-labels.toml": {"epochs = 12": "epochs = 1"},
 }
 
 
@@ -52,8 +52,11 @@ def test_demo_runs_to_its_summary_and_pretraining_pays(
     retrieval = summary["retrieval"]
     assert retrieval["clips"] == 24
     for direction in ("audio_to_image", "image_to_audio"):
-        trained, random = retrieval[direction], retrieval["random_start"][direction]
-        assert trained["median_rank"] < 0.7 * random["median_rank"]
+        trained, random = (
+            found["recall_at_10"]
+            for found in (retrieval[direction], retrieval["random_start"][direction])
+        )
+        assert trained > random + 0.2
     for figure in ("knn", "few_labels", "all_labels"):
         assert summary[figure]["chance"] == 1 / 8
         assert 0 <= summary[figure]["accuracy"] <= 1

@@ -9,7 +9,7 @@ avprep extract runs/demo/videos --out runs/demo/extracted
 
 # manifest (few-0, few-1 and few-2 name two clips of each class, for finetuning with few labels)
 avprep manifest folder runs/demo/videos --split train --extracted runs/demo/extracted --out runs/demo/all.json
-avprep manifest split runs/demo/all.json --parts few-0=2,few-1=2,few-2=2,rest=54 --out runs/demo/parts
+avprep manifest split runs/demo/all.json --parts few-0=2,few-1=2,few-2=2,rest=58 --out runs/demo/parts
 avprep manifest merge runs/demo/parts/few-0.json runs/demo/parts/few-1.json runs/demo/parts/few-2.json runs/demo/parts/rest.json --out runs/demo/train.json
 avprep manifest folder runs/demo/videos --split test --extracted runs/demo/extracted --out runs/demo/test.json
 
