@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
 from avprep.errors import UserError
 from cavmae.options import ReadOptions
 from cavmae.recipes import find_recipe
-from cavmae.train.options import OptimOptions, TrainOptions
+from cavmae.train.options import OptimOptions, Precision, TrainOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _OPTIM, _TRAIN, _READ = OptimOptions(), TrainOptions(), ReadOptions()
@@ -249,10 +249,11 @@ training_options = _stack(
     ),
     click.option(
         "--precision",
-        type=click.Choice(["fp32", "bf16", "fp16"]),
+        type=click.Choice(get_args(Precision)),
         default=_TRAIN.precision,
         show_default=True,
-        help="Precision of the model's arithmetic; losses are always float32.",
+        help="Precision of the model's arithmetic; losses are always float32. tf32: float32, "
+        "multiplied by NVIDIA's TensorFloat-32.",
     ),
     click.option(
         "--compile/--no-compile",
@@ -329,6 +330,13 @@ training_options = _stack(
         default=_TRAIN.log_steps,
         show_default=True,
         help="Steps between log rows inside an epoch; 0 for none.",
+    ),
+    click.option(
+        "--profile",
+        type=click.IntRange(min=0),
+        default=_TRAIN.profile,
+        show_default=True,
+        help="Write RUN/trace.json of this many steps, after the first five.",
     ),
     bad_samples_option,
     click.option(

@@ -1,7 +1,7 @@
-"""The host runs a step ahead of the device: what comes next, and what is still to be looked at.
+"""The host runs one step ahead of the device, so that the device never waits for it.
 
-While the device does a step, the batches of the next one travel to it, the ranks agree on that, and
-the losses of the step before are read. So the device never waits for the host.
+While the device works on a step, the next batches are copied to it, the ranks agree on what to do
+next, and the losses of the previous step are read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Share:
     copied: torch.cuda.Event | None = None
 
     def batches_on_device(self) -> list[Batch]:
-        """The batches, for work that the device is given from now on: it begins once they came."""
+        """The batches. Work that the device is given from now on begins when they have arrived."""
         if self.copied is not None:
             stream = torch.cuda.current_stream(self.batches[0].index.device)
             stream.wait_event(self.copied)
@@ -78,7 +78,7 @@ class StepFeed:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the ranks know of each other before a step; the same on all of them.
+    """What the ranks told each other before a step; equal on all of them.
 
     Attributes:
         sizes: samples of each batch, by rank and by place in the step.
@@ -113,7 +113,7 @@ def agree(
 
 
 class LaunchedStep:
-    """A step that the device has been given, and its losses, for when it has done it.
+    """A step that the device was given. Its losses can be read when the device has finished it.
 
     Attributes:
         number: of the step, counted from 1.
@@ -150,10 +150,10 @@ class LaunchedStep:
         return sum(batch.planned for batch in self.batches)
 
     def facts(self) -> dict[str, float]:
-        """The loss and its parts, gradient norm and rate; waits until the device has done the step.
+        """Loss, its parts, gradient norm and rate; waits until the device has finished the step.
 
-        Without the gradient norm where fp16's scale of the loss was too large for it: then the
-        step was left out, which is how the scale is found.
+        In fp16 a gradient norm that is not finite is left out while the loss scale is still large:
+        such a step is skipped, which is how the scale is found.
         """
         if self._read is not None:
             self._read.synchronize()

@@ -17,13 +17,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from avprep import storage
 from avprep.errors import WorkFailed
 from cavmae.data import Batch, ShardLoader
 from cavmae.distributed import World
@@ -33,6 +32,7 @@ from cavmae.train.ahead import LaunchedStep, Share, StepFeed, Verdict, agree
 from cavmae.train.averaging import WeightAverage
 from cavmae.train.checkpoint import list_checkpoints, load_state, save_checkpoint
 from cavmae.train.curves import LATEST
+from cavmae.train.not_finite import end_not_finite
 from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, set_learning_rate
 from cavmae.train.options import OptimOptions, TrainOptions
 from cavmae.train.parallel import (
@@ -44,9 +44,7 @@ from cavmae.train.parallel import (
 )
 from cavmae.train.records import Meter, ProgressLine, RunRecords, written_together
 from cavmae.train.tasks import StepLoss, Task, freeze_unused
-
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_SHOWN = 8  # samples in an error
+from cavmae.train.utilisation import autocast, measured_flops, model_precision, profiled
 
 
 @dataclass
@@ -107,6 +105,8 @@ class Trainer:
         self._records: RunRecords | None = None  # of the main rank
         self._progress: ProgressLine | None = None
         self._meter = Meter(world.device)
+        self._ideal_seconds = 0.0
+        self._note_step: Callable[[], object] = lambda: None
         self._saved_step, self._saved_at = 0, time.monotonic()
         self._launched: deque[LaunchedStep] = deque()
         self._seen: LaunchedStep | None = None  # the last one whose losses were read …
@@ -169,7 +169,9 @@ class Trainer:
         if self.world.is_main:
             self._records = RunRecords(self.folder, position.rows)
         try:
-            with _stop_requests() as stop:
+            self._ideal_seconds = self._measure_ideal_seconds()
+            trace, traced = self.folder / "trace.json", options.profile * self.world.is_main
+            with _stop_requests() as stop, profiled(trace, traced) as self._note_step:
                 while position.epoch < options.epochs:
                     self._run_epoch(stop)
                     self._finish_epoch(stop)
@@ -181,11 +183,20 @@ class Trainer:
             if self._records is not None:
                 self._records.close()
 
+    def _measure_ideal_seconds(self) -> float:
+        """Seconds per sample if the GPUs did the model's matrix products at full speed."""
+        if self.world.device.type != "cuda":
+            return 0.0
+        passes = 1 if self.optim.freeze_base else 3  # gradients take twice the forward pass
+        best = measured_flops(self.world.device, self.options.precision)
+        torch.cuda.reset_peak_memory_stats(self.world.device)
+        return passes * self.task.forward_flops(self.model) / (best * self.world.size)
+
     def _run_epoch(self, stop: list[int]) -> None:
-        """Launch the steps of an epoch, each while the device does the one before."""
+        """Launch the steps of an epoch, each while the device works on the one before."""
         options, position = self.options, self.position
         self._called.train()
-        self._meter = Meter(self.world.device)
+        self._meter = Meter(self.world.device, self._ideal_seconds)
         batches = self.loader.epoch(position.epoch, position.samples)
         feed = StepFeed(batches, options.accumulate, self.world.device)
         while True:
@@ -203,7 +214,9 @@ class Trainer:
             self._obey(verdict, share)
             if not share.batches:
                 return
-            self._launch(share.batches_on_device(), verdict)
+            with model_precision(options.precision):
+                self._launch(share.batches_on_device(), verdict)
+            self._note_step()
 
     def _obey(self, verdict: Verdict, share: Share) -> None:
         """Save the run or end it, where the ranks agreed on that.
@@ -213,7 +226,7 @@ class Trainer:
             WorkFailed: a loss is not finite, or a rank has no batch.
         """
         if verdict.has_failed:
-            self._fail()
+            self._end_not_finite()
         if verdict.is_lost:
             self._give_up(share.lost, verdict.is_stopped)
         step, every = self.position.step, self.options.checkpoint_steps
@@ -288,7 +301,12 @@ class Trainer:
         """
         self._look_at_losses()
         if self.world.any(self._failed is not None):
-            self._fail()
+            self._end_not_finite()
+
+    def _end_not_finite(self) -> NoReturn:
+        assert self._seen is not None
+        bad = [name for name, value in (self._failed or {}).items() if not math.isfinite(value)]
+        end_not_finite(self._seen, bad, self.frontend, self.world, self.folder)
 
     def _loss(self, batch: Batch, number: int, sizes: list[int]) -> StepLoss:
         """The loss of the step's batch of that number; all its randomness is decided here.
@@ -304,8 +322,7 @@ class Trainer:
         generator.manual_seed(_mix_seed(options.seed, place))
         inputs = self.frontend(batch, generator)
         gather = functools.partial(world.gather_rows, counts=sizes) if world.size > 1 else None
-        dtype = _AUTOCAST.get(options.precision)
-        with torch.autocast(world.device.type, dtype, enabled=dtype is not None):
+        with autocast(world.device, options.precision):
             return self.task.loss(self._called, inputs, generator, gather)
 
     def _descend(self) -> Tensor:
@@ -323,44 +340,6 @@ class Trainer:
         if "ema" in self.averages:
             self.averages["ema"].add_exponentially(self.options.ema)
         return norm
-
-    def _fail(self) -> None:
-        """End a run whose loss or gradients, in the step looked at last, are not finite.
-
-        All ranks call it; it may be the loss of another one.
-        """
-        assert self._seen is not None
-        step, batches, folder = self._seen.number, self._seen.batches, self.folder
-        bad = [name for name, value in (self._failed or {}).items() if not math.isfinite(value)]
-        ids = [video_id for batch in batches for video_id in batch.video_ids]
-        found = self.world.gather((bad, self._not_finite_inputs(batches), ids))
-        reasons = sorted({name for names, _, _ in found for name in names})
-        suspects = [names for _, names, _ in found]
-        if not any(suspects):  # then the samples of the ranks whose loss it was, else all
-            suspects = [names for bad, _, names in found if set(bad) - {"grad_norm"}]
-        suspects = suspects or [names for _, _, names in found]
-        everyone = [name for names in suspects for name in names]
-        if self.world.is_main:
-            content = {"step": step, "not_finite": reasons, "video_ids": everyone}
-            storage.write_json(folder / "not-finite.json", content)
-        shown = ", ".join(everyone[:_SHOWN]) + (" …" if len(everyone) > _SHOWN else "")
-        raise WorkFailed(
-            f"not finite at step {step}: {', '.join(reasons)} (samples {shown}; all of them in "
-            f"{folder / 'not-finite.json'}). The last checkpoint in {folder / 'checkpoints'} is "
-            "good; lower --lr, set --clip-grad, or use --precision fp32."
-        )
-
-    def _not_finite_inputs(self, batches: list[Batch]) -> list[str]:
-        """The samples whose inputs are not finite by themselves."""
-        names = []
-        for batch in batches:
-            inputs = self.frontend(batch)
-            sound = inputs.audio.flatten(1).isfinite().all(1)
-            sound &= inputs.image.flatten(1).isfinite().all(1)
-            names += [
-                v for v, good in zip(batch.video_ids, sound.tolist(), strict=True) if not good
-            ]
-        return names
 
     def _add_to_sums(self, count: int, facts: dict[str, float]) -> None:
         sums = self.position.sums

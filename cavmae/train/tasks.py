@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cavmae.frontend import Inputs
 from cavmae.model import CAVMAE, CAVMAEClassifier, Mode, PretrainOptions, PretrainOutput
+from cavmae.model.flops import classifier_flops, pretraining_flops
 
 Gather = Callable[[Tensor], Tensor]
 
@@ -49,6 +50,10 @@ class Task(Protocol):
         """
         ...
 
+    def forward_flops(self, model: CAVMAE | CAVMAEClassifier) -> int:
+        """Operations of one sample's forward pass."""
+        ...
+
 
 @dataclass(frozen=True)
 class PretrainTask:
@@ -82,6 +87,9 @@ class PretrainTask:
             },
         )
 
+    def forward_flops(self, model: CAVMAE | CAVMAEClassifier) -> int:
+        return pretraining_flops(model.config, self.options)
+
 
 @dataclass(frozen=True)
 class FinetuneTask:
@@ -106,6 +114,10 @@ class FinetuneTask:
         truth = inputs.targets.gather(1, logits.argmax(1, keepdim=True))
         correct = (truth >= inputs.targets.amax(1, keepdim=True)).float().mean()
         return StepLoss(loss, {"train_accuracy": correct})
+
+    def forward_flops(self, model: CAVMAE | CAVMAEClassifier) -> int:
+        assert isinstance(model, CAVMAEClassifier)
+        return classifier_flops(model.config, self.mode, model.num_classes)
 
 
 def freeze_unused(model: CAVMAE | CAVMAEClassifier, task: Task, device: torch.device) -> None:
