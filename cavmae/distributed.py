@@ -6,7 +6,7 @@ import atexit
 import gc
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -40,11 +40,19 @@ class World:
 
     def sum(self, values: list[float]) -> list[float]:
         """Element-wise sum over all ranks."""
+        return [sum(column) for column in zip(*self.exchange(values), strict=True)]
+
+    def exchange(self, values: list[float]) -> list[list[float]]:
+        """Every rank's numbers, as many as this one's, in rank order, on every rank.
+
+        They pass from CPU to CPU, so that nothing waits for what a GPU was given.
+        """
         if self.size == 1:
-            return values
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor)
-        return tensor.tolist()
+            return [values]
+        own = torch.tensor(values, dtype=torch.float64)
+        everyone = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(everyone, own)
+        return [theirs.tolist() for theirs in everyone]
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank; all ranks get the same answer."""
@@ -87,14 +95,16 @@ class World:
         if self.size > 1:
             dist.barrier()
 
-    def gather_rows(self, rows: Tensor) -> Tensor:
-        """The rows [B, D] of all ranks, in rank order, with gradient; B may differ by rank."""
-        counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(self.size)]
-        dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
-        longest = int(max(counts))
-        padded = torch.cat([rows, rows.new_zeros(longest - len(rows), rows.shape[1])])
+    def gather_rows(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        """The rows [B, D] of all ranks, in rank order, with gradient.
+
+        Args:
+            rows: of this rank.
+            counts: B of each rank.
+        """
+        padded = torch.cat([rows, rows.new_zeros(max(counts) - len(rows), rows.shape[1])])
         parts = torch.distributed.nn.functional.all_gather(padded)
-        return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)])
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 @dataclass(frozen=True)
@@ -172,7 +182,7 @@ def joined_world(device: str) -> Iterator[World]:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     dist.init_process_group(
-        "nccl" if chosen.type == "cuda" else "gloo",
+        "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo",
         init_method=launch.meeting,
         rank=launch.rank if launch.meeting else -1,
         world_size=launch.size if launch.meeting else -1,

@@ -170,7 +170,7 @@ BAD_INPUTS = {
     "another run in the folder": (
         "cavmae pretrain --shards {line}/train --out {line}/pre"
         " --audio-frames 96 --model tiny --batch-size 4",
-        "batch_size = 8, not 4",
+        "each step of its run takes 8 samples",
     ),
     "no GPU": ("cavmae pretrain --shards {line}/train --out {tmp}/r --device cuda", "no GPU"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 from click.core import ParameterSource
@@ -13,7 +13,7 @@ from avprep.cli.arguments import did_you_mean, refuse_urls
 from avprep.errors import UserError
 from cavmae.options import CRITERIA, MODES, ReadOptions
 from cavmae.recipes import Expected, read_recipe
-from cavmae.train.options import OptimOptions, TrainOptions
+from cavmae.train.options import OptimOptions, Precision, TrainOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _EXPECTED = f"{__name__}.expected"
@@ -284,10 +284,11 @@ training_options = _stack(
     ),
     click.option(
         "--precision",
-        type=click.Choice(["fp32", "bf16", "fp16"]),
+        type=click.Choice(get_args(Precision)),
         default=_TRAIN.precision,
         show_default=True,
-        help="Precision of the model's arithmetic; losses are always float32.",
+        help="Precision of the model's arithmetic; losses are always float32. tf32: float32, "
+        "multiplied by NVIDIA's TensorFloat-32.",
     ),
     click.option(
         "--compile/--no-compile",
@@ -364,6 +365,13 @@ training_options = _stack(
         default=_TRAIN.log_steps,
         show_default=True,
         help="Steps between log rows inside an epoch; 0 for none.",
+    ),
+    click.option(
+        "--profile",
+        type=click.IntRange(min=0),
+        default=_TRAIN.profile,
+        show_default=True,
+        help="Write RUN/trace.json of this many steps, after the first five.",
     ),
     bad_samples_option,
     click.option(

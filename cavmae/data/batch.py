@@ -34,6 +34,10 @@ class Samples:
         """The same on another device; a pinned batch is copied without waiting."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Keep the memory until the stream has done what it was given so far."""
+        self._map(lambda tensor: tensor.record_stream(stream))
+
     def pin_memory(self: Self) -> Self:
         """The same in page-locked memory (called by the data loader)."""
         return self._map(Tensor.pin_memory)

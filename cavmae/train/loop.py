@@ -1,35 +1,39 @@
 """The training loop, the same for pretraining and finetuning.
 
-A step is: read a batch, make inputs on the device, loss, gradients, optimiser. Everything random
-about it follows from (seed, step), and everything else is in the checkpoint, so a run that was
-killed goes on as if it had not been.
+A step is: read batches, agree with the other ranks, make inputs on the device, loss, gradients,
+optimiser, and a step later a look at the losses. Everything random about it follows from (seed,
+step), and everything else is in the checkpoint, so a run that was killed goes on as if it had not
+been.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from avprep import storage
 from avprep.errors import WorkFailed
 from cavmae.data import Batch, ShardLoader
 from cavmae.distributed import World
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAE, CAVMAEClassifier
 from cavmae.recipes import Expected
+from cavmae.train.ahead import LaunchedStep, Share, StepFeed, Verdict, agree
 from cavmae.train.averaging import WeightAverage
 from cavmae.train.checkpoint import list_checkpoints, load_state, save_checkpoint
 from cavmae.train.curves import LATEST
+from cavmae.train.not_finite import end_not_finite
 from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, set_learning_rate
 from cavmae.train.options import OptimOptions, TrainOptions
 from cavmae.train.parallel import (
@@ -41,10 +45,7 @@ from cavmae.train.parallel import (
 )
 from cavmae.train.records import Meter, ProgressLine, RunRecords, written_together
 from cavmae.train.tasks import StepLoss, Task, freeze_unused
-
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_SMALLEST_SCALE = 2.0**-16  # of the loss in fp16; it starts at 2 ** 16
-_SHOWN = 8  # samples in an error
+from cavmae.train.utilisation import autocast, measured_flops, model_precision, profiled
 
 
 @dataclass
@@ -105,8 +106,15 @@ class Trainer:
         self.metadata = dict(metadata or {})
         self.expected = expected or Expected()
         self.position = Position()
-        self._records: RunRecords | None = None
-        self._saved_step = -1
+        self._records: RunRecords | None = None  # of the main rank
+        self._progress: ProgressLine | None = None
+        self._meter = Meter(world.device)
+        self._ideal_seconds = 0.0
+        self._note_step: Callable[[], object] = lambda: None
+        self._saved_step, self._saved_at = 0, time.monotonic()
+        self._launched: deque[LaunchedStep] = deque()
+        self._seen: LaunchedStep | None = None  # the last one whose losses were read …
+        self._failed: dict[str, float] | None = None  # … and those, if they are not finite
         self._called = spread_model(model, world, options)
         self.optimizer = build_optimizer(model, optim)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
@@ -156,7 +164,7 @@ class Trainer:
                 directory cannot be written.
         """
         position, options = self.position, self.options
-        progress = ProgressLine(
+        self._progress = ProgressLine(
             options.epochs * self.steps_per_epoch,
             self.schedule_step,
             self.task.name,
@@ -165,62 +173,72 @@ class Trainer:
         if self.world.is_main:
             self._records = RunRecords(self.folder, position.rows)
         try:
-            with _stop_requests() as stop:
+            self._ideal_seconds = self._measure_ideal_seconds()
+            trace, traced = self.folder / "trace.json", options.profile * self.world.is_main
+            with _stop_requests() as stop, profiled(trace, traced) as self._note_step:
                 while position.epoch < options.epochs:
-                    self._run_epoch(progress, stop)
-                    self._finish_epoch(progress, stop)
+                    self._run_epoch(stop)
+                    self._finish_epoch(stop)
             with written_together(self.world, self.folder):
                 if self._records is not None:
                     self._records.publish(final=True)
         finally:
-            progress.close()
+            self._progress.close()
             if self._records is not None:
                 self._records.close()
 
-    def _run_epoch(self, progress: ProgressLine, stop: list[int]) -> None:
-        position = self.position
+    def _measure_ideal_seconds(self) -> float:
+        """Seconds per sample if the GPUs did the model's matrix products at full speed."""
+        if self.world.device.type != "cuda":
+            return 0.0
+        passes = 1 if self.optim.freeze_base else 3  # gradients take twice the forward pass
+        best = measured_flops(self.world.device, self.options.precision)
+        torch.cuda.reset_peak_memory_stats(self.world.device)
+        return passes * self.task.forward_flops(self.model) / (best * self.world.size)
+
+    def _run_epoch(self, stop: list[int]) -> None:
+        """Launch the steps of an epoch, each while the device works on the one before."""
+        options, position = self.options, self.position
         self._called.train()
-        meter = Meter(self.world.device)
-        saved = time.monotonic()
-        group: list[Batch] = []
+        self._meter = Meter(self.world.device, self._ideal_seconds)
         batches = self.loader.epoch(position.epoch, position.samples)
+        feed = StepFeed(batches, options.accumulate, self.world.device)
         while True:
-            batch: Batch | None = None
-            lost: WorkFailed | None = None
-            with meter.waiting():
-                try:
-                    batch = next(batches, None)
-                except WorkFailed as error:
-                    lost = error
-            if batch is not None:
-                group.append(batch)
-            if lost or (group and (batch is None or len(group) == self.options.accumulate)):
-                # The others are about to begin the step, and must not wait for this rank in it.
-                samples, is_lost, is_stopped = self.world.sum(
-                    [sum(map(len, group)), lost is not None, bool(stop)]
-                )
-                if is_lost:
-                    self._give_up(lost, bool(is_stopped))
-                facts = self._step(group, samples)
-                is_finite = all(math.isfinite(value) for value in facts.values())
-                stopped, failed, due = self.world.sum(
-                    # One rank's clock decides when it is time to save.
-                    [bool(stop), not is_finite, self.world.is_main and self._is_due(saved)]
-                )
-                if failed:
-                    self._fail(group, facts)
-                meter.step(sum(batch.planned for batch in group))
-                self._add_to_sums(group, facts)
-                progress.update({**facts, **meter.facts()})
-                self._maybe_log(facts, meter)
-                if stopped or due:
-                    self._save()
-                    saved = time.monotonic()
-                if stopped:
-                    raise KeyboardInterrupt
-                group = []
-            if batch is None:
+            with self._meter.waiting():
+                share = feed.read()
+            self._look_at_losses(but=1)
+            verdict = agree(
+                self.world,
+                share,
+                options.accumulate,
+                is_stopped=bool(stop),
+                is_due=self.world.is_main and self._is_due(),  # one rank's clock decides
+                has_failed=self._failed is not None,
+            )
+            self._obey(verdict, share)
+            if not share.batches:
                 return
+            with model_precision(options.precision):
+                self._launch(share.batches_on_device(), verdict)
+            self._note_step()
+
+    def _obey(self, verdict: Verdict, share: Share) -> None:
+        """Save the run or end it, where the ranks agreed on that.
+
+        Raises:
+            KeyboardInterrupt: a rank was told to stop.
+            WorkFailed: a loss is not finite, or a rank has no batch.
+        """
+        if verdict.has_failed:
+            self._end_not_finite()
+        if verdict.is_lost:
+            self._give_up(share.lost, verdict.is_stopped)
+        step, every = self.position.step, self.options.checkpoint_steps
+        is_due = verdict.is_stopped or verdict.is_due or (every and not step % every)
+        if is_due and step != self._saved_step:
+            self._save()
+        if verdict.is_stopped:
+            raise KeyboardInterrupt
 
     def _give_up(self, lost: WorkFailed | None, is_stopped: bool) -> None:
         """End a run in which a rank, this one if `lost` is given, has no batch. All ranks call it.
@@ -235,12 +253,8 @@ class Trainer:
         reasons = self.world.gather(str(lost) if lost else "")
         raise WorkFailed(next(filter(None, reasons))) from lost
 
-    def _step(self, group: list[Batch], everyone: float) -> dict[str, float]:
-        """One optimiser step over one or more batches; returns the loss and its parts.
-
-        Args:
-            group: this rank's batches.
-            everyone: samples in those of all ranks.
+    def _launch(self, batches: list[Batch], verdict: Verdict) -> None:
+        """Give the device one optimiser step over this rank's batches.
 
         Every sample of the step has the same weight in the gradient, however the samples are dealt
         out to batches and ranks.
@@ -251,40 +265,69 @@ class Trainer:
         )
         set_learning_rate(self.optimizer, rate)
         position.lr = rate
-        mine = sum(map(len, group))
+        mine = sum(map(len, batches))
         sums: dict[str, Tensor] = {}
-        for number, batch in enumerate(group):
-            is_last = number == len(group) - 1
+        for number, batch in enumerate(batches):
+            is_last = number == len(batches) - 1
             with nullcontext() if is_last else without_gradient_exchange(self._called):
-                result = self._loss(batch, number)
+                result = self._loss(batch, number, [sizes[number] for sizes in verdict.sizes])
                 # Gradients are averaged over the ranks, hence their number.
-                weight = len(batch) * world.size / everyone
+                weight = len(batch) * world.size / verdict.samples
                 self.scaler.scale(result.loss * weight).backward()
             for name, value in {"loss": result.loss.detach(), **result.parts}.items():
                 sums[name] = sums.get(name, 0.0) + value * (len(batch) / mine)
             position.samples += batch.planned
         sums["grad_norm"] = self._descend()
+        if self.scaler.is_enabled():
+            sums["scale"] = self.scaler.scale(torch.ones((), device=world.device))
         position.step += 1
-        values = torch.stack([value.float() for value in sums.values()]).tolist()
-        facts = dict(zip(sums, values, strict=True))
-        if not math.isfinite(facts["grad_norm"]) and self._scale_is_sought():
-            del facts["grad_norm"]
-        return {**facts, "lr": rate}
+        self._launched.append(LaunchedStep(position.step, batches, sums, rate))
 
-    def _scale_is_sought(self) -> bool:
-        """Whether a step may be left out because its gradients, scaled, did not fit fp16."""
-        return self.scaler.is_enabled() and self.scaler.get_scale() > _SMALLEST_SCALE
+    def _look_at_losses(self, but: int = 0) -> None:
+        """Read and record the losses of the launched steps, except the newest ones."""
+        while len(self._launched) > but and self._failed is None:
+            self._seen = step = self._launched.popleft()
+            facts = step.facts()
+            if not all(map(math.isfinite, facts.values())):
+                self._failed = facts
+                return
+            self._meter.step(step.planned)
+            self._add_to_sums(step.samples, facts)
+            if self._progress is not None:
+                self._progress.update({**facts, **self._meter.facts()})
+            self._maybe_log(step.number, facts)
 
-    def _loss(self, batch: Batch, number: int) -> StepLoss:
-        """The loss of the step's batch of that number; all its randomness is decided here."""
+    def _catch_up(self) -> None:
+        """Look at the losses of all launched steps, before anything is made of them.
+
+        Raises:
+            WorkFailed: one is not finite; on every rank.
+        """
+        self._look_at_losses()
+        if self.world.any(self._failed is not None):
+            self._end_not_finite()
+
+    def _end_not_finite(self) -> NoReturn:
+        assert self._seen is not None
+        bad = [name for name, value in (self._failed or {}).items() if not math.isfinite(value)]
+        end_not_finite(self._seen, bad, self.frontend, self.world, self.folder)
+
+    def _loss(self, batch: Batch, number: int, sizes: list[int]) -> StepLoss:
+        """The loss of the step's batch of that number; all its randomness is decided here.
+
+        Args:
+            batch: on the device.
+            number: from 0.
+            sizes: of the batches of that number of all ranks.
+        """
         world, options = self.world, self.options
         place = (self.position.step * options.accumulate + number) * world.size + world.rank
         generator = torch.Generator(world.device)
         generator.manual_seed(_mix_seed(options.seed, place))
-        inputs = self.frontend(batch.to(world.device), generator)
-        dtype = _AUTOCAST.get(options.precision)
-        with torch.autocast(world.device.type, dtype, enabled=dtype is not None):
-            return self.task.loss(self._called, inputs, generator, world)
+        inputs = self.frontend(batch, generator)
+        gather = functools.partial(world.gather_rows, counts=sizes) if world.size > 1 else None
+        with autocast(world.device, options.precision):
+            return self.task.loss(self._called, inputs, generator, gather)
 
     def _descend(self) -> Tensor:
         """Let the optimiser use the gradients; returns their norm before clipping."""
@@ -302,49 +345,16 @@ class Trainer:
             self.averages["ema"].add_exponentially(self.options.ema)
         return norm
 
-    def _fail(self, group: list[Batch], facts: dict[str, float]) -> None:
-        """End a run whose loss or gradients are not finite (on this or another rank)."""
-        step, folder = self.position.step, self.folder
-        bad = [name for name, value in facts.items() if not math.isfinite(value)]
-        ids = [video_id for batch in group for video_id in batch.video_ids]
-        found = self.world.gather((bad, self._not_finite_inputs(group), ids))
-        reasons = sorted({name for names, _, _ in found for name in names})
-        suspects = [names for _, names, _ in found]
-        if not any(suspects):  # then the samples of the ranks whose loss it was, else all
-            suspects = [names for bad, _, names in found if set(bad) - {"grad_norm"}]
-        suspects = suspects or [names for _, _, names in found]
-        everyone = [name for names in suspects for name in names]
-        if self.world.is_main:
-            content = {"step": step, "not_finite": reasons, "video_ids": everyone}
-            storage.write_json(folder / "not-finite.json", content)
-        shown = ", ".join(everyone[:_SHOWN]) + (" …" if len(everyone) > _SHOWN else "")
-        raise WorkFailed(
-            f"not finite at step {step}: {', '.join(reasons)} (samples {shown}; all of them in "
-            f"{folder / 'not-finite.json'}). The last checkpoint in {folder / 'checkpoints'} is "
-            "good; lower --lr, set --clip-grad, or use --precision fp32."
-        )
-
-    def _not_finite_inputs(self, group: list[Batch]) -> list[str]:
-        """The samples whose inputs are not finite by themselves."""
-        names = []
-        for batch in group:
-            inputs = self.frontend(batch.to(self.world.device))
-            sound = inputs.audio.flatten(1).isfinite().all(1)
-            sound &= inputs.image.flatten(1).isfinite().all(1)
-            names += [
-                v for v, good in zip(batch.video_ids, sound.tolist(), strict=True) if not good
-            ]
-        return names
-
-    def _add_to_sums(self, group: list[Batch], facts: dict[str, float]) -> None:
-        sums, count = self.position.sums, sum(map(len, group))
+    def _add_to_sums(self, count: int, facts: dict[str, float]) -> None:
+        sums = self.position.sums
         sums["samples"] = sums.get("samples", 0.0) + count
         for name, value in facts.items():
             if name not in LATEST:
                 sums[name] = sums.get(name, 0.0) + value * count
 
-    def _finish_epoch(self, progress: ProgressLine, stop: list[int]) -> None:
+    def _finish_epoch(self, stop: list[int]) -> None:
         position = self.position
+        self._catch_up()
         if self.after_epoch is not None and self._saved_step != position.step:
             self._save()  # validation takes a while, in which the run may be ended
         sums = self._sums_over_ranks()
@@ -363,9 +373,9 @@ class Trainer:
             if validation:
                 self._records.add({**row, "split": "validation", **validation})
         shown = self._described("train", means) + self._described("validation", validation)
-        progress.say(
-            f"{self.task.name}: epoch {position.epoch}/{self.options.epochs}  {'  '.join(shown)}"
-        )
+        if self._progress is not None:
+            line = f"{self.task.name}: epoch {position.epoch}/{self.options.epochs}"
+            self._progress.say("  ".join((line, *shown)))
         self._save()
         if self.world.any(bool(stop)):
             raise KeyboardInterrupt
@@ -392,28 +402,27 @@ class Trainer:
         names = list(self.position.sums)
         return dict(zip(names, self.world.sum([self.position.sums[n] for n in names]), strict=True))
 
-    def _maybe_log(self, facts: dict[str, float], meter: Meter) -> None:
+    def _maybe_log(self, step: int, facts: dict[str, float]) -> None:
         """A row of the log inside a long epoch, of what the main rank has seen."""
         every = self.options.log_steps
-        if self._records is None or not every or self.position.step % every:
+        if self._records is None or not every or step % every:
             return
         sums = self.position.sums
         means = {n: v / sums["samples"] for n, v in sums.items() if n != "samples"}
-        row = {"step": self.position.step, "epoch": self.position.epoch, "split": "epoch so far"}
+        row = {"step": step, "epoch": self.position.epoch, "split": "epoch so far"}
         latest = {name: facts[name] for name in LATEST if name in facts}
-        self._records.add({**row, **means, **latest, **meter.facts()})
+        self._records.add({**row, **means, **latest, **self._meter.facts()})
 
-    def _is_due(self, saved: float) -> bool:
-        options = self.options
-        by_steps = options.checkpoint_steps and not self.position.step % options.checkpoint_steps
-        return bool(by_steps) or time.monotonic() - saved > options.checkpoint_minutes * 60
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._saved_at > self.options.checkpoint_minutes * 60
 
     def _save(self) -> None:
         """Write a checkpoint and the log; all ranks take part, since each may hold a share.
 
         Raises:
-            WorkFailed: they could not be written; on every rank.
+            WorkFailed: they could not be written, or a loss is not finite; on every rank.
         """
+        self._catch_up()
         keep = self.world.is_main
         weights = whole_weights(self.model, keep)
         state = {
@@ -429,7 +438,7 @@ class Trainer:
                 save_checkpoint(folder, step, self.model, state, count, weights, self.metadata)
             if self._records is not None:
                 self._records.publish()
-        self._saved_step = step
+        self._saved_step, self._saved_at = step, time.monotonic()
 
 
 @contextmanager

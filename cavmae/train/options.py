@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Parallel = Literal["ddp", "fsdp"]
 
 
@@ -50,3 +50,4 @@ class TrainOptions:
     keep_checkpoints: int = 2  # the newest; the best weights are kept beside them
     log_steps: int = 20
     max_bad_samples: int = 10
+    profile: int = 0  # steps that are traced

@@ -153,4 +153,9 @@ def load_whole_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]
         }
         for number, entries in state["state"].items()
     }
-    optimizer.load_state_dict({**state, "state": spread})
+    # How the steps are computed is this machine's business.
+    groups = [
+        {**theirs, "fused": own["fused"]}
+        for theirs, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({"state": spread, "param_groups": groups})

@@ -21,7 +21,7 @@ from avprep.errors import UserError, WorkFailed
 from cavmae.distributed import World
 from cavmae.train.curves import draw_curves
 
-TIMINGS = ("samples_per_second", "data_wait", "gpu_gb")  # two equal runs differ in these
+TIMINGS = ("samples_per_second", "data_wait", "gpu_gb", "mfu")  # two equal runs differ in these
 _STEPS_SEEN = 100  # of which the speed is an average
 _LINE_SECONDS = 15.0  # between progress lines where there is no terminal
 _DRAWING_SECONDS = 20.0  # between two pictures of the curves
@@ -105,8 +105,13 @@ def written_together(world: World, place: Path) -> Iterator[None]:
 class Meter:
     """How fast the last steps went."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, ideal_seconds: float = 0.0) -> None:
+        """Args:
+        device: whose memory is shown, if it is a GPU.
+        ideal_seconds: that a sample would take if nothing were lost; 0 where that is not known.
+        """
         self._device = device
+        self._ideal_seconds = ideal_seconds
         self._steps: deque[tuple[float, int, float]] = deque(maxlen=_STEPS_SEEN)
         self._last = time.monotonic()
         self._waited = 0.0
@@ -127,11 +132,14 @@ class Meter:
         self._last, self._waited = now, 0.0
 
     def facts(self) -> dict[str, float]:
-        """`samples_per_second`, `data_wait` (share of the time) and `gpu_gb` (most ever in use)."""
+        """`samples_per_second`, `data_wait` (share of the time), `gpu_gb` (most ever in use) and
+        `mfu` (share of what the GPUs could do)."""
         seconds, samples, waited = (sum(values) for values in zip(*self._steps, strict=True))
         facts = {"samples_per_second": samples / seconds, "data_wait": waited / seconds}
         if self._device.type == "cuda":
             facts["gpu_gb"] = torch.cuda.max_memory_allocated(self._device) / 1e9
+        if self._ideal_seconds:
+            facts["mfu"] = self._ideal_seconds * facts["samples_per_second"]
         return facts
 
 
@@ -185,6 +193,8 @@ def describe(facts: dict[str, float]) -> str:
             shown.append(f"data wait {value:.0%}")
         elif name == "gpu_gb":
             shown.append(f"GPU {value:.1f} GB")
+        elif name == "mfu":
+            shown.append(f"MFU {value:.0%}")
         else:
             shown.append(f"{name.replace('_', ' ')} {value:.3g}")
     return ", ".join(shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -9,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cavmae.distributed import World
 from cavmae.frontend import Inputs
 from cavmae.model import CAVMAE, CAVMAEClassifier, Mode, PretrainOptions, PretrainOutput
+from cavmae.model.flops import classifier_flops, pretraining_flops
+
+Gather = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,20 @@ class Task(Protocol):
         model: nn.Module,
         inputs: Inputs,
         generator: torch.Generator,
-        world: World,
+        gather: Gather | None = None,
     ) -> StepLoss:
-        """The loss of one batch."""
+        """The loss of one batch.
+
+        Args:
+            model: what to call, however it is spread over the ranks.
+            inputs: on its device.
+            generator: of all random steps, on the device.
+            gather: collects the rows of all ranks' batches, with gradient; None for one rank.
+        """
+        ...
+
+    def forward_flops(self, model: CAVMAE | CAVMAEClassifier) -> int:
+        """Operations of one sample's forward pass."""
         ...
 
 
@@ -54,16 +68,14 @@ class PretrainTask:
         model: nn.Module,
         inputs: Inputs,
         generator: torch.Generator,
-        world: World,
+        gather: Gather | None = None,
     ) -> StepLoss:
-        is_global = self.contrast_scope == "global" and world.size > 1
-        gather = world.gather_rows if is_global else None
         out: PretrainOutput = model(
             inputs.audio,
             inputs.image,
             self.options,
             generator=generator,
-            gather=gather,
+            gather=gather if self.contrast_scope == "global" else None,
             predictions=False,
         )
         return StepLoss(
@@ -75,6 +87,9 @@ class PretrainTask:
                 "contrast_accuracy": out.contrast_accuracy,
             },
         )
+
+    def forward_flops(self, model: CAVMAE | CAVMAEClassifier) -> int:
+        return pretraining_flops(model.config, self.options)
 
 
 @dataclass(frozen=True)
@@ -90,7 +105,7 @@ class FinetuneTask:
         model: nn.Module,
         inputs: Inputs,
         generator: torch.Generator,
-        world: World,
+        gather: Gather | None = None,
     ) -> StepLoss:
         logits = model(inputs.audio, inputs.image, self.mode).float()
         if self.criterion == "bce":
@@ -100,6 +115,10 @@ class FinetuneTask:
         truth = inputs.targets.gather(1, logits.argmax(1, keepdim=True))
         correct = (truth >= inputs.targets.amax(1, keepdim=True)).float().mean()
         return StepLoss(loss, {"train_accuracy": correct})
+
+    def forward_flops(self, model: CAVMAE | CAVMAEClassifier) -> int:
+        assert isinstance(model, CAVMAEClassifier)
+        return classifier_flops(model.config, self.mode, model.num_classes)
 
 
 def freeze_unused(model: CAVMAE | CAVMAEClassifier, task: Task, device: torch.device) -> None:
@@ -121,7 +140,7 @@ def freeze_unused(model: CAVMAE | CAVMAEClassifier, task: Task, device: torch.de
         torch.zeros(1, classes, device=device),
     )
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    loss = task.loss(model, empty, torch.Generator(device), World(0, 1, device)).loss
+    loss = task.loss(model, empty, torch.Generator(device)).loss
     slopes = torch.autograd.grad(loss, trained, allow_unused=True)
     for parameter, slope in zip(trained, slopes, strict=True):
         parameter.requires_grad_(slope is not None)

@@ -138,6 +138,7 @@ def test_pytorch_warns_of_nothing_whatever_is_trained_and_however(ranks):
     [
         ("unreadable", "WorkFailed.*could not be read, a whole batch"),
         ("unreadable, told to stop", "KeyboardInterrupt"),
+        ("not finite", "WorkFailed.*not finite at step 2: .*loss"),
         ("validation", "WorkFailed.*could not be read"),
         ("full disk", "WorkFailed.*File too large"),
         ("told to stop", "KeyboardInterrupt"),

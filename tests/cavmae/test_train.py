@@ -328,6 +328,8 @@ def test_two_ranks_have_the_losses_of_one_process_on_the_same_batch(shards, tmp_
 
 
 GLOBAL_CONTRAST = """
+from functools import partial
+
 import torch
 from cavmae.model.cavmae import contrastive_loss
 from cavmae.distributed import joined_world
@@ -340,7 +342,7 @@ expected.backward()
 with joined_world("cpu") as world:
     mine = slice(0, 3) if world.rank == 0 else slice(3, 5)  # ranks may hold unequal parts
     own = [audio[mine].clone().requires_grad_(), image[mine].clone().requires_grad_()]
-    loss, _ = contrastive_loss(*own, gather=world.gather_rows)
+    loss, _ = contrastive_loss(*own, gather=partial(world.gather_rows, counts=[3, 2]))
     loss.backward()
     torch.testing.assert_close(loss, expected)
     for part, full in zip(own, whole):
@@ -453,6 +455,43 @@ def test_gradients_that_are_not_finite_end_the_run_before_a_checkpoint_is_writte
     assert not list_checkpoints(tmp_path / "run" / "checkpoints")
 
 
+@pytest.mark.parametrize("bad", [1, 2, 3, 4, 5, 8])
+def test_a_run_stops_within_one_step_of_a_loss_that_is_not_finite(tiny, tmp_path, bad):
+    """Steps 1 to 4 are the first epoch's, 5 to 8 the second's."""
+    trainer = pretrainer(tiny, tmp_path / "run", log_steps=1)
+    breaks = trainer.model.norm.register_forward_hook(
+        lambda *args: args[-1] * (math.nan if trainer.position.step == bad - 1 else 1)
+    )
+    with pytest.raises(WorkFailed, match=rf"not finite at step {bad}: .*loss_mae_audio"):
+        trainer.run()
+    breaks.remove()
+    assert trainer.position.step in (bad, bad + 1)
+    assert all(row["step"] < bad for row in trainer.position.rows)
+    saved = list_checkpoints(tmp_path / "run" / "checkpoints")
+    assert [path.name for path in saved] == ["step-00000004"] * (bad > 4)
+    resumed = pretrainer(tiny, tmp_path / "run", log_steps=1)
+    resumed.resume()
+    resumed.run()
+    undisturbed = pretrainer(tiny, tmp_path / "other", log_steps=1)
+    undisturbed.run()
+    assert [row["loss"] for row in resumed.position.rows] == [
+        row["loss"] for row in undisturbed.position.rows
+    ]
+
+
+@pytest.mark.parametrize("minutes", [10.0, 0.0])
+def test_no_checkpoint_holds_a_step_whose_loss_is_not_finite(tiny, tmp_path, minutes):
+    trainer = pretrainer(tiny, tmp_path / "run", checkpoint_steps=1, checkpoint_minutes=minutes)
+    trainer.model.norm.register_forward_hook(
+        lambda *args: args[-1] * (math.nan if trainer.position.step == 2 else 1)
+    )
+    with pytest.raises(WorkFailed, match="not finite at step 3"):
+        trainer.run()
+    saved = list_checkpoints(tmp_path / "run" / "checkpoints")
+    assert [path.name for path in saved] == ["step-00000001", "step-00000002"]
+    assert trainer.position.step == 3
+
+
 @pytest.mark.parametrize(("epoch", "factor"), [(0, 1), (9, 1), (10, 0.5), (14, 0.5), (15, 0.25)])
 def test_multistep_rate_is_the_published(epoch, factor):
     options = OptimOptions(lr=1.0, decay_start=10, decay_step=5)
@@ -512,7 +551,7 @@ def test_soft_targets_are_learned_by_both_criteria():
     }
     for criterion, value in expected.items():
         task = FinetuneTask("multimodal", criterion)
-        loss = task.loss(model, inputs, torch.Generator(), CPU).loss
+        loss = task.loss(model, inputs, torch.Generator()).loss
         torch.testing.assert_close(loss, value)
 
 

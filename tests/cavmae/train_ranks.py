@@ -60,6 +60,16 @@ class ToldToStop(ShardLoader):
         yield from super().epoch(epoch, start)
 
 
+class NotFinite(ShardLoader):
+    """Its labels break this rank's loss in the second step."""
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        for number, batch in enumerate(super().epoch(epoch, start)):
+            if number == 1:
+                batch.labels.fill_(torch.nan)
+            yield batch
+
+
 def train(
     way: str,
     shards: Path,
@@ -156,6 +166,8 @@ def ends(shards: Path, damaged: Path, out: Path, world: World) -> dict[str, list
         "unreadable": how_it_ends(mine, out / "unreadable", world),
         "unreadable, told to stop": how_it_ends(mine, out / "both", world, stopped),
     }
+    broken = NotFinite if world.rank == 1 else ShardLoader
+    found["not finite"] = how_it_ends(shards, out / "not finite", world, broken)
     found["validation"] = how_validation_ends(mine, world)
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     if world.is_main:
