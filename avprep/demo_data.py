@@ -5,8 +5,8 @@ classes and so does a sound, so neither alone tells the class (at best one guess
 together do.
 
 Within a class every clip has traits of its own, each to be seen and to be heard (`Traits`), so that
-a sound can find its own picture among many of its class. The hue of the background, angles,
-loudness and tempo say nothing about the other modality.
+a sound can find its own picture among many of its class. The hue of the background, angles and
+loudness say nothing about the other modality.
 """
 
 from __future__ import annotations
@@ -231,13 +231,13 @@ def _hsv(hue: float, saturation: float, value: float) -> NDArray[np.float32]:
     return (rgb * 255).astype(np.float32)
 
 
-# The share of a beat that sounds, how loud each overtone is beside the one below, and how many
-# octaves the pitch rises within a beat.
+# Beats per second, the share of a beat that sounds, how loud each overtone is beside the one below,
+# and how many octaves the pitch rises within a beat.
 _SOUNDS = {
-    "tone": (0.9, 0.15, 0.0),
-    "rising": (0.8, 0.5, 1.6),
-    "bursts": (0.5, 0.5, 0.0),
-    "falling": (0.8, 0.9, -1.6),
+    "tone": (1.5, 0.9, 0.15, 0.0),
+    "rising": (3.0, 0.8, 0.5, 1.6),
+    "bursts": (6.0, 0.5, 0.5, 0.0),
+    "falling": (3.0, 0.8, 0.9, -1.6),
 }
 
 
@@ -246,8 +246,8 @@ def render_sound(
 ) -> NDArray[np.int16]:
     """A sound at every beat, over a faint hiss: int16 [samples], 44.1 kHz mono."""
     time = np.arange(int(seconds * _AUDIO_RATE)) / _AUDIO_RATE
-    share, richness, octaves = _SOUNDS[sound]
-    beat = (time * rng.uniform(2.0, 4.0) + rng.random()) % 1.0  # from 0 to 1 within each
+    tempo, share, richness, octaves = _SOUNDS[sound]
+    beat = (time * tempo * rng.uniform(0.8, 1.2) + rng.random()) % 1.0  # from 0 to 1 within each
     pitch = 1200.0 * (200.0 / 1200.0) ** traits.size
     loudness = richness ** np.arange(6)  # of the pitch and its overtones
     if sound == "bursts":

@@ -17,7 +17,7 @@ FEWER = {
         "--test-clips 3",
         "--parts few-0=2,few-1=2,few-2=2,rest=58": "--parts few-0=1,few-1=1,few-2=1,rest=9",
     },
-    "demo.toml": {"epochs = 38": "epochs = 20", "epochs = 4": "epochs = 1"},
+    "demo.toml": {"epochs = 40": "epochs = 20", "epochs = 4": "epochs = 1"},
     "few-labels.toml": {"epochs = 12": "epochs = 1"},
 }
 
