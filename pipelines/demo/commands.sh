@@ -27,8 +27,8 @@ cavmae retrieve --shards runs/demo/shards/test --checkpoint runs/demo/pretrain -
 cavmae retrieve --shards runs/demo/shards/test --checkpoint runs/demo/random-start --out runs/demo/retrieval-random-start --workers 0
 
 # knn
-cavmae knn --shards runs/demo/shards/train --val-shards runs/demo/shards/test --checkpoint runs/demo/pretrain --workers 0 --json
-cavmae knn --shards runs/demo/shards/train --val-shards runs/demo/shards/test --checkpoint runs/demo/random-start --workers 0 --json
+cavmae knn --shards runs/demo/shards/train --val-shards runs/demo/shards/test --checkpoint runs/demo/pretrain --neighbours 5 --workers 0 --json
+cavmae knn --shards runs/demo/shards/train --val-shards runs/demo/shards/test --checkpoint runs/demo/random-start --neighbours 5 --workers 0 --json
 
 # inpaint
 cavmae inpaint --shards runs/demo/shards/test --checkpoint runs/demo/pretrain --out runs/demo/inpaint --clips 4 --mask-ratio 0.5
