@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from avprep.ffmpeg_binary import find_ffmpeg
 from tests.media import number_in, picture
 
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()  # the one that makes the media, whatever is on PATH
 YUV = ("-pix_fmt", "yuv420p")
 X264 = ("-c:v", "libx264", "-preset", "veryfast", *YUV)
 MP2 = ("-c:a", "mp2")
@@ -40,7 +41,7 @@ def film(
     pictures = b"".join(picture(number, 192, 144).tobytes() for number in numbers)
     seconds = len(numbers) / rate
     command = [
-        *(find_ffmpeg(), "-v", "error", "-y"),
+        *(FFMPEG, "-v", "error", "-y"),
         *("-f", "rawvideo", "-pix_fmt", "gray", "-s", "192x144", "-framerate", str(rate)),
         *("-i", "pipe:0", "-f", "lavfi", "-i", f"aevalsrc={_TONE}:s=44100:d={seconds}"),
         *(*video, *audio, "-fps_mode", "passthrough", *extra, str(path)),
@@ -85,7 +86,15 @@ def _number_or_none(frame: NDArray[np.uint8]) -> int:
 
 def _run_showinfo(path: Path, *options: str) -> tuple[list[float], float, bytes]:
     """(seconds of each picture, the container's start, raw pictures)."""
-    command = [find_ffmpeg(), "-nostdin", "-nostats", "-i", str(path), "-map", "0:V:0"]
+    command = [
+        FFMPEG,
+        "-nostdin",
+        "-nostats",
+        "-i",
+        str(path),
+        "-map",
+        "0:V:0",
+    ]
     command += ["-fps_mode", "passthrough", *options, "-f", "rawvideo", "-"]
     done = subprocess.run(command, capture_output=True, check=True)
     words = done.stderr.decode("utf-8", "replace")
@@ -98,7 +107,16 @@ def _run_showinfo(path: Path, *options: str) -> tuple[list[float], float, bytes]
 
 def picture_by_ffmpeg(path: Path) -> tuple[NDArray[np.uint8], float]:
     """(uint8 [height, width, 3], pixel aspect) of the first picture as ffmpeg turns it."""
-    command = [find_ffmpeg(), "-nostdin", "-i", str(path), "-map", "0:V:0", "-frames:v", "1"]
+    command = [
+        FFMPEG,
+        "-nostdin",
+        "-i",
+        str(path),
+        "-map",
+        "0:V:0",
+        "-frames:v",
+        "1",
+    ]
     command += ["-vf", "showinfo", "-c:v", "ppm", "-pix_fmt", "rgb24", "-f", "image2pipe", "-"]
     done = subprocess.run(command, capture_output=True, check=True)
     head = re.match(rb"P6\s(\d+) (\d+)\s255\s", done.stdout)
@@ -112,7 +130,16 @@ def picture_by_ffmpeg(path: Path) -> tuple[NDArray[np.uint8], float]:
 
 def sound_by_ffmpeg(path: Path) -> NDArray[np.int16]:
     """int16 [samples], 16 kHz: all sound of the file."""
-    command = [find_ffmpeg(), "-v", "error", "-nostdin", "-i", str(path), "-map", "0:a:0"]
+    command = [
+        FFMPEG,
+        "-v",
+        "error",
+        "-nostdin",
+        "-i",
+        str(path),
+        "-map",
+        "0:a:0",
+    ]
     command += ["-ar", "16000", "-ac", "1", "-f", "s16le", "-"]
     raw = subprocess.run(command, capture_output=True, check=True).stdout
     return np.frombuffer(raw, np.int16)
