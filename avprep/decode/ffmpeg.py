@@ -143,7 +143,7 @@ def _resampled(sound: Any, options: DecodeOptions, **limits: float) -> Any:
 def _run_resampler(output: Any, options: DecodeOptions) -> NDArray[np.int16] | None:
     """int16 [samples]; None where there are none."""
     try:
-        data, _ = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+        data, _ = _run(output)
     except ffmpeg.Error:
         return None
     _, payload, _, _, _, channels = struct.unpack(">6I", data[:24])
@@ -151,6 +151,13 @@ def _run_resampler(output: Any, options: DecodeOptions) -> NDArray[np.int16] | N
     if not len(samples):
         return None
     return channels_to_mono(samples.T.astype(np.int16), options.channels)
+
+
+def _run(output: Any) -> tuple[bytes, bytes]:
+    """What ffmpeg writes, and what it says."""
+    # A stream that begins within a group of pictures may have more errors than frames at first.
+    output = output.global_args("-max_error_rate", "1")
+    return output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
 
 
 @dataclass(frozen=True)
@@ -178,7 +185,7 @@ def _list_packets(
     )
     spans = PacketSpans()
     try:
-        listing, words = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+        listing, words = _run(output)
     except ffmpeg.Error:
         return _Listing(spans, 0.0, None, is_read=False)
     start_told = re.search(rb"Duration: .*, start: (-?\d+\.\d+)", words)
@@ -352,7 +359,7 @@ def _select(
         **{"frames:v": len(numbers)},
     )
     try:
-        raw, words = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+        raw, words = _run(output)
     except ffmpeg.Error as error:
         detail = f"{path}: neither OpenCV nor ffmpeg converts its pictures"
         raise DecodeError("no-frames", detail) from error
@@ -419,7 +426,7 @@ def _read_clock(path: str | Path) -> _Clock:
         **{"frames:v": 1},
     ).global_args("-copyts")
     try:
-        listing, words = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+        listing, words = _run(output)
     except ffmpeg.Error:
         return _Clock()
     container = re.search(rb"Duration: .*, start: (-?\d+\.\d+)", words)
@@ -441,7 +448,7 @@ def _description(path: str | Path) -> bytes:
     source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS)
     nothing = ffmpeg.output(source, "pipe:1", format="null", codec="copy")
     try:
-        _, words = nothing.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+        _, words = _run(nothing)
     except ffmpeg.Error as error:
         words = error.stderr
     return words

@@ -347,7 +347,7 @@ def _read_avi(file: BinaryIO, header: Header) -> None:
         start += 8 + size + size % 2
 
 
-# FLV, ASF, MXF --------------------------------------------------------------------------------
+# FLV, ASF --------------------------------------------------------------------------------
 
 
 def _read_flv(file: BinaryIO, header: Header) -> None:
@@ -387,14 +387,6 @@ def _read_asf(file: BinaryIO, header: Header) -> None:
         length, _, preroll, flags = struct.unpack_from("<3QI", data, found + 64)
         if not flags & 1:  # a broadcast knows no length
             header.promise(length / 1e7 - preroll / 1e3)
-
-
-_MXF_ENCRYPTED = bytes.fromhex("060e2b34020401070d010301027e0100")
-
-
-def _read_mxf(file: BinaryIO, header: Header) -> None:
-    if _MXF_ENCRYPTED in _read(file, 0, _LONGEST_LEAF):
-        header.protected |= {"video": "SMPTE 429-6", "audio": "SMPTE 429-6"}
 
 
 # MPEG transport and program streams -----------------------------------------------------------
@@ -551,7 +543,6 @@ _READERS: tuple[tuple[Callable[[bytes], bool], _Reader], ...] = (
     (lambda start: start.startswith(b"RIFF"), _read_avi),
     (lambda start: start.startswith(b"FLV"), _read_flv),
     (lambda start: start.startswith(b"\x30\x26\xb2\x75"), _read_asf),
-    (lambda start: start.startswith(b"\x06\x0e\x2b\x34"), _read_mxf),
     (lambda start: start.startswith(b"\x00\x00\x01\xba"), _read_program_stream),
     (lambda start: True, _read_transport_stream),  # which may begin anywhere within a packet
 )
