@@ -85,8 +85,8 @@ def _number_or_none(frame: NDArray[np.uint8]) -> int:
 
 def _run_showinfo(path: Path, *options: str) -> tuple[list[float], float, bytes]:
     """(seconds of each picture, the container's start, raw pictures)."""
-    command = [find_ffmpeg(), "-nostdin", "-nostats", "-i", str(path), "-map", "0:V:0"]
-    command += ["-fps_mode", "passthrough", *options, "-f", "rawvideo", "-"]
+    command = [find_ffmpeg(), "-nostdin", "-nostats", "-max_error_rate", "1", "-i", str(path)]
+    command += ["-map", "0:V:0", "-fps_mode", "passthrough", *options, "-f", "rawvideo", "-"]
     done = subprocess.run(command, capture_output=True, check=True)
     words = done.stderr.decode("utf-8", "replace")
     base, start = _TIME_BASE.search(words), _START.search(words)
