@@ -86,16 +86,8 @@ def _number_or_none(frame: NDArray[np.uint8]) -> int:
 
 def _run_showinfo(path: Path, *options: str) -> tuple[list[float], float, bytes]:
     """(seconds of each picture, the container's start, raw pictures)."""
-    command = [
-        FFMPEG,
-        "-nostdin",
-        "-nostats",
-        "-i",
-        str(path),
-        "-map",
-        "0:V:0",
-    ]
-    command += ["-fps_mode", "passthrough", *options, "-f", "rawvideo", "-"]
+    command = [FFMPEG, "-nostdin", "-nostats", "-max_error_rate", "1", "-i", str(path)]
+    command += ["-map", "0:V:0", "-fps_mode", "passthrough", *options, "-f", "rawvideo", "-"]
     done = subprocess.run(command, capture_output=True, check=True)
     words = done.stderr.decode("utf-8", "replace")
     base, start = _TIME_BASE.search(words), _START.search(words)
@@ -107,16 +99,7 @@ def _run_showinfo(path: Path, *options: str) -> tuple[list[float], float, bytes]
 
 def picture_by_ffmpeg(path: Path) -> tuple[NDArray[np.uint8], float]:
     """(uint8 [height, width, 3], pixel aspect) of the first picture as ffmpeg turns it."""
-    command = [
-        FFMPEG,
-        "-nostdin",
-        "-i",
-        str(path),
-        "-map",
-        "0:V:0",
-        "-frames:v",
-        "1",
-    ]
+    command = [FFMPEG, "-nostdin", "-i", str(path), "-map", "0:V:0", "-frames:v", "1"]
     command += ["-vf", "showinfo", "-c:v", "ppm", "-pix_fmt", "rgb24", "-f", "image2pipe", "-"]
     done = subprocess.run(command, capture_output=True, check=True)
     head = re.match(rb"P6\s(\d+) (\d+)\s255\s", done.stdout)
@@ -130,16 +113,7 @@ def picture_by_ffmpeg(path: Path) -> tuple[NDArray[np.uint8], float]:
 
 def sound_by_ffmpeg(path: Path) -> NDArray[np.int16]:
     """int16 [samples], 16 kHz: all sound of the file."""
-    command = [
-        FFMPEG,
-        "-v",
-        "error",
-        "-nostdin",
-        "-i",
-        str(path),
-        "-map",
-        "0:a:0",
-    ]
+    command = [FFMPEG, "-v", "error", "-nostdin", "-i", str(path), "-map", "0:a:0"]
     command += ["-ar", "16000", "-ac", "1", "-f", "s16le", "-"]
     raw = subprocess.run(command, capture_output=True, check=True).stdout
     return np.frombuffer(raw, np.int16)

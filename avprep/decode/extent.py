@@ -8,9 +8,10 @@ of its first ten seconds.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from avprep.decode.header import Header, Kind
 from avprep.errors import DecodeError
@@ -97,10 +98,16 @@ class PacketSpans:
                 extents.append((0.0 if end is None else min(end, until) - begin, until - begin))
         if heard is not None:  # packets that are there may be damaged
             until = min(header.promised, wanted["audio"])
-            there = _covered(self._spans["audio"], begin, until, _CLOCK_STEP)
+            there = _covered(_without_pauses(self._spans["audio"]), begin, until, _CLOCK_STEP)
             extents.append((until - begin - max(there - heard, 0.0), until - begin))
         found, promised = max(extents, key=lambda extent: extent[1] - extent[0])
         return Extent(round(max(found, 0.0), 3), round(max(promised, 0.0), 3))
+
+
+def _without_pauses(spans: Sequence[Span]) -> list[Span]:
+    """Packets of sound, shortened where a muxer made one last until the next after a pause."""
+    usual = median(end - start for start, end in spans) if spans else 0.0
+    return [(start, min(end, start + 2 * usual)) for start, end in spans]
 
 
 def _covered(spans: Iterable[Span], begin: float, until: float, longest_pause: float) -> float:

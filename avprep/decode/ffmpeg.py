@@ -101,22 +101,34 @@ def _read_audio(
     """int16 [samples] of an audio stream; None where there is none."""
     if stream is None:
         return None
-    skip = {"ss": clock.priming} if clock.priming and not start else {}
-    seek, length, window = {}, {"t": end - (start or 0.0)} if end is not None else {}, {}
-    if start and clock.may_jump:  # then no time leads to the right place in the file
-        window = {"start": start, **({"end": end} if end is not None else {})}
-        length = {}
-    elif start:
+    # Where the clock jumps, no time leads to the right place; before the first picture, none does
+    # in some containers; and others cannot be entered at all.
+    if start and not clock.may_jump and clock.container + start >= clock.picture:
+        length = {} if end is None else {"t": end - start}
         # By its own time stamps, for ffmpeg may count from the start of the sound instead of the
         # file.
         seek = {"seek_timestamp": 1, "ss": clock.container + start}
-    source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS, **seek)
-    sound = source[str(stream)]
-    if window:
-        sound = sound.filter("atrim", **window)
+        source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS, **seek)
+        samples = _run_resampler(_resampled(source[str(stream)], options, **length), options)
+        if samples is not None:
+            return samples
+    source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS)
+    if not start:
+        skip = {"ss": clock.priming} if clock.priming else {}
+        length = {} if end is None else {"t": end}
+        return _run_resampler(_resampled(source[str(stream)], options, **skip, **length), options)
+    window = {"start": start, **({} if end is None else {"end": end})}
+    output = _resampled(source[str(stream)].filter("atrim", **window), options)
+    # Where pictures are not read, ffmpeg counts from the start of the sound.
+    pictures = ffmpeg.output(source["u"], os.devnull, format="null", codec="copy")
+    return _run_resampler(ffmpeg.merge_outputs(output, pictures), options)
+
+
+def _resampled(sound: Any, options: DecodeOptions, **limits: float) -> Any:
+    """An output of 16 bits at the wanted rate, a little longer than what a sample holds."""
     longest = round((options.max_audio + _MORE) * options.sample_rate)
     # All channels are resampled and one is taken afterwards, in the published order.
-    output = ffmpeg.output(
+    return ffmpeg.output(
         # Older versions resample 16 bits with less precision unless told otherwise.
         sound.filter("aresample", options.sample_rate, internal_sample_fmt="fltp").filter(
             "atrim", end_sample=longest
@@ -124,14 +136,14 @@ def _read_audio(
         "pipe:1",
         format="au",  # the simplest stream that says how many channels it has
         acodec="pcm_s16be",
-        **skip,
-        **length,
+        **limits,
     )
-    if window:  # where pictures are not read, ffmpeg counts from the start of the sound
-        pictures = ffmpeg.output(source["v?"], os.devnull, format="null", codec="copy")
-        output = ffmpeg.merge_outputs(output, pictures)
+
+
+def _run_resampler(output: Any, options: DecodeOptions) -> NDArray[np.int16] | None:
+    """int16 [samples]; None where there are none."""
     try:
-        data, _ = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+        data, _ = _run(output)
     except ffmpeg.Error:
         return None
     _, payload, _, _, _, channels = struct.unpack(">6I", data[:24])
@@ -139,6 +151,13 @@ def _read_audio(
     if not len(samples):
         return None
     return channels_to_mono(samples.T.astype(np.int16), options.channels)
+
+
+def _run(output: Any) -> tuple[bytes, bytes]:
+    """What ffmpeg writes, and what it says."""
+    # A stream that begins within a group of pictures may have more errors than frames at first.
+    output = output.global_args("-max_error_rate", "1")
+    return output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
 
 
 @dataclass(frozen=True)
@@ -166,7 +185,7 @@ def _list_packets(
     )
     spans = PacketSpans()
     try:
-        listing, words = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+        listing, words = _run(output)
     except ffmpeg.Error:
         return _Listing(spans, 0.0, None, is_read=False)
     start_told = re.search(rb"Duration: .*, start: (-?\d+\.\d+)", words)
@@ -298,18 +317,25 @@ def _fetch(
     # OpenCV 5 fails to convert interlaced pictures and hands out whatever was in memory, without
     # a word; of display matrices it knows quarter turns alone; and of what a stream that begins
     # within a group of pictures shows first, it may count other frames.
-    if not all(frame.is_plain for frame in wanted.values()):
-        return _select(path, wanted, options)
+    pictures = None
+    if all(frame.is_plain for frame in wanted.values()):
+        pictures = _grab(path, wanted, options)
+    return _select(path, wanted, options) if pictures is None else pictures
+
+
+def _grab(
+    path: str | Path, wanted: dict[int, _Frame], options: DecodeOptions
+) -> dict[int, NDArray[np.uint8]] | None:
+    """The same as `_fetch` through OpenCV alone; None where it gives up earlier than ffmpeg."""
     capture = _open(path)
     pictures = {}
     for number in range(max(wanted) + 1):
         if not capture.grab():
-            raise DecodeError("truncated", f"{path}: ends at frame {number} on a second reading")
+            return None
         if number in wanted:
             converted, bgr = capture.retrieve()
             if not converted:
-                detail = f"{path}: OpenCV cannot convert its frame {number}"
-                raise DecodeError("no-frames", detail)
+                return None
             rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
             pictures[number] = _resized(rgb, wanted[number].pixel_aspect, options)
     capture.release()
@@ -333,7 +359,7 @@ def _select(
         **{"frames:v": len(numbers)},
     )
     try:
-        raw, words = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+        raw, words = _run(output)
     except ffmpeg.Error as error:
         detail = f"{path}: neither OpenCV nor ffmpeg converts its pictures"
         raise DecodeError("no-frames", detail) from error
@@ -400,7 +426,7 @@ def _read_clock(path: str | Path) -> _Clock:
         **{"frames:v": 1},
     ).global_args("-copyts")
     try:
-        listing, words = output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+        listing, words = _run(output)
     except ffmpeg.Error:
         return _Clock()
     container = re.search(rb"Duration: .*, start: (-?\d+\.\d+)", words)
@@ -422,7 +448,7 @@ def _description(path: str | Path) -> bytes:
     source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS)
     nothing = ffmpeg.output(source, "pipe:1", format="null", codec="copy")
     try:
-        _, words = nothing.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+        _, words = _run(nothing)
     except ffmpeg.Error as error:
         words = error.stderr
     return words

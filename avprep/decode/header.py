@@ -78,9 +78,11 @@ class _Track:
     number: int = 0
     scale: int = 0  # units of the media per second
     handler: bytes = b""  # what the container calls its kind
+    kind: Kind | None = None  # if it is the first of it
     protection: str = ""
     length: int = 0  # of all samples, in units of the media
     edits: tuple[int, int] = (0, 0)  # lengths of what the edit list shows and of its empty edits
+    skipped: int | None = None  # units of the media before what the edit list shows
     sample: int = 0  # default duration of a fragment's samples
 
     def seconds(self, movie_scale: int) -> float:
@@ -119,15 +121,15 @@ def _read_mp4(file: BinaryIO, header: Header) -> None:
             elif tracks:
                 _read_track_box(name, data, tracks[-1], header)
     for kind, track in _first_of_each_kind(tracks, _KINDS):
+        track.kind = kind
         if track.protection:
             header.protected[kind] = track.protection
-        header.promise(track.seconds(movie_scale), kind)
+        # What is in fragments promises its own length.
+        header.promise(track.seconds(movie_scale), None if fragments else kind)
     scales = {track.number: track for track in tracks if track.scale}
-    for start, end in fragments[-4:]:  # the last of each track
+    for start, end in fragments[-4:]:  # the last of each track, unless it ends early
         _read_fragment(file, start, end, scales, header)
     if fragments:
-        # Of a fragmented film only the whole is promised: tracks may well end at different times.
-        header.promised_by_kind.clear()
         _read_fragment_index(file, scales, header)
 
 
@@ -152,8 +154,10 @@ def _read_track_box(name: bytes, data: bytes, track: _Track, header: Header) -> 
         step = 20 if wide else 12
         for number in range(_integer(data, 4)):
             length = _integer(data, 8 + number * step, wide)
-            media_time = data[8 + number * step + (8 if wide else 4)]
-            is_empty = media_time & 0x80  # it is negative
+            media_time = _integer(data, 8 + number * step + (8 if wide else 4), wide)
+            is_empty = media_time >> (63 if wide else 31)  # it is negative
+            if not is_empty and track.skipped is None:
+                track.skipped = media_time
             shown, empty = track.edits
             track.edits = (shown, empty + length) if is_empty else (shown + length, empty)
     elif name == b"stts":
@@ -205,7 +209,7 @@ def _read_fragment(
             base = _integer(data, 4, wide=data[0] == 1)
         elif name == b"trun" and track is not None:
             base += _length_of_run(data, sample)
-            header.promise(base / track.scale)
+            header.promise((base - (track.skipped or 0)) / track.scale, track.kind)
 
 
 def _length_of_run(data: bytes, sample: int) -> int:
@@ -335,14 +339,15 @@ def _read_avi(file: BinaryIO, header: Header) -> None:
         if name == b"LIST" and content[:4] == b"movi":
             return
         if name == b"strh":
-            kind: Kind | None = {b"vids": "video", b"auds": "audio"}.get(content[:4])  # type: ignore[assignment]
-            scale, rate, first, length = struct.unpack_from("<4I", content, 20)
-            if kind is not None and kind not in header.promised_by_kind and rate:
-                header.promise((first + length) * scale / rate, kind)
+            # Of the whole only: pictures that repeat the one before may hold nothing, and where
+            # the sound begins is not kept to.
+            scale, rate, _, length = struct.unpack_from("<4I", content, 20)
+            if content[:4] in (b"vids", b"auds") and rate:
+                header.promise(length * scale / rate)
         start += 8 + size + size % 2
 
 
-# FLV, ASF, MXF --------------------------------------------------------------------------------
+# FLV, ASF --------------------------------------------------------------------------------
 
 
 def _read_flv(file: BinaryIO, header: Header) -> None:
@@ -382,14 +387,6 @@ def _read_asf(file: BinaryIO, header: Header) -> None:
         length, _, preroll, flags = struct.unpack_from("<3QI", data, found + 64)
         if not flags & 1:  # a broadcast knows no length
             header.promise(length / 1e7 - preroll / 1e3)
-
-
-_MXF_ENCRYPTED = bytes.fromhex("060e2b34020401070d010301027e0100")
-
-
-def _read_mxf(file: BinaryIO, header: Header) -> None:
-    if _MXF_ENCRYPTED in _read(file, 0, _LONGEST_LEAF):
-        header.protected |= {"video": "SMPTE 429-6", "audio": "SMPTE 429-6"}
 
 
 # MPEG transport and program streams -----------------------------------------------------------
@@ -546,7 +543,6 @@ _READERS: tuple[tuple[Callable[[bytes], bool], _Reader], ...] = (
     (lambda start: start.startswith(b"RIFF"), _read_avi),
     (lambda start: start.startswith(b"FLV"), _read_flv),
     (lambda start: start.startswith(b"\x30\x26\xb2\x75"), _read_asf),
-    (lambda start: start.startswith(b"\x06\x0e\x2b\x34"), _read_mxf),
     (lambda start: start.startswith(b"\x00\x00\x01\xba"), _read_program_stream),
     (lambda start: True, _read_transport_stream),  # which may begin anywhere within a packet
 )

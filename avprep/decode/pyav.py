@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
@@ -37,7 +38,6 @@ from avprep.options import DecodeOptions
 av.logging.set_level(None)  # libav's complaints end up in our causes, not on the terminal
 
 _SEEK_DISTANCES = (PREROLL, 5.0, 20.0, 80.0, float("inf"))  # seconds before a segment, in turn
-_LONG_BEFORE = 10 * av.time_base
 _SURVEY_PACKETS = 500  # read at most from a file's beginning before a seek
 _LONGEST_FRAME = 10.0  # seconds; that a rate this low is real is doubtful
 _NOT_THE_FILM = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
@@ -110,6 +110,8 @@ def _decode(
     header: Header,
     kind: type[VideoTrack] | None,
 ) -> Media:
+    if not container.streams:
+        raise why_not_media(path)
     video = _first_usable(container.streams.video) if options.frames else None
     audio = _first_usable(container.streams.audio)
     if video is None and options.frames:
@@ -128,7 +130,7 @@ def _decode(
         pictures = kind(video, origin, segment, lambda: _new_decoder(path, video.index))
     sound = AudioTrack(audio, origin, segment, options) if audio is not None else None
     if segment.start:
-        _seek(container, pictures, sound, begin)
+        _seek(container, path, pictures, sound, begin)
     end = float("inf") if segment.end is None else origin + segment.end
     wanted: dict[Kind, float] = {}
     if pictures is not None:
@@ -192,37 +194,44 @@ def _has_parameters(stream: VideoStream | AudioStream) -> bool:
 
 def _seek(
     container: InputContainer,
+    path: str | Path,
     pictures: VideoTrack | None,
     sound: AudioTrack | None,
     begin: float,
 ) -> None:
     """Go to where reading for a segment begins, having looked at how the sound begins."""
+    # From the beginning only a new container reads everything: a seek back may skip packets.
+    reads_all = may_jump(container) or (pictures is not None and not pictures.seeks)
     if sound is not None:
-        packets = _packets(container, _streams(pictures, sound))
-        for packet in itertools.islice(packets, _SURVEY_PACKETS):
-            if packet.stream is sound.stream and sound.survey(packet):
-                break
-        sound.end_survey()
-    if may_jump(container) or (pictures is not None and not pictures.seeks):
-        _rewind(container)
+        with _open(path) if reads_all else nullcontext(container) as surveyed:
+            _survey(surveyed, _streams(pictures, sound), sound)
+    if reads_all:
         return
-    leading, *_ = _streams(pictures, sound)
+    # Where the pictures begin later than the segment, the sound leads to it.
+    streams = _streams(pictures, sound)
+    leading = next((one for one in streams if _begins_by(one, begin)), streams[0])
     # Containers without an index may come out behind the key frame asked for.
     for distance in _SEEK_DISTANCES:
-        target = int((begin - distance) * av.time_base) if distance < begin else 0
-        container.seek(target)
-        if target <= (container.start_time or 0) or _is_before(container, leading, begin):
+        target = int((begin - distance) / leading.time_base) if distance < begin else 0
+        container.seek(target, stream=leading)
+        if target <= (leading.start_time or 0) or _is_before(container, leading, begin):
             break
-    container.seek(target)
+    container.seek(target, stream=leading)
 
 
-def _rewind(container: InputContainer) -> None:
-    """Back to the first packet; some containers accept no time before it, some no time but one."""
-    begin = container.start_time or 0
-    try:
-        container.seek(begin - _LONG_BEFORE)
-    except FFmpegError:
-        container.seek(begin)
+def _survey(
+    container: InputContainer, streams: Iterable[VideoStream | AudioStream], sound: AudioTrack
+) -> None:
+    """Look at the first packets of the sound; the streams may be those of another container."""
+    packets = _packets(container, [container.streams[one.index] for one in streams])
+    for packet in itertools.islice(packets, _SURVEY_PACKETS):
+        if packet.stream_index == sound.stream.index and sound.survey(packet):
+            break
+    sound.end_survey()
+
+
+def _begins_by(stream: VideoStream | AudioStream, time: float) -> bool:
+    return float((stream.start_time or 0) * stream.time_base) <= time
 
 
 def _streams(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from avprep.errors import DecodeError
@@ -21,24 +22,14 @@ SELF_CONTAINED = (
 # What every ffmpeg is given with a file, whichever of the engines it belongs to.
 INPUT_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(SELF_CONTAINED)}
 
-# (offset, bytes) that open the containers people have.
-_SIGNATURES = (
-    (4, b"ftyp"),
-    (4, b"moov"),
-    (4, b"mdat"),
-    (4, b"wide"),
-    (4, b"styp"),
-    (4, b"sidx"),
-    (4, b"moof"),
-    (0, b"\x1a\x45\xdf\xa3"),  # Matroska, WebM
-    (0, b"\x1f\x43\xb6\x75"),  # a cluster of either
-    (0, b"RIFF"),
-    (0, b"OggS"),
-    (0, b"FLV"),
-    (0, b"\x30\x26\xb2\x75"),  # ASF, WMV
-    (0, b"\x06\x0e\x2b\x34"),  # MXF
-    (0, b"\x00\x00\x01\xba"),  # MPEG program stream
-    (0, b"\x47"),  # MPEG transport stream
+# How files begin that are in the containers people have.
+_SIGNATURE = re.compile(
+    rb".{4}(ftyp|moov|mdat|wide|styp|sidx|moof)"  # MP4, MOV
+    rb"|\x1a\x45\xdf\xa3|\x1f\x43\xb6\x75"  # Matroska, WebM, or a cluster of either
+    rb"|RIFF.{4}AVI |OggS|FLV"
+    rb"|\x30\x26\xb2\x75|\x06\x0e\x2b\x34"  # ASF, MXF
+    rb"|\0\0\x01\xba|\x47.{187}\x47",  # program and transport streams
+    re.DOTALL,
 )
 _LISTS = {
     b"ffconcat": "an ffmpeg list of files",
@@ -52,7 +43,7 @@ def why_not_media(path: str | Path) -> DecodeError:
     """What to say of a file that no demuxer takes."""
     with open(path, "rb") as file:
         head = file.read(1024)
-    if any(head[offset:].startswith(magic) for offset, magic in _SIGNATURES):
+    if _SIGNATURE.match(head):
         lost = "its moov box" if head[4:8] in (b"styp", b"sidx", b"moof") else "its index"
         return DecodeError("truncated", f"{path}: cut short or damaged: {lost} is missing")
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()

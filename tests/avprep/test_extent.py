@@ -131,6 +131,47 @@ def test_a_damaged_fragment_is_lacking(folder, damage, engine):
 
 
 @each_engine
+def test_a_fragment_that_lost_its_sound_is_lacking(folder, engine):
+    """Its pictures may be there: they come first."""
+    data = film(folder, "fragments.mp4", extra=FRAGMENTS).read_bytes()
+    last = data.rindex(b"moof") - 4
+    head = int.from_bytes(data[last : last + 4], "big")
+    pictures = _first_size_of_runs(data[last : last + head])
+    path = folder / f"no-sound-{engine}.mp4"
+    path.write_bytes(data[: last + head + 8 + pictures])
+    extent = decode(path, engine).extent
+    assert not extent.is_complete
+    assert extent.promised == pytest.approx(SECONDS, abs=0.1)
+
+
+def _first_size_of_runs(moof: bytes) -> int:
+    """Bytes of the samples of the first track: where the second's begin, less the first's."""
+    first, second = (
+        struct.unpack_from(">i", moof, at + 12)[0]
+        for at in range(len(moof))
+        if moof.startswith(b"trun", at)
+    )
+    return second - first
+
+
+@each_engine
+def test_slow_pictures_in_avi_and_in_fragments_are_complete(folder, engine):
+    for name, codecs in (
+        ("slow.avi", ("-c:v", "mpeg4", "-c:a", "libmp3lame")),
+        ("late-sound.avi", ("-c:v", "mpeg4", "-c:a", "libmp3lame")),
+        ("late-sound.mp4", (*H264, *AAC, *FRAGMENTS)),
+    ):
+        path = folder / f"{engine}-{name}"
+        rate, late = ("r=0.5", 0) if name.startswith("slow") else ("r=25", 3)
+        run_ffmpeg(
+            *("-f", "lavfi", "-i", f"testsrc=s=64x64:{rate}:d=8", "-itsoffset", late),
+            *("-f", "lavfi", "-i", "sine=d=5", *YUV, *codecs, path),
+        )
+        assert decode(path, engine).extent.is_complete, name
+        assert decode(path, engine, 1.0, 5.0).extent.is_complete, name
+
+
+@each_engine
 def test_a_damaged_middle_is_lacking_although_the_index_is_whole(folder, engine):
     data = bytearray(film(folder, "plain.mp4", *CONTAINERS["plain.mp4"]).read_bytes())
     begin = data.index(b"mdat")

@@ -216,6 +216,52 @@ def test_silence_of_an_elementary_stream_lasts_as_long_as_its_pictures(folder, f
     assert len(decode_clip(path, options=options).pcm) / 16000 == pytest.approx(2.0, abs=0.09)
 
 
+def pictures_and_tone(path: Path, pictures: str, *options: str, late: float = 0.0) -> Path:
+    """Plain pictures of a length and rate of their own beside 9 s of a tone."""
+    run_ffmpeg(
+        *("-itsoffset", late, "-f", "lavfi", "-i", f"testsrc=s=64x64:{pictures}"),
+        *("-f", "lavfi", "-i", "sine=d=9", *YUV, *options, path),
+    )
+    return path
+
+
+@each_engine
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("late.mkv", "-c:v", "libx264", "-c:a", "aac"),
+        ("late.webm", "-c:v", "libvpx", "-c:a", "libopus"),
+        ("late.flv", "-c:v", "libx264", "-c:a", "libmp3lame"),
+        ("late.ts", "-c:v", "libx264", "-c:a", "mp2"),
+    ],
+)
+def test_a_segment_before_the_first_picture_has_its_sound(tmp_path, options, engine):
+    name, *codecs = options
+    path = pictures_and_tone(tmp_path / name, "r=25:d=6", *codecs, late=3.0)
+    media = decode(path, engine, 1.5, 3.5)
+    assert len(media.pcm) / 16000 == pytest.approx(2.0, abs=0.05)
+    assert media.extent.is_complete
+
+
+@each_engine
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("still.ts", "-c:v", "libx264", "-c:a", "mp2"),
+        ("still.mpg", "-c:v", "mpeg2video", "-c:a", "mp2"),
+        ("still.flv", "-c:v", "libx264", "-c:a", "libmp3lame"),
+        ("still.avi", "-c:v", "mpeg4", "-c:a", "libmp3lame"),
+    ],
+)
+def test_sound_beside_a_still_picture_is_found_at_any_time(tmp_path, options, engine):
+    name, *codecs = options
+    path = pictures_and_tone(tmp_path / name, "r=25:d=0.04", *codecs)
+    for segment, length in (((None, None), 9.0), ((2.5, 3.5), 1.0), ((6.0, None), 3.0)):
+        media = decode(path, engine, *segment)
+        assert len(media.pcm) / 16000 == pytest.approx(length, abs=0.08)
+        assert media.extent.is_complete
+
+
 # Protected films ------------------------------------------------------------------------------
 
 
@@ -403,6 +449,23 @@ def test_a_list_of_other_files_becomes_no_sample(neighbour, kind, suffix, engine
     assert "not a media file" in failure.detail
     if kind in ("ffconcat", "hls", "sdp"):
         assert "list" in failure.detail or "SDP" in failure.detail
+
+
+@each_engine
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (b"Gone, sorry.\n" * 50, "garbage"),
+        (b"RIFF\x40\0\0\0WEBPVP8 " + bytes(52), "garbage"),
+        (b"RIFF\xff\xff\0\0AVI LIST", "truncated"),
+        (b"\0\0\0\x14ftypisom\0\0\0\0isom\0\0\0\x08moov", "truncated"),
+        (b"\0\0\0\x08moov\0\0\x01\0mdat" + bytes(248), "truncated"),
+    ],
+)
+def test_what_is_not_a_whole_film_is_called_by_its_name(tmp_path, content, cause, engine):
+    path = tmp_path / "film.mp4"
+    path.write_bytes(content)
+    assert failure_of(path, engine).cause == cause
 
 
 @each_engine
