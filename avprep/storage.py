@@ -180,7 +180,7 @@ def read_files(location: str | Path, names: Iterable[str]) -> Iterator[tuple[str
         with _reaching(location):
             found = filesystem.cat(list(keys), on_error="return")
             for content in found.values():
-                if isinstance(content, Exception) and not isinstance(content, OSError):
+                if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
                     raise content
         for path, name in keys.items():
             yield name, found[path]
@@ -455,15 +455,19 @@ def _naming(place: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _reaching(url: str | Path) -> Iterator[None]:
-    """Errors of reading from a store that are no OSError say what could not be reached.
+    """Errors of reading from a store name the place, whatever type the store gives them.
 
     Raises:
+        FileNotFoundError, IsADirectoryError: the store was reached and has no such file.
+        UserError: the store refuses access, which no later try changes.
         WorkFailed: no credentials, no such host, an outage.
     """
     try:
         yield
-    except (OSError, UserError, WorkFailed):
+    except (FileNotFoundError, IsADirectoryError, UserError, WorkFailed):
         raise
+    except PermissionError as error:
+        raise UserError(f"{url}: access is refused ({error}). Check your credentials.") from error
     except Exception as error:
         raise _unreachable(url, error) from error
 

@@ -21,10 +21,9 @@ from cavmae.checkpoints.resize import resized
 from cavmae.checkpoints.usage import (
     Stated,
     Usage,
-    assumed_classes,
+    label_notes,
     labels_metadata,
     labels_of,
-    stored_labels,
     usage_of,
 )
 from cavmae.checkpoints.vision_mae import from_vision_mae
@@ -143,12 +142,8 @@ def _usage(
 
 def _labels(
     file: Path, metadata: Mapping[str, str], model: CAVMAEClassifier, given: LabelSet | None
-) -> tuple[dict[str, str], list[str]]:
+) -> tuple[dict[str, str], tuple[str, ...]]:
     """The label set as it is stored, and what to say about it."""
     labels = labels_of(file, metadata, model.num_classes, given)
-    if labels is None:
-        return {}, [f"{file}: stores no label set, and neither does the result. Give --labels."]
-    notes = []
-    if stored_labels(metadata) is None:
-        notes = [assumed_classes(file, labels, "--labels")]
-    return labels_metadata(labels), notes
+    notes = label_notes(file, metadata, labels, ", and neither does the result")
+    return {} if labels is None else labels_metadata(labels), notes

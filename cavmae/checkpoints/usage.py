@@ -199,6 +199,24 @@ def assumed_classes(file: Path, labels: LabelSet, where: str) -> str:
     )
 
 
+def label_notes(
+    file: Path, metadata: Mapping[str, str], labels: LabelSet | None, consequence: str
+) -> tuple[str, ...]:
+    """What to say about the classes that `labels_of` found.
+
+    Args:
+        file: of the classifier.
+        metadata: strings stored with its weights.
+        labels: the classes; None where nobody names them.
+        consequence: of having none.
+    """
+    if labels is None:
+        return (f"{file}: stores no label set{consequence}. Give --labels.",)
+    if stored_labels(metadata) is None:
+        return (assumed_classes(file, labels, "--labels"),)
+    return ()
+
+
 def warn(notes: Iterable[str]) -> None:
     """Print what had to be assumed to the error stream, apart from results."""
     for note in notes:

@@ -25,12 +25,20 @@ def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Pat
     """Take the defaults of this command from its table in a TOML file.
 
     Raises:
-        UserError: the file cannot be read, or sets what is not an option, or sets it twice.
+        UserError: the file cannot be read, is a recipe for other commands, sets what is not an
+            option, or sets it twice.
     """
     if name is None:
         return None
     recipe = read_recipe(name)
-    defaults = _defaults(ctx, recipe.path, recipe.options.get(ctx.info_name or "", {}))
+    command = ctx.info_name or ""
+    if command not in recipe.options and command != "eval":  # which may do without
+        tables = ", ".join(f"[{table}]" for table in recipe.options) or "no table of options"
+        raise UserError(
+            f"{recipe.path}: is not a recipe for `cavmae {command}`: it has {tables}, and no "
+            f"[{command}]."
+        )
+    defaults = _defaults(ctx, recipe.path, recipe.options.get(command, {}))
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     ctx.meta[_EXPECTED] = recipe.expected
     return recipe.path

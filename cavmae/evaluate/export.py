@@ -19,7 +19,7 @@ from avprep import storage
 from avprep.audio import SAMPLE_RATE
 from avprep.errors import UserError, WorkFailed
 from avprep.labels import read_label_csv
-from cavmae.checkpoints.usage import Stated, labels_of, usage_of, warn
+from cavmae.checkpoints.usage import Stated, label_notes, labels_of, usage_of, warn
 from cavmae.data import Batch
 from cavmae.evaluate.trained import Trained, load_trained, require_classifier
 from cavmae.frontend import FrontEnd
@@ -120,7 +120,8 @@ def run_export(values: dict[str, Any]) -> None:
     usage = usage_of(source, metadata, classes, Stated(values["mode"], values["criterion"]))
     given = read_label_csv(values["labels"]) if values["labels"] is not None else None
     labels = labels_of(source, metadata, classes, given)
-    warn(usage.notes)
+    notes = label_notes(source, metadata, labels, ", and neither does the program")
+    warn((*usage.notes, *notes))
     options = ExportOptions(usage.mode, values["waveform"])
     if "frames" in options.inputs and not model.has_images:
         raise UserError(f"{trained.file}: has no image weights; give --mode audioonly.")

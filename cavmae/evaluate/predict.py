@@ -27,7 +27,7 @@ from avprep.errors import DecodeError
 from avprep.isolation import IsolatedEncoder
 from avprep.labels import LabelSet
 from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
-from cavmae.checkpoints.usage import Stated, assumed_classes, labels_of, stored_labels, usage_of
+from cavmae.checkpoints.usage import Stated, label_notes, labels_of, usage_of
 from cavmae.data import Batch
 from cavmae.data.sample import decode_frame
 from cavmae.distributed import choose_device
@@ -231,13 +231,9 @@ class Predictor:
         """The classes, and what to say about them."""
         file, metadata, count = self.trained.file, self.trained.metadata, self.model.num_classes
         labels = labels_of(file, metadata, count, given)
-        if labels is None:
-            mids = tuple(f"class {index}" for index in range(count))
-            note = f"{file}: stores no label set; its {count} classes are numbered. Give --labels."
-            return LabelSet(mids, mids), (note,)
-        if stored_labels(metadata) is None:
-            return labels, (assumed_classes(file, labels, "--labels"),)
-        return labels, ()
+        notes = label_notes(file, metadata, labels, f"; its {count} classes are numbered")
+        numbers = tuple(f"class {index}" for index in range(count))
+        return labels or LabelSet(numbers, numbers), notes
 
 
 def given_mode(trained_mode: Mode, sample: EncodedSample) -> Mode:

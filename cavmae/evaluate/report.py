@@ -17,6 +17,7 @@ from cavmae.checkpoints.usage import (
     STORE_LABELS,
     Stated,
     assumed_classes,
+    label_notes,
     labels_of,
     other_classes,
     usage_of,
@@ -121,7 +122,7 @@ def check_classes(
             f"{file}: was trained with another label set than {shards.location}'s: {odd}. Shard "
             "with the same --labels."
         )
-    return ()
+    return label_notes(file, trained.metadata, labels, "")
 
 
 def measures(result: Scores) -> dict[str, float]:

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+import fsspec
 import pytest
 
-from avprep.errors import UserError
+from avprep.errors import UserError, WorkFailed
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet, reader
 from cavmae.data.reader import ReadOptions
 from cavmae.data.sample import DamagedSample
@@ -136,6 +137,23 @@ def test_a_server_that_stays_away_costs_the_samples_by_name(server):
     assert bad == list(range(7, 14))
     assert "clip.7 in http" in str(found[7])
     assert "503" in str(found[7])
+
+
+def test_a_server_that_is_not_there_is_named():
+    with pytest.raises(WorkFailed, match=r"^http://127\.0\.0\.1:9/shards/dataset\.json: cannot "):
+        ShardSet.open("http://127.0.0.1:9/shards", ReadOptions(retries=0))
+
+
+class LockedStore(fsspec.AbstractFileSystem):
+    def cat_file(self, path, start=None, end=None, **kwargs):
+        raise PermissionError("Access Denied")  # as s3fs says it, without a file's name
+
+
+def test_a_store_that_refuses_access_is_named_at_once(monkeypatch):
+    fsspec.register_implementation("locked", LockedStore)
+    monkeypatch.setattr(reader, "_FIRST_WAIT", 1e6)
+    with pytest.raises(UserError, match=r"^locked://x/dataset\.json: access is refused \(Access D"):
+        ShardSet.open("locked://x", ReadOptions(retries=1))
 
 
 def test_a_shard_that_is_gone_is_not_tried_again(server, tiny, tmp_path):

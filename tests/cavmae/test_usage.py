@@ -85,7 +85,9 @@ def test_eval_of_a_published_file_says_all_that_it_assumes(shards, tmp_path):
     write_label_csv(tmp_path / "classes.csv", CLASSES)
     stated = ("--mode", "videoonly", "--criterion", "ce", "--labels", tmp_path / "classes.csv")
     found, warnings = evaluate(shards, file, *stated)
-    assert (found["mode"], found["criterion"], warnings) == ("videoonly", "ce", "")
+    assert (found["mode"], found["criterion"]) == ("videoonly", "ce")
+    assert len(warnings.splitlines()) == 1
+    assert "Its 4 classes are taken for those of --labels, in that order." in warnings
 
 
 def test_eval_never_takes_classes_for_others(shards, tmp_path):
@@ -179,14 +181,22 @@ def test_eval_warns_of_a_numbering_by_sorted_names(tmp_path):
     """What used to score a published VGGSound classifier wrongly in silence."""
     write_tiny_shards(tmp_path / "shards", samples=4)
     names = sorted(vggsound_labels().names)
+    mids = [f"c{index}" for index in range(len(names))]
     info = read_dataset(tmp_path / "shards")
-    labels = tuple((name, name) for name in names)
+    labels = tuple(zip(mids, names, strict=True))
     counts = tuple(info.class_counts) + (0,) * 305
     write_dataset(tmp_path / "shards", replace(info, labels=labels, class_counts=counts))
     save_published(tmp_path / "vgg.pth", CAVMAEClassifier(CONFIG, 309))
     found, warnings = evaluate(tmp_path / "shards", tmp_path / "vgg.pth")
     assert found["criterion"] == "ce"
     assert "which is not the published order of VGGSound" in warnings
+    write_label_csv(tmp_path / "classes.csv", LabelSet(tuple(mids), tuple(names)))
+    for words in (("eval", "--shards", tmp_path / "shards", "--checkpoint"), ("export",)):
+        result = run(
+            *words, tmp_path / "vgg.pth", *([tmp_path / "vgg.pt2"] if words == ("export",) else []),
+            "--labels", tmp_path / "classes.csv",
+        )  # fmt: skip
+        assert "which is not the published order of VGGSound" in result.stderr
 
 
 def test_convert_stores_what_is_stated_and_says_what_is_assumed(tmp_path):
