@@ -32,6 +32,7 @@ SPREADSHEET_ERRORS = frozenset(
     ("#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#N/A", "#NUM!", "#NULL!", "#SPILL!")
 )
 _NUMBER_WITH_EXPONENT = re.compile(r"[-+]?\d+(?:[.,]\d+)?E\+\d+|[-+]?\d+[.,]\d+E-?\d+", re.I)
+_DECIMAL_COMMA = re.compile(r"^(\d+),(\d+)$", re.ASCII)
 _LONGEST_ID = 200  # bytes; names of files end at 255
 _YOUTUBE_ID = 11
 SPLITS = frozenset(("train", "test", "val", "valid", "validation", "dev", "eval"))
@@ -334,8 +335,21 @@ class _Arrangement:
             fields = split_fields(text, self.delimiter)
         except ValueError as error:
             raise RowError(f"{error}: {shown(text)}") from error
+        fields = self._with_points(fields)
         cells = fields if self.columns is None else self._by_name(fields, self.columns, text)
         return ",".join('"{}"'.format(cell.replace('"', '""')) for cell in cells)
+
+    def _with_points(self, fields: list[str]) -> list[str]:
+        """`30,000` → `30.000` in the times, where commas are not what separates the fields."""
+        if self.delimiter == ",":
+            return fields
+        by_order = {name: place for place, name in enumerate(self.layout.order)}
+        order = self.columns.places if self.columns else by_order
+        times = {order[name] for name in ("start", "end", "duration") if name in order}
+        return [
+            _DECIMAL_COMMA.sub(r"\1.\2", field) if place in times else field
+            for place, field in enumerate(fields)
+        ]
 
     def _by_name(self, fields: list[str], columns: Columns, text: str) -> list[str]:
         last = columns.width - 1

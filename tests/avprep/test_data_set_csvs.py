@@ -83,6 +83,7 @@ MANGLED = {
     "more spaces": PUBLISHED.replace(", ", " ,   ").replace("--P", "  --P"),
     "empty lines": PUBLISHED.replace("\n", "\n\n"),
     "lines of commas": PUBLISHED.replace("\n", "\n,,,,\n"),
+    "decimal commas": PUBLISHED.replace(", ", ";").replace(".000", ",000"),
     "trailing commas": PUBLISHED.replace("\n", ",,,\n"),
     "no comments": PUBLISHED.split("labels\n", 1)[1],
     "header that is no comment": PUBLISHED.replace("# YTID", "YTID"),
