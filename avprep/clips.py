@@ -175,7 +175,7 @@ def scan_files(
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.is_dir():
+                    if _is_folder(entry):
                         folders.append((entry.path, has_clips and _may_hold_clips(entry.name)))
                     else:
                         names.append(entry.name)
@@ -209,6 +209,13 @@ def without_stream(stem: str) -> str:
     """`a` of `a.f137`, as yt-dlp calls a single stream before it joins them; empty for others."""
     match = _ONE_STREAM.fullmatch(stem) if ".f" in stem else None
     return match[1] if match else ""
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, which costs itself only
+        return False
 
 
 def _may_hold_clips(folder: str) -> bool:

@@ -235,7 +235,7 @@ def folder(
       avprep manifest folder videos/ --split train --out train.json
       avprep manifest folder videos/ --csv clips.csv --out manifest.json
     """
-    from avprep.labels import class_csv_of
+    from avprep.labels import class_csv_of, labels_of
     from avprep.manifest.folder import chosen_split, match_folder
     from avprep.manifest.listing import match_listing, read_listing
     from avprep.manifest.segments import Findings
@@ -244,7 +244,7 @@ def folder(
     output = Output(**options)
     check_extracted(extracted)
     label_csv = labels or class_csv_of(output.out)
-    known = known_labels(label_csv)
+    known = known_labels(labels) if labels is not None else labels_of(output.out) or None
     if csv_file is None:
         with ProgressBar("manifest", "file") as bar:
             found = match_folder(root, extracted, known, label_csv, split, bar.update)

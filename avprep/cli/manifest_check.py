@@ -57,16 +57,13 @@ def check(
       avprep manifest check manifest.json --plot classes.png
     """
     from avprep import storage
-    from avprep.labels import class_csv_of, read_label_csv
+    from avprep.labels import class_csv_of, labels_of, read_label_csv
     from avprep.manifest.check import check_manifest, plot_class_counts
     from avprep.manifest.model import iter_manifest
     from avprep.progress import ProgressBar
 
     label_csv = labels or class_csv_of(manifest)
-    if labels is None and not label_csv.exists():
-        label_set = None
-    else:
-        label_set = read_label_csv(label_csv) or None
+    label_set = (labels_of(manifest) if labels is None else read_label_csv(labels)) or None
     if plot is not None and plot.suffix != ".png":
         raise UserError(f"--plot {plot}: give a name that ends in .png.")
     with ProgressBar("check", "clip") as bar:

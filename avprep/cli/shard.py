@@ -87,7 +87,7 @@ def shard(
       avprep manifest folder videos/ --out manifest.json
       avprep shard manifest.json --out shards/ --workers 8
     """
-    from avprep.labels import class_csv_of, read_label_csv
+    from avprep.labels import class_csv_of, labels_of, read_label_csv
     from avprep.manifest.model import read_manifest
     from avprep.progress import ProgressBar
     from avprep.shards.build import ShardSetOptions, build_shard_set
@@ -99,10 +99,8 @@ def shard(
     shard_bytes = parse_size(shard_size) if shard_size is not None else None
     clips = read_manifest(manifest)
     label_csv = labels or class_csv_of(manifest)
-    if labels is None and not label_csv.exists():
-        label_set = label_set_of(clips, manifest)
-    else:
-        label_set = read_label_csv(label_csv)
+    found = labels_of(manifest) if labels is None else read_label_csv(labels)
+    label_set = label_set_of(clips, manifest) if found is None else found
     if not as_json:
         click.echo(
             f"{manifest}: {len(label_set)} classes" + (f" of {label_csv}" if label_set else "")

@@ -30,12 +30,17 @@ def weights(manifest: Path, labels: Path | None, out: Path | None, shards: str |
       avprep weights train.json --labels class_labels_indices.csv
     """
     from avprep.errors import UserError
-    from avprep.labels import class_csv_of, read_label_csv
+    from avprep.labels import class_csv_of, labels_of, read_label_csv
     from avprep.manifest.model import iter_manifest
     from avprep.shards.format import class_weights
     from avprep.weights import count_classes, store_weights, write_weights
 
-    label_set = read_label_csv(labels or class_csv_of(manifest))
+    label_set = labels_of(manifest) if labels is None else read_label_csv(labels)
+    if label_set is None:
+        raise UserError(
+            f"{manifest}: there is no class CSV {class_csv_of(manifest)}. Name the one it was "
+            "built with: --labels CSV."
+        )
     target = out or manifest.with_name(f"{manifest.stem}_weight.csv")
     counts = count_classes(iter_manifest(manifest), label_set)
     if not counts.any():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ if TYPE_CHECKING:  # matplotlib takes half a second to import
 
 KINDS = (
     *("unknown-label", "no-label", "duplicate-id", "duplicate-source", "missing-file"),
-    *("dangling-link", "empty-file", "identical-file"),
+    *("dangling-link", "no-file", "empty-file", "identical-file"),
 )
 _SAMPLED_BYTES = 4096  # of files of one size, before all of them is read
 _READ_AT_ONCE = 1 << 20
@@ -167,6 +168,7 @@ def _files_of(clip: Clip) -> Iterator[str]:
 _FAULTS = {
     "missing-file": "no such file",
     "dangling-link": "a link to a file that is not there",
+    "no-file": "a folder or device, not a file",
     "empty-file": "holds not one byte",
 }
 
@@ -186,9 +188,12 @@ class _Files:
             if not self._is_listed(path):
                 return "missing-file"
             try:
-                size = self._sizes[path] = os.stat(path).st_size
+                status = os.stat(path)
             except OSError:
                 return "dangling-link" if os.path.islink(path) else "missing-file"
+            if not stat.S_ISREG(status.st_mode):
+                return "no-file"
+            size = self._sizes[path] = status.st_size
         return "" if size else "empty-file"
 
     def remember(self, path: str, place: int, video_id: str) -> None:

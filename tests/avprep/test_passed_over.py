@@ -70,6 +70,13 @@ def test_names_that_only_look_alike_are_clips(name, tmp_path):
     assert len(discover_clips(tmp_path)) == 2
 
 
+def test_a_link_to_itself_costs_itself_only(tmp_path):
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    (tmp_path / "loop").symlink_to("loop")
+    assert [clip.video_id for clip in discover_clips(tmp_path)] == ["a", "loop"]
+
+
 def test_other_files_are_neither_clips_nor_counted(tmp_path):
     touch(tmp_path, "a.mp4", "notes.txt", "a.tmp", ".DS_Store", ".git/config", "a.mp4.json")
     passed_over: list[str] = []
