@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from avprep.options import DemoDataOptions
+from avprep.wording import counted
 
 _DEFAULTS = DemoDataOptions()
 
@@ -42,7 +43,7 @@ _DEFAULTS = DemoDataOptions()
     help="Seed of all that varies.",
 )
 @click.option(
-    "--workers", type=click.IntRange(min=0), default=0, help="Processes. [default: one a core]"
+    "--workers", type=click.IntRange(min=0), default=0, help="Processes. [default: one per core]"
 )
 def demo_data(
     out: Path, train_clips: int, test_clips: int, seconds: float, seed: int, workers: int
@@ -65,4 +66,6 @@ def demo_data(
     with ProgressBar("demo-data", "clip") as bar:
         make_demo_data(out, options, PoolOptions(workers), bar.reach)
     clips = (train_clips + test_clips) * len(CLASSES)
-    click.echo(f"{out}: {clips} clips in {len(CLASSES)} classes, and {len(BROKEN)} broken files")
+    click.echo(
+        f"{out}: {counted(clips, 'clip')} in {len(CLASSES)} classes, and {len(BROKEN)} broken files"
+    )

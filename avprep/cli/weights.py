@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from avprep.wording import counted
+
 _PATH = click.Path(path_type=Path)
 
 
@@ -47,7 +49,10 @@ def weights(manifest: Path, labels: Path | None, out: Path | None, shards: str |
         raise UserError(f"{manifest}: not one clip has a label, so there are no weights.")
     of_classes = class_weights(counts)
     clips = write_weights(target, iter_manifest(manifest), label_set, of_classes)
-    click.echo(f"{target}: weights of {clips} clips in {int((counts > 0).sum())} classes")
+    click.echo(
+        f"{target}: weights of {counted(clips, 'clip')} in "
+        f"{counted(int((counts > 0).sum()), 'class')}"
+    )
     if shards is not None:
         store_weights(shards, label_set, counts, of_classes)
         click.echo(f"{shards}: balanced epochs draw by these weights")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from avprep import storage
 from avprep.clips import Clip
 from avprep.labels import LabelSet
+from avprep.wording import counted
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes
@@ -129,7 +130,10 @@ def plot_class_counts(found: ManifestCheck, labels: LabelSet | None, path: Path)
     axes = figure.add_subplot()
     (_draw_named if named else _draw_ranks)(axes, counts)
     missing = sum(count == 0 for count, _ in counts)
-    axes.set_title(f"{found.clips} clips, {len(counts)} classes, {missing} of them without a clip")
+    axes.set_title(
+        f"{counted(found.clips, 'clip')}, {counted(len(counts), 'class')}, "
+        f"{missing} of them without a clip"
+    )
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=120)
     storage.make_folder(path.parent)

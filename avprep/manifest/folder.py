@@ -16,6 +16,7 @@ from avprep.errors import UserError
 from avprep.extraction import audio_path, is_extracted
 from avprep.labels import LabelSet, label_set_for
 from avprep.manifest.build import Finding
+from avprep.wording import counted
 
 _NO_LABELS = "unlabell?ed|unsupervised|nolabels?"
 _UNLABELLED = re.compile(_NO_LABELS, re.IGNORECASE)
@@ -219,10 +220,12 @@ class MatchedFolder:
         unlabelled = sum(not clip.labels for clip in self.clips())
         if unlabelled and len(self.labels):
             notes.append(
-                f"{source}: {unlabelled} videos lie in no class folder and stay unlabelled"
+                f"{source}: {counted(unlabelled, 'video')} in no class folder, left unlabelled"
             )
         if self.unnameable:
-            notes.append(f"{source}: {len(self.unnameable)} paths are not UTF-8 and are left out")
+            notes.append(
+                f"{source}: {counted(len(self.unnameable), 'path')} left out, not being UTF-8"
+            )
         return notes + described_passed_over(self.passed_over)
 
     def _doubtful_classes(self) -> Iterator[str]:

@@ -30,6 +30,7 @@ from avprep.manifest.segments import (
     checked_labels,
     checked_seconds,
 )
+from avprep.wording import counted
 
 _KNOWN = {"path": (*PATHS, *IDS), "label": LABEL, "labels": LABELS, "split": SPLIT}
 
@@ -125,7 +126,7 @@ class MatchedListing:
     def notes(self, source: object) -> list[str]:
         """What was put right in the CSV."""
         unlabelled = sum(not row.labels for row, _ in self._wanted())
-        more = [f"{source}: {unlabelled} rows have no label"] if unlabelled else []
+        more = [f"{source}: {counted(unlabelled, 'row')} without a label"] if unlabelled else []
         more += described_passed_over(self.passed_over)
         return self.findings.described_notes(source) + more
 

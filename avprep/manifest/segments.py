@@ -24,6 +24,7 @@ from avprep.columns import (
 from avprep.csvfile import csv_lines, delimiter_of, first_of, shown, split_fields
 from avprep.errors import UserError
 from avprep.labels import LabelSet
+from avprep.wording import counted
 
 if TYPE_CHECKING:  # pandas takes half a second to import
     import pandas as pd
@@ -68,7 +69,7 @@ class Findings:
     def described_notes(self, where: object) -> list[str]:
         """A line for a person for each kind of note."""
         return [
-            f"{where}: {what}: {len(lines)} rows (line {first_of(lines)})"
+            f"{where}: {what}: {counted(len(lines), 'row')} (line {first_of(lines)})"
             for what, lines in self.notes.items()
         ]
 
@@ -80,7 +81,9 @@ class Findings:
             return
         line, reason = self.bad[0]
         others = [number for number, _ in self.bad[1:]]
-        more = f" {len(others)} more bad rows: line {first_of(others)}." if others else ""
+        more = (
+            f" {counted(len(others), 'more bad row')}: line {first_of(others)}." if others else ""
+        )
         skip = " To leave bad rows out and have them listed, give --bad-rows skip."
         raise UserError(f"{where}: line {line}: {reason}.{more}{skip}")
 
