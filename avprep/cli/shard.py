@@ -178,9 +178,9 @@ def describe_found(found: Found, out: str) -> str:
         )
     if found.damaged:
         named = ", ".join(found.damaged[:5]) + (", …" if found.damaged[5:] else "")
-        lines.append(f"{len(found.damaged)} damaged shards are built again: {named}")
+        lines.append(f"builds {counted(len(found.damaged), 'damaged shard')} again: {named}")
     if found.finished:
-        lines.append(f"{found.finished} shards are finished, {found.to_build} are to be built")
+        lines.append(f"{counted(found.finished, 'shard')} finished, {found.to_build} to be built")
     return "\n".join(f"{out}: {line}" for line in lines)
 
 
