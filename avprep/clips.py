@@ -18,25 +18,29 @@ VIDEO_SUFFIXES = frozenset(
     )
 )
 # What systems and programs keep beside people's files; folders that begin with a dot are hidden.
-_NO_CLIPS_IN = frozenset(
-    (
-        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),
-        *("lost+found", "__macosx", "@eadir", "@recycle", "@recently-snapshot", "@tmp"),
-        *("#recycle", "#snapshot", "~snapshot", "__pycache__"),
-    )
+_NO_CLIPS_IN = re.compile(
+    r"\$recycle\.bin.*|recycle[rd]|recycle bin|(?:network )?trash(?: folder)?|deleted items|"
+    r"system volume information|found\.\d+|config\.msi|lost\+found|temporary items|__macosx|"
+    r"@eadir|@recycle|@sharebin|@recently-snapshot|@tmp|#recycle|#snapshot|~snapshot|rsync~tmp|"
+    r"_gsdata_|__pycache__|.*\.(?:download|part)"
 )
 # Last parts of the names of unfinished downloads, `a.mp4.part`; some stand before the suffix.
 _UNFINISHED = frozenset(
     (
         *("part", "partial", "crdownload", "opdownload", "ytdl", "aria2", "!ut", "!qb", "bc!"),
         *("filepart", "fdmdownload", "xltd", "incomplete", "unfinished", "gstmp"),
+        "lftp-pget-status",
     )
 )
 _UNFINISHED_VIDEO = frozenset(("download", "tmp", "temp", "td", "st"))  # if of a video
 _BEFORE_SUFFIX = frozenset(("part", "partial", "crdownload", "incomplete", "tmp", "temp"))
-_CONTROL = (".aria2", ".st")  # lie beside the unfinished file until it is whole
+_CONTROL = (
+    ".aria2",
+    ".st",
+    ".lftp-pget-status",
+)  # lie beside the unfinished file until it is whole
 _FRAGMENT = re.compile(r".+\.(?:part-)?frag\d+", re.IGNORECASE)
-_ONE_STREAM = re.compile(r"(.+)\.f\d+(?:-\w+)?", re.ASCII)
+_ONE_STREAM = re.compile(r"(.+)\.f(?:\d+(?:-\w+)?|(?:hls|dash|http)[\w=\-]*)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +175,7 @@ def scan_files(
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.is_dir():
+                    if _is_folder(entry):
                         folders.append((entry.path, has_clips and _may_hold_clips(entry.name)))
                     else:
                         names.append(entry.name)
@@ -207,9 +211,15 @@ def without_stream(stem: str) -> str:
     return match[1] if match else ""
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, which costs itself only
+        return False
+
+
 def _may_hold_clips(folder: str) -> bool:
-    name = folder.lower()
-    return not (name[0] == "." or name in _NO_CLIPS_IN or name.endswith((".download", ".part")))
+    return folder[0] != "." and not _NO_CLIPS_IN.fullmatch(folder.lower())
 
 
 def _sorted_out(names: Iterable[str], suffixes: Collection[str]) -> tuple[list[str], list[str]]:

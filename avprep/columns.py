@@ -14,7 +14,17 @@ from avprep.csvfile import shown
 from avprep.errors import UserError
 
 PATHS = (
-    *("path", "file", "filename", "filepath", "video", "videopath", "videofile", "videoname"),
+    *(
+        "path",
+        "file",
+        "filename",
+        "filepath",
+        "fname",
+        "video",
+        "videopath",
+        "videofile",
+        "videoname",
+    ),
     *("clip", "clippath", "clipname", "relativepath", "relpath"),
 )
 IDS = ("videoid", "ytid", "youtubeid", "ytvideoid", "clipid", "id", "name")
@@ -30,10 +40,13 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-_START = _set("start starting begin beginning onset t0 tmin")
-_END = _set("end ending stop finish t1 tmax")
+_START = _set("start starting begin beginning beg onset stime btime t0 tmin")
+_END = _set("end ending stop finish etime t1 tmax")
 _DURATION = _set("duration dur length len")
-_PAIRS = {"from": "start", "to": "end", "in": "start", "out": "end"}  # times only as a pair
+_PAIRS = {  # times only as a pair
+    **dict.fromkeys(_set("from in ss st"), "start"),
+    **dict.fromkeys(_set("to out et"), "end"),
+}
 _SECONDS_PER = {
     **dict.fromkeys(_set("us usec microseconds"), 1e-6),
     **dict.fromkeys(_set("ms msec msecs millis millisecond milliseconds"), 1e-3),
@@ -43,6 +56,7 @@ _SECONDS_PER = {
 }
 _CLOCK = _set("time times timestamp timestamps timecode timespan timing timings interval")
 _FILLERS = _set("t ts at of segment seg clip video event trim cut point")
+_RANGES = _set("segment segments seg segs span spans window windows trim")  # both times in one cell
 _UNDERSTOOD = frozenset(
     (*_START, *_END, *_DURATION, *_PAIRS, *_SECONDS_PER, *_CLOCK, *_FILLERS, "offset")
 )
@@ -52,10 +66,12 @@ _CALENDAR = _set(
     "upload uploaded publish published create created creation modified update updated download "
     "downloaded recorded date day daytime zone"
 )
-_SHORT = _set("t s m h to in at of us ms ts len dur")  # stand in many other words
+_SHORT = _set("t s m h to in at of us ms ts ss st et len dur beg")  # stand in many other words
 _VOCABULARY = sorted(_UNDERSTOOD - _SHORT, key=len, reverse=True)
 _RUN_TOGETHER = re.compile(f"({'|'.join(_VOCABULARY)})")  # `starttime`, `timestart`
 _PREFIXED = re.compile(r"t(start|begin|end|stop)")
+_NUMBERED = re.compile(r"([a-z]+)(\d+)")  # `time1`; which time that is, nobody knows
+_CLOCK_TIME = re.compile(r"(?:(\d{1,3}):)?(\d{1,2}):(\d{2}(?:\.\d+)?)", re.ASCII)
 _UNIT_BEHIND = re.compile(r"(.*(?:start|begin|onset|end|stop|time|duration))(s|ms)")
 _UNNAMED = frozenset(("", "index", "unnamed0", "row", "rownumber", "number", "no"))
 
@@ -93,13 +109,18 @@ def known_columns(
         known: what a column may hold → its names, folded as `folded` does, the best first.
 
     Raises:
-        UserError: a column looks like a time and cannot be told to be which, or two are the same.
+        UserError: a column looks like a time and cannot be told to be which, or two columns are
+            the same.
     """
     names = [folded(name) for name in header]
     places: dict[str, int] = {}
     for role, spellings in known.items():
         place = next((names.index(spelling) for spelling in spellings if spelling in names), None)
         if place is not None and place not in places.values():
+            if names.count(names[place]) > 1:
+                raise UserError(
+                    f"{where}: two columns are called {shown(header[place].strip())}. Rename one."
+                )
             places[role] = place
     times = _times(where, header, set(places.values()))
     seconds_per = {role: scale for role, (_, scale) in times.items()}
@@ -158,6 +179,9 @@ def times_of(row: Sequence[str], columns: Columns) -> tuple[str, str]:
 
 def _in_seconds(text: str, scale: float) -> str:
     if scale == 1.0:
+        if clock := _CLOCK_TIME.fullmatch(text):
+            hours, minutes, seconds = (float(part or 0) for part in clock.groups())
+            return repr(round(3600 * hours + 60 * minutes + seconds, 6))
         return text
     try:
         return repr(round(float(text) * scale, 6))
@@ -188,6 +212,8 @@ def _times(where: object, header: Sequence[str], taken: set[int]) -> dict[str, t
             role = "end" if onset else "start"
             if not onset and ("duration" not in everything or "start" in everything):
                 role = "unclear"
+        if "t1" in parts[place] and not any("t0" in words for words in parts):
+            role = "unclear"  # t1 and t2
         name = header[place].strip()
         if role == "unclear":
             raise UserError(
@@ -227,7 +253,11 @@ def _role(words: frozenset[str], paired: bool) -> str | None:
     understood = words <= _UNDERSTOOD
     if len(roles) == 1 and understood and len(units) <= 1:
         return roles.pop()
-    is_time = bool(words & (_START | _END | _CLOCK | {"duration", "hms"}) or roles - {"duration"})
+    is_time = bool(
+        words & (_START | _END | _CLOCK | {"duration", "hms", "t2"})
+        or roles - {"duration"}
+        or words <= _RANGES
+    )
     is_unit = understood and any(word in ("t", "ts") or len(word) > 1 for word in words & _ALONE)
     return "unclear" if is_time or is_unit else None
 
@@ -236,7 +266,7 @@ def _time_words(name: str) -> frozenset[str]:
     """The words of a name, those that are written together taken apart."""
     words: list[str] = []
     squeezed = folded(name)
-    if squeezed in _START | _END:
+    if squeezed in _START | _END or re.fullmatch(r"t\d", squeezed):
         return frozenset((squeezed,))
     for word in _words(name):
         words += _taken_apart(word)
@@ -249,6 +279,8 @@ def _taken_apart(word: str) -> list[str]:
     if match := _PREFIXED.fullmatch(word):
         return [match[1]]
     if match := _UNIT_BEHIND.fullmatch(word):
+        return [*_taken_apart(match[1]), match[2]]
+    if match := _NUMBERED.fullmatch(word):
         return [*_taken_apart(match[1]), match[2]]
     parts = _RUN_TOGETHER.findall(word)
     return parts if "".join(parts) == word else [word]

@@ -24,7 +24,6 @@ from avprep import storage
 from avprep.errors import UserError, WorkFailed
 from avprep.ffmpeg_binary import find_ffmpeg
 from avprep.jobs import PoolOptions, run_jobs
-from avprep.labels import LabelSet, label_set_from_names, write_label_csv
 from avprep.options import DemoDataOptions
 
 SHAPES = ("circle", "rings", "stripes", "cross")
@@ -90,8 +89,8 @@ def make_demo_data(
     options: DemoDataOptions,
     pool: PoolOptions,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> LabelSet:
-    """Make OUT/train/CLASS/*, OUT/test/CLASS/* and OUT/labels.csv; files already there are kept.
+) -> None:
+    """Make OUT/train/CLASS/* and OUT/test/CLASS/*; files already there are kept.
 
     Two files of the training set are broken on purpose.
 
@@ -110,9 +109,6 @@ def make_demo_data(
         done += 1
         on_progress(done, len(clips))
     make_broken_files(clips[0].path)
-    labels = label_set_from_names(CLASSES)
-    write_label_csv(out / "labels.csv", labels)
-    return labels
 
 
 def plan_demo_clips(out: Path, options: DemoDataOptions) -> Iterator[DemoClip]:

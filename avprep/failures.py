@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
 from avprep.errors import UserError, WorkFailed
+from avprep.wording import counted
 
 FAILURES_FILE = "failures.csv"
 
@@ -88,4 +89,6 @@ def check_failures(failed: int, clips: int, limit: tuple[float, bool] | None) ->
     allowed = clips * value / 100 if percent else value
     if failed > allowed:
         shown = f"{value:g}%" if percent else f"{value:g}"
-        raise WorkFailed(f"{failed} of {clips} clips failed, more than --max-failures {shown}.")
+        raise WorkFailed(
+            f"{failed} of {counted(clips, 'clip')} failed, more than --max-failures {shown}."
+        )

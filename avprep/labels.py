@@ -173,12 +173,17 @@ def read_label_csv(path: Path) -> LabelSet:
 
 def write_label_csv(path: Path, labels: LabelSet) -> None:
     """Write a class CSV, whole or not at all."""
+    storage.make_folder(path.parent)
+    storage.write_atomic(path, label_csv(labels))
+
+
+def label_csv(labels: LabelSet) -> bytes:
+    """The content of a label set's class CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_HEADER)
     writer.writerows(zip(range(len(labels)), labels.mids, labels.names, strict=True))
-    storage.make_folder(path.parent)
-    storage.write_atomic(path, text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def class_csv_of(manifest: Path) -> Path:
@@ -193,7 +198,15 @@ def labels_of(manifest: Path) -> LabelSet | None:
         UserError: what lies there is not a class CSV.
     """
     path = class_csv_of(manifest)
-    return read_label_csv(path) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return read_label_csv(path)
+    except UserError as error:
+        raise UserError(
+            f"{error} A file of this name is taken for the class CSV of {manifest.name}: mend it, "
+            "or rename it if it is something else."
+        ) from error
 
 
 def label_set_for(

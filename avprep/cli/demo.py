@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from avprep.options import DemoDataOptions
+from avprep.wording import counted
 
 _DEFAULTS = DemoDataOptions()
 
@@ -42,12 +43,12 @@ _DEFAULTS = DemoDataOptions()
     help="Seed of all that varies.",
 )
 @click.option(
-    "--workers", type=click.IntRange(min=0), default=0, help="Processes. [default: one a core]"
+    "--workers", type=click.IntRange(min=0), default=0, help="Processes. [default: one per core]"
 )
 def demo_data(
     out: Path, train_clips: int, test_clips: int, seconds: float, seed: int, workers: int
 ) -> None:
-    """Make a video set of 8 classes in OUT: train/CLASS/*, test/CLASS/* and labels.csv.
+    """Make a video set of 8 classes in OUT: train/CLASS/* and test/CLASS/*.
 
     Picture and sound together tell the class, and what a clip shows says how it sounds: large
     shapes sound low, light backgrounds hiss. Most files are H.264+AAC mp4, some mkv, webm and avi
@@ -57,12 +58,14 @@ def demo_data(
     Example:
       avprep demo-data runs/demo/videos
     """
-    from avprep.demo_data import BROKEN, make_demo_data
+    from avprep.demo_data import BROKEN, CLASSES, make_demo_data
     from avprep.jobs import PoolOptions
     from avprep.progress import ProgressBar
 
     options = DemoDataOptions(train_clips, test_clips, seconds, seed)
     with ProgressBar("demo-data", "clip") as bar:
-        labels = make_demo_data(out, options, PoolOptions(workers), bar.reach)
-    clips = (train_clips + test_clips) * len(labels)
-    click.echo(f"{out}: {clips} clips in {len(labels)} classes, and {len(BROKEN)} broken files")
+        make_demo_data(out, options, PoolOptions(workers), bar.reach)
+    clips = (train_clips + test_clips) * len(CLASSES)
+    click.echo(
+        f"{out}: {counted(clips, 'clip')} in {len(CLASSES)} classes, and {len(BROKEN)} broken files"
+    )

@@ -19,6 +19,7 @@ from avprep.cli.options import (
     worker_pool,
 )
 from avprep.failures import check_failures, failure_table, parse_limit, printable
+from avprep.wording import counted
 
 
 @click.command()
@@ -73,12 +74,14 @@ def extract(
         click.echo(json.dumps(summary))
     else:
         if report.found:
-            click.echo(f"found {report.found} clips extracted before")
-        click.echo(f"{out}: extracted {report.extracted} of {report.clips} clips")
+            click.echo(f"found {counted(report.found, 'clip')} extracted before")
+        click.echo(f"{out}: extracted {report.extracted} of {counted(report.clips, 'clip')}")
         if report.incomplete:
             click.echo(incomplete_line(report.incomplete))
         for note in described_passed_over(passed_over):
             click.echo(printable(note))
         if report.failures:
-            click.echo(f"{len(report.failures)} clips failed:\n{failure_table(report.failures)}")
+            click.echo(
+                f"{counted(len(report.failures), 'clip')} failed:\n{failure_table(report.failures)}"
+            )
     check_failures(len(report.failures), report.clips, limit)

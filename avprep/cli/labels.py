@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from avprep.cli.lazy import LazyCommand, LazyGroup
+from avprep.wording import counted
 
 if TYPE_CHECKING:
     from avprep.labels import LabelSet
@@ -105,7 +106,7 @@ def check(csv_file: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"classes": len(label_set), "shared_names": shared}))
         return
-    click.echo(f"{csv_file}: {len(label_set)} classes")
+    click.echo(f"{csv_file}: {counted(len(label_set), 'class')}")
     for name in shared:
         click.echo(f"{label_set.names.count(name)} classes are called {name!r}")
 
@@ -214,4 +215,4 @@ def publish(label_set: LabelSet, out: Path) -> None:
     if out.exists() and read_label_csv(out) != label_set:
         raise UserError(f"{out}: holds other classes. Delete it, or choose another --out.")
     write_label_csv(out, label_set)
-    click.echo(f"{out}: {len(label_set)} classes")
+    click.echo(f"{out}: {counted(len(label_set), 'class')}")

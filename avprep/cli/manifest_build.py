@@ -12,6 +12,7 @@ import click
 
 from avprep.errors import UserError, WorkFailed
 from avprep.failures import printable
+from avprep.wording import counted
 
 if TYPE_CHECKING:  # imported for real inside the commands, to keep --help quick
     from avprep.labels import LabelSet
@@ -235,7 +236,7 @@ def folder(
       avprep manifest folder videos/ --split train --out train.json
       avprep manifest folder videos/ --csv clips.csv --out manifest.json
     """
-    from avprep.labels import class_csv_of
+    from avprep.labels import class_csv_of, labels_of
     from avprep.manifest.folder import chosen_split, match_folder
     from avprep.manifest.listing import match_listing, read_listing
     from avprep.manifest.segments import Findings
@@ -244,7 +245,7 @@ def folder(
     output = Output(**options)
     check_extracted(extracted)
     label_csv = labels or class_csv_of(output.out)
-    known = known_labels(label_csv)
+    known = known_labels(labels) if labels is not None else labels_of(output.out) or None
     if csv_file is None:
         with ProgressBar("manifest", "file") as bar:
             found = match_folder(root, extracted, known, label_csv, split, bar.update)
@@ -324,9 +325,9 @@ def publish(
     lost = counts["missing"] + counts["bad-row"]
     if output.strict and lost:
         raise WorkFailed(
-            f"{source}: {counts['missing']} clips are missing and {counts['bad-row']} rows are "
-            f"bad, of {rows + counts['bad-row']}; no manifest is written. {output.report_path} "
-            "lists them."
+            f"{source}: {counted(counts['missing'], 'clip')} missing and "
+            f"{counted(counts['bad-row'], 'row')} bad, of {rows + counts['bad-row']}; "
+            f"no manifest is written. {output.report_path} lists them."
         )
     write_labelled(output.out, matched.clips(), labels)
     if label_csv is not None and not known_labels(label_csv):
@@ -347,17 +348,17 @@ def publish(
 def describe(summary: dict[str, Any]) -> str:
     """The summary for a person."""
     rest = {
-        "missing": "missing",
-        "bad_row": "bad rows",
-        "duplicate_row": "repeated rows",
-        "duplicate_file": "duplicate files",
-        "extra": "extra files",
+        "missing": "missing clip",
+        "bad_row": "bad row",
+        "duplicate_row": "repeated row",
+        "duplicate_file": "duplicate file",
+        "extra": "extra file",
     }
     lines = [
-        f"{summary['manifest']}: {summary['clips']} clips, {summary['classes']} classes in "
-        f"{summary['labels']}"
+        f"{summary['manifest']}: {counted(summary['clips'], 'clip')}, "
+        f"{counted(summary['classes'], 'class')} in {summary['labels']}"
     ]
-    listed = [f"{summary[key]} {words}" for key, words in rest.items() if summary[key]]
+    listed = [counted(summary[key], words) for key, words in rest.items() if summary[key]]
     if listed:
         lines.append(f"{', '.join(listed)}: listed in {summary['report']}")
     return "\n".join([*lines, *map(printable, summary["notes"])])

@@ -14,6 +14,7 @@ import click
 
 from avprep.errors import UserError, WorkFailed
 from avprep.failures import printable
+from avprep.wording import counted
 
 if TYPE_CHECKING:
     from avprep.labels import LabelSet
@@ -57,16 +58,13 @@ def check(
       avprep manifest check manifest.json --plot classes.png
     """
     from avprep import storage
-    from avprep.labels import class_csv_of, read_label_csv
+    from avprep.labels import class_csv_of, labels_of, read_label_csv
     from avprep.manifest.check import check_manifest, plot_class_counts
     from avprep.manifest.model import iter_manifest
     from avprep.progress import ProgressBar
 
     label_csv = labels or class_csv_of(manifest)
-    if labels is None and not label_csv.exists():
-        label_set = None
-    else:
-        label_set = read_label_csv(label_csv) or None
+    label_set = (labels_of(manifest) if labels is None else read_label_csv(labels)) or None
     if plot is not None and plot.suffix != ".png":
         raise UserError(f"--plot {plot}: give a name that ends in .png.")
     with ProgressBar("check", "clip") as bar:
@@ -83,7 +81,7 @@ def check(
         else describe(found, label_set, manifest, label_csv)
     )
     if strict and found.problems:
-        raise WorkFailed(f"{manifest}: {len(found.problems)} problems.")
+        raise WorkFailed(f"{manifest}: {counted(len(found.problems), 'problem')}.")
 
 
 def summary(found: ManifestCheck, labels: LabelSet | None) -> dict[str, Any]:
@@ -109,13 +107,15 @@ def class_counts(found: ManifestCheck, labels: LabelSet | None) -> dict[str, int
 def describe(found: ManifestCheck, labels: LabelSet | None, manifest: Path, label_csv: Path) -> str:
     """The findings for a person."""
     counts = class_counts(found, labels)
-    lines = [f"{manifest}: {found.clips} clips, {found.clips - found.unlabelled} with labels"]
+    lines = [
+        f"{manifest}: {counted(found.clips, 'clip')}, {found.clips - found.unlabelled} with labels"
+    ]
     if labels is None:
         lines.append(f"labels are not checked: there is no class CSV {label_csv}")
     if counts:
         values = sorted(counts.values())
         lines.append(
-            f"{len(counts)} classes, {sum(value == 0 for value in values)} of them without a clip; "
+            f"{counted(len(counts), 'class')}, {values.count(0)} of them without a clip; "
             f"clips per class: least {values[0]}, median {statistics.median(values):g}, "
             f"most {values[-1]}"
         )

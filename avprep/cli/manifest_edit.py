@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from avprep.errors import UserError
+from avprep.wording import counted
 
 if TYPE_CHECKING:
     from avprep.clips import Clip
@@ -49,7 +50,7 @@ def convert(source: Path, target: Path, roots: tuple[str, ...]) -> None:
 
     clips = rerooted(iter_manifest(source), [*map(NewRoot.parse, roots)])
     count = write_labelled(target, clips, labels_of(source))
-    click.echo(f"{target}: {count} clips")
+    click.echo(f"{target}: {counted(count, 'clip')}")
 
 
 @click.command()
@@ -82,14 +83,17 @@ def merge(sources: tuple[Path, ...], out: Path, on_conflict: str) -> None:
     if conflicts and on_conflict == "refuse":
         kept, dropped = conflicts[0].kept, conflicts[0].dropped
         raise UserError(
-            f"{len(conflicts)} clips have one video_id and two contents; the first is "
+            f"{counted(len(conflicts), 'clip')} with one video_id and two contents; the first is "
             f"{kept.video_id!r}: {kept} and {dropped}. To take the first of each, give "
             "--on-conflict first."
         )
     write_labelled(out, clips, labels)
     repeated = f", {same} were there again" if same else ""
     dropped_note = f", {len(conflicts)} others of the same video_id left out" if conflicts else ""
-    click.echo(f"{out}: {len(clips)} clips from {len(sources)} manifests{repeated}{dropped_note}")
+    click.echo(
+        f"{out}: {counted(len(clips), 'clip')} from {counted(len(sources), 'manifest')}"
+        f"{repeated}{dropped_note}"
+    )
 
 
 @click.command()
@@ -128,21 +132,25 @@ def split(source: Path, parts: str, out: Path, seed: int) -> None:
         check_class_csv(path, labels)
     for name, chosen in divided.items():
         write_labelled(paths[name], chosen, labels)
-        click.echo(f"{paths[name]}: {len(chosen)} clips, {len(classes_of(chosen))} classes")
+        click.echo(
+            f"{paths[name]}: {counted(len(chosen), 'clip')}, "
+            f"{counted(len(classes_of(chosen)), 'class')}"
+        )
     everything = classes_of(clips)
     for name, chosen in divided.items():
         if lacking := sorted(everything.keys() - classes_of(chosen).keys()):
-            number = "1 class" if len(lacking) == 1 else f"{len(lacking)} classes"
-            click.echo(f"{name} has no clip of {number}: {some_of(lacking)}")
+            click.echo(
+                f"{name} has no clip of {counted(len(lacking), 'class')}: {some_of(lacking)}"
+            )
 
 
 @click.command()
 @click.argument("source", metavar="MANIFEST", type=_PATH)
-@click.option("--per-class", type=click.IntRange(min=1), required=True, help="Clips a class.")
+@click.option("--per-class", type=click.IntRange(min=1), required=True, help="Clips per class.")
 @click.option("--out", type=_PATH, required=True, help=_OUT_HELP)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the choice.")
 def sample(source: Path, per_class: int, out: Path, seed: int) -> None:
-    """Choose so many clips of every class, such as the 5 a class of retrieval.
+    """Choose this many clips of every class, such as the 5 per class of retrieval.
 
     Clips with several labels count for each of them, so frequent classes may get more. A class
     with fewer clips gives all it has. The same seed gives the same clips.
@@ -161,12 +169,12 @@ def sample(source: Path, per_class: int, out: Path, seed: int) -> None:
         raise UserError(f"{source}: not one of its {len(clips)} clips has a label.")
     write_labelled(out, chosen, labels_of(source))
     counts = classes_of(chosen)
-    click.echo(f"{out}: {len(chosen)} clips, {len(counts)} classes")
+    click.echo(f"{out}: {counted(len(chosen), 'clip')}, {counted(len(counts), 'class')}")
     if short := sorted(label for label, count in counts.items() if count < per_class):
         number = "1 class has" if len(short) == 1 else f"{len(short)} classes have"
-        click.echo(f"{number} fewer than {per_class} clips: {some_of(short)}")
+        click.echo(f"{number} fewer than {counted(per_class, 'clip')}: {some_of(short)}")
     if unlabelled := sum(not clip.labels for clip in clips):
-        click.echo(f"{unlabelled} clips without a label were not considered")
+        click.echo(f"{counted(unlabelled, 'clip')} without a label not considered")
 
 
 def parse_parts(text: str) -> dict[str, float]:

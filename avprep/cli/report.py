@@ -7,6 +7,7 @@ import json
 import click
 
 from avprep.failures import printable
+from avprep.wording import counted
 
 
 @click.command()
@@ -87,4 +88,4 @@ def report(
             printable(f"{video_id}: cannot be read; run `avprep verify {shards}`."), err=True
         )
     left_out = f", {made.too_large} left out (--max-mb {max_mb:g})" if made.too_large else ""
-    click.echo(f"{out}: {readable_size(size)}, {made.clips} clips{left_out}")
+    click.echo(f"{out}: {readable_size(size)}, {counted(made.clips, 'clip')}{left_out}")

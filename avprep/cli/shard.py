@@ -23,6 +23,7 @@ from avprep.cli.options import (
 )
 from avprep.errors import UserError
 from avprep.failures import check_failures, failure_table, parse_limit
+from avprep.wording import counted
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     from avprep.clips import Clip
@@ -41,11 +42,11 @@ if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
 @click.option(
     "--samples-per-shard",
     type=click.IntRange(min=1),
-    help="Clips a shard. [default: 500, fewer for a set of under 4000]",
+    help="Clips per shard. [default: 500, fewer for a set of under 4000]",
 )
 @click.option(
     "--shard-size",
-    help="Bytes a shard instead, as in 1GB or 500MB; by what clips of their length should take.",
+    help="Bytes per shard instead, as in 1GB or 500MB; by what clips of their length should take.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the clips' order.")
 @click.option(
@@ -56,7 +57,7 @@ if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     help="Both are lossless: flac is half the size, wav loads several times faster.",
 )
 @click.option("--part", default="1/1", help="Build only the k-th of n parts, as in --part 3/16.")
-@click.option("--retry-failed", is_flag=True, help="Build shards with failed clips anew.")
+@click.option("--retry-failed", is_flag=True, help="Build shards with failed clips again.")
 @click.option("--max-failures", help="End with exit code 1 above this many (20) or share (5%).")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @decode_options
@@ -87,7 +88,7 @@ def shard(
       avprep manifest folder videos/ --out manifest.json
       avprep shard manifest.json --out shards/ --workers 8
     """
-    from avprep.labels import class_csv_of, read_label_csv
+    from avprep.labels import class_csv_of, labels_of, read_label_csv
     from avprep.manifest.model import read_manifest
     from avprep.progress import ProgressBar
     from avprep.shards.build import ShardSetOptions, build_shard_set
@@ -99,13 +100,12 @@ def shard(
     shard_bytes = parse_size(shard_size) if shard_size is not None else None
     clips = read_manifest(manifest)
     label_csv = labels or class_csv_of(manifest)
-    if labels is None and not label_csv.exists():
-        label_set = label_set_of(clips, manifest)
-    else:
-        label_set = read_label_csv(label_csv)
+    found = labels_of(manifest) if labels is None else read_label_csv(labels)
+    label_set = label_set_of(clips, manifest) if found is None else found
     if not as_json:
         click.echo(
-            f"{manifest}: {len(label_set)} classes" + (f" of {label_csv}" if label_set else "")
+            f"{manifest}: {counted(len(label_set), 'class')}"
+            + (f" of {label_csv}" if label_set else "")
         )
     started = time.monotonic()
     with ProgressBar("shard", "clip", len(clips)) as bar:
@@ -173,12 +173,14 @@ def describe_found(found: Found, out: str) -> str:
     """What lay in the folder before; empty where that was nothing."""
     lines = []
     if found.leftovers:
-        lines.append(f"deleted {found.leftovers} unfinished files of processes that are gone")
+        lines.append(
+            f"deleted {counted(found.leftovers, 'unfinished file')} of processes that are gone"
+        )
     if found.damaged:
         named = ", ".join(found.damaged[:5]) + (", …" if found.damaged[5:] else "")
-        lines.append(f"{len(found.damaged)} damaged shards are built again: {named}")
+        lines.append(f"builds {counted(len(found.damaged), 'damaged shard')} again: {named}")
     if found.finished:
-        lines.append(f"{found.finished} shards are finished, {found.to_build} are to be built")
+        lines.append(f"{counted(found.finished, 'shard')} finished, {found.to_build} to be built")
     return "\n".join(f"{out}: {line}" for line in lines)
 
 
@@ -187,14 +189,14 @@ def describe(report: BuildReport, out: str) -> str:
     from avprep.storage import join
 
     lines = [
-        f"found {report.found} shards, built {report.built}",
-        f"{out}: {report.samples} samples, {report.bytes / 1e6:.1f} MB, "
+        f"found {counted(report.found, 'shard')}, built {report.built}",
+        f"{out}: {counted(report.samples, 'sample')}, {report.bytes / 1e6:.1f} MB, "
         f"{report.seconds / 3600:.2f} h of audio",
     ]
     if report.incomplete:
         lines.append(incomplete_line(report.incomplete))
     if report.failures:
-        lines.append(f"{len(report.failures)} of {report.clips} clips failed:")
+        lines.append(f"{len(report.failures)} of {counted(report.clips, 'clip')} failed:")
         lines.append(failure_table(report.failures))
     if report.complete:
         lines.append(f"complete: {join(out, 'dataset.json')}")

@@ -12,6 +12,7 @@ from avprep.cli.options import pool_options, worker_pool
 from avprep.errors import WorkFailed
 from avprep.failures import printable
 from avprep.shards.format import DATASET_FILE
+from avprep.wording import counted
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     from avprep.shards.verify import Findings, ShardCheck
@@ -24,7 +25,7 @@ if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     "--discard",
     is_flag=True,
     help="Delete the indexes of damaged shards, and other damaged files, so that `avprep shard` "
-    "makes those anew.",
+    "makes those again.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @pool_options
@@ -71,12 +72,13 @@ def describe(findings: Findings, shards: str) -> str:
     lines += [f"{name}: {what}" for name, found in findings.files.items() for what in found]
     lines += [f"{name}: dataset.json does not name it" for name in findings.strangers]
     lines.append(
-        f"{shards}: {len(findings.checks)} shards, {findings.samples} samples, "
+        f"{shards}: {counted(len(findings.checks), 'shard')}, "
+        f"{counted(findings.samples, 'sample')}, "
         f"{len(findings.damaged)} damaged"
     )
     if DATASET_FILE in findings.files:
         lines.append(
-            f"{DATASET_FILE} is damaged itself: `avprep shard` writes it anew from the indexes; "
+            f"{DATASET_FILE} is damaged itself: `avprep shard` writes it again from the indexes; "
             "then verify again, and run `cavmae stats` again if it had been run."
         )
     return "\n".join(printable(line) for line in lines)

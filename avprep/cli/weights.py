@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from avprep.wording import counted
+
 _PATH = click.Path(path_type=Path)
 
 
@@ -30,19 +32,27 @@ def weights(manifest: Path, labels: Path | None, out: Path | None, shards: str |
       avprep weights train.json --labels class_labels_indices.csv
     """
     from avprep.errors import UserError
-    from avprep.labels import class_csv_of, read_label_csv
+    from avprep.labels import class_csv_of, labels_of, read_label_csv
     from avprep.manifest.model import iter_manifest
     from avprep.shards.format import class_weights
     from avprep.weights import count_classes, store_weights, write_weights
 
-    label_set = read_label_csv(labels or class_csv_of(manifest))
+    label_set = labels_of(manifest) if labels is None else read_label_csv(labels)
+    if label_set is None:
+        raise UserError(
+            f"{manifest}: there is no class CSV {class_csv_of(manifest)}. Name the one it was "
+            "built with: --labels CSV."
+        )
     target = out or manifest.with_name(f"{manifest.stem}_weight.csv")
     counts = count_classes(iter_manifest(manifest), label_set)
     if not counts.any():
         raise UserError(f"{manifest}: not one clip has a label, so there are no weights.")
     of_classes = class_weights(counts)
     clips = write_weights(target, iter_manifest(manifest), label_set, of_classes)
-    click.echo(f"{target}: weights of {clips} clips in {int((counts > 0).sum())} classes")
+    click.echo(
+        f"{target}: weights of {counted(clips, 'clip')} in "
+        f"{counted(int((counts > 0).sum()), 'class')}"
+    )
     if shards is not None:
         store_weights(shards, label_set, counts, of_classes)
         click.echo(f"{shards}: balanced epochs draw by these weights")

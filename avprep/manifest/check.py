@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,13 +15,14 @@ from typing import TYPE_CHECKING
 from avprep import storage
 from avprep.clips import Clip
 from avprep.labels import LabelSet
+from avprep.wording import counted
 
 if TYPE_CHECKING:  # matplotlib takes half a second to import
     from matplotlib.axes import Axes
 
 KINDS = (
     *("unknown-label", "no-label", "duplicate-id", "duplicate-source", "missing-file"),
-    *("dangling-link", "empty-file", "identical-file"),
+    *("dangling-link", "no-file", "empty-file", "identical-file"),
 )
 _SAMPLED_BYTES = 4096  # of files of one size, before all of them is read
 _READ_AT_ONCE = 1 << 20
@@ -128,7 +130,10 @@ def plot_class_counts(found: ManifestCheck, labels: LabelSet | None, path: Path)
     axes = figure.add_subplot()
     (_draw_named if named else _draw_ranks)(axes, counts)
     missing = sum(count == 0 for count, _ in counts)
-    axes.set_title(f"{found.clips} clips, {len(counts)} classes, {missing} of them without a clip")
+    axes.set_title(
+        f"{counted(found.clips, 'clip')}, {counted(len(counts), 'class')}, "
+        f"{missing} of them without a clip"
+    )
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=120)
     storage.make_folder(path.parent)
@@ -167,6 +172,7 @@ def _files_of(clip: Clip) -> Iterator[str]:
 _FAULTS = {
     "missing-file": "no such file",
     "dangling-link": "a link to a file that is not there",
+    "no-file": "a folder or device, not a file",
     "empty-file": "holds not one byte",
 }
 
@@ -186,9 +192,12 @@ class _Files:
             if not self._is_listed(path):
                 return "missing-file"
             try:
-                size = self._sizes[path] = os.stat(path).st_size
+                status = os.stat(path)
             except OSError:
                 return "dangling-link" if os.path.islink(path) else "missing-file"
+            if not stat.S_ISREG(status.st_mode):
+                return "no-file"
+            size = self._sizes[path] = status.st_size
         return "" if size else "empty-file"
 
     def remember(self, path: str, place: int, video_id: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections import Counter
@@ -15,12 +16,19 @@ from avprep.errors import UserError
 from avprep.extraction import audio_path, is_extracted
 from avprep.labels import LabelSet, label_set_for
 from avprep.manifest.build import Finding
+from avprep.wording import counted
 
 _NO_LABELS = "unlabell?ed|unsupervised|nolabels?"
 _UNLABELLED = re.compile(_NO_LABELS, re.IGNORECASE)
+_SPLIT_NAMES = (
+    "train|training|trainval|test|testing|val|valid|validation|dev|devel|eval|evaluation|holdout"
+)
 _SPLIT = re.compile(
-    f"(?:(?:train|training|trainval|test|testing|val|valid|validation|dev|devel|eval|evaluation|"
-    f"holdout)(?:[ _-]?(?:set|split|data|videos|clips))?[ _-]?[0-9]*|{_NO_LABELS})",
+    f"(?:(?:{_SPLIT_NAMES})(?:[ _-]?(?:set|split|data|videos|clips))?[ _-]?[0-9]*|{_NO_LABELS})",
+    re.IGNORECASE,
+)
+_MAYBE_SPLIT = re.compile(  # `my_train`, `train-clean`, `fold1`
+    rf"(?:.*[\W\d_])?(?:{_SPLIT_NAMES})(?:[\W\d_].*)?|(?:fold|split|subset)[ _-]?\d+",
     re.IGNORECASE,
 )
 
@@ -80,7 +88,9 @@ def places_of(clips: Sequence[Clip], root: Path, labels: LabelSet | None = None)
 
     First-level folders are classes. If all of them are named as splits are, they are splits, and
     the folders below are classes; where all second-level folders are, it is the other way round.
-    A folder `unlabelled` is no class.
+    Folders whose names only hold a split's name, or a number, are splits if classes recur in them.
+    Folders that hold nothing but the folder of splits are looked through. A folder `unlabelled` is
+    no class.
 
     Args:
         clips: of videos below `root`.
@@ -91,9 +101,11 @@ def places_of(clips: Sequence[Clip], root: Path, labels: LabelSet | None = None)
     Raises:
         UserError: some first-level folders look like splits and others do not.
     """
-    folders = [Path(clip.video).relative_to(root).parts[:-1] for clip in clips]
+    folders = _unwrapped([Path(clip.video).relative_to(root).parts[:-1] for clip in clips], labels)
     tops = {parts[0] for parts in folders if parts}
     splits = {name for name in tops if _SPLIT.fullmatch(name)}
+    if _classes_recur(folders):
+        splits = tops
     if labels and all(labels.resolve(name) for name in tops) and all(len(f) < 2 for f in folders):
         splits = set()
     if splits and splits == tops:
@@ -105,6 +117,33 @@ def places_of(clips: Sequence[Clip], root: Path, labels: LabelSet | None = None)
     if tops and all(len(parts) > 1 and _SPLIT.fullmatch(parts[1]) for parts in folders):
         return [Place(_class_name(parts), parts[1]) for parts in folders]
     return [Place(_class_name(parts)) for parts in folders]
+
+
+def _unwrapped(folders: list[tuple[str, ...]], labels: LabelSet | None) -> list[tuple[str, ...]]:
+    """Folders without the ones around all splits, as in `data/train/dog`; `dog/train` has none."""
+    ends = zip(min(folders, default=()), max(folders, default=()), strict=False)
+    around = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
+    is_class = around == 1 and labels is not None and labels.resolve(folders[0][0])
+    if (
+        around
+        and not is_class
+        and all(len(parts) > around + 1 and _SPLIT.fullmatch(parts[around]) for parts in folders)
+    ):
+        return [parts[around:] for parts in folders]
+    return folders
+
+
+def _classes_recur(folders: Iterable[Sequence[str]]) -> bool:
+    """Whether first-level folders may be splits, and have a class in common with another one."""
+    below: dict[str, set[str]] = {}
+    for parts in folders:
+        if parts:
+            below.setdefault(parts[0], set()).add(parts[1].casefold() if len(parts) > 1 else "")
+    counts = Counter(name for names in below.values() for name in names)
+    return len(below) > 1 and all(
+        _MAYBE_SPLIT.fullmatch(top) and "" not in names and any(counts[name] > 1 for name in names)
+        for top, names in below.items()
+    )
 
 
 def _class_name(folders: Sequence[str]) -> str:
@@ -177,14 +216,36 @@ class MatchedFolder:
                 f"{source}: classes are numbered for this folder alone; `avprep manifest folder "
                 f"{whole} --split {self.root.name}` numbers those of all splits together"
             )
+        notes += [f"{source}: {note}" for note in self._doubtful_classes()]
         unlabelled = sum(not clip.labels for clip in self.clips())
         if unlabelled and len(self.labels):
             notes.append(
-                f"{source}: {unlabelled} videos lie in no class folder and stay unlabelled"
+                f"{source}: {counted(unlabelled, 'video')} in no class folder, left unlabelled"
             )
         if self.unnameable:
-            notes.append(f"{source}: {len(self.unnameable)} paths are not UTF-8 and are left out")
+            notes.append(
+                f"{source}: {counted(len(self.unnameable), 'path')} left out, not being UTF-8"
+            )
         return notes + described_passed_over(self.passed_over)
+
+    def _doubtful_classes(self) -> Iterator[str]:
+        """What may be wrong with classes that are made of the folders' names."""
+        if not self.numbered_here:
+            return
+        spellings: dict[str, list[str]] = {}
+        for name in self.labels.names:
+            spellings.setdefault(name.casefold(), []).append(name)
+        for names in spellings.values():
+            if len(names) > 1:
+                yield f"the classes {' and '.join(names)} differ in case only; are they one?"
+        if len(self.labels) == 1:
+            (name,) = self.labels.names
+            below = {_behind(name, Path(clip.video).parts[:-1]) for clip in self.labelled}
+            if len(below) > 1:
+                yield (
+                    f"the only class is {name}, which holds folders; if those are the classes, "
+                    "give a folder that holds them, or a list with --csv"
+                )
 
     def why_nothing_matched(self) -> str:
         """What was there."""
@@ -233,6 +294,13 @@ def chosen_split(wanted: str, splits: Iterable[str], where: object) -> str:
         f"{where}: has no splits, so there is no {wanted!r} to choose. Leave --split out; to make "
         "splits, see `avprep manifest split --help`."
     )
+
+
+def _behind(name: str, folders: Sequence[str]) -> str:
+    """The folder below the last one of that name; "" for none."""
+    if name not in folders:
+        return ""
+    return dict(zip(folders, (*folders[1:], ""), strict=True))[name]
 
 
 def _folder_of_splits(root: Path) -> Path | None:

@@ -30,6 +30,7 @@ from avprep.manifest.segments import (
     checked_labels,
     checked_seconds,
 )
+from avprep.wording import counted
 
 _KNOWN = {"path": (*PATHS, *IDS), "label": LABEL, "labels": LABELS, "split": SPLIT}
 
@@ -58,8 +59,9 @@ def read_listing(path: Path, labels: LabelSet | None, findings: Findings) -> lis
     """Read a CSV with the columns `path` and `label` (or `labels`), in any order.
 
     Columns of a split and of times are taken too, others are passed over; for the names see
-    `avprep.columns`. `label` is one class; `labels` are several, separated by `;`, or by commas
-    where no `;` is. A file that stands in several rows has the classes of all of them.
+    `avprep.columns`. `label` is one class; `labels` are several, separated by `;` or `|`, or by
+    commas where neither is, also in the brackets of a Python list. A file that stands in several
+    rows has the classes of all of them.
 
     Args:
         path: the CSV; its first line names the columns.
@@ -124,7 +126,7 @@ class MatchedListing:
     def notes(self, source: object) -> list[str]:
         """What was put right in the CSV."""
         unlabelled = sum(not row.labels for row, _ in self._wanted())
-        more = [f"{source}: {unlabelled} rows have no label"] if unlabelled else []
+        more = [f"{source}: {counted(unlabelled, 'row')} without a label"] if unlabelled else []
         more += described_passed_over(self.passed_over)
         return self.findings.described_notes(source) + more
 
@@ -266,11 +268,19 @@ def _parse(
     if end is not None and end <= (start or 0):
         raise RowError(f"the end, {end:g} s, does not come after the start, {start or 0:g} s")
     names = [label] if label else []
-    if ";" in several or labels is None:
-        names += [name.strip() for name in several.split(";" if ";" in several else ",")]
+    several, separator = _list_of(several)
+    if separator != "," or labels is None:
+        names += [name.strip() for name in several.split(separator)]
     elif several:
         names += checked_labels(several, labels, findings).split(",")
     if labels is not None:
         names = [checked_label(name, labels, findings) for name in names if name]
     mids = tuple(dict.fromkeys(filter(None, names)))
     return Listed(line, os.path.normpath(path), mids, start, end, split)
+
+
+def _list_of(text: str) -> tuple[str, str]:
+    """A cell of several labels without the brackets of a Python list, and what separates them."""
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1].replace("'", "").replace('"', "")
+    return text, next((sign for sign in ";|" if sign in text), ",")

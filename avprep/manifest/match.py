@@ -110,8 +110,11 @@ def _judge(
         known = rows_of.get(reading.video_id)
         if known is None:
             continue
-        if reading.rival in rows_of:
+        if any(rival in rows_of for rival in reading.rivals):
             reason = "the name holds two ids of the CSV"
+            continue
+        if reading.is_unclear:
+            reason = "its name may give times or a part, but not so as is known; use ID_START_END"
             continue
         if isinstance(known, int) and reading.exactly(starts[known], ends[known]):
             return _Verdict((known,), _kind(reading))  # nearly all files end here

@@ -16,8 +16,10 @@ from typing import IO, Any
 from avprep import storage
 from avprep.clips import Clip
 from avprep.errors import UserError
-from avprep.labels import LabelSet, class_csv_of, labels_of, write_label_csv
+from avprep.labels import LabelSet, class_csv_of, label_csv, labels_of
 from avprep.manifest import tables
+
+Writer = Callable[[IO[bytes], Iterable[Mapping[str, Any]]], None]
 
 _REQUIRED = ("video_id", "wav", "video_path", "labels")
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
@@ -39,6 +41,11 @@ def iter_manifest(path: Path) -> Iterator[Clip]:
     read = _READERS.get(path.suffix, _iter_document)
     try:
         yield from read(path)
+    except IsADirectoryError as error:
+        raise UserError(
+            f"{path}: is a folder, not a manifest. `avprep manifest folder {path} --out m.json` "
+            "makes one of the videos in it."
+        ) from error
     except OSError as error:
         raise UserError(f"{path}: cannot read the manifest ({error.strerror}).") from error
     except UnicodeDecodeError as error:
@@ -54,9 +61,7 @@ def write_manifest(path: Path, clips: Iterable[Clip]) -> int:
     Raises:
         UserError: no such format, or its library is not installed.
     """
-    write = _WRITERS.get(path.suffix)
-    if write is None:
-        raise UserError(f"{path}: a manifest's name ends in {' or '.join(_WRITERS)}.")
+    write = _writer_of(path)
     storage.make_folder(path.parent)
     count = 0
 
@@ -80,10 +85,17 @@ def write_labelled(path: Path, clips: Iterable[Clip], labels: LabelSet | None) -
     Raises:
         UserError: see `check_class_csv` and `write_manifest`.
     """
+    _writer_of(path)
     check_class_csv(path, labels)
-    count = write_manifest(path, clips)
-    if labels is not None and labels_of(path) != labels:
-        write_label_csv(class_csv_of(path), labels)
+    storage.make_folder(path.parent)
+    storage.remove_abandoned(path.parent)  # of commands that were killed
+    if labels is None or labels_of(path) == labels:
+        return write_manifest(path, clips)
+    with storage.scratch_file(path.parent) as file:
+        file.write(label_csv(labels))
+        file.sync()  # so that nothing can fail once the manifest is there
+        count = write_manifest(path, clips)
+        file.publish(class_csv_of(path))
     return count
 
 
@@ -206,8 +218,15 @@ def _iter_table(path: Path) -> Iterator[Clip]:
         yield from_entry(entry, where)
 
 
+def _writer_of(path: Path) -> Writer:
+    write = _WRITERS.get(path.suffix)
+    if write is None:
+        raise UserError(f"{path}: a manifest's name ends in {' or '.join(_WRITERS)}.")
+    return write
+
+
 _READERS = {".jsonl": _iter_lines, ".csv": _iter_table, ".parquet": _iter_table}
-_WRITERS: dict[str, Callable[[IO[bytes], Iterable[Mapping[str, Any]]], None]] = {
+_WRITERS: dict[str, Writer] = {
     ".json": _write_document,
     ".jsonl": _write_lines,
     ".csv": tables.write_csv,

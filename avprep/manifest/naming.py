@@ -3,11 +3,12 @@
     ID                   the id alone
     ID_30  ID_000030  ID_30.000     id and start, seconds
     ID_30_40  ID_30.000_40.000      id, start and end, seconds
-    ID_30000_40000                  id, start and end, milliseconds
+    ID_30000_40000  ID_30000ms      milliseconds
+    ID_00-00-30_00-00-40  ID_0m30s  hours, minutes and seconds
     YID …                           any of these with a leading Y
-    ID-30-40  ID_30-40  ID.30.40  [ID]-[30-40]      other signs between and around them
-    Title [ID]  Title-ID  ID - Title                a YouTube id behind or before a title
-    ID.f137                         one stream, as yt-dlp leaves before it joins them
+    ID-30-40  ID_30-40  ID.30.40  [ID]-[30-40]  ID_start30_end40    other signs and words
+    Title [ID]  Title-ID  ID - Title  Uploader - ID - Title         a YouTube id beside a title
+    ID.f137  ID.webm  ID_720p       what programs put behind
 
 Pure arithmetic on names: no file is touched.
 """
@@ -16,25 +17,29 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from avprep.clips import VIDEO_SUFFIXES
+from avprep.manifest.name_times import speaks_of_time, times_before, times_behind
+
 _DECIMAL = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")
 _LONGEST_TIME = 9  # digits
-_SIGN = r"(?:(?: - |[ _.\-])?[\[(]|(?: - |[ _.\-]))"  # before the times
-_TIME = r"(\d{1,9}(?:\.\d{1,9})?)s?"
-_TIMES = (rf"{_TIME}(?: - | to |[_.-]to[_.-]|[ _.~,\-]){_TIME}", f"{_TIME}()")
-_BEHIND = tuple(
-    re.compile(rf"({head}){_SIGN}{times}[\])]?", re.ASCII)
-    for times in _TIMES
-    for head in (".+?", ".+")  # `.30.40` can be one time or two
-)
-_NO_TIME = r"(?![ _.\-]*[\[(]?\d+(?:\.\d+)?s?(?:[^0-9A-Za-z]|$))"
-_IN_BRACKETS = re.compile(rf"[\[({{]([^\[\](){{}}]+)[\])}}]{_NO_TIME}")
-_ID = "[A-Za-z0-9_-]{11}"  # YouTube's
-_BEHIND_TITLE = re.compile(rf".+[ _.=\-]({_ID})")
-_BEFORE_TITLE = re.compile(rf"({_ID})[ _.\-]+[^\W\d_].+")
 _TOLERANCE = 0.0005  # seconds; names and CSVs hold milliseconds at best
+_SIGNS = str.maketrans("(){}【】「」『』〈〉《》〔〕–—―‐|", "[][][][][][][][]-----")
+_SUFFIXES = "|".join(suffix[1:] for suffix in sorted(VIDEO_SUFFIXES))
+_QUALITY = r"\d{3,4}p\d{0,3}|\d{3,4}x\d{3,4}|[248]k|[xh]\.?26[45]"
+_PUT_BEHIND = re.compile(
+    rf"(.+?)(?:\.(?:{_SUFFIXES})|[ _.\-](?:{_QUALITY})|[ _.\-]?\[(?:{_QUALITY})\])",
+    re.IGNORECASE | re.ASCII,
+)
+_BEFORE_TIMES = re.compile(r"\]?[ _.\-@=\[]+")
+_IN_BRACKETS = re.compile(r"\[([^\[\]]+)\]")
+_ID = re.compile(r"(?=(?<![A-Za-z0-9])([A-Za-z0-9_-]{11})(?![A-Za-z0-9]))")  # YouTube's
+_LOOSE = " _.-'\"[]"
+_SET_OFF_BEFORE = re.compile(r".*(?: - |[^\w\- ])", re.DOTALL)
+_SET_OFF_BEHIND = re.compile(r" - |[^\w\- ]")
 
 
 class Reading(NamedTuple):  # made several times for every file of millions
@@ -43,7 +48,8 @@ class Reading(NamedTuple):  # made several times for every file of millions
     video_id: str
     start: str = ""  # as written; empty where the name has none
     end: str = ""
-    rival: str = ""  # what may be the id just as well
+    rivals: tuple[str, ...] = ()  # what may be the id just as well
+    is_unclear: bool = False  # it has times or a part's number that cannot be read
 
     def exactly(self, start: float, end: float) -> bool:
         """Whether the name's times are those of the segment."""
@@ -73,7 +79,11 @@ def readings(stem: str) -> Iterator[Reading]:
     yield from _plain(stem)
     if stem.startswith("Y") and len(stem) > 1:
         yield from _plain(stem[1:])
-    yield from _downloaded(stem)
+    name = _tidied(stem)
+    if name != stem:
+        yield from _plain(name)
+    yield from _with_times_behind(name)
+    yield from _beside_a_title(name)
 
 
 def _same(time: float, other: float) -> bool:
@@ -91,31 +101,52 @@ def _plain(stem: str) -> Iterator[Reading]:
     yield Reading(head, last)
 
 
-def _downloaded(stem: str) -> Iterator[Reading]:
-    for pattern in _BEHIND:
-        if match := pattern.fullmatch(stem):
-            name, start, end = match.groups()
-            for video_id, rival in ((name, ""), (name.removeprefix("Y"), ""), *_titled(name)):
-                yield Reading(video_id, start, end, rival)
-    for video_id, rival in _titled(stem):
-        yield Reading(video_id, rival=rival)
-
-
-def _titled(name: str) -> Iterator[tuple[str, str]]:
-    """Ids that stand beside a title, each with its rival: in brackets, or at one of the ends.
-
-    An id within a longer word is none, and what begins with digits is no title but times.
-    """
-    for video_id in _IN_BRACKETS.findall(name):
-        yield video_id, ""
-    last, first = (pattern.fullmatch(name) for pattern in (_BEHIND_TITLE, _BEFORE_TITLE))
-    if last:
-        yield last[1], first[1] if first else ""
-    if first:
-        yield first[1], last[1] if last else ""
-
-
 def _is_time(text: str) -> bool:
     if text.isdigit():
         return text.isascii() and len(text) <= _LONGEST_TIME
     return _DECIMAL.fullmatch(text) is not None
+
+
+def _tidied(stem: str) -> str:
+    """A name with the signs of a plain keyboard, without what programs put behind it."""
+    name = stem if stem.isascii() else unicodedata.normalize("NFKC", stem)
+    name = name.translate(_SIGNS)
+    while match := _PUT_BEHIND.fullmatch(name):
+        name = match[1]
+    return name
+
+
+def _with_times_behind(name: str) -> Iterator[Reading]:
+    """Any id with times behind it."""
+    for sign in _BEFORE_TIMES.finditer(name):
+        head = name[: sign.start()]
+        for start, end in times_behind(name[sign.start() :]):
+            for video_id in (head, head.removeprefix("Y"), head.removeprefix("[")):
+                yield Reading(video_id, start, end)
+
+
+def _beside_a_title(name: str) -> Iterator[Reading]:
+    """Ids in brackets; and a YouTube id at an end of the name, or in its middle by itself."""
+    spans = [match.span(1) for match in _IN_BRACKETS.finditer(name)]
+    spans += [span for match in _ID.finditer(name) if _stands_alone(name, *(span := match.span(1)))]
+    ids = dict.fromkeys(name[start:end] for start, end in spans)
+    for start, end in spans:
+        video_id = name[start:end]
+        rivals = tuple(other for other in ids if other != video_id)
+        lead, tail = name[:start], name[end:]
+        times = [*times_behind(tail)] or [*times_before(lead)]
+        for first, last in times:
+            yield Reading(video_id, first, last, rivals)
+        if not times:
+            yield Reading(video_id, rivals=rivals, is_unclear=speaks_of_time(tail))
+
+
+def _stands_alone(name: str, start: int, end: int) -> bool:
+    """Whether what may be an id stands at an end of a name, or is set off on both sides."""
+    lead, tail = name[:start], name[end:]
+    if lead.endswith("[") and not tail.startswith("]"):
+        return False
+    at_end = not lead.strip(_LOOSE) or not tail.strip(_LOOSE) or any(times_behind(tail))
+    return at_end or (
+        _SET_OFF_BEFORE.fullmatch(lead) is not None and _SET_OFF_BEHIND.match(tail) is not None
+    )

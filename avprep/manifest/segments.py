@@ -24,6 +24,7 @@ from avprep.columns import (
 from avprep.csvfile import csv_lines, delimiter_of, first_of, shown, split_fields
 from avprep.errors import UserError
 from avprep.labels import LabelSet
+from avprep.wording import counted
 
 if TYPE_CHECKING:  # pandas takes half a second to import
     import pandas as pd
@@ -32,6 +33,7 @@ SPREADSHEET_ERRORS = frozenset(
     ("#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#N/A", "#NUM!", "#NULL!", "#SPILL!")
 )
 _NUMBER_WITH_EXPONENT = re.compile(r"[-+]?\d+(?:[.,]\d+)?E\+\d+|[-+]?\d+[.,]\d+E-?\d+", re.I)
+_DECIMAL_COMMA = re.compile(r"^(\d+),(\d+)$", re.ASCII)
 _LONGEST_ID = 200  # bytes; names of files end at 255
 _YOUTUBE_ID = 11
 SPLITS = frozenset(("train", "test", "val", "valid", "validation", "dev", "eval"))
@@ -67,7 +69,7 @@ class Findings:
     def described_notes(self, where: object) -> list[str]:
         """A line for a person for each kind of note."""
         return [
-            f"{where}: {what}: {len(lines)} rows (line {first_of(lines)})"
+            f"{where}: {what}: {counted(len(lines), 'row')} (line {first_of(lines)})"
             for what, lines in self.notes.items()
         ]
 
@@ -79,7 +81,9 @@ class Findings:
             return
         line, reason = self.bad[0]
         others = [number for number, _ in self.bad[1:]]
-        more = f" {len(others)} more bad rows: line {first_of(others)}." if others else ""
+        more = (
+            f" {counted(len(others), 'more bad row')}: line {first_of(others)}." if others else ""
+        )
         skip = " To leave bad rows out and have them listed, give --bad-rows skip."
         raise UserError(f"{where}: line {line}: {reason}.{more}{skip}")
 
@@ -334,8 +338,21 @@ class _Arrangement:
             fields = split_fields(text, self.delimiter)
         except ValueError as error:
             raise RowError(f"{error}: {shown(text)}") from error
+        fields = self._with_points(fields)
         cells = fields if self.columns is None else self._by_name(fields, self.columns, text)
         return ",".join('"{}"'.format(cell.replace('"', '""')) for cell in cells)
+
+    def _with_points(self, fields: list[str]) -> list[str]:
+        """`30,000` → `30.000` in the times, where commas are not what separates the fields."""
+        if self.delimiter == ",":
+            return fields
+        by_order = {name: place for place, name in enumerate(self.layout.order)}
+        order = self.columns.places if self.columns else by_order
+        times = {order[name] for name in ("start", "end", "duration") if name in order}
+        return [
+            _DECIMAL_COMMA.sub(r"\1.\2", field) if place in times else field
+            for place, field in enumerate(fields)
+        ]
 
     def _by_name(self, fields: list[str], columns: Columns, text: str) -> list[str]:
         last = columns.width - 1

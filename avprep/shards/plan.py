@@ -16,6 +16,7 @@ from avprep.failures import ClipFailure
 from avprep.labels import LabelSet
 from avprep.options import SampleOptions
 from avprep.shards.format import TAR_BLOCK, VERSION
+from avprep.wording import counted
 
 DEFAULT_SAMPLES_PER_SHARD = 500
 _SHARDS_OF_A_SMALL_SET = 8  # enough for a laptop's cores to share the work
@@ -80,6 +81,7 @@ def plan_shards(
     made_with = {
         "options": flat(options),
         "classes": {"number": len(labels), "sha256": _digest([labels.mids, labels.names])},
+        "manifest": {"sha256": _digest_of_each(map(_clip_fields, clips))},
         "versions": dict(tools),
     }
     mark = fingerprint(jobs, labels, options, tools)
@@ -195,6 +197,13 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
+def _digest_of_each(values: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for value in values:
+        digest.update(json.dumps(value).encode() + b"\n")
+    return digest.hexdigest()
+
+
 def differences(theirs: Mapping[str, Any], plan: ShardPlan) -> list[str]:
     """How the plan of a finished or begun shard set differs from another, in words.
 
@@ -220,15 +229,21 @@ def differences(theirs: Mapping[str, Any], plan: ShardPlan) -> list[str]:
     if old and old != new:
         how = "in another order or with other names"
         if old["number"] != new["number"]:
-            how = f"{old['number']} classes, not {new['number']}"
+            how = f"{counted(old['number'], 'class')}, not {new['number']}"
         found.append(f"another class CSV ({how})")
+    old, new = made_with.get("manifest"), plan.made_with["manifest"]
     if theirs["clips"] != plan.clips:
-        found.append(f"another manifest ({theirs['clips']} clips, not {plan.clips})")
+        found.append(f"another manifest ({counted(theirs['clips'], 'clip')}, not {plan.clips})")
+    elif old and old != new:
+        found.append("another manifest of as many clips")
     elif theirs["shards"] != len(plan.jobs):
-        found.append(f"another shard size ({theirs['shards']} shards, not {len(plan.jobs)})")
+        found.append(
+            f"another shard size ({counted(theirs['shards'], 'shard')}, not {len(plan.jobs)})"
+        )
     if not made_with and not found:
         return ["another manifest, other options or other program versions"]
-    return found or ["another manifest of as many clips, or another shard size"]
+    unknown = "another shard size" if old else "another manifest of as many clips, or shard size"
+    return found or [unknown]
 
 
 def part_of(jobs: Sequence[ShardJob], part: int, parts: int) -> tuple[ShardJob, ...]:

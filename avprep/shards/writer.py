@@ -27,7 +27,6 @@ from avprep.shards.format import (
 )
 from avprep.shards.plan import ShardJob
 
-OPEN_END = -1.0  # seconds; stands in a sample's `segment` for the end of its file
 _RECORD = 10240
 
 
@@ -204,6 +203,8 @@ def sample_members(
     from the first samples (Hugging Face `datasets`) would take null for a type of its own.
     """
     key = sample_key(clip.video_id)
+    start = clip.start or 0.0
+    end = round(start + sample.seconds_found, 3) if clip.end is None else clip.end
     facts = {
         "video_id": clip.video_id,
         "labels": list(clip.labels),
@@ -213,7 +214,7 @@ def sample_members(
         "frame_times": [round(float(time), 6) for time in sample.frame_times],
         "source": clip.wav or clip.video,
         "decoder": sample.decoder,
-        "segment": [float(clip.start or 0.0), float(OPEN_END if clip.end is None else clip.end)],
+        "segment": [float(start), float(end)],
         "split": clip.split,
         "complete": sample.complete,
         "seconds_found": float(sample.seconds_found),

@@ -12,11 +12,14 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avprep.errors import UserError
 from avprep.labels import LabelSet
 from cavmae.options import CRITERIA, MODES, Criterion, Mode
+
+if TYPE_CHECKING:
+    from cavmae.data import ShardSet
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,15 @@ def other_classes(one: LabelSet, other: LabelSet) -> str:
         if mine != theirs:
             return f"class {index} is {mine!r}, not {theirs!r}{order}"
     return ""
+
+
+def check_same_classes(shards: ShardSet, validation: ShardSet) -> None:
+    """Raises UserError where two shard sets number their classes differently."""
+    if odd := other_classes(validation.label_set, shards.label_set):
+        raise UserError(
+            f"{validation.location}: has another label set than {shards.location}: {odd}. "
+            "Shard both with the same --labels."
+        )
 
 
 def assumed_classes(file: Path, labels: LabelSet, where: str) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from avprep.errors import UserError
 from avprep.progress import ProgressBar
+from cavmae.checkpoints.usage import check_same_classes
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import World, joined_world
 from cavmae.evaluate.features import (
@@ -152,11 +153,8 @@ def check_label_sets(shards: ShardSet, validation: ShardSet | None) -> None:
         raise UserError(f"{shards.location}: one clip alone has no neighbours.")
     if validation is not None and not sum(validation.class_counts):
         raise UserError(f"{validation.location}: its samples have no labels to compare with.")
-    if validation is not None and validation.labels != shards.labels:
-        raise UserError(
-            f"{validation.location}: has another label set ({validation.num_classes} classes) "
-            f"than {shards.location} ({shards.num_classes}). Shard both with the same --labels."
-        )
+    if validation is not None:
+        check_same_classes(shards, validation)
 
 
 def describe(facts: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from cavmae.checkpoints import (
     save_model,
     weights_file,
 )
-from cavmae.checkpoints.usage import labels_metadata, warn
+from cavmae.checkpoints.usage import check_same_classes, labels_metadata, warn
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet, open_shards
 from cavmae.distributed import World, joined_world
 from cavmae.evaluate.classify import ClassifyOptions, classify_together
@@ -274,11 +274,7 @@ def check_labels(shards: ShardSet, validation: ShardSet) -> None:
             f"{shards.location}: its samples have no labels. Finetuning needs a manifest with "
             "classes."
         )
-    if shards.labels != validation.labels:
-        raise UserError(
-            f"{validation.location}: has another label set ({validation.num_classes} classes) "
-            f"than {shards.location} ({shards.num_classes}). Shard both with the same --labels."
-        )
+    check_same_classes(shards, validation)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
+import subprocess
+import sys
 
 import pytest
 
+from avprep import storage
 from avprep.clips import Clip
 from avprep.errors import UserError, WorkFailed
 from avprep.labels import class_csv_of, label_set_from_names, labels_of, write_label_csv
@@ -49,7 +54,9 @@ def test_a_foreign_labels_csv_is_neither_read_nor_replaced(foreign, demo_clip):
     said = run("shard", m, "--out", foreign / "shards", "--workers", 1)
     assert f"{m}: 2 classes of {foreign}/m.classes.csv" in said
     said = run("shard", m, "--out", foreign / "shards", "--workers", 1, "--json")
-    assert json.loads(said.splitlines()[-1])["labels"] == f"{foreign}/m.classes.csv"
+    # Standard error is in it, too.
+    summary = next(line for line in said.splitlines() if line.startswith("{"))
+    assert json.loads(summary)["labels"] == f"{foreign}/m.classes.csv"
 
 
 def test_without_its_class_csv_a_labelled_manifest_is_not_sharded(foreign):
@@ -61,7 +68,8 @@ def test_without_its_class_csv_a_labelled_manifest_is_not_sharded(foreign):
 def test_a_foreign_file_of_the_class_csv_s_name_stops_the_build(tmp_path):
     touch(tmp_path / "v", "bee/1.mp4")
     (tmp_path / "m.classes.csv").write_text(FOREIGN)
-    with pytest.raises(UserError, match=r"m\.classes\.csv: line 1 must be"):
+    message = r"m\.classes\.csv: line 1 must be .* class CSV of m\.json: mend it, or rename it"
+    with pytest.raises(UserError, match=message):
         run("manifest", "folder", tmp_path / "v", "--out", tmp_path / "m.json")
     assert (tmp_path / "m.classes.csv").read_text() == FOREIGN
     assert not (tmp_path / "m.json").exists()
@@ -166,6 +174,36 @@ def test_a_conversion_that_fails_leaves_nothing(labelled, tmp_path):
     with pytest.raises(UserError, match=r"no path lies below 'nowhere'"):
         run("manifest", "convert", labelled, tmp_path / "n.json", "--root", "nowhere=x")
     assert not list(tmp_path.glob("n*"))
+
+
+def test_a_disk_that_is_full_for_the_class_csv_leaves_no_manifest(tmp_path):
+    write_manifest(tmp_path / "m.json", [Clip("a", ("n1",), "a.mp4")])
+    write_label_csv(tmp_path / "m.classes.csv", label_set_from_names(f"n{n}" for n in range(999)))
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, unlimited[1]))
+        with pytest.raises(WorkFailed, match="File too large"):
+            run("manifest", "merge", tmp_path / "m.json", "--out", tmp_path / "out" / "all.json")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_what_a_killed_command_left_is_deleted_by_the_next(labelled, tmp_path):
+    program = (
+        "import os, sys; from pathlib import Path; from avprep.clips import Clip;"
+        "from avprep.manifest.model import write_labelled; from avprep.labels import labels_of;"
+        "source, out = map(Path, sys.argv[1:]);"
+        "write_labelled(out, (os.kill(os.getpid(), 9) for _ in 'x'), labels_of(source))"
+    )
+    out = tmp_path / "out" / "all.json"
+    killed = subprocess.run([sys.executable, "-c", program, labelled, out], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    left = [path.name for path in out.parent.iterdir()]
+    assert left
+    assert all(map(storage.is_temporary, left))
+    run("manifest", "merge", labelled, "--out", out)
+    assert {path.name for path in out.parent.iterdir()} == {"all.json", "all.classes.csv"}
 
 
 def test_other_classes_where_the_result_goes_stop_every_command(labelled, tmp_path):

@@ -31,11 +31,13 @@ TIMES = {
     "begin_time,duration_seconds": (1, None, 1), "start_ms,end_ms": (1e-3, 1e-3, None),
     "startTimeMs,durMs": (1e-3, None, 1e-3), "start_min,end_min": (60, 60, None),
     "start_timestamp,end_timestamp": (1, 1, None), "time_in,time_out": (1, 1, None),
+    "beg,end": (1, 1, None), "stime,etime": (1, 1, None), "ss,to": (1, 1, None),
     "start": (1, None, None), "duration": (None, None, 1), "length": (None, None, 1),
 }  # fmt: skip
 UNCLEAR = [
     *("time", "timestamp", "seconds", "ms", "start_frame", "end_frames", "start_hms", "offset"),
     *("interval", "time_range", "clip_time", "start_page", "t", "timecode", "start,start_time"),
+    *("t1,t2", "time1,time2", "start1,end1", "segment", "segments", "span", "window"),
 ]
 NO_TIMES = [
     "upload_time",
@@ -63,6 +65,36 @@ def test_a_column_that_looks_like_a_time_is_never_passed_over(header, tmp_path):
     path.write_text(f"path,label,{header}\na.mp4,dog,1,2\n")
     with pytest.raises(UserError, match=r"c\.csv: line 1: the column"):
         read_listing(path, None, Findings())
+
+
+def listed(tmp_path, text, labels=None):
+    path = tmp_path / "c.csv"
+    path.write_text(text)
+    findings = Findings()
+    rows = read_listing(path, labels, findings)
+    assert not findings.bad
+    return [(row.path, row.labels, row.start, row.end) for row in rows]
+
+
+def test_times_of_a_clock_are_read(tmp_path):
+    text = "path,label,start,duration\na,dog,00:01:30.5,10\nb,dog,1:05,00:02\n"
+    assert listed(tmp_path, text) == [("a", ("dog",), 90.5, 100.5), ("b", ("dog",), 65.0, 67.0)]
+
+
+@pytest.mark.parametrize(
+    "cell", ["dog;cat", "dog|cat", '"dog,cat"', "\"['dog', 'cat']\"", "[dog;cat]"]
+)
+@pytest.mark.parametrize("labels", [None, LabelSet(("cat", "dog"), ("cat", "dog"))])
+def test_several_labels_of_a_cell_are_told_apart(cell, labels, tmp_path):
+    assert listed(tmp_path, f"path,labels\na,{cell}\n", labels) == [
+        ("a", ("dog", "cat"), None, None)
+    ]
+
+
+@pytest.mark.parametrize("header", ["path,label,label", "Label,path,label", "path,label,path"])
+def test_two_columns_of_one_name_are_refused(header, tmp_path):
+    with pytest.raises(UserError, match="line 1: two columns are called"):
+        listed(tmp_path, f"{header}\na,b,c\n")
 
 
 @pytest.mark.parametrize("header", NO_TIMES)

@@ -83,6 +83,7 @@ MANGLED = {
     "more spaces": PUBLISHED.replace(", ", " ,   ").replace("--P", "  --P"),
     "empty lines": PUBLISHED.replace("\n", "\n\n"),
     "lines of commas": PUBLISHED.replace("\n", "\n,,,,\n"),
+    "decimal commas": PUBLISHED.replace(", ", ";").replace(".000", ",000"),
     "trailing commas": PUBLISHED.replace("\n", ",,,\n"),
     "no comments": PUBLISHED.split("labels\n", 1)[1],
     "header that is no comment": PUBLISHED.replace("# YTID", "YTID"),
@@ -120,7 +121,7 @@ def test_a_segments_csv_is_read_whatever_was_done_to_it(name, tmp_path):
         ("as published", []),
         (
             "lost quotes",
-            ["the quotes around the labels were lost, and are not missed: 1 rows (line 4)"],
+            ["the quotes around the labels were lost, and are not missed: 1 row (line 4)"],
         ),
         (
             "display names",
@@ -212,7 +213,7 @@ def test_ids_of_another_length_than_the_others_are_noted(tmp_path):
     """A spreadsheet makes 12345678 of 00012345678: nothing says so but its length."""
     _, findings = audioset_of(tmp_path, PUBLISHED + "12345678,30,40,/m/09x0r\n")
     (note,) = findings.described_notes("s.csv")
-    assert note == "s.csv: ids that are not 11 characters long, as YouTube's are: 1 rows (line 7)"
+    assert note == "s.csv: ids that are not 11 characters long, as YouTube's are: 1 row (line 7)"
 
 
 ID = st.text("ABCxyz019-_", min_size=11, max_size=11)

@@ -288,7 +288,18 @@ DOWNLOADED = {
     "Ünïcode ☂ 第 [{id}]": "id", "Some 30-40 title [{id}]": "id", "{id} - Some title": "id",
     "{id}_Some title": "id", "{id}.Some.title": "id", "20200101 Some title-{id}": "id",
     "[{id}] Some title": "id", "youtube-{id}": "id", "watch_v={id}": "id",
-    "Some title [{id}] 1080p": "id",
+    "Some title [{id}] 1080p": "id", "Some title ［{id}］": "id", "【Some】 title 【{id}】": "id",
+    "Some title （{id}）（30-40）": "both", "Uploader - 20200101 - {id} - Some title": "id",
+    "Some title [youtube-{id}]": "id", "Some title—{id}": "id", "{id}_720p": "id",
+    "{id} [1280x720]": "id", "{id}.webm": "id", "{id}_30_40.webm": "both",
+    "{id}_30_40_h264": "both",
+    "{id}_00-00-30_00-00-40": "both", "{id}_00：00：30-00：00：40": "both",
+    "Some title [{id}] [00.00.30 - 00.00.40.0]": "both", "{id}-0m30s-0m40s": "both",
+    "{id}_00-30_00-40": "both", "{id}_00h00m30s": "start", "{id}_30000ms-40000ms": "both",
+    "{id}_30000ms": "start", "{id}_start30_end40": "both", "{id}_s30_e40": "both",
+    "{id} from 30 to 40": "both", "{id}_t=30": "start", "{id}_clip_30_40": "both",
+    "30_40_{id}": "both", "[30-40] [{id}]": "both", "20200101_{id}": "id", "00001-{id}": "id",
+    "{id} ": "id", "'{id}'": "id", "{id}_cut": "id", "{id} - Top 10 of 2020": "id",
 }  # fmt: skip
 YOUTUBE_IDS = [
     "--PJHxphWEs",
@@ -327,18 +338,34 @@ def test_an_id_within_a_longer_word_is_none(name):
     "name",
     ["00W1lcxW-WU-31-40", "00W1lcxW-WU_30-41", "[00W1lcxW-WU]-[0-10]", "Title [00W1lcxW-WU] 50-60",
      "00W1lcxW-WU.31", "Title-00W1lcxW-WU_000031", "00W1lcxW-WU_31_41_x264",
-     "Title [00W1lcxW-WU] 31-41 x264"],
+     "Title [00W1lcxW-WU] 31-41 x264", "00W1lcxW-WU_00-01-30_00-01-40", "00W1lcxW-WU_31000ms",
+     "00W1lcxW-WU_start31_end41", "00W1lcxW-WU_s31", "00W1lcxW-WU_clip_31_41", "00W1lcxW-WU_clip2",
+     "00W1lcxW-WU_part_2", "00W1lcxW-WU-Scene-002", "00W1lcxW-WU from 31 to 41",
+     "31_41_00W1lcxW-WU",
+     "[31-41] [00W1lcxW-WU]", "Title [00W1lcxW-WU] at 31s", "00W1lcxW-WU_x_31_41_y",
+     "00W1lcxW-WU.webm_31_41", "00W1lcxW-WU_30+10", "00W1lcxW-WU~31", "00W1lcxW-WU_frames31-41"],
 )  # fmt: skip
 def test_other_times_are_no_title(name):
     found = match_files(rows(("00W1lcxW-WU", 30, 40)), [("v", f"{name}.mp4")])
     assert found.paths == [""]
 
 
-def test_a_name_with_two_ids_of_the_csv_belongs_to_neither():
+def test_times_that_cannot_be_read_are_named_as_the_reason():
+    found = match_files(rows(("00W1lcxW-WU", 30, 40)), [("v", "00W1lcxW-WU_x_31_41_y.mp4")])
+    ((_, reason),) = found.extras
+    assert reason == "its name may give times or a part, but not so as is known; use ID_START_END"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["aaaaaaaaaaa-bbbbbbbbbbb", "[aaaaaaaaaaa] [bbbbbbbbbbb]", "aaaaaaaaaaa vs bbbbbbbbbbb_30_40",
+     "Reaction to [aaaaaaaaaaa] - bbbbbbbbbbb"],
+)  # fmt: skip
+def test_a_name_with_two_ids_of_the_csv_belongs_to_neither(name):
     table = rows(("aaaaaaaaaaa", 30, 40), ("bbbbbbbbbbb", 30, 40))
-    found = match_files(table, [("v", "aaaaaaaaaaa-bbbbbbbbbbb.mp4")])
+    found = match_files(table, [("v", f"{name}.mp4")])
     assert found.paths == ["", ""]
-    assert found.extras == [("v/aaaaaaaaaaa-bbbbbbbbbbb.mp4", "the name holds two ids of the CSV")]
+    assert found.extras == [(f"v/{name}.mp4", "the name holds two ids of the CSV")]
 
 
 def test_a_single_stream_is_taken_where_nothing_better_is_there():

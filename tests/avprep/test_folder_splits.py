@@ -52,7 +52,7 @@ def test_a_folder_of_unlabelled_videos_is_no_class(tmp_path):
     assert found == {
         "1": ("train", "ant"), "2": ("unlabelled", ""), "3": ("unlabeled", ""), "4": ("", ""),
     }  # fmt: skip
-    assert "3 videos lie in no class folder and stay unlabelled" in said
+    assert "3 videos in no class folder, left unlabelled" in said
 
 
 def test_an_unlabelled_folder_beside_classes_is_no_class(tmp_path):
@@ -132,3 +132,43 @@ def test_the_splits_of_a_listing_have_one_numbering(tmp_path):
 def test_the_classes_of_splits_are_a_class_csv_too(tmp_path):
     touch(tmp_path / "v", "train/ant/1.mp4", "test/bee/2.mp4")
     assert "2 classes" in run("labels", "folder", tmp_path / "v", "--out", tmp_path / "l.csv")
+
+
+@pytest.mark.parametrize("around", ["data", "data/videos"])
+def test_the_folder_around_all_splits_is_no_class(around, tmp_path):
+    touch(tmp_path / "v", f"{around}/train/ant/1.mp4", f"{around}/test/bee/2.mp4")
+    found, _ = listed(tmp_path)
+    assert found == {"1": ("train", "ant"), "2": ("test", "bee")}
+
+
+def test_a_class_with_splits_in_it_is_a_class_though_it_is_the_only_one(tmp_path):
+    touch(tmp_path / "v", "ant/train/1.mp4", "ant/test/2.mp4")
+    assert listed(tmp_path)[0] == {"1": ("train", "ant"), "2": ("test", "ant")}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("my_train", "my_test"), ("train-clean", "test-clean"), ("fold1", "fold2"),
+     ("split 1", "split 2"),
+     ("kinetics400_train", "kinetics400_val"), ("balanced_train_segments", "eval_segments")],
+)  # fmt: skip
+def test_folders_in_which_classes_recur_are_splits_if_they_may_be(one, other, tmp_path):
+    touch(tmp_path / "v", f"{one}/ant/1.mp4", f"{one}/bee/2.mp4", f"{other}/Bee/3.mp4")
+    found, said = listed(tmp_path)
+    assert found == {"1": (one, "ant"), "2": (one, "bee"), "3": (other, "Bee")}
+    assert "the classes Bee and bee differ in case only; are they one?" in said
+
+
+@pytest.mark.parametrize(
+    "folders", [("train station/a", "test tube/b"), ("fold1", "fold2"), ("ant/x", "my_test/x")]
+)
+def test_classes_that_are_called_like_splits_stay_classes(folders, tmp_path):
+    touch(tmp_path / "v", *(f"{folder}/{n}.mp4" for n, folder in enumerate(folders)))
+    found, _ = listed(tmp_path)
+    assert found == {str(n): ("", folder.split("/")[0]) for n, folder in enumerate(folders)}
+
+
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_an_only_class_with_folders_in_it_is_doubted(above, tmp_path):
+    touch(tmp_path / "v", f"{above}videos/ant/1.mp4", f"{above}videos/bee/2.mp4")
+    assert "the only class is videos, which holds folders" in listed(tmp_path)[1]

@@ -137,9 +137,7 @@ def test_the_real_vggsound_csv_becomes_a_manifest(real_vggsound, tmp_path):
 def test_strict_fails_writes_no_manifest_but_the_report(real_vggsound, tmp_path):
     csv_file, _ = real_vggsound
     words = ("manifest", "vggsound", "--csv", csv_file, "--videos", tmp_path / "videos")
-    with pytest.raises(
-        WorkFailed, match=r"50 clips are missing and 0 rows are bad, of 200; no man"
-    ):
+    with pytest.raises(WorkFailed, match=r"50 clips missing and 0 rows bad, of 200; no man"):
         run(*words, "--out", tmp_path / "m.json", "--strict")
     assert not (tmp_path / "m.json").exists()
     assert (tmp_path / "m.report.csv").exists()
@@ -178,21 +176,21 @@ def test_real_audioset_classes_with_a_mangled_csv(shared, tmp_path):
         run(*words)
     out = run(*words, "--bad-rows", "skip")
     assert "2 clips, 527 classes" in out
-    assert "1 bad rows: listed in" in out
+    assert "1 bad row: listed in" in out
     clips = read_manifest(tmp_path / "m.jsonl")
     assert [clip.video_id for clip in clips] == ["--4gqARaEJE", "-0nqfRcnAYE"]
     assert len(read_label_csv(tmp_path / "m.classes.csv")) == 527  # where `avprep shard` looks
-    with pytest.raises(WorkFailed, match=r"1 rows are bad, of 3"):
+    with pytest.raises(WorkFailed, match=r"1 row bad, of 3"):
         run(*words, "--bad-rows", "skip", "--strict")
 
 
 def test_a_flat_folder_is_unlabelled_and_can_get_classes_later(tmp_path):
     touch(tmp_path / "v", "1.mp4")
     out = tmp_path / "m.json"
-    assert "1 clips, 0 classes" in run("manifest", "folder", tmp_path / "v", "--out", out)
+    assert "1 clip, 0 classes" in run("manifest", "folder", tmp_path / "v", "--out", out)
     touch(tmp_path / "v", "ant/2.mp4")
     said = run("manifest", "folder", tmp_path / "v", "--out", out)
-    assert "1 videos lie in no class folder and stay unlabelled" in said
+    assert "1 video in no class folder, left unlabelled" in said
     assert read_label_csv(tmp_path / "m.classes.csv").names == ("ant",)
 
 
@@ -200,8 +198,8 @@ def test_a_name_that_is_not_utf8_is_left_out_and_said(tmp_path):
     touch(tmp_path / "v", "ant/1.mp4")
     (tmp_path / "v" / "ant" / b"caf\xe9.mp4".decode("utf-8", "surrogateescape")).touch()
     said = run("manifest", "folder", tmp_path / "v", "--out", tmp_path / "m.json")
-    assert "1 paths are not UTF-8 and are left out" in said
-    assert "1 extra files" in said
+    assert "1 path left out, not being UTF-8" in said
+    assert "1 extra file" in said
     assert len(read_manifest(tmp_path / "m.json")) == 1
 
 
@@ -292,7 +290,7 @@ def test_conflicts_and_other_classes_stop_a_merge(manifest, tmp_path):
     other = tmp_path / "in" / "other.json"
     write_manifest(other, [Clip("c0", ("bee",), "videos/0.mp4")])
     out = tmp_path / "in" / "all.json"
-    with pytest.raises(UserError, match=r"1 clips have one video_id and two contents; .*'c0'"):
+    with pytest.raises(UserError, match=r"1 clip with one video_id and two contents; .*'c0'"):
         run("manifest", "merge", manifest, other, "--out", out)
     assert not out.exists()
     said = run("manifest", "merge", manifest, other, "--out", out, "--on-conflict", "first")

@@ -192,13 +192,15 @@ def test_links_to_nowhere_empty_files_and_copies_are_found(tmp_path):
         (tmp_path / f"{name}.mp4").write_bytes(data)
     (tmp_path / "link.mp4").symlink_to(tmp_path / "b.mp4")
     (tmp_path / "dangling.mp4").symlink_to(tmp_path / "gone.mp4")
-    names = [*contents, "link", "dangling", "gone"]
+    (tmp_path / "folder.mp4").mkdir()
+    names = [*contents, "link", "dangling", "gone", "folder"]
     clips = [Clip(name, video=str(tmp_path / f"{name}.mp4")) for name in names]
     clips += [Clip("a2", video=str(tmp_path / "a.mp4"), start=1.0)]  # one file, two segments
     found = check_manifest(clips, None)
     assert {p.video_id: p.kind for p in found.problems} == {
         "copy": "identical-file", "empty": "empty-file", "none": "empty-file",
         "link": "identical-file", "dangling": "dangling-link", "gone": "missing-file",
+        "folder": "no-file",
     }  # fmt: skip
     assert [p.place for p in found.problems] == sorted(p.place for p in found.problems)
     details = {p.video_id: p.detail for p in found.problems}

@@ -16,6 +16,8 @@ FOLDERS = [
     *(".Trash-1000", ".Trash-1000/files", ".Trashes/501", "$RECYCLE.BIN/S-1-5", ".AppleDouble"),
     *("__MACOSX", "@eaDir", "lost+found", ".ipynb_checkpoints", "#recycle", "@Recycle", ".git"),
     *("System Volume Information", ".hidden/deep/er", "~snapshot", "RECYCLER", "b.mp4.download"),
+    *("Trash", "Recycle Bin", "Network Trash Folder", "FOUND.001", "@sharebin", "rsync~tmp"),
+    *("$Recycle.Bin.old", "Temporary Items", "Config.Msi", "Deleted Items"),
 ]
 FILES = [
     *("._a.mp4", ".a.mp4", "b.mp4.part", "b.mp4.crdownload", "b.mp4.ytdl", "b.mp4.aria2"),
@@ -43,7 +45,7 @@ def test_an_unfinished_file_is_no_clip(name, tmp_path):
     assert passed_over == [str(tmp_path / name)]
 
 
-@pytest.mark.parametrize("control", ["b.mp4.aria2", "b.mp4.st"])
+@pytest.mark.parametrize("control", ["b.mp4.aria2", "b.mp4.st", "b.mp4.lftp-pget-status"])
 def test_a_file_whose_download_is_under_way_is_no_clip(control, tmp_path):
     touch(tmp_path, "a.mp4", "b.mp4", control)
     passed_over: list[str] = []
@@ -53,6 +55,7 @@ def test_a_file_whose_download_is_under_way_is_no_clip(control, tmp_path):
 
 def test_single_streams_beside_their_video_are_no_clips(tmp_path):
     touch(tmp_path, "T [x].mp4", "T [x].f137.mp4", "T [x].f251-drc.webm", "U.f137.mp4", "v.f1.mp4")
+    touch(tmp_path, "T [x].fhls-720.mp4", "T [x].fdash-video=1.mp4")
     touch(tmp_path, "other/v.mp4")
     ids = [clip.video_id for clip in discover_clips(tmp_path)]
     assert sorted(ids) == ["T [x]", "U.f137", "v", "v.f1"]
@@ -65,6 +68,13 @@ def test_single_streams_beside_their_video_are_no_clips(tmp_path):
 def test_names_that_only_look_alike_are_clips(name, tmp_path):
     touch(tmp_path, "a.mp4", name)
     assert len(discover_clips(tmp_path)) == 2
+
+
+def test_a_link_to_itself_costs_itself_only(tmp_path):
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    (tmp_path / "loop").symlink_to("loop")
+    assert [clip.video_id for clip in discover_clips(tmp_path)] == ["a", "loop"]
 
 
 def test_other_files_are_neither_clips_nor_counted(tmp_path):

@@ -60,7 +60,9 @@ def test_samples_that_differ_from_the_first_are_read_with_their_types(tmp_path, 
         row = read[clip.video_id]
         assert row["labels"] == list(clip.labels)
         assert row["split"] == clip.split
-        assert row["segment"] == ([0.0, 0.5] if special == "segment" else [0.0, -1.0])
+        found = 0.5 if special == "segment" else row["seconds_found"]
+        assert row["segment"] == [0.0, found]
+        assert 0 < found <= 1.1
         assert row["complete"] == (special != "cut")
 
 

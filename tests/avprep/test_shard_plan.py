@@ -16,6 +16,7 @@ from avprep.shards.plan import (
     CutByBytes,
     CutByCount,
     default_samples_per_shard,
+    differences,
     expected_bytes,
     part_of,
     plan_shards,
@@ -27,6 +28,14 @@ NO_LABELS = LabelSet((), ())
 def plan(clips, samples_per_shard=None, **kwargs):
     cut = CutByCount(samples_per_shard)
     return plan_shards(clips, NO_LABELS, {"audio": "flac"}, {"av": "1"}, cut, **kwargs)
+
+
+def test_another_shard_size_of_as_many_shards_is_named():
+    first, second = plan(clips(8), 6), plan(clips(8), 5)
+    theirs = {"made_with": first.made_with, "clips": 8, "shards": 2}
+    assert first.fingerprint != second.fingerprint
+    assert differences(theirs, second) == ["another shard size"]
+    assert differences(theirs, plan(clips(9)[1:], 6)) == ["another manifest of as many clips"]
 
 
 def clips(count):

@@ -416,7 +416,7 @@ def test_the_command_says_what_to_do_and_doing_it_helps(build, original, fresh):
     (fresh / "dataset.json").write_bytes((fresh / "dataset.json").read_bytes()[:-100])
     result = command(fresh, "--discard")
     assert result.returncode == 1
-    assert "`avprep shard` writes it anew" in result.stdout
+    assert "`avprep shard` writes it again" in result.stdout
     assert not (fresh / "dataset.json").exists()
     build(fresh)
     assert contents(fresh) == contents(original)

@@ -51,7 +51,7 @@ def test_a_manifest_of_vggsound_has_the_published_numbers(tmp_path):
 
 def test_a_part_of_vggsound_keeps_all_309_classes(tmp_path):
     words = vggsound_csv(tmp_path, ["ambulance siren"])
-    assert "1 clips, 309 classes" in run(*words, "--out", tmp_path / "m.json")
+    assert "1 clip, 309 classes" in run(*words, "--out", tmp_path / "m.json")
 
 
 def test_a_name_that_vggsound_lacks_is_named_with_the_nearest(tmp_path):

@@ -140,7 +140,9 @@ def test_sets_that_do_not_belong_together_are_refused(sets, tmp_path):
     write_dataset(other, replace(info, labels=(("/m/g", "Gibbon"), *info.labels[1:])))
     result = command(sets, "--val-shards", other)
     assert isinstance(result.exception, UserError)
-    assert "another label set" in str(result.exception)
+    first = info.labels[0][0]
+    assert f"another label set than {sets}" in str(result.exception)
+    assert f"class 0 is '/m/g', not {first!r}" in str(result.exception)
     bare = write_tiny_shards(tmp_path / "bare", samples=10, unlabelled_split="test").folder
     result = command(sets, "--val-shards", bare, "--val-split", "test")
     assert isinstance(result.exception, UserError)

@@ -96,11 +96,11 @@ def test_a_run_says_what_it_found(manifest, undisturbed, tmp_path):
     result = run_shard(manifest, tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stderr.splitlines() == [
-        f"{tmp_path}: deleted 1 unfinished files of processes that are gone",
-        f"{tmp_path}: 2 damaged shards are built again: shard-000000.tar, shard-000002.tar",
-        f"{tmp_path}: 1 shards are finished, 3 are to be built",
+        f"{tmp_path}: deleted 1 unfinished file of processes that are gone",
+        f"{tmp_path}: builds 2 damaged shards again: shard-000000.tar, shard-000002.tar",
+        f"{tmp_path}: 1 shard finished, 3 to be built",
     ]
-    assert "found 1 shards, built 3" in result.stdout
+    assert "found 1 shard, built 3" in result.stdout
     assert not left_behind.exists()
     assert contents(tmp_path) == undisturbed
     summary = summary_of(run_shard(manifest, tmp_path, "--json"))
