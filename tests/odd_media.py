@@ -94,7 +94,10 @@ def _run_showinfo(path: Path, *options: str) -> tuple[list[float], float, bytes]
     assert base is not None, words
     tick = float(Fraction(base[1]))
     times = [int(stamp) * tick for stamp in _STAMP.findall(words)]
-    return times, float(start[1]) if start else 0.0, done.stdout
+    begin = float(start[1]) if start else 0.0
+    if "Input #0, matroska" in words:  # has no time before 0; 5.1 counts an encoder's delay as such
+        begin = max(begin, 0.0)
+    return times, begin, done.stdout
 
 
 def picture_by_ffmpeg(path: Path) -> tuple[NDArray[np.uint8], float]:

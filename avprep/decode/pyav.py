@@ -130,7 +130,7 @@ def _decode(
         pictures = kind(video, origin, segment, lambda: _new_decoder(path, video.index))
     sound = AudioTrack(audio, origin, segment, options) if audio is not None else None
     if segment.start:
-        _seek(container, path, pictures, sound, begin)
+        _seek(container, path, pictures, sound, origin, begin)
     end = float("inf") if segment.end is None else origin + segment.end
     wanted: dict[Kind, float] = {}
     if pictures is not None:
@@ -197,6 +197,7 @@ def _seek(
     path: str | Path,
     pictures: VideoTrack | None,
     sound: AudioTrack | None,
+    origin: float,
     begin: float,
 ) -> None:
     """Go to where reading for a segment begins, having looked at how the sound begins."""
@@ -207,16 +208,17 @@ def _seek(
             _survey(surveyed, _streams(pictures, sound), sound)
     if reads_all:
         return
-    # Where the pictures begin later than the segment, the sound leads to it.
     streams = _streams(pictures, sound)
-    leading = next((one for one in streams if _begins_by(one, begin)), streams[0])
     # Containers without an index may come out behind the key frame asked for.
     for distance in _SEEK_DISTANCES:
-        target = int((begin - distance) / leading.time_base) if distance < begin else 0
-        container.seek(target, stream=leading)
-        if target <= (leading.start_time or 0) or _is_before(container, leading, begin):
+        target = max(begin - distance, origin)
+        # Before the first picture only the sound leads anywhere.
+        leading = next((one for one in streams if _start_of(one) <= target), streams[-1])
+        stamp = round(target / leading.time_base)
+        container.seek(stamp, stream=leading)
+        if target == origin or _is_before(container, leading, begin):
             break
-    container.seek(target, stream=leading)
+    container.seek(stamp, stream=leading)
 
 
 def _survey(
@@ -230,8 +232,9 @@ def _survey(
     sound.end_survey()
 
 
-def _begins_by(stream: VideoStream | AudioStream, time: float) -> bool:
-    return float((stream.start_time or 0) * stream.time_base) <= time
+def _start_of(stream: VideoStream | AudioStream) -> float:
+    """Seconds."""
+    return float((stream.start_time or 0) * stream.time_base)
 
 
 def _streams(
