@@ -42,7 +42,7 @@ _DEFAULTS = DemoDataOptions()
     help="Seed of all that varies.",
 )
 @click.option(
-    "--workers", type=click.IntRange(min=0), default=0, help="Processes. [default: one a core]"
+    "--workers", type=click.IntRange(min=0), default=0, help="Processes. [default: one per core]"
 )
 def demo_data(
     out: Path, train_clips: int, test_clips: int, seconds: float, seed: int, workers: int

@@ -138,11 +138,11 @@ def split(source: Path, parts: str, out: Path, seed: int) -> None:
 
 @click.command()
 @click.argument("source", metavar="MANIFEST", type=_PATH)
-@click.option("--per-class", type=click.IntRange(min=1), required=True, help="Clips a class.")
+@click.option("--per-class", type=click.IntRange(min=1), required=True, help="Clips per class.")
 @click.option("--out", type=_PATH, required=True, help=_OUT_HELP)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the choice.")
 def sample(source: Path, per_class: int, out: Path, seed: int) -> None:
-    """Choose so many clips of every class, such as the 5 a class of retrieval.
+    """Choose N clips of every class, such as the 5 per class used for retrieval.
 
     Clips with several labels count for each of them, so frequent classes may get more. A class
     with fewer clips gives all it has. The same seed gives the same clips.

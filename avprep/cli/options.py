@@ -108,7 +108,7 @@ def pool_options(command: Command) -> Command:
             "--workers",
             type=click.IntRange(min=0),
             default=0,
-            help="Worker processes. [default: one a core]",
+            help="Worker processes. [default: one per core]",
         ),
     ):
         command = option(command)

@@ -56,7 +56,7 @@ if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     help="Both are lossless: flac is half the size, wav loads several times faster.",
 )
 @click.option("--part", default="1/1", help="Build only the k-th of n parts, as in --part 3/16.")
-@click.option("--retry-failed", is_flag=True, help="Build shards with failed clips anew.")
+@click.option("--retry-failed", is_flag=True, help="Build shards with failed clips again.")
 @click.option("--max-failures", help="End with exit code 1 above this many (20) or share (5%).")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @decode_options

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     "--discard",
     is_flag=True,
     help="Delete the indexes of damaged shards, and other damaged files, so that `avprep shard` "
-    "makes those anew.",
+    "makes them again.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @pool_options
@@ -76,7 +76,7 @@ def describe(findings: Findings, shards: str) -> str:
     )
     if DATASET_FILE in findings.files:
         lines.append(
-            f"{DATASET_FILE} is damaged itself: `avprep shard` writes it anew from the indexes; "
+            f"{DATASET_FILE} is damaged itself: `avprep shard` writes it again from the indexes; "
             "then verify again, and run `cavmae stats` again if it had been run."
         )
     return "\n".join(printable(line) for line in lines)

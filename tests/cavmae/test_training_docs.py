@@ -13,7 +13,10 @@ from tests.documents import option_defaults, wrong_defaults
 TEXT = (REPOSITORY / "docs" / "training.md").read_text()
 DESCRIBED = ("pretrain", "finetune", "eval", "average", "stats")
 # Of other programs that the examples use.
-FOREIGN = {"--standalone", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint"}
+FOREIGN = {
+    *("--standalone", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint"),
+    *("--nodes", "--ntasks-per-node", "--cpus-per-task", "--kill-on-bad-exit", "--wait"),
+}
 
 
 def options_of(name: str) -> set[str]:
