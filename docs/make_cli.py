@@ -18,7 +18,7 @@ _HEAD = """\
 # Command line
 
 What every command prints for `--help`; written by `docs/make_cli.py`. Exit codes: 0 success, 1 the
-work failed or too many clips did, 2 the input is wrong, 130 interrupted (run it again to go on).
+work failed or too many clips did, 2 the input is wrong, 130 interrupted (run it again to resume).
 """
 
 

@@ -16,7 +16,7 @@ PAGE = Path(__file__).with_name("expected.md")
 _HEAD = """\
 # Expected curves
 
-What the published runs measured, to compare a run of one's own with. `cavmae pretrain --config` and
+What the published runs measured, to compare your own run with. `cavmae pretrain --config` and
 `cavmae finetune --config` print these values beside their own at the end of each epoch:
 
 ```text

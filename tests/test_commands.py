@@ -170,7 +170,7 @@ BAD_INPUTS = {
     "another run in the folder": (
         "cavmae pretrain --shards {line}/train --out {line}/pre"
         " --audio-frames 96 --model tiny --batch-size 4",
-        "each step of its run takes 8 samples",
+        "takes 8 samples; 1 process(es) × --batch-size 4 × --accumulate 1 are 4",
     ),
     "no GPU": ("cavmae pretrain --shards {line}/train --out {tmp}/r --device cuda", "no GPU"),
 }

@@ -58,12 +58,12 @@ def test_documented_commands_have_these_words_and_options(block: Block, words, m
         assert arguments, f"{block}: no command"
         child = command.get_command(context, arguments[0])
         assert child is not None, f"{block}: no command {arguments[0]!r}"
-        command, arguments = child, arguments[1:]
-        context = click.Context(command, context, info_name=command.name)
+        command, (name, *arguments) = child, arguments
+        context = click.Context(command, context, info_name=name)
     # Where something is left out, an option that is required may be.
     allowed = (click.exceptions.Exit, *(() if complete else (click.MissingParameter,)))
     with contextlib.suppress(*allowed):
-        command.make_context(command.name, arguments, parent=context.parent)
+        command.make_context(context.info_name, arguments, parent=context.parent)
 
 
 RUNNABLE = [block for block in BLOCKS if block.language == "python"]

@@ -98,7 +98,7 @@ def _exit_code(command: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, click.Abort):
         # From here to the end of the process the exit code is to stay what it is.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        click.echo("Interrupted: run the same command again to go on from here.", err=True)
+        click.echo("Interrupted: run the same command again to resume from here.", err=True)
         return 130
 
 

@@ -150,7 +150,7 @@ def split(source: Path, parts: str, out: Path, seed: int) -> None:
 @click.option("--out", type=_PATH, required=True, help=_OUT_HELP)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the choice.")
 def sample(source: Path, per_class: int, out: Path, seed: int) -> None:
-    """Choose this many clips of every class, such as the 5 per class of retrieval.
+    """Choose N clips of every class, such as the 5 per class used for retrieval.
 
     Clips with several labels count for each of them, so frequent classes may get more. A class
     with fewer clips gives all it has. The same seed gives the same clips.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     "--discard",
     is_flag=True,
     help="Delete the indexes of damaged shards, and other damaged files, so that `avprep shard` "
-    "makes those again.",
+    "makes them again.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @pool_options

@@ -161,7 +161,8 @@ def labels_of(
     labels = given or stored
     if labels is not None and len(labels) != num_classes:
         raise UserError(
-            f"{file}: classifies {num_classes} classes, the label set has {len(labels)}."
+            f"{file}: classifies {num_classes} classes, the label set has {len(labels)}. Give the "
+            "class CSV that it was trained with."
         )
     if given is not None and stored is not None and (odd := other_classes(stored, given)):
         raise UserError(f"{file}: was trained with another label set than --labels gives: {odd}.")

@@ -62,7 +62,7 @@ from cavmae.cli.options import (
 def embed(**values: Any) -> None:
     """Compute the features of every clip of a shard set.
 
-    Nothing is masked. Run the same command again after an interruption and it goes on where it
+    Nothing is masked. After an interruption the same command resumes where it
     was; the file appears when it is whole.
 
     \b

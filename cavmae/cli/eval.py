@@ -20,7 +20,7 @@ from cavmae.cli.options import (
 )
 
 
-@click.command()
+@click.command("eval")
 @config_option
 @click.option("--shards", required=True, help="Folder or URL of the shard set.")
 @click.option(

@@ -95,8 +95,8 @@ config_option = click.option(
     callback=load_config,
     is_eager=True,
     expose_value=False,
-    help="Recipe: a TOML file, or the name of one that comes with cavmae; its table of this "
-    "command's name holds defaults.",
+    help="Recipe: a TOML file, or the name of one that comes with cavmae; its table "
+    "named after this command holds defaults.",
 )
 
 mode_option = click.option(
@@ -204,14 +204,14 @@ training_options = _stack(
         type=click.IntRange(min=1),
         default=_TRAIN.batch_size,
         show_default=True,
-        help="Samples a batch, of one process.",
+        help="Samples per batch and process.",
     ),
     click.option(
         "--accumulate",
         type=click.IntRange(min=1),
         default=_TRAIN.accumulate,
         show_default=True,
-        help="Batches an optimiser step.",
+        help="Batches per optimizer step.",
     ),
     click.option(
         "--lr",
@@ -246,7 +246,7 @@ training_options = _stack(
         type=click.FloatRange(min=0),
         default=_OPTIM.weight_decay,
         show_default=True,
-        help="Weight decay of the optimiser.",
+        help="Weight decay of the optimizer.",
     ),
     click.option(
         "--schedule",
@@ -315,7 +315,7 @@ training_options = _stack(
         type=click.Choice(["ddp", "fsdp"]),
         default=_TRAIN.parallel,
         show_default=True,
-        help="Each process holds a replica (ddp) or a share (fsdp) of weights and optimiser.",
+        help="Each process holds a replica (ddp) or a shard (fsdp) of weights and optimizer state.",
     ),
     click.option(
         "--ema",
@@ -351,21 +351,21 @@ training_options = _stack(
         type=click.IntRange(min=0),
         default=_TRAIN.checkpoint_steps,
         show_default=True,
-        help="Also save every so many steps; 0 for at epoch ends only.",
+        help="Also save every N steps; 0 saves at epoch ends only.",
     ),
     click.option(
         "--checkpoint-minutes",
         type=click.FloatRange(min=0, min_open=True),
         default=_TRAIN.checkpoint_minutes,
         show_default=True,
-        help="Also save when so much time has passed.",
+        help="Also save when this many minutes have passed.",
     ),
     click.option(
         "--keep-checkpoints",
         type=click.IntRange(min=1),
         default=_TRAIN.keep_checkpoints,
         show_default=True,
-        help="The newest; older ones are deleted.",
+        help="Checkpoints to keep: the newest; older ones are deleted.",
     ),
     click.option(
         "--log-steps",
@@ -387,6 +387,6 @@ training_options = _stack(
         type=click.Choice(["auto", "never"]),
         default="auto",
         show_default=True,
-        help="auto goes on from the newest checkpoint in --out; never refuses a used folder.",
+        help="auto resumes from the newest checkpoint in --out; never refuses a used folder.",
     ),
 )

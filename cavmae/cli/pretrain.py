@@ -76,7 +76,7 @@ def pretrain(ctx: click.Context, **values: Any) -> None:
     """Train CAV-MAE: reconstruct masked patches, and match sounds with images.
 
     Writes RUN/model.safetensors, log.csv, curves.png, result.json, TensorBoard events and
-    checkpoints. Run the same command again after an interruption and it goes on where it was.
+    checkpoints. After an interruption the same command resumes where it was.
 
     \b
     Example:

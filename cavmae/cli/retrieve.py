@@ -30,7 +30,7 @@ from cavmae.cli.options import (
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Use at most so many clips of each class (published: 5); 0 for all clips.",
+    help="Use at most N clips of each class (published: 5); 0 for all clips.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of --per-class.")
 @click.option(

@@ -204,7 +204,7 @@ def claim(parts: Parts, about: str, world: World) -> None:
     plan = parts.folder / _PLAN_FILE
     if plan.exists() and plan.read_text() != about:
         raise UserError(
-            f"{parts.folder}: holds parts of another run. Give the same options to go on with it, "
+            f"{parts.folder}: holds parts of another run. Give the same options to resume it, "
             "or delete this folder."
         )
     world.barrier()

@@ -112,7 +112,9 @@ def check_classes(
     file = trained.file
     if num_classes != shards.num_classes:
         raise UserError(
-            f"{file}: classifies {num_classes} classes, {shards.location} has {shards.num_classes}."
+            f"{file}: classifies {num_classes} classes, {shards.location} has "
+            f"{shards.num_classes}. Make manifest and shards with the classifier's class CSV "
+            "(--labels)."
         )
     labels = labels_of(file, trained.metadata, num_classes, given)
     if labels is None:
@@ -152,10 +154,12 @@ def describe(facts: dict[str, Any]) -> str:
         )
     lines.append(
         f"{clips}. Mode {facts['mode']}, frames {facts['frames']}, fbank mean "
-        f"{facts['fbank_mean']:.3f} std {facts['fbank_std']:.3f}, criterion {facts['criterion']}. "
-        f"{facts['classes_without_positives']} of {facts['classes']} classes have no clip and are "
-        "left out of the means."
+        f"{facts['fbank_mean']:.3f} std {facts['fbank_std']:.3f}, criterion {facts['criterion']}."
     )
+    if empty := facts["classes_without_positives"]:
+        lines[-1] += (
+            f" {empty} of {facts['classes']} classes have no clip and are left out of the means."
+        )
     lines.append(facts["checkpoint"])
     return "\n".join(lines)
 

@@ -125,6 +125,6 @@ def load_state(checkpoint: Path, model: CAVMAE | CAVMAEClassifier) -> dict[str, 
         return torch.load(checkpoint / _STATE, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(
-            f"{checkpoint}: cannot be resumed from ({reason_of(error)}). Delete it to go on from "
-            "the one before, or start anew with --resume never."
+            f"{checkpoint}: cannot be resumed from ({reason_of(error)}). Delete it to resume from "
+            "the one before, or start again with --resume never."
         ) from error

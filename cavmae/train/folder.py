@@ -94,7 +94,7 @@ def check_resumed(
         if name not in free and theirs.get(name) != value:
             raise UserError(
                 f"{folder}: its run was started with {name} = {theirs.get(name)!r}, not "
-                f"{value!r}. Give the same options and data to go on with it, or another --out."
+                f"{value!r}. Give the same options and data to resume it, or another --out."
             )
     before, now = theirs.get("contrasted_clips"), config.get("contrasted_clips")
     if before != now and world.is_main:
@@ -116,7 +116,7 @@ def step_facts(values: dict[str, Any], world: World) -> dict[str, int]:
 
 
 def way_to_batch(total: int, largest: int, processes: int) -> str:
-    """What to type for steps of so many samples, in batches of `largest` at most."""
+    """What to type for steps of `total` samples, in batches of `largest` at most."""
     if total % processes:
         return f"Start a number of processes that divides {total}"
     each = total // processes

@@ -22,7 +22,7 @@ class OptimOptions:
     warmup_epochs: float = 0.0
     decay_start: int = 10  # multistep: epochs at the full rate; then it is multiplied …
     decay_rate: float = 0.5  # … by this …
-    decay_step: int = 5  # … and again every so many epochs
+    decay_step: int = 5  # … and again every this many epochs
     head_lr_ratio: float = 1.0  # of the classifier head
     freeze_base: bool = False  # train the head alone (linear probe)
     layer_decay: float = 1.0  # rate of each block over that of the block after it
@@ -35,7 +35,7 @@ class TrainOptions:
 
     epochs: int = 25
     batch_size: int = 48  # of one process
-    accumulate: int = 1  # batches a step
+    accumulate: int = 1  # batches per step
     precision: Precision = "fp32"
     compile: bool = False  # the transformer blocks, with torch.compile
     activation_checkpointing: bool = False  # recompute the blocks' activations
@@ -45,8 +45,8 @@ class TrainOptions:
     workers: int = 2
     seed: int = 0
     device: str = "auto"
-    checkpoint_steps: int = 0  # also every so many steps; 0 for at epoch ends only
-    checkpoint_minutes: float = 10.0  # also when so much time has passed
+    checkpoint_steps: int = 0  # also after this many steps; 0 for at epoch ends only
+    checkpoint_minutes: float = 10.0  # also when this much time has passed
     keep_checkpoints: int = 2  # the newest; the best weights are kept beside them
     log_steps: int = 20
     max_bad_samples: int = 10

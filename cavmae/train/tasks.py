@@ -94,7 +94,7 @@ class PretrainTask:
 
 @dataclass(frozen=True)
 class FinetuneTask:
-    """Classification: binary cross-entropy for several labels a clip, cross-entropy for one."""
+    """Classification: binary cross-entropy for several labels per clip, cross-entropy for one."""
 
     mode: Mode
     criterion: Literal["bce", "ce"]

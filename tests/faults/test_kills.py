@@ -123,7 +123,7 @@ def test_ctrl_c_and_sigterm_are_130_leave_no_process_and_can_be_resumed(
     os.killpg(run.process.pid, number)
     code, errors = run.end()
     assert code == 130, errors
-    assert errors.endswith("Interrupted: run the same command again to go on from here.\n")
+    assert errors.endswith("Interrupted: run the same command again to resume from here.\n")
     assert "Traceback" not in errors
     wait_until(lambda: not run.descendants())
     whole_or_absent(out, undisturbed)
