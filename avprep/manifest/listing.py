@@ -218,7 +218,9 @@ def _found_by_names(
     rows: list[Listed], videos: Mapping[str, str], findings: Findings
 ) -> list[Listed]:
     """Rows with the files that are named by their id and times, as `ID_000020_000030.mp4`."""
-    lacking = [n for n, row in enumerate(rows) if row.path not in videos and "/" not in row.path]
+    stems = {os.path.splitext(os.path.basename(path))[0] for path in videos}
+    known = {*videos, *stems}  # a stem that is no row's file yet is that of several
+    lacking = [n for n, row in enumerate(rows) if row.path not in known and "/" not in row.path]
     if not lacking:
         return rows
     import pandas as pd
