@@ -113,7 +113,7 @@ def test_page_shows_everything_and_fits_the_screen(page, browser, width, dark):
     browser.open(page, width, dark=dark)
     assert browser.run("return document.title") == "train – shard set report"
     text = browser.run("return document.body.innerText")
-    for words in ("16", "of 18 clips", "garbage", "truncated", "triangle-tone", "median"):
+    for words in ("16", "of 18 clips", "garbage", "truncated", "circle-tone", "median"):
         assert words in text
     assert len(browser.shown(".clip")) == 16
     assert len(browser.shown(".clip .film button")) == 160
