@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from avprep.errors import UserError
 from avprep.labels import LabelSet, label_set_for
 from avprep.manifest.build import Finding
 from avprep.manifest.folder import with_extracted
-from avprep.manifest.match import container_rank
+from avprep.manifest.match import container_rank, match_files
 from avprep.manifest.segments import (
     Findings,
     RowError,
@@ -197,6 +197,7 @@ def match_listing(
             row if row.path in videos else replace(row, path=named.get(row.path, row.path))
             for row in rows
         ]
+    rows = _found_by_names(rows, videos, findings)
     with_ids = list(zip(rows, _ids(rows), strict=True))
     return MatchedListing(with_ids, videos, labels, extracted, findings, split, passed_over)
 
@@ -211,6 +212,37 @@ def _by_stem(paths: Iterable[str]) -> dict[str, str]:
             if os.path.splitext(other)[0] != stem:
                 found[name] = ""  # in several folders: it could be any
     return {name: path for name, path in found.items() if path}
+
+
+def _found_by_names(
+    rows: list[Listed], videos: Mapping[str, str], findings: Findings
+) -> list[Listed]:
+    """Rows with the files that are named by their id and times, as `ID_000020_000030.mp4`."""
+    stems = {os.path.splitext(os.path.basename(path))[0] for path in videos}
+    known = {*videos, *stems}  # a stem that is no row's file yet is that of several
+    lacking = [n for n, row in enumerate(rows) if row.path not in known and "/" not in row.path]
+    if not lacking:
+        return rows
+    import pandas as pd
+
+    never = -1.0  # no name has this time
+    table = pd.DataFrame(
+        {
+            "video_id": [rows[n].path for n in lacking],
+            "start": [never if rows[n].start is None else rows[n].start for n in lacking],
+            "end": [never if rows[n].end is None else rows[n].end for n in lacking],
+        }
+    )
+    path_of = {"/".join(os.path.split(path)): path for path in videos}
+    matches = match_files(table, map(os.path.split, videos), whole_videos=True)
+    rows = list(rows)
+    for place, n in enumerate(lacking):
+        if path := path_of.get(matches.paths[place]):
+            rows[n] = replace(rows[n], path=path)
+            if not matches.names_id_alone(place):
+                rows[n] = replace(rows[n], start=None, end=None)
+                findings.note("the file has the row's times in its name and is cut", rows[n].line)
+    return rows
 
 
 def _ids(rows: list[Listed]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import os
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from avprep.clips import VIDEO_SUFFIXES, scan_files
 from avprep.errors import UserError
 from avprep.manifest.build import Finding, Sources, clip_ids, match_segments, write_report
+from avprep.manifest.listing import match_listing, read_listing
 from avprep.manifest.match import match_files
 from avprep.manifest.segments import Findings
 
@@ -378,3 +380,28 @@ def test_a_single_stream_is_taken_where_nothing_better_is_there():
         found = match_files(table, files)
         assert found.paths == ["/".join(whole)]
         assert found.duplicates == [("/".join(stream), 0)]
+
+
+def test_a_list_of_ids_and_times_finds_files_by_their_names(tmp_path):
+    """As Kinetics and its like are published, and as their files are called."""
+    make(tmp_path / "v", "x/--3ouPhoy2A_000020_000030.mp4", "Some title [0_abc-DEF12].webm")
+    make(tmp_path / "v", "plain.mp4", "-0gYy_NFg54_50_60.mp4")
+    (tmp_path / "k.csv").write_text(
+        "label,youtube_id,time_start,time_end,split\n"
+        "violin,--3ouPhoy2A,20,30,train\ncello,0_abc-DEF12,5,15,val\nbell,0_abc-DEF12,25,35,val\n"
+        "drum,plain,1,2,train\nharp,-0gYy_NFg54,20,30,train\n"
+    )
+    findings = Findings()
+    listed = read_listing(tmp_path / "k.csv", None, findings)
+    matched = match_listing(listed, tmp_path / "v", None, None, findings)
+    assert [(Path(c.video).name, c.labels, c.start, c.end) for c in matched.clips()] == [
+        ("--3ouPhoy2A_000020_000030.mp4", ("violin",), None, None),
+        ("Some title [0_abc-DEF12].webm", ("cello",), 5.0, 15.0),
+        ("Some title [0_abc-DEF12].webm", ("bell",), 25.0, 35.0),
+        ("plain.mp4", ("drum",), 1.0, 2.0),
+    ]
+    assert findings.described_notes("k.csv") == [
+        "k.csv: the file has the row's times in its name and is cut: 1 row (line 2)"
+    ]
+    counts = write_report(tmp_path / "r.csv", matched.report())
+    assert counts == {"matched": 4, "missing": 1, "extra": 1}
