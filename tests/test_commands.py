@@ -167,6 +167,10 @@ BAD_INPUTS = {
         "cavmae pretrain --config {tmp}/texts/bad.toml --shards {line}/train --out {tmp}/r",
         "'epoch', which is not an option. Did you mean 'epochs'?",
     ),
+    "recipe for another command": (
+        "cavmae pretrain --config finetune-vggsound --shards {line}/train --out {tmp}/r",
+        "is not a recipe for `cavmae pretrain`",
+    ),
     "another run in the folder": (
         "cavmae pretrain --shards {line}/train --out {line}/pre"
         " --audio-frames 96 --model tiny --batch-size 4",

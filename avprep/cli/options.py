@@ -139,9 +139,7 @@ def limit_options(options: dict[str, Any]) -> IsolationOptions:
 
 def incomplete_line(count: int) -> str:
     """What summaries say of samples whose files hold less than they promise."""
-    return (
-        f"{count} samples are incomplete: their files hold less than they promise (cut downloads)"
-    )
+    return f"incomplete: {count} (files that hold less than they promise, such as cut downloads)"
 
 
 def parse_part(text: str) -> tuple[int, int]:

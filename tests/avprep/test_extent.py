@@ -293,7 +293,7 @@ def test_shards_summary_and_report_count_incomplete_samples(tmp_path, clips):
     write_manifest(tmp_path / "m.json", clips)
     shard = ("avprep", "shard", "m.json", "--labels", "labels.csv", "--samples-per-shard", "3")
     printed = run_command(tmp_path, " ".join(shard[:2]), *shard[2:], "--out", "kept")
-    assert "1 samples are incomplete" in printed
+    assert "incomplete: 1 (" in printed
     facts = json.loads(run_command(tmp_path, "avprep shard", *shard[2:], "--out", "kept", "--json"))
     assert (facts["samples"], facts["incomplete"]) == (3, 1)
     info = read_dataset(tmp_path / "kept")
@@ -317,7 +317,7 @@ def test_shards_summary_and_report_count_incomplete_samples(tmp_path, clips):
     run_command(tmp_path, "avprep verify", "kept", "--deep")
     page = json.loads(run_command(tmp_path, "avprep report", "kept", "--out", "p.html", "--json"))
     assert page["incomplete"] == 1
-    assert "1 samples are incomplete" in (tmp_path / "p.html").read_text()
+    assert "Incomplete: 1 (" in (tmp_path / "p.html").read_text()
 
     run_command(tmp_path, "avprep shard", *shard[2:], "--out", "strict", "--incomplete", "fail")
     with open(tmp_path / "strict" / "failures.csv", newline="") as file:
@@ -330,7 +330,7 @@ def test_extraction_counts_incomplete_clips(tmp_path, clips):
     for clip in clips[:2]:
         (tmp_path / "videos" / f"{clip.video_id}.mp4").symlink_to(clip.video)
     printed = run_command(tmp_path, "avprep extract", "videos", "--out", "kept")
-    assert "1 samples are incomplete" in printed
+    assert "incomplete: 1 (" in printed
     facts = run_command(
         tmp_path, "avprep extract", "videos", "--out", "strict", "--incomplete", "fail", "--json"
     )
