@@ -14,18 +14,8 @@ from avprep.csvfile import shown
 from avprep.errors import UserError
 
 PATHS = (
-    *(
-        "path",
-        "file",
-        "filename",
-        "filepath",
-        "fname",
-        "video",
-        "videopath",
-        "videofile",
-        "videoname",
-    ),
-    *("clip", "clippath", "clipname", "relativepath", "relpath"),
+    *("path", "file", "filename", "filepath", "fname", "video", "videopath", "videofile"),
+    *("videoname", "clip", "clippath", "clipname", "relativepath", "relpath"),
 )
 IDS = ("videoid", "ytid", "youtubeid", "ytvideoid", "clipid", "id", "name")
 LABEL = (
@@ -192,7 +182,7 @@ def _in_seconds(text: str, scale: float) -> str:
 def _times(where: object, header: Sequence[str], taken: set[int]) -> dict[str, tuple[int, float]]:
     """(position, seconds per unit) of each column of times."""
     found: dict[str, tuple[int, float]] = {}
-    parts = [_time_words(name) for place, name in enumerate(header)]
+    parts = [_time_words(name) for name in header]
     paired = {
         place: words
         for place, words in enumerate(parts)

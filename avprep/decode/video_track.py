@@ -81,6 +81,8 @@ class VideoTrack(ABC):
         self._end = None if segment.end is None else origin + segment.end
         self._packets: list[Packet] = []
         self._group = 0  # where in the packets the latest group of pictures begins
+        stream.codec_context.thread_count = 1
+        stream.codec_context.thread_type = "NONE"
 
     @abstractmethod
     def add(self, packet: Packet) -> None:
@@ -143,16 +145,7 @@ class VideoTrack(ABC):
 class PacketTrack(VideoTrack):
     """Relies on what the packets say, and checks it."""
 
-    def __init__(
-        self,
-        stream: VideoStream,
-        origin: float,
-        segment: Segment,
-        new_decoder: Callable[[], VideoCodecContext],
-    ) -> None:
-        super().__init__(stream, origin, segment, new_decoder)
-        self._first_shown = float("inf")  # seconds, of the packets so far
-        _use_one_thread(stream.codec_context)
+    _first_shown = float("inf")  # seconds, of the packets so far
 
     def add(self, packet: Packet) -> None:
         if self.complete or not packet.size:
@@ -256,7 +249,6 @@ class FrameTrack(VideoTrack):
         new_decoder: Callable[[], VideoCodecContext],
     ) -> None:
         super().__init__(stream, origin, segment, new_decoder)
-        _use_one_thread(stream.codec_context)
         self._clock = _FrameClock(self._base, step_for(_rate_of(stream)))
         self._waits = self._begin is not None and self.seeks
         self._begins_well = False  # whether the first picture is complete in itself
@@ -450,11 +442,6 @@ def _decode_packet(context: VideoCodecContext, packet: Packet | None) -> list[Vi
         if error.errno == errno.ENOMEM:
             raise
         return []
-
-
-def _use_one_thread(context: VideoCodecContext) -> None:
-    context.thread_count = 1
-    context.thread_type = "NONE"  # type: ignore[assignment]
 
 
 def _rate_of(stream: VideoStream) -> float:

@@ -55,8 +55,7 @@ def broken_inputs(batches: Sequence[Batch], frontend: FrontEnd) -> list[str]:
     names = []
     for batch in batches:
         inputs = frontend(batch)
-        sound = inputs.audio.flatten(1).isfinite().all(1) & inputs.image.flatten(1).isfinite().all(
-            1
-        )
+        sound = inputs.audio.flatten(1).isfinite().all(1)
+        sound &= inputs.image.flatten(1).isfinite().all(1)
         names += [v for v, good in zip(batch.video_ids, sound.tolist(), strict=True) if not good]
     return names
