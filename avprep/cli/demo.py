@@ -6,48 +6,15 @@ from pathlib import Path
 
 import click
 
-from avprep.options import DemoDataOptions
+from avprep.cli.flags import flags
+from avprep.options import DemoDataOptions, PoolOptions
 from avprep.wording import counted
-
-_DEFAULTS = DemoDataOptions()
 
 
 @click.command("demo-data")
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option(
-    "--train-clips",
-    type=click.IntRange(min=1),
-    default=_DEFAULTS.train_clips,
-    show_default=True,
-    help="Clips per class.",
-)
-@click.option(
-    "--test-clips",
-    type=click.IntRange(min=1),
-    default=_DEFAULTS.test_clips,
-    show_default=True,
-    help="Clips per class.",
-)
-@click.option(
-    "--seconds",
-    type=float,
-    default=_DEFAULTS.seconds,
-    show_default=True,
-    help="Length of a clip.",
-)
-@click.option(
-    "--seed",
-    type=int,
-    default=_DEFAULTS.seed,
-    show_default=True,
-    help="Seed of all that varies.",
-)
-@click.option(
-    "--workers", type=click.IntRange(min=0), default=0, help="Processes. [default: one per core]"
-)
-def demo_data(
-    out: Path, train_clips: int, test_clips: int, seconds: float, seed: int, workers: int
-) -> None:
+@flags(options=DemoDataOptions, pool=PoolOptions, without=("backend", "address"))
+def demo_data(out: Path, options: DemoDataOptions, pool: PoolOptions) -> None:
     """Make a video set of 8 classes in OUT: train/CLASS/* and test/CLASS/*.
 
     Picture and sound together tell the class, and what a clip shows says how it sounds: large
@@ -59,13 +26,11 @@ def demo_data(
       avprep demo-data runs/demo/videos
     """
     from avprep.demo_data import BROKEN, CLASSES, make_demo_data
-    from avprep.jobs import PoolOptions
     from avprep.progress import ProgressBar
 
-    options = DemoDataOptions(train_clips, test_clips, seconds, seed)
     with ProgressBar("demo-data", "clip") as bar:
-        make_demo_data(out, options, PoolOptions(workers), bar.reach)
-    clips = (train_clips + test_clips) * len(CLASSES)
+        make_demo_data(out, options, pool, bar.reach)
+    clips = (options.train_clips + options.test_clips) * len(CLASSES)
     click.echo(
         f"{out}: {counted(clips, 'clip')} in {len(CLASSES)} classes, and {len(BROKEN)} broken files"
     )

@@ -1,0 +1,226 @@
+"""How an option is stated: once, as a field of a frozen dataclass.
+
+    @dataclass(frozen=True)
+    class GalleryOptions(Options):
+        \"""Which clips are shown.\"""
+
+        order: Literal["random", "name"] = option("random", "What comes first.")
+        clips: int | None = option(None, "Clips shown. [default: 32]", at_least=0)
+        max_mb: float = option(15.0, "Size of the page.", above=0)
+        splits: tuple[str, ...] = option((), "Only this split.", flag="--split", metavar="NAME")
+        compact: bool = option(False, "Leave out what is empty.", off="--full")
+        cache: Path = option(help="Folder for downloads.", flag="--cache-dir")
+
+Flag, type, choices, bounds and default of the command line all come from there
+(`avprep.cli.flags.flags`), and so do `docs/cli.md` and the check of a recipe's values. The
+annotation says what a value may be: `bool`, `int`, `float`, `str`, `Path`, a `Literal` of choices,
+or a class of your own with a classmethod `parse(text)`; `X | None` where it may be left out,
+`tuple[X, ...]` where the flag may be repeated, `tuple[X, X]` where it takes two values. An option
+without a default is required. A default is shown in the help, unless the help text names it.
+
+A field without `option(…)` has no flag; one whose type is an `Options` class adds that class's.
+
+Instances made from Python obey the same types, bounds and choices, and what they are given is
+converted as it is on the command line: a string becomes a `Path`, a list a tuple.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+import os
+import types
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from avprep.errors import UserError
+
+_OPTION = "avprep.option"
+
+
+def option(
+    default: Any = MISSING,
+    help: str = "",
+    *,
+    flag: str = "",
+    off: str = "",
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    also: tuple[Any, ...] = (),
+    metavar: str | None = None,
+) -> Any:
+    """A dataclass field that is an option; see the head of this module.
+
+    Args:
+        default: its value where none is given; without one the option is required.
+        help: one or two sentences for `--help`.
+        flag: its spelling, where that is not the field's name with dashes.
+        off: of a switch, the flag that turns it off.
+        at_least, at_most, above, below: bounds of a number.
+        also: values that Python code may use and the command line does not offer.
+        metavar: what `--help` calls the value.
+    """
+    stated = {
+        "help": help,
+        "flag": flag,
+        "off": off,
+        "at_least": at_least,
+        "at_most": at_most,
+        "above": above,
+        "below": below,
+        "also": also,
+        "metavar": metavar,
+    }
+    return dataclasses.field(default=default, metadata={_OPTION: stated})
+
+
+class Options:
+    """Base class of option dataclasses: refuses values that the fields do not allow."""
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value has the wrong type, is out of bounds or is not among the choices.
+        """
+        for name, stated in statements(type(self)).items():
+            if isinstance(stated, Option):
+                value = getattr(self, name)
+                try:
+                    object.__setattr__(self, name, stated.read(value))
+                except ValueError as error:
+                    raise UserError(f"{stated.flag} {value}: {error}.") from error
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the statement of an option says."""
+
+    name: str  # of the field
+    default: Any  # MISSING where the option is required
+    kind: Any  # the type of one value
+    is_optional: bool  # None stands for "not given"
+    count: int | None  # values that one flag takes; None: the flag may be repeated
+    offered: tuple[str, ...]  # choices on the command line; empty: any value
+    help: str
+    flag: str
+    off: str
+    at_least: float | None
+    at_most: float | None
+    above: float | None
+    below: float | None
+    also: tuple[Any, ...]
+    metavar: str | None
+
+    def read(self, value: Any) -> Any:
+        """A value from Python code or a TOML table, as the field holds it.
+
+        Raises:
+            ValueError: it has the wrong type, is out of bounds or not among the choices.
+            UserError: `parse` of the option's own type refuses it.
+        """
+        if value is None and self.is_optional:
+            return None
+        if self.count == 1:
+            return self._read_one(value)
+        if not isinstance(value, (list, tuple)):
+            raise ValueError("must be a list of values")
+        if self.count is not None and len(value) != self.count:
+            raise ValueError(f"must be {self.count} values")
+        return tuple(map(self._read_one, value))
+
+    def _read_one(self, given: Any) -> Any:
+        value = self._converted(given)
+        if value in self.also:
+            return value
+        if self.offered and value not in self.offered:
+            raise ValueError(f"must be one of {', '.join(self.offered)}")
+        for bound, words, is_kept in (
+            (self.at_least, "at least", lambda limit: value >= limit),
+            (self.at_most, "at most", lambda limit: value <= limit),
+            (self.above, "above", lambda limit: value > limit),
+            (self.below, "below", lambda limit: value < limit),
+        ):
+            if bound is not None and not is_kept(bound):
+                raise ValueError(f"must be {words} {bound:g}")
+        return value
+
+    def _converted(self, value: Any) -> Any:
+        if isinstance(value, self.kind) and not (self.kind is int and isinstance(value, bool)):
+            if self.kind is float and math.isnan(value):
+                raise ValueError("must be a number")
+            return value
+        if self.kind in (int, float) and not isinstance(value, bool):
+            accepted = numbers.Integral if self.kind is int else numbers.Real
+            if isinstance(value, accepted):
+                return self.kind(value)
+        if self.kind is Path and isinstance(value, (str, os.PathLike)):
+            return Path(value)
+        if hasattr(self.kind, "parse") and isinstance(value, str):
+            return self.kind.parse(value)
+        raise ValueError(f"must be {_CALLED.get(self.kind, self.kind.__name__)}")
+
+
+_CALLED: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+}
+
+
+_FOUND: dict[type[Options], dict[str, Option | type[Options]]] = {}
+
+
+def statements(cls: type[Options]) -> dict[str, Option | type[Options]]:
+    """What the fields of an option dataclass state, in their order; of groups, their class."""
+    if cls not in _FOUND:
+        annotations = get_type_hints(cls)
+        found: dict[str, Option | type[Options]] = {}
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+            annotation = annotations[field.name]
+            if _OPTION in field.metadata:
+                found[field.name] = _stated(field, annotation)
+            elif isinstance(annotation, type) and issubclass(annotation, Options):
+                found[field.name] = annotation
+        _FOUND[cls] = found
+    return _FOUND[cls]
+
+
+def options_of(cls: type[Options]) -> Iterator[Option]:
+    """Every option of a dataclass and of the groups in it, in their order."""
+    for stated in statements(cls).values():
+        if isinstance(stated, Option):
+            yield stated
+        else:
+            yield from options_of(stated)
+
+
+def _stated(field: dataclasses.Field[Any], annotation: Any) -> Option:
+    is_optional = get_origin(annotation) in (Union, types.UnionType)
+    if is_optional:
+        (annotation,) = (part for part in get_args(annotation) if part is not types.NoneType)
+    count: int | None = 1
+    if get_origin(annotation) is tuple:
+        annotation, *rest = get_args(annotation)
+        count = None if rest == [...] else 1 + len(rest)
+    stated = dict(field.metadata[_OPTION])
+    choices: tuple[Any, ...] = ()
+    if get_origin(annotation) is Literal:
+        choices = get_args(annotation)
+        annotation = type(choices[0])
+    if annotation is bool and field.default is True and not stated["off"]:
+        raise TypeError(f"{field.name}: a switch that is on by default needs a flag to turn it off")
+    return Option(
+        name=field.name,
+        default=field.default,
+        kind=annotation,
+        is_optional=is_optional,
+        count=count,
+        offered=tuple(choice for choice in choices if choice not in stated["also"]),
+        **{**stated, "flag": stated["flag"] or f"--{field.name.replace('_', '-')}"},
+    )
