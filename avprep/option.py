@@ -27,7 +27,6 @@ converted as it is on the command line: a string becomes a `Path`, a list a tupl
 from __future__ import annotations
 
 import dataclasses
-import math
 import numbers
 import os
 import types
@@ -149,19 +148,19 @@ class Option:
         return value
 
     def _converted(self, value: Any) -> Any:
-        if isinstance(value, self.kind) and not (self.kind is int and isinstance(value, bool)):
-            if self.kind is float and math.isnan(value):
-                raise ValueError("must be a number")
+        kind = self.kind
+        if issubclass(kind, (int, float)) and kind is not bool:
+            accepted = numbers.Integral if issubclass(kind, int) else numbers.Real
+            is_number = isinstance(value, accepted) and not isinstance(value, bool)
+            if is_number and value == value:  # not NaN
+                return kind(value)
+        elif isinstance(value, kind):
             return value
-        if self.kind in (int, float) and not isinstance(value, bool):
-            accepted = numbers.Integral if self.kind is int else numbers.Real
-            if isinstance(value, accepted):
-                return self.kind(value)
-        if self.kind is Path and isinstance(value, (str, os.PathLike)):
+        elif kind is Path and isinstance(value, (str, os.PathLike)):
             return Path(value)
-        if hasattr(self.kind, "parse") and isinstance(value, str):
-            return self.kind.parse(value)
-        raise ValueError(f"must be {_CALLED.get(self.kind, self.kind.__name__)}")
+        if isinstance(value, str) and hasattr(kind, "parse"):
+            return kind.parse(value)
+        raise ValueError(f"must be {_CALLED.get(kind, kind.__name__)}")
 
 
 _CALLED: dict[Any, str] = {
@@ -192,11 +191,11 @@ def statements(cls: type[Options]) -> dict[str, Option | type[Options]]:
 
 
 def options_of(cls: type[Options]) -> Iterator[Option]:
-    """Every option of a dataclass and of the groups in it, in their order."""
-    for stated in statements(cls).values():
-        if isinstance(stated, Option):
-            yield stated
-        else:
+    """A dataclass's own options, then those of the groups in it, each in their order."""
+    found = statements(cls).values()
+    yield from (stated for stated in found if isinstance(stated, Option))
+    for stated in found:
+        if not isinstance(stated, Option):
             yield from options_of(stated)
 
 

@@ -6,9 +6,11 @@ Imports nothing heavy: `--help` shows them.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+from avprep.errors import UserError
 from avprep.option import Options, option
 
 
@@ -83,6 +85,149 @@ class PoolOptions(Options):
 def available_cores() -> int:
     """Cores this process may use, which a container or Slurm may have limited."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+class ByteSize(int):
+    """A number of bytes."""
+
+    @classmethod
+    def parse(cls, text: str) -> ByteSize:
+        """`500MB` → 500,000,000; also `1.5GB`, `256MiB`, and plain bytes.
+
+        Raises:
+            UserError: not a size, or not above zero.
+        """
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", text.strip().upper())
+        size = int(float(match[1]) * _UNITS[match[2] or ""]) if match else 0
+        if size <= 0:
+            raise UserError(f"--shard-size {text!r}: give a size such as 500MB or 1GB.")
+        return cls(size)
+
+
+@dataclass(frozen=True)
+class ShardSetOptions(Options):
+    """What a shard set is made of, apart from the manifest and the label set."""
+
+    sample: SampleOptions = field(default_factory=SampleOptions)
+    limits: IsolationOptions = field(default_factory=IsolationOptions)
+    samples_per_shard: int | None = option(
+        None, "Clips per shard. [default: 500, fewer for a set of under 4000]", at_least=1
+    )
+    seed: int = option(0, "Seed of the clips' order.")
+    shard_bytes: ByteSize | None = option(
+        None,
+        "Bytes per shard instead, as in 1GB or 500MB; by what clips of their length should take.",
+        flag="--shard-size",
+        above=0,
+    )
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value is not allowed, or both ways to cut the clips into shards are given.
+        """
+        super().__post_init__()
+        if self.shard_bytes is not None and self.samples_per_shard is not None:
+            raise UserError("give --samples-per-shard or --shard-size, not both.")
+
+
+@dataclass(frozen=True)
+class Part:
+    """The k-th of n equal parts of the shards."""
+
+    k: int = 1
+    n: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """`2/8` → the second of eight.
+
+        Raises:
+            UserError: not of the form k/n with 1 ≤ k ≤ n.
+        """
+        part, slash, parts = text.partition("/")
+        if slash and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts):
+            return cls(int(part), int(parts))
+        raise UserError(f"--part {text!r}: give k/n with 1 ≤ k ≤ n, for example --part 3/16.")
+
+    def __str__(self) -> str:
+        return f"{self.k}/{self.n}"
+
+
+@dataclass(frozen=True)
+class BuildOptions(Options):
+    """Which shards of a set one call builds."""
+
+    part: Part = option(Part(), "Build only the k-th of n parts, as in --part 3/16.")
+    retry_failed: bool = option(False, "Build shards with failed clips again.")
+
+
+@dataclass(frozen=True)
+class VerifyOptions(Options):
+    """How thoroughly a shard set is checked, and what becomes of damage."""
+
+    deep: bool = option(False, "Also decode all audio and images.")
+    discard: bool = option(
+        False,
+        "Delete the indexes of damaged shards, and other damaged files, so that `avprep shard` "
+        "makes them again.",
+    )
+
+
+@dataclass(frozen=True)
+class GalleryOptions(Options):
+    """How many clips a report shows, and which."""
+
+    clips: int | None = option(
+        None,
+        "Clips in the gallery. [default: 32, or what --per-class asks for]",
+        at_least=0,
+    )
+    per_class: int | None = option(
+        None,
+        "Clips of each class in the gallery. [default: as even as --clips allows]",
+        at_least=1,
+    )
+    seed: int = option(0, "Seed of the choice of clips.")
+
+    @property
+    def most(self) -> float:
+        """Clips in all."""
+        if self.clips is None:
+            return 32 if self.per_class is None else float("inf")
+        return self.clips
+
+    @property
+    def kept(self) -> int:
+        """Clips of each class that may be needed."""
+        return int(min(self.most, self.most if self.per_class is None else self.per_class))
+
+
+@dataclass(frozen=True)
+class ReportOptions(Options):
+    """What goes onto the page of a report."""
+
+    gallery: GalleryOptions = field(default_factory=GalleryOptions)
+    max_mb: float = option(
+        15.0, "Size of the page; clips that would make it larger are left out.", above=0
+    )
+    failures: int = option(500, "Failed clips listed with details; all are counted.", at_least=0)
+    title: str = option("", "Heading of the page. [default: the folder's name]")
+
+
+@dataclass(frozen=True)
+class FetchOptions(Options):
+    """How patiently a file is fetched."""
+
+    timeout: float = option(
+        30.0, "Seconds without a byte after which an attempt is given up.", above=0
+    )
+    retries: int = option(
+        4, "Further attempts at a file, with a growing pause before each.", at_least=0
+    )
+    wait: float = 1.0  # seconds before the first of them; doubled each time
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from avprep.cli.flags import flags
+import avprep
+from avprep.cli.flags import PATH, flags
 from avprep.options import DemoDataOptions, PoolOptions
 from avprep.wording import counted
 
 
 @click.command("demo-data")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=PATH)
 @flags(options=DemoDataOptions, pool=PoolOptions, without=("backend", "address"))
 def demo_data(out: Path, options: DemoDataOptions, pool: PoolOptions) -> None:
     """Make a video set of 8 classes in OUT: train/CLASS/* and test/CLASS/*.
@@ -25,12 +26,11 @@ def demo_data(out: Path, options: DemoDataOptions, pool: PoolOptions) -> None:
     Example:
       avprep demo-data runs/demo/videos
     """
-    from avprep.demo_data import BROKEN, CLASSES, make_demo_data
-    from avprep.progress import ProgressBar
+    from avprep.cli.progress import Bars
 
-    with ProgressBar("demo-data", "clip") as bar:
-        make_demo_data(out, options, pool, bar.reach)
-    clips = (options.train_clips + options.test_clips) * len(CLASSES)
+    with Bars("demo-data") as bars:
+        made = avprep.make_demo_data(out, options, pool, bars)
     click.echo(
-        f"{out}: {counted(clips, 'clip')} in {len(CLASSES)} classes, and {len(BROKEN)} broken files"
+        f"{out}: {counted(made.clips, 'clip')} in {made.classes} classes, "
+        f"and {len(made.broken)} broken files"
     )

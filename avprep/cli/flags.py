@@ -12,8 +12,9 @@ import click
 
 from avprep.option import Option, Options, options_of, statements
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 Group = TypeVar("Group", bound=Options)
+
+PATH = click.Path(path_type=Path)
 
 
 def flags(
@@ -84,7 +85,7 @@ def _type(stated: Option) -> click.ParamType:
     if stated.offered:
         return click.Choice(stated.offered)
     if stated.kind is Path:
-        return click.Path(path_type=Path)
+        return PATH
     if stated.kind in (int, float):
         lowest, is_low_open = _bound(stated.at_least, stated.above)
         highest, is_high_open = _bound(stated.at_most, stated.below)

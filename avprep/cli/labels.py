@@ -45,11 +45,11 @@ def folder(root: Path, out: Path) -> None:
     Example:
       avprep labels folder videos/train --out labels.csv
     """
+    from avprep.cli.progress import ProgressBar
     from avprep.clips import discover_clips, is_writable
     from avprep.errors import UserError
     from avprep.labels import label_set_from_names
     from avprep.manifest.folder import places_of
-    from avprep.progress import ProgressBar
 
     with ProgressBar("labels", "file") as bar:
         clips = discover_clips(root, on_file=bar.update)
@@ -158,10 +158,10 @@ def fetch(
       avprep labels fetch audioset --out metadata/
       avprep labels fetch audioset --out metadata/ --file class_labels_indices.csv
     """
+    from avprep.cli.progress import ProgressBar
     from avprep.errors import UserError, WorkFailed
     from avprep.fetch import SOURCES, FetchOptions, fetch_file
     from avprep.labels import read_label_csv
-    from avprep.progress import ProgressBar
 
     sources = SOURCES[data_set]
     wanted = files or tuple(sources)

@@ -120,11 +120,11 @@ def audioset(
       avprep manifest audioset --segments balanced_train_segments.csv \\
           --labels class_labels_indices.csv --videos videos/ --out manifest.json
     """
+    from avprep.cli.progress import ProgressBar
     from avprep.labels import read_label_csv
     from avprep.manifest.audioset import read_audioset
     from avprep.manifest.build import Sources, match_segments
     from avprep.manifest.segments import Findings
-    from avprep.progress import ProgressBar
 
     output = Output(**options)
     sources = Sources(videos, extracted, trim)
@@ -168,11 +168,11 @@ def vggsound(
     Example:
       avprep manifest vggsound --csv vggsound.csv --split train --videos videos/ --out train.json
     """
+    from avprep.cli.progress import ProgressBar
     from avprep.labels import vggsound_labels
     from avprep.manifest.build import Sources, match_segments
     from avprep.manifest.segments import Findings
     from avprep.manifest.vggsound import check_split, read_vggsound
-    from avprep.progress import ProgressBar
 
     output = Output(**options)
     sources = Sources(videos, extracted, trim)
@@ -236,11 +236,11 @@ def folder(
       avprep manifest folder videos/ --split train --out train.json
       avprep manifest folder videos/ --csv clips.csv --out manifest.json
     """
+    from avprep.cli.progress import ProgressBar
     from avprep.labels import class_csv_of, labels_of
     from avprep.manifest.folder import chosen_split, match_folder
     from avprep.manifest.listing import match_listing, read_listing
     from avprep.manifest.segments import Findings
-    from avprep.progress import ProgressBar
 
     output = Output(**options)
     check_extracted(extracted)

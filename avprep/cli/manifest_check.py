@@ -58,10 +58,10 @@ def check(
       avprep manifest check manifest.json --plot classes.png
     """
     from avprep import storage
+    from avprep.cli.progress import ProgressBar
     from avprep.labels import class_csv_of, labels_of, read_label_csv
     from avprep.manifest.check import check_manifest, plot_class_counts
     from avprep.manifest.model import iter_manifest
-    from avprep.progress import ProgressBar
 
     label_csv = labels or class_csv_of(manifest)
     label_set = (labels_of(manifest) if labels is None else read_label_csv(labels)) or None
