@@ -1,25 +1,54 @@
 from .clips import Clip, discover_clips
 from .commands.extract import extract
+from .commands.labels import (
+    LabelCheck,
+    check_labels,
+    fetch_labels,
+    write_folder_labels,
+    write_vggsound_labels,
+)
+from .commands.manifest_check import ManifestFindings, check_manifest
+from .commands.manifest_edit import (
+    Chosen,
+    ManifestPart,
+    Merged,
+    convert_manifest,
+    merge_manifests,
+    sample_manifest,
+    split_manifest,
+)
 from .commands.report import write_report
 from .commands.shard import build_shards
 from .commands.verify import verify
+from .commands.weights import Weights, weigh_clips
 from .decode import Media, decode_clip
 from .demo_data import DemoData, make_demo_data
 from .errors import DecodeError, UserError, WorkFailed
 from .extraction import ExtractReport
+from .fetch import Fetched
 from .isolation import IsolatedEncoder
 from .labels import LabelSet, label_set_from_names, read_label_csv
 from .manifest.folder import folder_manifest
 from .manifest.model import iter_manifest, read_manifest, write_manifest
+from .manifest.paths import NewRoot
 from .options import (
     BuildOptions,
+    CheckOptions,
     DecodeOptions,
     DemoDataOptions,
+    Digest,
+    DownloadOptions,
+    FetchOptions,
     IsolationOptions,
+    MergeOptions,
+    Part,
+    PerClassOptions,
     PoolOptions,
     ReportOptions,
     SampleOptions,
     ShardSetOptions,
+    Shares,
+    SplitOptions,
     VerifyOptions,
 )
 from .progress import OnProgress, Progress
@@ -33,41 +62,68 @@ __version__: str
 __all__ = [
     "BuildOptions",
     "BuildReport",
+    "CheckOptions",
+    "Chosen",
     "Clip",
     "DatasetInfo",
     "DecodeError",
     "DecodeOptions",
     "DemoData",
     "DemoDataOptions",
+    "Digest",
+    "DownloadOptions",
     "ExtractReport",
+    "FetchOptions",
+    "Fetched",
     "Findings",
     "IsolatedEncoder",
     "IsolationOptions",
+    "LabelCheck",
     "LabelSet",
+    "ManifestFindings",
+    "ManifestPart",
     "Media",
+    "MergeOptions",
+    "Merged",
+    "NewRoot",
     "OnProgress",
+    "Part",
+    "PerClassOptions",
     "PoolOptions",
     "Progress",
     "ReportOptions",
     "ReportSummary",
     "SampleOptions",
     "ShardSetOptions",
+    "Shares",
+    "SplitOptions",
     "UserError",
     "VerifyOptions",
+    "Weights",
     "WorkFailed",
     "build_shard_set",
     "build_shards",
+    "check_labels",
+    "check_manifest",
+    "convert_manifest",
     "decode_clip",
     "discover_clips",
     "extract",
+    "fetch_labels",
     "folder_manifest",
     "iter_manifest",
     "label_set_from_names",
     "make_demo_data",
+    "merge_manifests",
     "read_dataset",
     "read_label_csv",
     "read_manifest",
+    "sample_manifest",
+    "split_manifest",
     "verify",
+    "weigh_clips",
+    "write_folder_labels",
     "write_manifest",
     "write_report",
+    "write_vggsound_labels",
 ]

@@ -5,9 +5,11 @@ Imports nothing heavy: `--help` shows them.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from avprep.errors import UserError
@@ -215,6 +217,126 @@ class ReportOptions(Options):
     )
     failures: int = option(500, "Failed clips listed with details; all are counted.", at_least=0)
     title: str = option("", "Heading of the page. [default: the folder's name]")
+
+
+@dataclass(frozen=True)
+class CheckOptions(Options):
+    """What is checked of a manifest, and what is written about it."""
+
+    labels: Path | None = option(
+        None, "Class CSV. [default: M.classes.csv beside M.json, if there]"
+    )
+    check_files: bool = option(
+        True,
+        "Whether to look at the clips' files: there, not empty, no two the same.",
+        flag="--files",
+        off="--no-files",
+    )
+    counts: Path | None = option(None, "CSV to write: clips of each class.")
+    report: Path | None = option(None, "CSV to write: every problem.")
+    plot: Path | None = option(None, "PNG to write: clips of each class, as bars.")
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value is not allowed, or the plot's name is not that of a PNG.
+        """
+        super().__post_init__()
+        if self.plot is not None and self.plot.suffix != ".png":
+            raise UserError(f"--plot {self.plot}: give a name that ends in .png.")
+
+
+@dataclass(frozen=True)
+class MergeOptions(Options):
+    """How manifests are put together."""
+
+    on_conflict: Literal["refuse", "first"] = option(
+        "refuse", "One video_id with two contents: an error, or the first is taken."
+    )
+
+
+class Shares(dict[str, float]):
+    """The share of each part, by its name."""
+
+    @classmethod
+    def parse(cls, text: str) -> Shares:
+        """`train=0.8,test=0.2` → shares by name.
+
+        Raises:
+            UserError: not of this form.
+        """
+        shares = cls()
+        for part in text.split(","):
+            name, _, share = part.strip().partition("=")
+            try:
+                value = float(share)
+            except ValueError:
+                value = -1.0
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or not 0 < value < math.inf:
+                raise UserError(
+                    f"--parts {text!r}: {part.strip()!r} is not NAME=SHARE with a name of letters "
+                    "and digits and a share above 0; for example train=0.9,test=0.1."
+                )
+            if name in shares:
+                raise UserError(f"--parts {text!r}: {name!r} stands there twice.")
+            shares[name] = value
+        if len(shares) < 2:
+            raise UserError(f"--parts {text!r}: give at least two parts, as in train=0.9,test=0.1.")
+        return shares
+
+
+@dataclass(frozen=True)
+class SplitOptions(Options):
+    """How a manifest is divided."""
+
+    parts: Shares = option(
+        help="Parts and their shares, as in train=0.8,val=0.1,test=0.1 or train=8,val=1,test=1.",
+        metavar="NAME=SHARE,…",
+    )
+    seed: int = option(0, "Seed of the split.")
+
+
+@dataclass(frozen=True)
+class PerClassOptions(Options):
+    """Which clips of a manifest are chosen."""
+
+    per_class: int = option(help="Clips per class.", at_least=1)
+    seed: int = option(0, "Seed of the choice.")
+
+
+@dataclass(frozen=True)
+class Digest:
+    """The sha256 that a file must have."""
+
+    file: str
+    sha256: str  # hex
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """`FILE=HEX`.
+
+        Raises:
+            UserError: not of this form.
+        """
+        file, equals, sha256 = text.partition("=")
+        if not equals:
+            raise UserError(f"--sha256 {text!r}: give FILE=HEX, as in vggsound.csv=0123….")
+        return cls(file, sha256)
+
+
+@dataclass(frozen=True)
+class DownloadOptions(Options):
+    """Which of a data set's files are fetched, and from where."""
+
+    files: tuple[str, ...] = option(
+        (), "Only this file. May be given several times. [default: all]", flag="--file"
+    )
+    base_url: str | None = option(None, "Fetch BASE_URL/FILE instead of the authors' addresses.")
+    digests: tuple[Digest, ...] = option(
+        (),
+        "Digest that a file must have. May be given several times.",
+        flag="--sha256",
+        metavar="FILE=HEX",
+    )
 
 
 @dataclass(frozen=True)

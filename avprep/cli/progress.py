@@ -19,6 +19,13 @@ Item = TypeVar("Item")
 LINE_SECONDS = 30.0
 
 
+def say(lines: str, file: TextIO | None = None) -> None:
+    """Write to standard error, or elsewhere, without disturbing a bar."""
+    file = file or sys.stderr
+    tqdm.write(lines, file=file)
+    file.flush()
+
+
 class Bars:
     """Shows what a function says of its progress: hand it over as `on_progress`.
 
@@ -51,10 +58,9 @@ class Bars:
             self._bar = self._open.enter_context(ProgressBar(name, progress.unit))
         self._bar.reach(progress.done, progress.total, progress.failed)
 
-    def say(self, lines: str) -> None:
-        """Write to standard error without disturbing a bar."""
-        tqdm.write(lines, file=sys.stderr)
-        sys.stderr.flush()
+    def say(self, lines: str, file: TextIO | None = None) -> None:
+        """Write to standard error, or elsewhere, without disturbing a bar."""
+        say(lines, file)
 
 
 class ProgressBar:
@@ -136,9 +142,7 @@ class ProgressBar:
 
     def say(self, lines: str, file: TextIO | None = None) -> None:
         """Write to standard error, or elsewhere, without disturbing the bar."""
-        file = file or sys.stderr
-        tqdm.write(lines, file=file)
-        file.flush()
+        say(lines, file)
 
     def counted(self, items: Iterable[Item]) -> Iterator[Item]:
         """Pass items on, counting them."""
