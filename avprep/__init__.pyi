@@ -28,10 +28,17 @@ from .extraction import ExtractReport
 from .fetch import Fetched
 from .isolation import IsolatedEncoder
 from .labels import LabelSet, label_set_from_names, read_label_csv
-from .manifest.folder import folder_manifest
+from .manifest.make import (
+    make_audioset_manifest,
+    make_folder_manifest,
+    make_vggsound_manifest,
+)
 from .manifest.model import iter_manifest, read_manifest, write_manifest
 from .manifest.paths import NewRoot
+from .manifest.sources.folder import folder_manifest
+from .manifest.sources.matched import ManifestSummary
 from .options import (
+    AudioSetOptions,
     BuildOptions,
     CheckOptions,
     DecodeOptions,
@@ -39,7 +46,9 @@ from .options import (
     Digest,
     DownloadOptions,
     FetchOptions,
+    FolderOptions,
     IsolationOptions,
+    ManifestOutput,
     MergeOptions,
     Part,
     PerClassOptions,
@@ -48,8 +57,10 @@ from .options import (
     SampleOptions,
     ShardSetOptions,
     Shares,
+    Sources,
     SplitOptions,
     VerifyOptions,
+    VGGSoundOptions,
 )
 from .progress import OnProgress, Progress
 from .report.shard_report import ReportSummary
@@ -60,6 +71,7 @@ from .shards.verify import Findings
 __version__: str
 
 __all__ = [
+    "AudioSetOptions",
     "BuildOptions",
     "BuildReport",
     "CheckOptions",
@@ -76,12 +88,15 @@ __all__ = [
     "FetchOptions",
     "Fetched",
     "Findings",
+    "FolderOptions",
     "IsolatedEncoder",
     "IsolationOptions",
     "LabelCheck",
     "LabelSet",
     "ManifestFindings",
+    "ManifestOutput",
     "ManifestPart",
+    "ManifestSummary",
     "Media",
     "MergeOptions",
     "Merged",
@@ -96,8 +111,10 @@ __all__ = [
     "SampleOptions",
     "ShardSetOptions",
     "Shares",
+    "Sources",
     "SplitOptions",
     "UserError",
+    "VGGSoundOptions",
     "VerifyOptions",
     "Weights",
     "WorkFailed",
@@ -113,7 +130,10 @@ __all__ = [
     "folder_manifest",
     "iter_manifest",
     "label_set_from_names",
+    "make_audioset_manifest",
     "make_demo_data",
+    "make_folder_manifest",
+    "make_vggsound_manifest",
     "merge_manifests",
     "read_dataset",
     "read_label_csv",

@@ -220,6 +220,100 @@ class ReportOptions(Options):
 
 
 @dataclass(frozen=True)
+class ManifestFile(Options):
+    """The manifest that is written."""
+
+    out: Path = option(help="Manifest to write: .json, .jsonl, .csv or .parquet.")
+
+
+@dataclass(frozen=True)
+class ManifestOutput(ManifestFile):
+    """What is written of a data set, and how strict that is."""
+
+    report: Path | None = option(
+        None, "CSV of what matched and what did not. [default: M.report.csv beside M.json]"
+    )
+    bad_rows: Literal["refuse", "skip"] = option(
+        "refuse", "Rows of the CSV that cannot be used: an error, or left out and reported."
+    )
+    strict: bool = option(
+        False,
+        "Write no manifest and end with exit code 1 if a clip is missing or a row is bad.",
+    )
+
+    @property
+    def report_path(self) -> Path:
+        """The report's file."""
+        return self.report or self.out.with_suffix(".report.csv")
+
+
+@dataclass(frozen=True)
+class Sources(Options):
+    """Where the files of a data set's clips are."""
+
+    videos: tuple[Path, ...] = option(
+        (), "Folder of the videos, with sub-folders. May be given several times."
+    )
+    extracted: Path | None = option(
+        None, "Output of `avprep extract`: shards are packed from its audio/ and frames/."
+    )
+    trim: bool = option(
+        False, "Files named by the id alone are whole videos: take the CSV's start and end."
+    )
+
+    @property
+    def audio(self) -> tuple[Path, ...]:
+        """The folders of extracted sound."""
+        return (self.extracted / "audio",) if self.extracted else ()
+
+
+@dataclass(frozen=True)
+class FolderOptions(Options):
+    """How the videos of a folder are listed and labelled."""
+
+    csv: Path | None = option(
+        None,
+        "Take the classes not from the sub-folders but from this CSV with the columns path and "
+        "label (or labels), and optionally split, start, and end or duration.",
+    )
+    labels: Path | None = option(
+        None,
+        "Class CSV: read if it is there, else written from the sorted names. "
+        "[default: M.classes.csv beside M.json]",
+    )
+    split: str = option(
+        "",
+        "Only this split: one of the folders train/, test/ … in DIR, or of the CSV's column. "
+        "[default: all]",
+    )
+    extracted: Path | None = option(
+        None,
+        "Output of `avprep extract` for the same folder; shards are packed from its files.",
+    )
+
+
+@dataclass(frozen=True)
+class AudioSetOptions(Options):
+    """AudioSet's files."""
+
+    segments: Path = option(help="Segments CSV, gzipped or not.")
+    labels: Path = option(help="Class CSV: class_labels_indices.csv.")
+
+
+@dataclass(frozen=True)
+class VGGSoundOptions(Options):
+    """VGGSound's files, and which rows of them are taken."""
+
+    csv: Path = option(help="VGGSound's CSV, any release.")
+    split: str = option("", "Only the rows of this split: train or test. [default: all]")
+    labels: Path | None = option(
+        None,
+        "Class CSV: read if it is there, else written from the CSV's sorted names. "
+        "[default: VGGSound's 309 classes in their published order]",
+    )
+
+
+@dataclass(frozen=True)
 class CheckOptions(Options):
     """What is checked of a manifest, and what is written about it."""
 

@@ -45,13 +45,6 @@ class ClassCsv(Options):
     )
 
 
-@dataclass(frozen=True)
-class ManifestOut(Options):
-    """The manifest that a command writes."""
-
-    out: Path = option(help="Manifest to write: .json, .jsonl, .csv or .parquet.")
-
-
 def incomplete_line(count: int) -> str:
     """What summaries say of samples whose files hold less than they promise."""
     return f"incomplete: {count} (files that hold less than they promise, such as cut downloads)"

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 import avprep
-from avprep.cli.common import ManifestOut, some_of
+from avprep.cli.common import some_of
 from avprep.cli.flags import PATH, flags
 from avprep.manifest.paths import NewRoot
 from avprep.option import Options, option
-from avprep.options import MergeOptions, PerClassOptions, SplitOptions
+from avprep.options import ManifestFile, MergeOptions, PerClassOptions, SplitOptions
 from avprep.wording import counted
 
 
@@ -57,8 +57,8 @@ def convert(source: Path, target: Path, roots: Roots) -> None:
 
 @click.command()
 @click.argument("sources", metavar="MANIFEST…", type=PATH, nargs=-1, required=True)
-@flags(target=ManifestOut, options=MergeOptions)
-def merge(sources: tuple[Path, ...], target: ManifestOut, options: MergeOptions) -> None:
+@flags(target=ManifestFile, options=MergeOptions)
+def merge(sources: tuple[Path, ...], target: ManifestFile, options: MergeOptions) -> None:
     """Put several manifests together, each clip once, in the order given.
 
     Those that have classes must have the same, in the same order: their class CSVs are compared.
@@ -103,8 +103,8 @@ def split(source: Path, target: Folder, options: SplitOptions) -> None:
 
 @click.command()
 @click.argument("source", metavar="MANIFEST", type=PATH)
-@flags(target=ManifestOut, options=PerClassOptions)
-def sample(source: Path, target: ManifestOut, options: PerClassOptions) -> None:
+@flags(target=ManifestFile, options=PerClassOptions)
+def sample(source: Path, target: ManifestFile, options: PerClassOptions) -> None:
     """Choose N clips of every class, such as the 5 per class used for retrieval.
 
     Clips with several labels count for each of them, so frequent classes may get more. A class

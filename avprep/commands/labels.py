@@ -18,9 +18,8 @@ from avprep.labels import (
     vggsound_labels,
     write_label_csv,
 )
-from avprep.manifest.folder import places_of
-from avprep.manifest.segments import Findings
-from avprep.manifest.vggsound import read_vggsound
+from avprep.manifest.sources.folder import places_of
+from avprep.manifest.sources.vggsound import read_vggsound
 from avprep.options import DownloadOptions, FetchOptions
 from avprep.progress import OnProgress, Progress, each, ignore
 
@@ -67,12 +66,13 @@ def write_vggsound_labels(
     Raises:
         UserError: the CSV has a bad row, or `out` holds other classes.
     """
-    labels, findings = vggsound_labels(), Findings()
+    labels, notes = vggsound_labels(), list[str]()
     if csv is not None:
-        read_vggsound(Path(csv), labels, findings)
-        findings.refuse_bad_rows(Path(csv))
+        found = read_vggsound(Path(csv), labels).notes
+        found.refuse_bad_rows(csv)
+        notes = found.lines(csv)
     _write_new(Path(out), labels)
-    return labels, findings.described_notes(csv)
+    return labels, notes
 
 
 @dataclass(frozen=True)
