@@ -418,8 +418,8 @@ class Digest:
 
 
 @dataclass(frozen=True)
-class DownloadOptions(Options):
-    """Which of a data set's files are fetched, and from where."""
+class FetchOptions(Options):
+    """Which files of a data set are fetched, from where, and how patiently."""
 
     files: tuple[str, ...] = option(
         (), "Only this file. May be given several times. [default: all]", flag="--file"
@@ -431,12 +431,6 @@ class DownloadOptions(Options):
         flag="--sha256",
         metavar="FILE=HEX",
     )
-
-
-@dataclass(frozen=True)
-class FetchOptions(Options):
-    """How patiently a file is fetched."""
-
     timeout: float = option(
         30.0, "Seconds without a byte after which an attempt is given up.", above=0
     )

@@ -105,11 +105,11 @@ def test_class_csvs_are_written_and_checked_without_a_word(tmp_path, capfd):
     assert (len(labels), notes) == (309, [])
     assert avprep.check_labels(tmp_path / "labels.csv").classes == 309
     (tmp_path / "class_labels_indices.csv").write_text("index,mid,display_name\n0,/m/a,A\n")
-    which = avprep.DownloadOptions(digests=["a=1", "a=2"])  # type: ignore[arg-type]
+    options = avprep.FetchOptions(digests=["a=1", "a=2"])  # type: ignore[arg-type]
     with pytest.raises(avprep.UserError, match="has two digests"):
-        list(avprep.fetch_labels("audioset", tmp_path, which))
-    which = avprep.DownloadOptions(files=("class_labels_indices.csv",))
-    (fetched,) = avprep.fetch_labels("audioset", tmp_path, which)  # is there, so not fetched
+        list(avprep.fetch_labels("audioset", tmp_path, options))
+    options = avprep.FetchOptions(files=("class_labels_indices.csv",))
+    (fetched,) = avprep.fetch_labels("audioset", tmp_path, options)  # is there, so not fetched
     assert fetched.found
     assert capfd.readouterr() == ("", "")
 
