@@ -43,13 +43,11 @@ def read_audioset(path: Path, labels: LabelSet) -> DataSet:
         match = _AS_PUBLISHED.fullmatch(text)
         if match is None:
             return None
-        video_id, start, end, listed = match.groups()
-        mids = seen.get(listed)
+        video_id, first, last, listed = match.groups()
+        start, end, mids = float(first), float(last), seen.get(listed)
         if mids is None and labels.know_all(parts := listed.split(",")):
             mids = seen[listed] = tuple(map(sys.intern, parts))
-        if mids is None or not float(start) < float(end):
-            return None
-        return Row(line, video_id, float(start), float(end), mids)
+        return Row(line, video_id, start, end, mids) if mids and start < end else None
 
     def parse(line: int, text: str, fields: list[str]) -> Row:
         return _parse_row(line, text, fields, labels, notes)

@@ -124,7 +124,7 @@ def _judge(stem: str, segments: Segments, whole_videos: bool) -> _Verdict:
         places = segments.places_of(reading.video_id)
         if not places:
             continue
-        if any(map(segments.places_of, reading.rivals)):
+        if reading.rivals and any(map(segments.places_of, reading.rivals)):
             reason = "the name holds two ids of the CSV"
         elif reading.is_unclear:
             reason = "its name may give times or a part in an unknown form; use ID_START_END"

@@ -88,13 +88,15 @@ def clip_ids(segments: Segments, named_by_start: bool) -> list[str]:
         named_by_start: `ID_000030` for all, as VGGSound's clips are called; otherwise `ID`, as
             AudioSet's, and `ID_000030` where an id has several segments.
     """
-    starts = Counter(row[1:3] for row in segments.rows if len(segments.places_of(row.name)) > 1)
+    starts = Counter((row.name, row.start) for row in segments.rows if segments.shares_id(row))
     ids = []
     for row in segments.rows:
-        sharing = starts.get(row[1:3], 0)  # segments of this id that start together
-        start = f"_{_seconds(row.start)}" if named_by_start or sharing else ""
-        end = f"_{_seconds(row.end)}" if sharing > 1 else ""
-        ids.append(f"{row.name}{start}{end}" if start else row.name)
+        video_id = row.name
+        if named_by_start or segments.shares_id(row):
+            video_id += f"_{_seconds(row.start)}"
+        if starts and starts[row.name, row.start] > 1:
+            video_id += f"_{_seconds(row.end)}"
+        ids.append(video_id)
     return ids
 
 
