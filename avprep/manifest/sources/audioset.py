@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from pathlib import Path
@@ -37,14 +38,16 @@ def read_audioset(path: Path, labels: LabelSet) -> DataSet:
         UserError: the file cannot be read, or holds no row.
     """
     notes = CsvNotes()
-    seen: dict[str, tuple[str, ...]] = {}  # one tuple for each list of mids, not one per row
+    # Millions of rows share few times and lists of mids, so each of these is kept once.
+    seconds = functools.cache(float)
+    seen: dict[str, tuple[str, ...]] = {}
 
     def parse_published(line: int, text: str) -> Row | None:
         match = _AS_PUBLISHED.fullmatch(text)
         if match is None:
             return None
         video_id, first, last, listed = match.groups()
-        start, end, mids = float(first), float(last), seen.get(listed)
+        start, end, mids = seconds(first), seconds(last), seen.get(listed)
         if mids is None and labels.know_all(parts := listed.split(",")):
             mids = seen[listed] = tuple(map(sys.intern, parts))
         return Row(line, video_id, start, end, mids) if mids and start < end else None
