@@ -7,7 +7,7 @@ from .commands.labels import (
     write_folder_labels,
     write_vggsound_labels,
 )
-from .commands.manifest_check import ManifestFindings, check_manifest
+from .commands.manifest_check import check_manifest
 from .commands.manifest_edit import (
     Chosen,
     ManifestPart,
@@ -28,6 +28,7 @@ from .extraction import ExtractReport
 from .fetch import Fetched
 from .isolation import IsolatedEncoder
 from .labels import LabelSet, label_set_from_names, read_label_csv
+from .manifest.check import ManifestCheck
 from .manifest.make import (
     make_audioset_manifest,
     make_folder_manifest,
@@ -91,7 +92,7 @@ __all__ = [
     "IsolationOptions",
     "LabelCheck",
     "LabelSet",
-    "ManifestFindings",
+    "ManifestCheck",
     "ManifestOutput",
     "ManifestPart",
     "ManifestSummary",

@@ -79,7 +79,7 @@ def test_manifests_are_checked_and_changed_without_a_word(demo_videos, tmp_path,
     avprep.write_manifest(manifest, clips)
     options = avprep.CheckOptions(counts=tmp_path / "counts.csv")
     findings = avprep.check_manifest(manifest, options, heard := Listener())
-    assert findings.class_counts == Counter(label for clip in clips for label in clip.labels)
+    assert findings.class_counts() == Counter(label for clip in clips for label in clip.labels)
     assert findings.labels is None
     assert heard.done() == {"clip": (18, None)}
     assert (tmp_path / "counts.csv").read_text().startswith("index,mid,display_name,clips\n")
