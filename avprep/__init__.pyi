@@ -1,7 +1,7 @@
 from .clips import Clip, discover_clips
 from .decode import Media, decode_clip
+from .encode.process import ClipDecoder
 from .errors import DecodeError, UserError, WorkFailed
-from .isolation import IsolatedEncoder
 from .jobs import PoolOptions
 from .labels import LabelSet, label_set_from_names, read_label_csv
 from .manifest.folder import folder_manifest
@@ -15,10 +15,10 @@ __version__: str
 __all__ = [
     "BuildReport",
     "Clip",
+    "ClipDecoder",
     "DatasetInfo",
     "DecodeError",
     "DecodeOptions",
-    "IsolatedEncoder",
     "IsolationOptions",
     "LabelSet",
     "Media",

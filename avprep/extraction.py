@@ -20,10 +20,10 @@ from pathlib import Path
 
 from avprep import storage
 from avprep.clips import Clip
-from avprep.encoded import EncodedSample
+from avprep.encode.process import ClipDecoder
+from avprep.encode.wire import EncodedSample
 from avprep.errors import DecodeError, UserError
 from avprep.failures import FAILURES_FILE, ClipFailure, failures_csv
-from avprep.isolation import IsolatedEncoder
 from avprep.jobs import PoolOptions, run_jobs
 from avprep.options import IsolationOptions, SampleOptions
 
@@ -172,12 +172,12 @@ class _Batch:
 def _extract_batch(clips: tuple[Clip, ...], settings: ExtractSettings) -> _Batch:
     failures = []
     incomplete = 0
-    with IsolatedEncoder(settings.sample, settings.limits) as encoder:
+    with ClipDecoder(settings.sample, settings.limits) as decoder:
         for clip in clips:
             try:
                 if len(os.fsencode(clip.video_id)) + len(".wav") > _LONGEST_NAME:
                     raise DecodeError("bad-name", f"{clip.video}: its name is too long for ID.wav")
-                sample = encoder.encode(clip)
+                sample = decoder.decode(clip)
                 _write_files(clip, sample, settings.out)
                 incomplete += not sample.complete
             except DecodeError as error:

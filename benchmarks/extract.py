@@ -339,7 +339,7 @@ def _below(pid: int, ancestor: int, parents: dict[int, int]) -> bool:
 
 def _is_decoder(pid: int) -> bool:
     try:
-        return b"avprep.decode_server" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"avprep.encode.server" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

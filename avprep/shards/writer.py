@@ -11,10 +11,10 @@ from typing import Protocol
 
 from avprep import storage
 from avprep.clips import Clip
-from avprep.encoded import EncodedSample
-from avprep.errors import DecodeError
+from avprep.encode.process import ClipDecoder
+from avprep.encode.wire import EncodedSample
+from avprep.errors import DecodeError, Unreadable
 from avprep.failures import ClipFailure
-from avprep.isolation import IsolatedEncoder
 from avprep.labels import LabelSet
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.format import (
@@ -66,9 +66,9 @@ def build_shard(job: ShardJob, settings: ShardSettings) -> BuiltShard:
         return BuiltShard(found[job.name], found=True)
     with (
         storage.scratch_file(storage.scratch_folder(settings.out)) as file,
-        IsolatedEncoder(settings.sample, settings.limits) as encoder,
+        ClipDecoder(settings.sample, settings.limits) as decoder,
     ):
-        index = write_samples(file, job, settings, encoder.encode)
+        index = write_samples(file, job, settings, decoder.decode)
         data = index.to_bytes()
         _put_in_place(file, index, data, settings)
     return BuiltShard(ShardSummary.from_bytes(data), found=False)
@@ -116,13 +116,13 @@ def find_shards(names: Iterable[str], files: Mapping[str, int], settings: ShardS
     indexes = {index_name(name): name for name in names if index_name(name) in files}
     for file, data in storage.read_files(settings.out, indexes):
         name = indexes[file]
-        try:
-            if isinstance(data, OSError):
-                raise data
-            summary = ShardSummary.from_bytes(data)
-        except FileNotFoundError:  # deleted since the folder was listed
+        if isinstance(data, Unreadable):
+            if data.cause != "missing":  # deleted since the folder was listed
+                damaged.append(name)
             continue
-        except (OSError, ValueError, KeyError, TypeError):
+        try:
+            summary = ShardSummary.from_bytes(data)
+        except (ValueError, KeyError, TypeError):
             damaged.append(name)
             continue
         is_same_size = not summary.samples or files.get(name) == summary.bytes

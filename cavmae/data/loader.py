@@ -100,6 +100,8 @@ class ShardLoader:
         self._requests: list[_Request] = []
         self._weights = self._sample_weights() if options.balanced else None
         shards.prepare()
+        # A worker forked from a process whose OpenCV has threads waits for them for ever.
+        cv2.setNumThreads(1)
         self._loader = DataLoader(
             _BatchReader(shards, options),
             batch_size=None,
@@ -331,6 +333,7 @@ class _BatchReader(Dataset[PackedBatch]):
 def _settle_worker(number: int) -> None:
     """Workers are as many as the user wants; their libraries must not add threads."""
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     # Ctrl-C reaches the whole process group, Slurm's SIGTERM all processes of a step, and the main
     # process still has a step to finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from avprep.audio import decode_audio
 from avprep.clips import Clip, discover_clips
-from avprep.encoded import EncodedSample
+from avprep.encode.process import ClipDecoder
+from avprep.encode.wire import EncodedSample
 from avprep.errors import DecodeError
-from avprep.isolation import IsolatedEncoder
 from avprep.labels import LabelSet
 from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
 from cavmae.checkpoints.usage import Stated, label_notes, labels_of, usage_of
@@ -258,11 +258,11 @@ class ClipReader:
             wanted = replace(decode, missing_audio="omit")
         else:
             wanted = replace(decode, missing_audio="fail")
-        self._encoder = self._new_encoder(wanted)
-        self._audio_encoder = self._new_encoder(audio_only)
+        self._decoder = self._new_decoder(wanted)
+        self._audio_decoder = self._new_decoder(audio_only)
 
-    def _new_encoder(self, decode: DecodeOptions) -> IsolatedEncoder:
-        return IsolatedEncoder(SampleOptions(decode, audio="wav"), self._options.limits)
+    def _new_decoder(self, decode: DecodeOptions) -> ClipDecoder:
+        return ClipDecoder(SampleOptions(decode, audio="wav"), self._options.limits)
 
     def read(self, path: str | Path) -> EncodedSample:
         """Decode a file: both streams, or the one it has where that is enough.
@@ -272,16 +272,16 @@ class ClipReader:
         """
         clip = Clip("", video=str(path), start=self._options.start, end=self._options.end)
         try:
-            return self._encoder.encode(clip)
+            return self._decoder.decode(clip)
         except DecodeError as error:
             if error.cause != "no-video" or not self._is_optional:
                 raise
-        return self._audio_encoder.encode(clip)
+        return self._audio_decoder.decode(clip)
 
     def close(self) -> None:
         """End the child processes."""
-        for encoder in (self._encoder, self._audio_encoder):
-            encoder.close()
+        for decoder in (self._decoder, self._audio_decoder):
+            decoder.close()
 
 
 class ReaderPool:

@@ -109,13 +109,13 @@ def test_killed_workers_cost_nothing(manifest, undisturbed, usual_seconds, tmp_p
 
 @pytest.mark.parametrize(
     ("backend", "number"),
-    [("loky", signal.SIGINT), ("dask", signal.SIGINT), ("loky", signal.SIGTERM)],
+    [("local", signal.SIGINT), ("dask", signal.SIGINT), ("local", signal.SIGTERM)],
 )
 def test_ctrl_c_and_sigterm_are_130_leave_no_process_and_can_be_resumed(
     manifest, ordinary, undisturbed, tmp_path, backend, number
 ):
     """As a terminal sends the one, and Slurm the other: to every process of the command."""
-    if backend != "loky":
+    if backend == "dask":
         pytest.importorskip("distributed", reason="needs the extra dask")
     out = tmp_path / "s"
     run = Run(manifest, out, "--workers", "2", "--backend", backend)
