@@ -50,6 +50,12 @@ class Unreadable:
     cause: str  # one of `CAUSES`
     detail: str  # one line for a person: what was found
 
+    @classmethod
+    def of(cls, error: OSError) -> Unreadable:
+        """What is left of an error, when something else stands for the place."""
+        cause = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
+        return cls(cause, error.strerror or str(error))
+
 
 class DecodeError(Exception):
     """A clip that cannot become a sample.

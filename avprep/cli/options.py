@@ -99,16 +99,16 @@ def pool_options(command: Command) -> Command:
         ),
         click.option(
             "--backend",
-            type=click.Choice(["loky", "dask", "ray"]),
-            default="loky",
+            type=click.Choice(["local", "loky", "dask", "ray"]),
+            default="local",
             show_default=True,
-            help="joblib back end: processes here, or a dask or ray cluster.",
+            help="Work on this machine (loky is its old name), or on a dask or ray cluster.",
         ),
         click.option(
             "--workers",
             type=click.IntRange(min=0),
             default=0,
-            help="Worker processes. [default: one per core]",
+            help="Jobs at a time. [default: one per core]",
         ),
     ):
         command = option(command)

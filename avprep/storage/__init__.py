@@ -27,4 +27,4 @@ from avprep.storage.scratch import (
     scratch_folder,
     temporary_in,
 )
-from avprep.storage.writing import replacing, write_atomic, write_json, write_new
+from avprep.storage.writing import json_bytes, replacing, write_atomic, write_json, write_new

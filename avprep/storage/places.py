@@ -159,7 +159,7 @@ def read_files(
             try:
                 yield name, Path(location, name).read_bytes()
             except OSError as error:
-                yield name, _unreadable(error)
+                yield name, Unreadable.of(error)
         return
     waiting = list(names)
     for start in range(0, len(waiting), _FILES_AT_ONCE):
@@ -171,12 +171,7 @@ def read_files(
                     raise content
         for path, name in keys.items():
             content = found[path]
-            yield name, content if isinstance(content, bytes) else _unreadable(content)
-
-
-def _unreadable(error: OSError) -> Unreadable:
-    cause = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
-    return Unreadable(cause, error.strerror or str(error))
+            yield name, content if isinstance(content, bytes) else Unreadable.of(content)
 
 
 def read_range(url: str, offset: int, size: int) -> bytes:

@@ -37,7 +37,12 @@ def write_atomic(path: str | Path, data: bytes) -> None:
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write indented JSON as `write_atomic` does."""
-    write_atomic(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_atomic(path, json_bytes(content))
+
+
+def json_bytes(content: Any) -> bytes:
+    """Indented JSON, as it is written into files."""
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def write_new(path: str | Path, data: bytes) -> None:

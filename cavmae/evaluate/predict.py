@@ -24,7 +24,7 @@ from avprep.audio import decode_audio
 from avprep.clips import Clip, discover_clips
 from avprep.encode.process import ClipDecoder
 from avprep.encode.wire import EncodedSample
-from avprep.errors import DecodeError
+from avprep.errors import DecodeError, Unreadable
 from avprep.labels import LabelSet
 from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
 from cavmae.checkpoints.usage import Stated, label_notes, labels_of, usage_of
@@ -174,7 +174,7 @@ class Predictor:
 
     def predict_many(
         self, paths: Sequence[str | Path], workers: int
-    ) -> Iterator[tuple[str, Prediction | DecodeError]]:
+    ) -> Iterator[tuple[str, Prediction | Unreadable]]:
         """Classify files in order; while one is classified the next ones are decoded.
 
         Args:
@@ -186,7 +186,7 @@ class Predictor:
         """
         with ReaderPool(self.options, self.trained_mode, workers) as pool:
             for path, outcome in pool.read_all(paths):
-                if isinstance(outcome, DecodeError):
+                if isinstance(outcome, Unreadable):
                     yield str(path), outcome
                 else:
                     yield str(path), self.classify(path, outcome)
@@ -310,9 +310,9 @@ class ReaderPool:
 
     def read_all(
         self, paths: Sequence[str | Path]
-    ) -> Iterator[tuple[str | Path, EncodedSample | DecodeError]]:
+    ) -> Iterator[tuple[str | Path, EncodedSample | Unreadable]]:
         """Decode files in order; no more than twice the workers wait to be taken."""
-        waiting: deque[tuple[str | Path, Future[EncodedSample | DecodeError]]] = deque()
+        waiting: deque[tuple[str | Path, Future[EncodedSample | Unreadable]]] = deque()
         for path in paths:
             waiting.append((path, self._threads.submit(self._read, path)))
             if len(waiting) > 2 * self._workers:
@@ -321,14 +321,14 @@ class ReaderPool:
         for done, future in waiting:
             yield done, future.result()
 
-    def _read(self, path: str | Path) -> EncodedSample | DecodeError:
+    def _read(self, path: str | Path) -> EncodedSample | Unreadable:
         if not hasattr(self._own, "reader"):
             self._own.reader = ClipReader(self._options, self._trained_mode)
             self._readers.append(self._own.reader)
         try:
             return self._own.reader.read(path)
         except DecodeError as error:
-            return error
+            return error.outcome
 
 
 def find_files(places: Sequence[Path]) -> list[str]:
