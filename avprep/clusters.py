@@ -35,8 +35,8 @@ def run_on_dask(
     Args:
         work: importable where the workers are.
         jobs: what to do.
-        workers: jobs at a time; 0 for as many as the cluster has threads.
-        address: of a scheduler; empty for a local cluster.
+        workers: of a local cluster, or jobs at a time on a running one; 0 for all it can do.
+        address: of a running cluster's scheduler; empty starts a local one.
 
     Raises:
         UserError: dask is not installed, or no cluster with a worker is at the address.
@@ -63,8 +63,8 @@ def run_on_dask(
         waiting, pending = iter(jobs), as_completed()
 
         def submit() -> None:
-            at_once = workers or sum(client.nthreads().values()) or 1
-            more = islice(waiting, max(0, 2 * at_once - pending.count()))
+            threads = max(1, sum(client.nthreads().values()))
+            more = islice(waiting, max(0, _at_once(workers, address, threads) - pending.count()))
             pending.update([client.submit(work, job, pure=False) for job in more])
 
         submit()
@@ -105,7 +105,8 @@ def run_on_ray(
         shared = ray.put(work)
         run: Any = ray.remote(_call)
         waiting = iter(jobs)
-        at_once = 2 * (workers or int(ray.cluster_resources().get("CPU", 1)))
+        cores = int(ray.cluster_resources().get("CPU", 1))
+        at_once = _at_once(workers, address, cores)
         pending = [run.remote(shared, job) for job in islice(waiting, at_once)]
         while pending:
             (done,), pending = ray.wait(pending)
@@ -125,6 +126,11 @@ def run_on_ray(
 
 def _call(work: Callable[[Job], Result], job: Job) -> Result:
     return work(job)
+
+
+def _at_once(workers: int, address: str, places: int) -> int:
+    """Jobs that a cluster has at a time: one ahead for each place, unless less is asked for."""
+    return workers if workers and address else 2 * places
 
 
 def _check_answers(address: str, what: str) -> None:

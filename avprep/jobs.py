@@ -7,6 +7,7 @@ releases Python's lock (hashing, images), so the workers of this machine are thr
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -43,7 +44,7 @@ def run_jobs(
     Raises:
         UserError: there is no such cluster.
         WorkFailed: workers of a cluster died again and again.
-        Exception: whatever `work` raised; jobs that have not begun are not started.
+        Exception: whatever `work` raised first; the other jobs are stopped.
     """
     if not jobs:
         return
@@ -67,11 +68,15 @@ def _run_in_threads(
         with at_work, stopped_by(stop):
             return work(job)
 
+    parallel = joblib.Parallel(workers, backend="threading", return_as="generator_unordered")
+    results = parallel(joblib.delayed(run)(job) for job in jobs)
     try:
-        yield from joblib.Parallel(workers, backend="threading", return_as="generator_unordered")(
-            joblib.delayed(run)(job) for job in jobs
-        )
+        for result in results:  # noqa: UP028 - `yield from` would close them first
+            yield result
     finally:
         stop.set()
         for _ in range(workers):  # until none is at work, and what they had begun is cleaned up
             at_work.acquire()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib complains of results that nobody takes
+            results.close()

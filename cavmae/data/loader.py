@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from avprep.errors import UserError, WorkFailed
+from avprep.processes import held
 from cavmae.data.batch import Batch, PackedBatch, Partners, allocate, pack
 from cavmae.data.plan import (
     EpochPlan,
@@ -366,9 +367,8 @@ def _signals_kept() -> Iterator[None]:
         yield
         return
     previous = signal.getsignal(signal.SIGCHLD)
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, previous or signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    with held(signal.SIGINT, signal.SIGTERM):
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGCHLD, previous or signal.SIG_DFL)
