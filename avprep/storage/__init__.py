@@ -22,9 +22,13 @@ from avprep.storage.places import (
 from avprep.storage.scratch import (
     ScratchFile,
     is_temporary,
+    json_bytes,
     remove_abandoned,
+    replacing,
     scratch_file,
     scratch_folder,
     temporary_in,
+    write_atomic,
+    write_json,
+    write_new,
 )
-from avprep.storage.writing import json_bytes, replacing, write_atomic, write_json, write_new

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from avprep.storage.places import exists, join, make_folder, read_bytes
-from avprep.storage.writing import write_new
+from avprep.storage.scratch import write_new
 
 
 def claim(

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import functools
 import io
+import json
 import os
 import re
 import secrets
@@ -17,11 +18,10 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from avprep.errors import UserError, WorkFailed
-from avprep.storage.faults import writing_to
-from avprep.storage.places import is_url, put
+from avprep.storage.places import exists, is_url, put, writing_to
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -54,8 +54,8 @@ class ScratchFile(io.BufferedWriter):
 
     def sync(self) -> None:
         """Have everything on the disk, as far as the system can tell."""
+        self.flush()
         with writing_to(self.path.parent):
-            super().flush()
             os.fsync(self.fileno())
 
     def rename(self, target: str | Path) -> None:
@@ -93,6 +93,61 @@ def scratch_file(folder: str | Path) -> Iterator[ScratchFile]:
         yield file
     finally:
         file.discard()
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[ScratchFile]:
+    """A file to write that gets the name `path` when the block ends without an exception."""
+    with scratch_file(Path(path).parent) as file:
+        yield file
+        file.publish(path)
+
+
+def write_atomic(path: str | Path, data: bytes) -> None:
+    """Write a file that is either absent (or the old one) or whole, also after a power cut.
+
+    Raises:
+        UserError: the place cannot be written to at all.
+        WorkFailed: the disk is full, or the like.
+    """
+    if is_url(path):
+        put(path, data)
+        return
+    with replacing(path) as file:
+        file.write(data)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write indented JSON as `write_atomic` does."""
+    write_atomic(path, json_bytes(content))
+
+
+def json_bytes(content: Any) -> bytes:
+    """Indented JSON, as it is written into files."""
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def write_new(path: str | Path, data: bytes) -> None:
+    """Write a file unless there is one; of several writers to a folder at once, one wins.
+
+    An object store has no such writing: there the last one does.
+
+    Raises: as `write_atomic`.
+    """
+    if is_url(path):
+        if not exists(path):
+            write_atomic(path, data)
+        return
+    with scratch_file(Path(path).parent) as file:
+        file.write(data)
+        file.sync()
+        try:
+            os.link(file.path, path)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without hard links
+            if not exists(path):
+                file.publish(path)
 
 
 def scratch_folder(location: str | Path) -> Path:
