@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from avprep import storage
 from avprep.clips import Clip
@@ -27,7 +26,8 @@ from avprep.shards.format import (
 )
 from avprep.shards.plan import ShardJob
 
-_RECORD = 10240
+if TYPE_CHECKING:
+    from webdataset import TarWriter
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,20 @@ class Writable(Protocol):
         """Append."""
 
 
+class _Measured:
+    """Hands what is written on to a file; knows its size and digest."""
+
+    def __init__(self, file: Writable) -> None:
+        self._file = file
+        self.size = 0
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.size += len(data)
+        self.digest.update(data)
+
+
 def write_samples(
     file: Writable,
     job: ShardJob,
@@ -147,62 +161,61 @@ def write_samples(
     encode: Callable[[Clip], EncodedSample],
 ) -> ShardIndex:
     """Write the samples of a job to an open file as a tar archive; returns its index."""
-    digest = hashlib.sha256()
+    archive = _Measured(file)
     entries: list[SampleEntry] = []
     failures: list[ClipFailure] = []
     offset = 0
-    audio_samples = 0
-
-    def write(data: bytes) -> None:
-        nonlocal offset
-        file.write(data)
-        digest.update(data)
-        offset += len(data)
-
-    for clip in job.clips:
-        try:
-            sample = encode(clip)
-        except DecodeError as error:
-            path = clip.video or clip.wav
-            stage = "pack" if clip.wav else "decode"
-            failures.append(ClipFailure(clip.video_id, path, stage, error.cause, error.detail))
-            continue
-        start = offset
-        members = sample_members(clip, sample, settings.labels, settings.sample)
-        write(b"".join(tar_member(name, data) for name, data in members))
-        labels = settings.labels.indices_of(clip.labels)
-        key = sample_key(clip.video_id)
-        size, length = offset - start, sample.num_samples
-        entry = SampleEntry(key, clip.video_id, start, size, labels, clip.split, length)
-        if not sample.complete:
-            lengths = (sample.seconds_found, sample.seconds_promised)
-            entry = replace(
-                entry, complete=False, seconds_found=lengths[0], seconds_promised=lengths[1]
-            )
-        entries.append(entry)
-        audio_samples += length
-    # Two empty blocks end an archive, and its length is a whole number of records.
-    write(bytes(-(offset + 2 * TAR_BLOCK) % _RECORD + 2 * TAR_BLOCK))
+    with tar_writer(archive) as tar:
+        for clip in job.clips:
+            try:
+                sample = encode(clip)
+            except DecodeError as error:
+                path = clip.video or clip.wav
+                stage = "pack" if clip.wav else "decode"
+                failures.append(ClipFailure(clip.video_id, path, stage, error.cause, error.detail))
+                continue
+            members = sample_members(clip, sample, settings.labels, settings.sample)
+            size = write_members(tar, sample_key(clip.video_id), members)
+            entries.append(_entry(clip, sample, settings.labels, offset, size))
+            offset += size
+    audio_samples = sum(entry.num_samples for entry in entries)
     return ShardIndex(
         name=job.name,
         fingerprint=settings.fingerprint,
-        bytes=offset,
-        sha256=digest.hexdigest(),
+        bytes=archive.size,
+        sha256=archive.digest.hexdigest(),
         seconds=round(audio_samples / settings.sample.decode.sample_rate, 3),
         samples=tuple(entries),
         failures=tuple(failures),
     )
 
 
+def _entry(
+    clip: Clip, sample: EncodedSample, labels: LabelSet, offset: int, size: int
+) -> SampleEntry:
+    entry = SampleEntry(
+        key=sample_key(clip.video_id),
+        video_id=clip.video_id,
+        offset=offset,
+        size=size,
+        labels=labels.indices_of(clip.labels),
+        split=clip.split,
+        num_samples=sample.num_samples,
+    )
+    if sample.complete:
+        return entry
+    found, promised = sample.seconds_found, sample.seconds_promised
+    return replace(entry, complete=False, seconds_found=found, seconds_promised=promised)
+
+
 def sample_members(
     clip: Clip, sample: EncodedSample, labels: LabelSet, options: SampleOptions
-) -> list[tuple[str, bytes]]:
-    """Names and contents of a sample's members, in the order they are written.
+) -> dict[str, bytes]:
+    """A sample's members by suffix, in the order they are written.
 
     The JSON has every key, each with a value of the key's one type: readers that learn the types
     from the first samples (Hugging Face `datasets`) would take null for a type of its own.
     """
-    key = sample_key(clip.video_id)
     start = clip.start or 0.0
     end = round(start + sample.seconds_found, 3) if clip.end is None else clip.end
     facts = {
@@ -221,17 +234,20 @@ def sample_members(
         "seconds_promised": float(sample.seconds_promised),
         "audio_shortened": sample.audio_shortened,
     }
-    members = [
-        (f"{key}.json", json.dumps(facts).encode()),
-        (f"{key}.{options.audio}", sample.audio),
-    ]
-    members += [(f"{key}.{number}.jpg", jpeg) for number, jpeg in enumerate(sample.frames)]
-    return members
+    pictures = {f"{number}.jpg": jpeg for number, jpeg in enumerate(sample.frames)}
+    return {"json": json.dumps(facts).encode(), options.audio: sample.audio, **pictures}
 
 
-def tar_member(name: str, data: bytes) -> bytes:
-    """One archive member with a fixed header: no time stamp, owner or mode of this machine."""
-    header = tarfile.TarInfo(name)
-    header.size = len(data)
-    header.mode = 0o644
-    return header.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % TAR_BLOCK)
+def tar_writer(file: Writable) -> TarWriter:
+    """A writer of tar archives with fixed headers: no time, owner or mode of this machine."""
+    # Brings in torch, which takes a second and some memory: only for those who write a shard.
+    from webdataset import TarWriter
+
+    return TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False)
+
+
+def write_members(tar: TarWriter, key: str, members: Mapping[str, bytes]) -> int:
+    """Write a sample; returns its size in the archive."""
+    for suffix, data in members.items():
+        tar.write({"__key__": key, suffix: data})  # one by one: it would sort them
+    return sum(TAR_BLOCK + -(-len(data) // TAR_BLOCK) * TAR_BLOCK for data in members.values())
