@@ -44,7 +44,7 @@ class ShardSettings:
 
 @dataclass(frozen=True)
 class BuiltShard:
-    """What a job has to say when its shard is there."""
+    """The result of a job."""
 
     summary: ShardSummary
     found: bool  # another machine built it meanwhile
@@ -53,16 +53,16 @@ class BuiltShard:
 def build_shard(job: ShardJob, settings: ShardSettings) -> BuiltShard:
     """Decode the clips of one job and write its shard and index.
 
-    The tar gets its final name before the index does, so an index that is there vouches for a
-    whole shard. A clip that fails is recorded in the index and costs nothing else.
+    The tar gets its final name before the index does, so a shard that has an index is whole. A clip
+    that fails is recorded in the index and costs nothing else.
 
     Raises:
         UserError: the folder cannot be written to.
         WorkFailed: the shard cannot be written, because the disk is full or the like.
     """
-    files = {name: storage.size(storage.join(settings.out, name)) for name in names_of(job.name)}
-    there = {name: size for name, size in files.items() if size is not None}
-    if found := find_shards([job.name], there, settings).whole:
+    sizes = {name: storage.size(storage.join(settings.out, name)) for name in names_of(job.name)}
+    files = {name: size for name, size in sizes.items() if size is not None}
+    if found := find_shards([job.name], files, settings).whole:
         return BuiltShard(found[job.name], found=True)
     with (
         storage.scratch_file(storage.scratch_folder(settings.out)) as file,
@@ -78,15 +78,14 @@ def _put_in_place(
     file: storage.ScratchFile, index: ShardIndex, data: bytes, settings: ShardSettings
 ) -> None:
     tar_path, index_path = (storage.join(settings.out, name) for name in names_of(index.name))
-    there = storage.read_if_there(index_path)
-    if there is not None and there != data:
-        # It vouches for another tar file than this one, so it goes before that comes.
-        storage.delete(index_path)
+    old_index = storage.read_if_there(index_path)
+    if old_index is not None and old_index != data:
+        storage.delete(index_path)  # first: it describes a different tar
     if index.samples:
         file.publish(tar_path)
     else:
         storage.delete(tar_path)
-    if there != data:
+    if old_index != data:
         storage.write_atomic(index_path, data)
 
 
@@ -96,19 +95,21 @@ def names_of(shard_name: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class Survey:
-    """Which shards are there already."""
+class FoundShards:
+    """The shards that a folder already holds."""
 
     whole: dict[str, ShardSummary]  # by name
-    damaged: tuple[str, ...]  # an index that is none, or that belongs to another tar file
+    damaged: tuple[str, ...]  # with an unreadable index, or one that describes another tar
 
 
-def find_shards(names: Iterable[str], files: Mapping[str, int], settings: ShardSettings) -> Survey:
-    """Tell the shards that are whole and of this plan from those that are to be built.
+def find_shards(
+    names: Iterable[str], files: Mapping[str, int], settings: ShardSettings
+) -> FoundShards:
+    """Find the shards that are whole and of this plan; the others are to be built.
 
     Args:
         names: of the tar files.
-        files: name → bytes of what lies in the folder.
+        files: name → bytes of each file in the folder.
         settings: which plan, and whether shards with failed clips count.
     """
     whole: dict[str, ShardSummary] = {}
@@ -125,23 +126,23 @@ def find_shards(names: Iterable[str], files: Mapping[str, int], settings: ShardS
         except (OSError, ValueError, KeyError, TypeError):
             damaged.append(name)
             continue
-        is_same_size = not summary.samples or files.get(name) == summary.bytes
-        if (summary.name, summary.fingerprint) != (name, settings.fingerprint) or not is_same_size:
+        has_its_tar = not summary.samples or files.get(name) == summary.bytes
+        if (summary.name, summary.fingerprint) != (name, settings.fingerprint) or not has_its_tar:
             damaged.append(name)
         elif not (settings.retry_failed and summary.failures):
             whole[name] = summary
-    return Survey(whole, tuple(damaged))
+    return FoundShards(whole, tuple(damaged))
 
 
 class Writable(Protocol):
-    """What the samples are written to."""
+    """A file to write to."""
 
     def write(self, data: bytes, /) -> object:
         """Append."""
 
 
-class _Measured:
-    """Hands what is written on to a file; knows its size and digest."""
+class _MeasuredFile:
+    """Passes bytes on to a file, and counts and digests them."""
 
     def __init__(self, file: Writable) -> None:
         self._file = file
@@ -161,7 +162,7 @@ def write_samples(
     encode: Callable[[Clip], EncodedSample],
 ) -> ShardIndex:
     """Write the samples of a job to an open file as a tar archive; returns its index."""
-    archive = _Measured(file)
+    archive = _MeasuredFile(file)
     entries: list[SampleEntry] = []
     failures: list[ClipFailure] = []
     offset = 0
@@ -213,8 +214,8 @@ def sample_members(
 ) -> dict[str, bytes]:
     """A sample's members by suffix, in the order they are written.
 
-    The JSON has every key, each with a value of the key's one type: readers that learn the types
-    from the first samples (Hugging Face `datasets`) would take null for a type of its own.
+    The JSON always has every key, with a value of the same type: readers that infer types from the
+    first samples (Hugging Face `datasets`) would take null for a type of its own.
     """
     start = clip.start or 0.0
     end = round(start + sample.seconds_found, 3) if clip.end is None else clip.end
@@ -240,7 +241,7 @@ def sample_members(
 
 def tar_writer(file: Writable) -> TarWriter:
     """A writer of tar archives with fixed headers: no time, owner or mode of this machine."""
-    # Brings in torch, which takes a second and some memory: only for those who write a shard.
+    # Here because it imports torch, which takes a second and a quarter of a gigabyte.
     from webdataset import TarWriter
 
     return TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False)
@@ -249,5 +250,5 @@ def tar_writer(file: Writable) -> TarWriter:
 def write_members(tar: TarWriter, key: str, members: Mapping[str, bytes]) -> int:
     """Write a sample; returns its size in the archive."""
     for suffix, data in members.items():
-        tar.write({"__key__": key, suffix: data})  # one by one: it would sort them
+        tar.write({"__key__": key, suffix: data})  # one at a time: it would sort them
     return sum(TAR_BLOCK + -(-len(data) // TAR_BLOCK) * TAR_BLOCK for data in members.values())
