@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def fetch_file(
         request = Request(url, headers={"User-Agent": "avprep"})  # some refuse urllib's own
     except ValueError as error:
         raise UserError(f"{url!r}: not a URL ({error}).") from error
-    if sha256 is not None and not _is_digest(sha256):
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise UserError(f"{sha256!r}: not a sha256, which has 64 hex digits.")
     if path.exists():
         data = path.read_bytes()
@@ -126,8 +127,11 @@ def _attempt(
         announced = answer.headers.get("Content-Length", "")
         length = int(announced) if announced.isdecimal() else None
         while chunk := answer.read(_CHUNK):
-            if not size:
-                _refuse_web_page(request.full_url, chunk)
+            if not size and chunk.lstrip().startswith(b"<"):
+                raise WorkFailed(
+                    f"{request.full_url}: sends a web page, not a CSV; a proxy or a login may "
+                    "stand between."
+                )
             file.write(chunk)
             digest.update(chunk)
             size += len(chunk)
@@ -152,14 +156,3 @@ def _reason(error: Exception, timeout: float) -> str:
     if isinstance(cause, IncompleteRead):
         return "the connection ended before the whole file had arrived"
     return str(cause) or type(cause).__name__
-
-
-def _refuse_web_page(url: str, head: bytes) -> None:
-    if head.lstrip()[:1] == b"<":
-        raise WorkFailed(
-            f"{url}: sends a web page, not a CSV; a proxy or a login may stand between."
-        )
-
-
-def _is_digest(text: str) -> bool:
-    return len(text) == 64 and all(digit in "0123456789abcdefABCDEF" for digit in text)

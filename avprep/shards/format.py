@@ -66,23 +66,20 @@ class SampleEntry:
     split: str = ""  # as the manifest names it
     num_samples: int = 0  # of its audio; 0 where whoever made the entry does not know
     complete: bool = True  # whether its source holds what it promises
-    seconds_found: float = 0.0  # of an incomplete one
+    seconds_found: float = 0.0  # written for incomplete ones only
     seconds_promised: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields for JSON; without a split, and for a complete sample, some are left out."""
-        fields = asdict(self)
+        """The fields for JSON; those that hold nothing of note are left out."""
+        left_out = {"complete", "seconds_found", "seconds_promised"} if self.complete else set()
         if not self.split:
-            del fields["split"]
-        if self.complete:
-            for name in ("complete", "seconds_found", "seconds_promised"):
-                del fields[name]
-        return fields
+            left_out.add("split")
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """`shard-NNNNNN.index.json`: what the job that built a shard has to say about it."""
+    """`shard-NNNNNN.index.json`: what a shard holds, and which of its clips failed."""
 
     name: str  # of the tar file; also when it holds no sample and was not written
     fingerprint: str  # of the plan this shard belongs to
@@ -244,8 +241,8 @@ class DatasetInfo:
         )
 
 
-_LISTS = frozenset(("labels", "shards", "class_counts"))
-_FRAME = frozenset(("format", "version", "digest"))
+_LISTS = {"labels", "shards", "class_counts"}
+_FRAME = {"format", "version", "digest"}
 
 
 def read_dataset(location: str | Path) -> DatasetInfo:
@@ -280,7 +277,7 @@ def read_dataset(location: str | Path) -> DatasetInfo:
     for name in (*(shard.name for shard in info.shards), *info.files):
         if not _is_file_name(name):
             raise UserError(
-                f"{path}: names {name!r}, which is no name of a file beside it. This was not "
+                f"{path}: names {name!r}, which is not the name of a file beside it. This was not "
                 "written by `avprep shard`; do not use this shard set."
             )
     return info
@@ -314,7 +311,7 @@ def update_dataset(location: str | Path, **extra: Any) -> None:
     """Set keys of `DatasetInfo.extra` (such as `fbank` or `weights`) in `dataset.json`.
 
     Raises:
-        UserError: see `read_dataset`; a damaged file is not written anew with a fresh digest.
+        UserError: see `read_dataset`; a damaged file does not get a fresh digest.
     """
     info = read_dataset(location)
     write_dataset(location, replace(info, extra={**info.extra, **extra}))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
 
 from avprep import storage
 from avprep.clips import Clip
@@ -60,7 +60,8 @@ def build_shard(job: ShardJob, settings: ShardSettings) -> BuiltShard:
         UserError: the folder cannot be written to.
         WorkFailed: the shard cannot be written, because the disk is full or the like.
     """
-    sizes = {name: storage.size(storage.join(settings.out, name)) for name in names_of(job.name)}
+    names = job.name, index_name(job.name)
+    sizes = {name: storage.size(storage.join(settings.out, name)) for name in names}
     files = {name: size for name, size in sizes.items() if size is not None}
     if found := find_shards([job.name], files, settings).whole:
         return BuiltShard(found[job.name], found=True)
@@ -77,7 +78,8 @@ def build_shard(job: ShardJob, settings: ShardSettings) -> BuiltShard:
 def _put_in_place(
     file: storage.ScratchFile, index: ShardIndex, data: bytes, settings: ShardSettings
 ) -> None:
-    tar_path, index_path = (storage.join(settings.out, name) for name in names_of(index.name))
+    tar_path = storage.join(settings.out, index.name)
+    index_path = storage.join(settings.out, index_name(index.name))
     old_index = storage.read_if_there(index_path)
     if old_index is not None and old_index != data:
         storage.delete(index_path)  # first: it describes a different tar
@@ -87,11 +89,6 @@ def _put_in_place(
         storage.delete(tar_path)
     if old_index != data:
         storage.write_atomic(index_path, data)
-
-
-def names_of(shard_name: str) -> tuple[str, str]:
-    """The files of a shard: the tar file and its index."""
-    return shard_name, index_name(shard_name)
 
 
 @dataclass(frozen=True)
@@ -134,17 +131,10 @@ def find_shards(
     return FoundShards(whole, tuple(damaged))
 
 
-class Writable(Protocol):
-    """A file to write to."""
-
-    def write(self, data: bytes, /) -> object:
-        """Append."""
-
-
 class _MeasuredFile:
     """Passes bytes on to a file, and counts and digests them."""
 
-    def __init__(self, file: Writable) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.size = 0
         self.digest = hashlib.sha256()
@@ -156,7 +146,7 @@ class _MeasuredFile:
 
 
 def write_samples(
-    file: Writable,
+    file: BinaryIO,
     job: ShardJob,
     settings: ShardSettings,
     encode: Callable[[Clip], EncodedSample],
@@ -175,9 +165,22 @@ def write_samples(
                 stage = "pack" if clip.wav else "decode"
                 failures.append(ClipFailure(clip.video_id, path, stage, error.cause, error.detail))
                 continue
+            key = sample_key(clip.video_id)
             members = sample_members(clip, sample, settings.labels, settings.sample)
-            size = write_members(tar, sample_key(clip.video_id), members)
-            entries.append(_entry(clip, sample, settings.labels, offset, size))
+            size = write_members(tar, key, members)
+            entry = SampleEntry(
+                key=key,
+                video_id=clip.video_id,
+                offset=offset,
+                size=size,
+                labels=settings.labels.indices_of(clip.labels),
+                split=clip.split,
+                num_samples=sample.num_samples,
+                complete=sample.complete,
+                seconds_found=sample.seconds_found,
+                seconds_promised=sample.seconds_promised,
+            )
+            entries.append(entry)
             offset += size
     audio_samples = sum(entry.num_samples for entry in entries)
     return ShardIndex(
@@ -189,24 +192,6 @@ def write_samples(
         samples=tuple(entries),
         failures=tuple(failures),
     )
-
-
-def _entry(
-    clip: Clip, sample: EncodedSample, labels: LabelSet, offset: int, size: int
-) -> SampleEntry:
-    entry = SampleEntry(
-        key=sample_key(clip.video_id),
-        video_id=clip.video_id,
-        offset=offset,
-        size=size,
-        labels=labels.indices_of(clip.labels),
-        split=clip.split,
-        num_samples=sample.num_samples,
-    )
-    if sample.complete:
-        return entry
-    found, promised = sample.seconds_found, sample.seconds_promised
-    return replace(entry, complete=False, seconds_found=found, seconds_promised=promised)
 
 
 def sample_members(
@@ -239,7 +224,7 @@ def sample_members(
     return {"json": json.dumps(facts).encode(), options.audio: sample.audio, **pictures}
 
 
-def tar_writer(file: Writable) -> TarWriter:
+def tar_writer(file: BinaryIO | _MeasuredFile) -> TarWriter:
     """A writer of tar archives with fixed headers: no time, owner or mode of this machine."""
     # Here because it imports torch, which takes a second and a quarter of a gigabyte.
     from webdataset import TarWriter

@@ -368,7 +368,9 @@ def test_a_shard_set_that_names_a_file_outside_of_its_folder_is_refused(fresh, p
     else:
         stranger = replace(info.shards[0], name=name)
         write_dataset(fresh, replace(info, shards=(*info.shards, stranger)))
-    with pytest.raises(UserError, match=r"dataset\.json: names .* no name of a file beside it"):
+    with pytest.raises(
+        UserError, match=r"dataset\.json: names .* not the name of a file beside it"
+    ):
         read_dataset(fresh)
 
 
