@@ -11,14 +11,15 @@ from avprep.errors import UserError
 
 Result = TypeVar("Result")
 
-_FIRST_WAIT = 0.5  # seconds before the second attempt; doubled for each further one
+_FIRST_WAIT = 0.5  # seconds before the second attempt
 
 
-def attempts(retries: int) -> Iterator[int]:
-    """Count attempts from 0, waiting before each but the first."""
+def attempts(retries: int, first_wait: float | None = None) -> Iterator[int]:
+    """Count attempts from 0, waiting before each but the first, twice as long each time."""
+    wait = _FIRST_WAIT if first_wait is None else first_wait
     for attempt in range(retries + 1):
         if attempt:  # not all clients of a server that was down at the same moment
-            time.sleep(_FIRST_WAIT * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
+            time.sleep(wait * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
         yield attempt
 
 
