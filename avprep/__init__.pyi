@@ -23,10 +23,10 @@ from .commands.verify import verify
 from .commands.weights import Weights, weigh_clips
 from .decode import Media, decode_clip
 from .demo_data import DemoData, make_demo_data
+from .encode.process import ClipDecoder
 from .errors import DecodeError, UserError, WorkFailed
 from .extraction import ExtractReport
 from .fetch import Fetched
-from .isolation import IsolatedEncoder
 from .labels import LabelSet, label_set_from_names, read_label_csv
 from .manifest.check import ManifestCheck
 from .manifest.make import (
@@ -77,6 +77,7 @@ __all__ = [
     "CheckOptions",
     "Chosen",
     "Clip",
+    "ClipDecoder",
     "DatasetInfo",
     "DecodeError",
     "DecodeOptions",
@@ -88,7 +89,6 @@ __all__ = [
     "Fetched",
     "Findings",
     "FolderOptions",
-    "IsolatedEncoder",
     "IsolationOptions",
     "LabelCheck",
     "LabelSet",

@@ -36,10 +36,6 @@ from avprep.ffmpeg_binary import find_ffmpeg
 from avprep.images import resize_and_crop
 from avprep.options import DecodeOptions
 
-cv2.setNumThreads(1)  # as many workers as cores share the machine already
-# OpenCV has an ffmpeg of its own, which takes its orders from here alone.
-os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join(map(";".join, INPUT_OPTIONS.items()))
-
 
 def decode_with_ffmpeg(
     path: str | Path,
@@ -469,6 +465,9 @@ def _why_no_frames(path: str | Path, start: float | None) -> DecodeError:
 
 
 def _open(path: str | Path) -> cv2.VideoCapture:
+    cv2.setNumThreads(1)  # as many workers as cores share the machine already
+    # OpenCV has an ffmpeg of its own, which takes its orders from here alone.
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join(map(";".join, INPUT_OPTIONS.items()))
     return cv2.VideoCapture(f"file:{path}", cv2.CAP_FFMPEG)
 
 

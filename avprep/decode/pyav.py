@@ -35,8 +35,6 @@ from avprep.decode.video_track import ReadAgain, VideoTrack, kind_of_track
 from avprep.errors import DecodeError
 from avprep.options import DecodeOptions
 
-av.logging.set_level(None)  # libav's complaints end up in our causes, not on the terminal
-
 _SEEK_DISTANCES = (PREROLL, 5.0, 20.0, 80.0, float("inf"))  # seconds before a segment, in turn
 _SURVEY_PACKETS = 500  # read at most from a file's beginning before a seek
 _LONGEST_FRAME = 10.0  # seconds; that a rate this low is real is doubtful

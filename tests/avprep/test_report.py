@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avprep.clips import Clip
-from avprep.encoded import EncodedSample
+from avprep.encode.wire import EncodedSample
 from avprep.errors import UserError
 from avprep.failures import ClipFailure, failures_csv
 from avprep.jobs import PoolOptions

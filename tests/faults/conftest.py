@@ -88,7 +88,7 @@ def run_shard(
 
 
 def build(
-    clips: list[Clip], out: object, workers: int = 1, backend="loky", **kwargs
+    clips: list[Clip], out: object, workers: int = 1, backend="local", **kwargs
 ) -> BuildReport:
     """The same in this process, for tests that need no process of its own."""
     options = ShardSetOptions(SampleOptions(), IsolationOptions(), 2)
@@ -169,7 +169,7 @@ def inject(path):
     if "killed-by-the-system" in path:
         os.kill(os.getpid(), signal.SIGKILL)
 
-if "avprep.decode_server" in sys.orig_argv:
+if "avprep.encode.server" in sys.orig_argv:
     import avprep.decode
 
     decode = avprep.decode.decode_with_pyav
