@@ -48,14 +48,20 @@ class PacketSpans:
         """Note a packet; `kind` is None for streams that are not used."""
         self._spans[kind].append((start, start + duration))
 
+    def begin(self, kind: Kind) -> float | None:
+        """When the first packet of the stream begins."""
+        return min((start for start, _ in self._spans[kind]), default=None)
+
     def end(self, kind: Kind) -> float | None:
         """When the last packet of the stream ends."""
         return max((end for _, end in self._spans[kind]), default=None)
 
     def length(self, kind: Kind, begin: float, until: float) -> float:
         """Seconds from the first packet to the end of the last, between two times."""
-        first = min((start for start, _ in self._spans[kind]), default=begin)
-        return max(min(self.end(kind) or begin, until) - max(first, begin), 0.0)
+        first, last = self.begin(kind), self.end(kind)
+        if first is None or last is None:
+            return 0.0
+        return max(min(last, until) - max(first, begin), 0.0)
 
     def check_begin(self, path: str | Path, header: Header, begin: float) -> None:
         """Refuse a clip of which nothing is left, though the file promises it.

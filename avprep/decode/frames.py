@@ -11,12 +11,30 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 PUBLISHED_SECONDS = 10  # frames are taken from the clip's first 10 s
 SAME_TIME = 1e-6  # seconds; far below a frame, far above rounding
 _TOLERANCE = 0.25  # of a frame; millisecond time stamps jitter around the true time
 _USUAL_RATE = 25.0
 _HIGHEST_PLAUSIBLE_RATE = 240.0  # containers without a rate report their clock's, such as 1000
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of a file that is the clip, in seconds of one of the file's clocks."""
+
+    begin: float | None  # None: the file's beginning, wherever its first frame is
+    end: float  # exclusive; may be infinite
+
+    def frames_end(self, first: float) -> float:
+        """When the part that frames are taken from ends, if the first frame is shown at `first`."""
+        begin = first if self.begin is None else self.begin
+        return min(begin + PUBLISHED_SECONDS, self.end)
+
+    def is_before(self, time: float) -> bool:
+        """Whether a time is not later than the beginning of a segment."""
+        return self.begin is not None and time <= self.begin + SAME_TIME
 
 
 def wanted_indices(available: int, count: int = 10) -> list[int]:
@@ -38,25 +56,12 @@ def step_for(reported_rate: float) -> float:
     return 1 / (reported_rate if is_plausible else _USUAL_RATE)
 
 
-def window_end(first: float, begin: float | None, end: float | None) -> float:
-    """When the part of a clip that frames are taken from is over, seconds.
-
-    Args:
-        first: when the first frame is shown.
-        begin: of the segment; None where the clip is the whole file.
-        end: of the segment; None for the file's end.
-    """
-    limit = (first if begin is None else begin) + PUBLISHED_SECONDS
-    return limit if end is None else min(limit, end)
-
-
 def choose_frames(
     times: Sequence[float],
     reported_rate: float,
-    count: int = 10,
+    count: int,
+    window: Window,
     *,
-    begin: float | None = None,
-    end: float | None = None,
     goes_on: bool = False,
 ) -> list[int]:
     """Positions in `times` of the frames to take.
@@ -65,8 +70,7 @@ def choose_frames(
         times: ascending display times, seconds; they may reach beyond the clip on either side.
         reported_rate: frames per second as the container has it; 0 where it does not say.
         count: how many to take.
-        begin: of the segment; None where the clip is the whole file.
-        end: of the segment; None for the file's end.
+        window: the clip, on the same clock.
         goes_on: whether more frames follow after `times`.
 
     Returns:
@@ -76,10 +80,11 @@ def choose_frames(
         ValueError: `times` is empty.
     """
     if not times:
-        raise ValueError("a clip without a frame has none to choose from")
+        raise ValueError("a clip without frames has none to choose from")
     # The frame on screen when the segment begins is its first.
+    begin = window.begin
     first = 0 if begin is None else max(bisect_right(times, begin + SAME_TIME) - 1, 0)
-    limit = window_end(times[0], begin, end)
+    limit = window.frames_end(times[0])
     last = max(bisect_left(times, limit - SAME_TIME), first + 1)
     clip = list(times[first:last])
     steps, span = len(clip) - 1, clip[-1] - clip[0]

@@ -9,29 +9,25 @@ program does, chooses among the pictures that came out, and decodes again to fet
 
 from __future__ import annotations
 
-import errno
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from pathlib import Path
 
 import av
 import numpy as np
-from av.error import FFmpegError
 from av.packet import Packet
-from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from avprep.decode.frames import SAME_TIME, choose_frames, step_for, window_end
-from avprep.decode.media import Segment
+from avprep.decode.frames import SAME_TIME, choose_frames, step_for
+from avprep.decode.libav import decoded, open_file
+from avprep.decode.media import Request
 from avprep.decode.orientation import Orientation, orientation_of, read_matrix
 from avprep.errors import DecodeError
 from avprep.images import resize_and_crop
-from avprep.options import DecodeOptions
 
 # Decoders that can be told packet by packet to leave out frames that no other refers to. Some take
 # the order only once (libdav1d, for AV1), and then leave out wanted frames as well.
@@ -53,32 +49,31 @@ class ReadAgain(Exception):
         self.kind = kind
 
 
+@dataclass(frozen=True)
+class _Picture:
+    """A chosen frame in its final form."""
+
+    pixels: NDArray[np.uint8]  # [size, size, 3]
+    time: float  # seconds
+
+
 class VideoTrack(ABC):
     """Takes the video packets of a clip, gives its frames.
 
     Args:
+        request: what is asked for.
         stream: where the packets come from.
         origin: the container's start, seconds.
-        segment: what part of the file is the clip.
-        new_decoder: makes a decoder that has seen nothing of the stream yet.
     """
 
     seeks = True  # whether reading may begin at a key frame before the segment
 
-    def __init__(
-        self,
-        stream: VideoStream,
-        origin: float,
-        segment: Segment,
-        new_decoder: Callable[[], VideoCodecContext],
-    ) -> None:
+    def __init__(self, request: Request, stream: VideoStream, origin: float) -> None:
         self.stream = stream
-        self.segment = segment
         self.complete = False
-        self._new_decoder = new_decoder
+        self._request = request
+        self._window = request.window(origin)
         self._base = float(stream.time_base)
-        self._begin = origin + segment.begin if segment.start else None
-        self._end = None if segment.end is None else origin + segment.end
         self._packets: list[Packet] = []
         self._group = 0  # where in the packets the latest group of pictures begins
         stream.codec_context.thread_count = 1
@@ -86,33 +81,26 @@ class VideoTrack(ABC):
 
     @abstractmethod
     def add(self, packet: Packet) -> None:
-        """Take the next packet in the order of the file (an empty one ends it)."""
+        """Take the next packet in the order of the file."""
 
     @abstractmethod
-    def ends_before_segment(self) -> bool:
-        """Whether the last picture was over when the segment begins."""
-
-    @abstractmethod
-    def _take(self, options: DecodeOptions, path: str | Path) -> tuple[float, list[_Picture]]:
+    def _take(self) -> tuple[float, list[_Picture]]:
         """When the file's first picture is shown, seconds, and the chosen pictures."""
 
-    def take(
-        self, options: DecodeOptions, path: str | Path
-    ) -> tuple[NDArray[np.uint8], tuple[float, ...]]:
+    def take(self) -> tuple[NDArray[np.uint8], tuple[float, ...]]:
         """The chosen frames, resized, and the times they are shown at.
 
         Raises:
             ReadAgain: another kind of track is needed for this file.
             DecodeError: there is no frame to take.
         """
+        path, start = self._request.path, self._request.start
         if not self._packets:
-            if self._begin is not None:
-                raise DecodeError(
-                    "too-short", f"{path}: ends before the segment at {self.segment.begin:g} s"
-                )
+            if start:
+                raise DecodeError("too-short", f"{path}: ends before the segment at {start:g} s")
             raise DecodeError("no-frames", f"{path}: its video stream holds no frame")
-        first, chosen = self._take(options, path)
-        begin = first if self._begin is None else self._begin
+        first, chosen = self._take()
+        begin = first if self._window.begin is None else self._window.begin
         frames = np.stack([one.pixels for one in chosen])
         return frames, tuple(round(max(one.time - begin, 0.0), 6) for one in chosen)
 
@@ -122,24 +110,36 @@ class VideoTrack(ABC):
         Frames shown before their group's key frame refer to the group before as well.
         """
         time = self._time_of(packet)
-        if packet.is_keyframe and self.seeks and time is not None and self._is_before(time):
+        if packet.is_keyframe and self.seeks and time is not None and self._window.is_before(time):
             del self._packets[: self._group]
             self._group = len(self._packets)
         self._packets.append(packet)
-
-    def _is_before(self, time: float) -> bool:
-        return self._begin is not None and time <= self._begin + SAME_TIME
 
     def _time_of(self, packet: Packet) -> float | None:
         """Seconds at which a packet is decoded; none of its frames is shown earlier."""
         stamp = packet.dts if packet.dts is not None else packet.pts
         return None if stamp is None else stamp * self._base
 
-    def _choose(self, times: Sequence[float], count: int, *, goes_on: bool = False) -> list[int]:
+    def _choose(self, times: Sequence[float], *, goes_on: bool = False) -> list[int]:
         """Positions of the frames to take among ascending display times."""
-        return choose_frames(
-            times, _rate_of(self.stream), count, begin=self._begin, end=self._end, goes_on=goes_on
-        )
+        rate, count = _rate_of(self.stream), self._request.options.frames
+        return choose_frames(times, rate, count, self._window, goes_on=goes_on)
+
+    def _picture(self, frame: VideoFrame, time: float) -> _Picture:
+        """A chosen frame in its final form."""
+        orientation = _orientation_of(frame)
+        if orientation.angle:
+            frame = _rotated(frame, orientation.angle)
+        rgb, size = frame.to_ndarray(format="rgb24"), self._request.options.frame_size
+        # Turning the square after the crop is the same as turning the picture before it.
+        return _Picture(orientation.turned(resize_and_crop(rgb, size, self._pixel_aspect())), time)
+
+    def _pixel_aspect(self) -> Fraction | float:
+        """Shown width of a pixel over its shown height."""
+        if self._request.options.pixels == "stored":
+            return 1
+        aspect = self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
+        return aspect if aspect and aspect > 0 else 1
 
 
 class PacketTrack(VideoTrack):
@@ -148,35 +148,28 @@ class PacketTrack(VideoTrack):
     _first_shown = float("inf")  # seconds, of the packets so far
 
     def add(self, packet: Packet) -> None:
-        if self.complete or not packet.size:
+        if self.complete:
             return
-        time = self._time_of(packet)
+        time, limit = self._time_of(packet), self._window.frames_end(self._first_shown)
         # A frame is never decoded after it is shown, so later packets hold later frames.
-        if time is not None and self._packets and time >= self._horizon() - SAME_TIME:
+        if time is not None and self._packets and time >= limit - SAME_TIME:
             self.complete = True
             return
         self._keep(packet)
         if packet.pts is not None and not packet.is_discard:
             self._first_shown = min(self._first_shown, packet.pts * self._base)
 
-    def ends_before_segment(self) -> bool:
-        ends = [p.pts + (p.duration or 0) for p in self._packets if p.pts is not None]
-        return self._is_before(max(ends, default=0) * self._base)
-
-    def _horizon(self) -> float:
-        return window_end(self._first_shown, self._begin, self._end)
-
-    def _take(self, options: DecodeOptions, path: str | Path) -> tuple[float, list[_Picture]]:
+    def _take(self) -> tuple[float, list[_Picture]]:
         if not self._packets_agree():
             raise ReadAgain(FrameTrack)
         stamps = sorted(p.pts for p in self._packets if _is_shown(p, self.stream))
         if not stamps:
             raise ReadAgain(FrameTrack)
         times = [stamp * self._base for stamp in stamps]
-        wanted = [stamps[i] for i in self._choose(times, options.frames, goes_on=self.complete)]
+        wanted = [stamps[i] for i in self._choose(times, goes_on=self.complete)]
         if wanted[0] < self._packets[0].pts:  # a leading frame whose references are missing
             raise ReadAgain(FrameTrack)
-        found = self._decode(set(wanted), options)
+        found = self._decode(set(wanted))
         return times[0], [found[stamp] for stamp in wanted]
 
     def _packets_agree(self) -> bool:
@@ -194,7 +187,7 @@ class PacketTrack(VideoTrack):
         reorders = self.stream.codec_context.reorder_depth > 0
         return self._packets[0].is_keyframe and (is_reordered or not reorders)
 
-    def _decode(self, wanted: set[int], options: DecodeOptions) -> dict[int, _Picture]:
+    def _decode(self, wanted: set[int]) -> dict[int, _Picture]:
         """Decode what the wanted frames need."""
         groups = self._needed(wanted)
         keys = {group[0].pts for group in groups}
@@ -208,7 +201,7 @@ class PacketTrack(VideoTrack):
                 raise ReadAgain(FrameTrack)
             latest = frame.pts
             if frame.pts in wanted:
-                found[frame.pts] = _Picture.of(frame, frame.pts * self._base, options, self.stream)
+                found[frame.pts] = self._picture(frame, frame.pts * self._base)
                 if len(found) == len(wanted):
                     return found
         raise ReadAgain(FrameTrack)
@@ -234,23 +227,17 @@ class PacketTrack(VideoTrack):
         can_skip = context.name in _CAN_SKIP
         for packet in packets:
             context.skip_frame = "NONREF" if can_skip and packet.pts not in wanted else "DEFAULT"
-            yield from _decode_packet(context, packet)
-        yield from _decode_packet(context, None)
+            yield from decoded(context, packet)
+        yield from decoded(context, None)
 
 
 class FrameTrack(VideoTrack):
     """Decodes everything: what ffmpeg shows, in its order, is what counts."""
 
-    def __init__(
-        self,
-        stream: VideoStream,
-        origin: float,
-        segment: Segment,
-        new_decoder: Callable[[], VideoCodecContext],
-    ) -> None:
-        super().__init__(stream, origin, segment, new_decoder)
+    def __init__(self, request: Request, stream: VideoStream, origin: float) -> None:
+        super().__init__(request, stream, origin)
         self._clock = _FrameClock(self._base, step_for(_rate_of(stream)))
-        self._waits = self._begin is not None and self.seeks
+        self._waits = self._window.begin is not None and self.seeks
         self._begins_well = False  # whether the first picture is complete in itself
         self._is_guessing = False  # whether pictures lack what they refer to
         self._numbers: list[int] = []  # of the pictures on screen, as they come out of the decoder
@@ -258,7 +245,7 @@ class FrameTrack(VideoTrack):
         self._count = 0  # pictures that came out
 
     def add(self, packet: Packet) -> None:
-        if self.complete or not packet.size:
+        if self.complete:
             return
         if not self._packets:
             hides_broken = self.stream.codec_context.name in _HIDES_BROKEN
@@ -266,17 +253,14 @@ class FrameTrack(VideoTrack):
         self._keep(packet)
         time = self._time_of(packet)
         if not self._waits:
-            self._look(_decode_packet(self.stream.codec_context, packet))
-        elif time is None or not self._is_before(time):
+            self._look(decoded(self.stream.codec_context, packet))
+        elif time is None or not self._window.is_before(time):
             self._begin_to_look()
-
-    def ends_before_segment(self) -> bool:
-        return bool(self._times) and self._is_before(self._times[-1] + self._clock.step)
 
     def _begin_to_look(self) -> None:
         self._waits = False
         for packet in self._packets:
-            self._look(_decode_packet(self.stream.codec_context, packet))
+            self._look(decoded(self.stream.codec_context, packet))
 
     def _look(self, frames: Iterable[VideoFrame]) -> None:
         """Note when the frames that came out are shown."""
@@ -292,34 +276,39 @@ class FrameTrack(VideoTrack):
                 self._numbers.append(self._count)
                 self._times.append(time)
             self._count += 1
-            limit = window_end(self._times[0], self._begin, self._end)
+            limit = self._window.frames_end(self._times[0])
             self.complete = self.complete or time >= limit - SAME_TIME
 
-    def _take(self, options: DecodeOptions, path: str | Path) -> tuple[float, list[_Picture]]:
+    def _take(self) -> tuple[float, list[_Picture]]:
         if self._waits:
             self._begin_to_look()
         if not self.complete:
-            self._look(_decode_packet(self.stream.codec_context, None))
-        if self._begin is not None and self.seeks:
-            begins_late = not self._times or not self._is_before(self._times[0])
+            self._look(decoded(self.stream.codec_context, None))
+        if self._window.begin is not None and self.seeks:
+            begins_late = not self._times or not self._window.is_before(self._times[0])
             if begins_late or not self._begins_well:
                 raise ReadAgain(PatientTrack)
         if not self._times:
-            raise DecodeError("no-frames", f"{path}: not one frame of its video can be decoded")
-        chosen = self._choose(self._times, options.frames)
-        found = self._fetch({self._numbers[i]: self._times[i] for i in chosen}, options)
+            raise DecodeError(
+                "no-frames", f"{self._request.path}: none of its video frames can be decoded"
+            )
+        chosen = self._choose(self._times)
+        found = self._fetch({self._numbers[i]: self._times[i] for i in chosen})
         return self._times[0], [found[self._numbers[i]] for i in chosen]
 
-    def _fetch(self, wanted: dict[int, float], options: DecodeOptions) -> dict[int, _Picture]:
+    def _fetch(self, wanted: dict[int, float]) -> dict[int, _Picture]:
         """Decode again, in the same way, up to the last wanted frame."""
         found: dict[int, _Picture] = {}
         # A decoder that has seen the stream holds back another number of frames than a new one.
-        decoder = self._new_decoder()
+        with open_file(self._request.path) as container:
+            stream = container.streams[self.stream.index]
+            assert isinstance(stream, VideoStream)
+            decoder = stream.codec_context
         packets: Iterable[Packet | None] = (*self._packets, None)
-        frames = (frame for packet in packets for frame in _decode_packet(decoder, packet))
+        frames = (frame for packet in packets for frame in decoded(decoder, packet))
         for number, frame in enumerate(frames):
             if number in wanted:
-                found[number] = _Picture.of(frame, wanted[number], options, self.stream)
+                found[number] = self._picture(frame, wanted[number])
                 if len(found) == len(wanted):
                     break
         return found
@@ -372,34 +361,6 @@ class _FrameClock:
         return self._time
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """A chosen frame in its final form."""
-
-    pixels: NDArray[np.uint8]
-    time: float  # seconds
-
-    @classmethod
-    def of(
-        cls, frame: VideoFrame, time: float, options: DecodeOptions, stream: VideoStream
-    ) -> _Picture:
-        orientation = _orientation_of(frame)
-        if orientation.angle:
-            frame = _rotated(frame, orientation.angle)
-        rgb = frame.to_ndarray(format="rgb24")
-        square = resize_and_crop(rgb, options.frame_size, _pixel_aspect(stream, options))
-        # Turning the square after the crop is the same as turning the picture before it.
-        return cls(orientation.apply_moves(square), time)
-
-
-def _pixel_aspect(stream: VideoStream, options: DecodeOptions) -> Fraction | float:
-    """Shown width of a pixel over its shown height."""
-    if options.pixels == "stored":
-        return 1
-    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
-    return aspect if aspect and aspect > 0 else 1
-
-
 def _orientation_of(frame: VideoFrame) -> Orientation:
     matrix = frame.side_data.get("DISPLAYMATRIX")
     return Orientation() if matrix is None else orientation_of(read_matrix(bytes(matrix)))  # type: ignore[call-overload]
@@ -432,16 +393,6 @@ def _is_shown(packet: Packet, stream: VideoStream) -> bool:
     if stream.codec_context.name == "vp9" and tail & 0xE0 != 0xC0:  # one frame, no superframe
         return bool(head & 0b1010)  # shows an earlier frame or itself
     return True
-
-
-def _decode_packet(context: VideoCodecContext, packet: Packet | None) -> list[VideoFrame]:
-    """The frames that come out for a packet; None: all that are left."""
-    try:
-        return context.decode(packet)
-    except FFmpegError as error:  # a damaged packet costs its own frames
-        if error.errno == errno.ENOMEM:
-            raise
-        return []
 
 
 def _rate_of(stream: VideoStream) -> float:
