@@ -3,8 +3,8 @@
 Slower than the first and built on other code, so it can read what PyAV cannot, and bears witness
 against it in tests. Frames are grabbed one after another, never sought by number.
 
-The ffmpeg program is started three times: to list the packets, to describe the frames, to resample
-the sound. All times it tells count from the file's beginning as long as all streams are mapped.
+The ffmpeg program runs three times: it lists the packets, describes the frames and resamples the
+sound. The times it prints count from the file's beginning as long as all streams are mapped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import struct
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.decode.extent import PacketSpans
-from avprep.decode.frames import (
-    PUBLISHED_SECONDS,
-    SAME_TIME,
-    choose_frames,
-    step_for,
-)
+from avprep.decode.frames import PUBLISHED_SECONDS, SAME_TIME, choose_frames, step_for
 from avprep.decode.header import Kind
 from avprep.decode.media import NO_VIDEO, Reading, Request, no_frames
 from avprep.decode.sniff import INPUT_OPTIONS, why_not_media
@@ -67,7 +62,7 @@ def decode_with_ffmpeg(request: Request) -> Reading:
     return Reading("ffmpeg", listing.origin, listing.spans, frames, times, pcm, is_shortened)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Listing:
     """What ffmpeg lists of a file, from its beginning to the clip's end.
 
@@ -78,7 +73,7 @@ class _Listing:
         priming: seconds of it that hold what an encoder put there to warm up the decoder.
         may_jump: whether the container's kind is one whose time stamps may start over.
         spans: when the packets are shown and heard.
-        audio: number of the first audio stream that there is something of.
+        audio: number of the first audio stream that can be decoded.
     """
 
     is_read: bool
@@ -86,8 +81,8 @@ class _Listing:
     origin: float
     priming: float
     may_jump: bool
-    spans: PacketSpans = field(default_factory=PacketSpans)
-    audio: int | None = None
+    spans: PacketSpans
+    audio: int | None
 
 
 _ORIGIN = re.compile(rb"Duration: .*, start: (-?\d+\.\d+)")
@@ -117,52 +112,48 @@ def _list_packets(request: Request) -> _Listing:
         for number, kind, rest in _STREAM.findall(inputs)
         if not _COVER.search(rest)
     }
+    copies = re.findall(rb"Stream #0:(\d+) -> #0:(\d+) \(copy\)", words)
+    numbers = {int(output): int(number) for number, output in copies}
     told = _ORIGIN.search(inputs)
     origin = float(told[1]) if told else 0.0
+    spans, audio = _read_packets(packets, streams, numbers, origin)
     # Matroska has no time before 0. Older versions count what warms up the decoder as such, and
     # keep its sound for some codecs.
     priming = max(-origin, 0.0) if b"Input #0, matroska" in inputs else 0.0
-    listing = _Listing(
-        is_read=bool(packets),
-        kinds=frozenset(streams.values()),
-        origin=origin,
-        priming=priming,
-        may_jump=_MAY_JUMP.search(inputs) is not None,
-    )
-    copies = re.findall(rb"Stream #0:(\d+) -> #0:(\d+) \(copy\)", words)
-    _add_packets(listing, packets, streams, {int(output): int(number) for number, output in copies})
-    return listing
+    may_jump = _MAY_JUMP.search(inputs) is not None
+    kinds = frozenset(streams.values())
+    return _Listing(bool(packets), kinds, origin, priming, may_jump, spans, audio)
 
 
 _KINDS: dict[bytes, Kind] = {b"Video": "video", b"Audio": "audio"}
 
 
-def _add_packets(
-    listing: _Listing, packets: bytes, streams: dict[int, Kind], numbers: dict[int, int]
-) -> None:
-    """Note the packets that ffmpeg lists.
+def _read_packets(
+    packets: bytes, streams: dict[int, Kind], numbers: dict[int, int], origin: float
+) -> tuple[PacketSpans, int | None]:
+    """When the listed packets are shown and heard, and the number of the first audio stream.
 
     Args:
-        listing: gets their times.
         packets: in the form of ffmpeg's `framecrc`.
         streams: kinds of the file's streams, by their numbers.
-        numbers: those of the streams that are listed, by the numbers they have there.
+        numbers: of the file's streams, by the numbers they have in the list.
+        origin: seconds, the beginning of the file on its own clock.
     """
-    used: dict[int, Kind] = {}  # the first of each kind
+    spans = PacketSpans()
+    used: dict[Kind, int] = {}  # the first stream of each kind, by its number in the list
     ticks: dict[int, float] = {}  # seconds
     for line in packets.decode("ascii", "replace").splitlines():
         if told := re.match(r"#tb (\d+): (\d+)/(\d+)", line):
             output = int(told[1])
             ticks[output] = int(told[2]) / int(told[3])
-            kind = streams.get(numbers[output])
-            if kind is not None and kind not in used.values():
-                used[output] = kind
-                if kind == "audio":
-                    listing.audio = numbers[output]
+            if numbers[output] in streams:
+                used.setdefault(streams[numbers[output]], output)
         elif told := re.match(r"(\d+), *(-?\d+), *(-?\d+), *(\d+),", line):
             output, dts, pts, length = map(int, told.groups())
-            start = listing.origin + (dts if pts == _NO_STAMP else pts) * ticks[output]
-            listing.spans.add(used.get(output), start, length * ticks[output])
+            kind = next((kind for kind in used if used[kind] == output), None)
+            start = origin + (dts if pts == _NO_STAMP else pts) * ticks[output]
+            spans.add(kind, start, length * ticks[output])
+    return spans, numbers[used["audio"]] if "audio" in used else None
 
 
 def _read_audio(request: Request, listing: _Listing, stream: int) -> NDArray[np.int16]:

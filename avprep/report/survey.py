@@ -24,7 +24,7 @@ _REQUESTS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Survey:
+class Overview:
     """What one pass over the indexes finds.
 
     Attributes:
@@ -43,7 +43,7 @@ def survey_shards(
     info: DatasetInfo,
     options: GalleryOptions,
     on_shard: Callable[[], None] = lambda: None,
-) -> Survey:
+) -> Overview:
     """Read every index once.
 
     Raises:
@@ -66,15 +66,12 @@ def survey_shards(
     known = np.array(lengths, np.int64)
     seconds = known[known > 0] / info.options["sample_rate"]
     del splits[""]
-    return Survey(seconds, splits, chooser.choose())
+    return Overview(seconds, splits, chooser.choose())
 
 
 def read_indexes(location: str, info: DatasetInfo) -> Iterator[ShardIndex]:
-    """The indexes in order; where they are behind a URL, several are fetched at a time."""
+    """The indexes in order, several of which are fetched at a time."""
     shards = [shard.name for shard in info.shards]
-    if not storage.is_url(location):
-        yield from (read_index(location, shard) for shard in shards)
-        return
     with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as threads:
         for start in range(0, len(shards), _REQUESTS_AT_ONCE):
             group = shards[start : start + _REQUESTS_AT_ONCE]
@@ -107,7 +104,7 @@ def read_failures(location: str) -> list[ClipFailure] | None:
 
 
 def some_of_each_cause(failures: Sequence[ClipFailure], most: int) -> list[ClipFailure]:
-    """Up to `most` failures, of each cause as many as of any other as far as there are."""
+    """Up to `most` failures, spread as evenly over the causes as their numbers allow."""
     seen: Counter[str] = Counter()
     numbered = []
     for position, failure in enumerate(failures):
