@@ -1,10 +1,10 @@
 """A small labelled video set, made on the spot with ffmpeg: real files, real codecs.
 
-Eight classes. Each shows one of four shapes and plays one of four sounds; a shape occurs in two
-classes and so does a sound, so neither alone tells the class (at best one guess in two) and both
-together do.
+Eight classes. Each shows one of four shapes and plays one of four sounds. Every shape and every
+sound occurs in two classes, so either alone gives at best one right guess in two, and both together
+give the class.
 
-Within a class every clip has traits of its own, each to be seen and to be heard (`Traits`), so that
+Within a class every clip has its own traits, which can be both seen and heard (`Traits`), so that
 a sound can find its own picture among many of its class. The hue of the background, angles and
 loudness say nothing about the other modality.
 """
@@ -67,7 +67,7 @@ class DemoClip:
 
 @dataclass(frozen=True)
 class Traits:
-    """What a clip shows and plays beside its class, each from 0 to 1."""
+    """What a clip shows and plays besides its class, each from 0 to 1."""
 
     size: float  # of the shape; a large one lies low and sounds low
     haze: float  # how light the background is; a light one hisses
@@ -90,7 +90,7 @@ def make_demo_data(
     clips = list(plan_demo_clips(out, options))
     for folder in {clip.path.parent for clip in clips}:
         storage.make_folder(folder)
-        storage.remove_abandoned(folder)  # of a run that was killed
+        storage.remove_abandoned(folder)  # by a run that was killed
     missing = [clip for clip in clips if not clip.path.exists()]
     done = len(clips) - len(missing)
     on_progress(done, len(clips))
@@ -184,7 +184,7 @@ def render_frames(
         cos, sin = np.float32(np.cos(turn) / radius), np.float32(np.sin(turn) / radius)
         dx, dy = x - np.float32(mid_x + swing), y - np.float32(mid_y)
         mask = _MASKS[shape](dx * cos + dy * sin, dy * cos - dx * sin)
-        # One fixed texture: noise of its own in every frame would fill the file with bits.
+        # The same noise in every frame: changing noise would make the files large.
         frames[number] = np.clip(np.where(mask[..., None], colour, ground) + noise, 0, 255)
     return frames
 

@@ -63,10 +63,10 @@ def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) of JPEG bytes without decoding them; None where they are none.
+    """(width, height) of JPEG bytes without decoding them; None if they are not JPEG.
 
     Reads the headers alone: opening an image costs ten times as much, and packing asks for ten
-    sizes a clip.
+    sizes per clip.
     """
     if not data.startswith(b"\xff\xd8"):
         return None

@@ -18,13 +18,13 @@ from avprep.decode.frames import Window
 from avprep.decode.libav import decoded
 from avprep.options import DecodeOptions
 
-# Seconds decoded before a segment: codecs need their past (MP3's bit reservoir, SBR's headers,
-# Opus' 80 ms), most of all to sound as they do when decoded from the beginning.
+# Seconds decoded before a segment: codecs depend on what came before (MP3's bit reservoir, SBR's
+# headers, Opus' 80 ms) to give the samples that decoding from the beginning gives.
 PREROLL = 0.5
-_RESAMPLER_REACH = 512  # source samples around a sample that the resampler's filter may look at
+_RESAMPLER_REACH = 512  # source samples around a sample that the resampler's filter uses
 _PIECE = 1 << 16  # source samples resampled at once; small next to a core's cache
 _SURVEY_FRAMES = 3
-_SHORTEST_HOLE = 0.02  # seconds without sound in a stream; anything less is a clock's jitter
+_SHORTEST_HOLE = 0.02  # seconds without sound in a stream; less is jitter of its clock
 
 
 class AudioTrack:
@@ -44,9 +44,9 @@ class AudioTrack:
         self._begin, self._end = window.begin, window.end
         self._base = float(stream.time_base)
         self._layout: _Layout | None = None
-        self._position = 0  # of the next decoded sample, counted as if from the stream's beginning
+        self._position = 0  # of the next decoded sample, counted from the stream's beginning
         self._fed_from: int | None = None  # position of the first sample given to the resampler
-        # (position, samples) of time without sound, which is left out: a muted recorder, a pause
+        # (position, samples) of pauses, such as a muted recorder's, which are left out
         self._holes: list[tuple[int, int]] = []
         self._resampler = _MonoResampler(options.sample_rate)
         stream.codec_context.thread_count = 1
@@ -124,11 +124,11 @@ class AudioTrack:
         self.complete = self._position >= self._last_needed()
 
     def _left_out(self) -> int:
-        """Samples' time without sound so far."""
+        """Samples that would fill all pauses so far."""
         return sum(length for _, length in self._holes)
 
     def _last_needed(self) -> float:
-        """The position after which the clip's last sample is surely resampled."""
+        """The position after which the clip's last sample is certainly resampled."""
         rate, time = self._layout.rate, self._layout.time
         begin = self._fed_from if self._begin is None else (self._begin - time) * rate
         last = max(begin, self._fed_from) + self._options.max_audio * rate
@@ -151,7 +151,7 @@ class AudioTrack:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the samples of a stream lie in time, learnt from its first frames.
+    """Where the samples of a stream lie in time, learned from its first frames.
 
     Time stamps may be off by a sample, or by half a millisecond where the container counts
     milliseconds. Codecs cut sound into blocks of one size, so counting blocks gives the exact
@@ -200,7 +200,7 @@ def to_mono(frame: AudioFrame, how: Literal["first", "mix"]) -> NDArray[np.gener
     else:
         together = np.frombuffer(memoryview(frame.planes[0]), kind, frame.samples * count)
         channels = [together[first::count] for first in range(count if how == "mix" else 1)]
-    if kind == np.int64:  # libswresample's wrapper has no such type; 16 bits come out of it anyway
+    if kind == np.int64:  # PyAV's resampler has no such type, and its output has 16 bits anyway
         channels = [(channel >> 32).astype(np.int32) for channel in channels]
     if len(channels) == 1:
         return channels[0].copy()
@@ -268,7 +268,7 @@ class _MonoResampler:
 
 
 def _as_float(samples: NDArray) -> NDArray:
-    """Samples of 8 and 16 bits as float32, exactly; libswresample is coarser with few bits."""
+    """Samples of 8 and 16 bits as float32, exactly; libswresample is less precise with few bits."""
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - 128) / 128
     if samples.dtype == np.int16:

@@ -16,11 +16,11 @@ from av.stream import Stream
 
 _LONGEST_PAUSE = 10.0  # seconds
 _LONGEST_STEP_BACK = 0.1  # seconds
-_LONGEST_FRAME = 10.0  # seconds; that a rate this low is real is doubtful
+_LONGEST_FRAME = 10.0  # seconds; lower rates are hardly real
 
 
 def may_jump(container: InputContainer) -> bool:
-    """Whether the container's kind is one whose clock may jump."""
+    """Whether the clock of a container of this kind may jump."""
     return bool(container.format.flags & Flags.ts_discont.value)  # type: ignore[operator]
 
 
@@ -32,7 +32,7 @@ def running_on(
     Args:
         container: where they come from.
         packets: in the order they are read.
-        leader: index of the stream that sets the clock for all, the pictures' where there are any.
+        leader: index of the stream that sets the clock for all: the pictures', if there are any.
     """
     if not may_jump(container):
         yield from packets

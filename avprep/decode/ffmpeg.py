@@ -1,7 +1,7 @@
 """The second engine: audio through ffmpeg-python, frames through OpenCV.
 
-Slower than the first and built on other code, so it can read what PyAV cannot, and bears witness
-against it in tests. Frames are grabbed one after another, never sought by number.
+Slower than the first and built on other code, so it can read what PyAV cannot, and tests compare
+the two. Frames are grabbed one after another, never sought by number.
 
 The ffmpeg program runs three times: it lists the packets, describes the frames and resamples the
 sound. The times it prints count from the file's beginning as long as all streams are mapped.
@@ -35,7 +35,7 @@ from avprep.images import resize_and_crop
 from avprep.options import DecodeOptions
 
 cv2.setNumThreads(1)  # as many workers as cores share the machine already
-# OpenCV has an ffmpeg of its own, which takes its orders from here alone.
+# OpenCV has its own ffmpeg, which can only be configured here.
 os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join(map(";".join, INPUT_OPTIONS.items()))
 
 _MORE = 1.0  # seconds read beyond what a sample holds, to tell whether there is more
@@ -55,7 +55,7 @@ def decode_with_ffmpeg(request: Request) -> Reading:
     frames, times = _read_frames(request, listing) if options.frames else no_frames(options)
     pcm = None if listing.audio is None else _read_audio(request, listing, listing.audio)
     if pcm is not None and (listing.spans.end("audio") or begin) <= begin:
-        pcm = pcm[:0]  # the last packet, which ffmpeg gives where there is nothing more
+        pcm = pcm[:0]  # past the end, ffmpeg returns the last packet
     limit = round(options.max_audio * options.sample_rate)
     is_shortened = pcm is not None and len(pcm) > limit
     pcm = None if pcm is None else pcm[:limit]
@@ -68,10 +68,10 @@ class _Listing:
 
     Attributes:
         is_read: whether ffmpeg can open the file and copy its packets.
-        kinds: of its streams, covers apart.
+        kinds: of its streams, except for cover pictures.
         origin: seconds, the file's beginning on its own clock, which the spans are in, too.
-        priming: seconds of it that hold what an encoder put there to warm up the decoder.
-        may_jump: whether the container's kind is one whose time stamps may start over.
+        priming: seconds at its beginning that only warm up the decoder.
+        may_jump: whether time stamps may start over in a container of this kind.
         spans: when the packets are shown and heard.
         audio: number of the first audio stream that can be decoded.
     """
@@ -96,7 +96,7 @@ def _list_packets(request: Request) -> _Listing:
     """What the clip's packets are; nothing is decoded."""
     longest = request.start + max(request.options.max_audio + _MORE, PUBLISHED_SECONDS)
     output = ffmpeg.output(
-        _input(request)["u"],  # whatever is known well enough to be decoded
+        _input(request)["u"],  # whatever can be decoded
         "pipe:1",
         format="framecrc",
         codec="copy",
@@ -114,10 +114,10 @@ def _list_packets(request: Request) -> _Listing:
     }
     copies = re.findall(rb"Stream #0:(\d+) -> #0:(\d+) \(copy\)", words)
     numbers = {int(output): int(number) for number, output in copies}
-    told = _ORIGIN.search(inputs)
-    origin = float(told[1]) if told else 0.0
+    match = _ORIGIN.search(inputs)
+    origin = float(match[1]) if match else 0.0
     spans, audio = _read_packets(packets, streams, numbers, origin)
-    # Matroska has no time before 0. Older versions count what warms up the decoder as such, and
+    # Matroska has no time before 0, but older versions count the decoder's warming up as such, and
     # keep its sound for some codecs.
     priming = max(-origin, 0.0) if b"Input #0, matroska" in inputs else 0.0
     may_jump = _MAY_JUMP.search(inputs) is not None
@@ -143,13 +143,13 @@ def _read_packets(
     used: dict[Kind, int] = {}  # the first stream of each kind, by its number in the list
     ticks: dict[int, float] = {}  # seconds
     for line in packets.decode("ascii", "replace").splitlines():
-        if told := re.match(r"#tb (\d+): (\d+)/(\d+)", line):
-            output = int(told[1])
-            ticks[output] = int(told[2]) / int(told[3])
+        if match := re.match(r"#tb (\d+): (\d+)/(\d+)", line):
+            output = int(match[1])
+            ticks[output] = int(match[2]) / int(match[3])
             if numbers[output] in streams:
                 used.setdefault(streams[numbers[output]], output)
-        elif told := re.match(r"(\d+), *(-?\d+), *(-?\d+), *(\d+),", line):
-            output, dts, pts, length = map(int, told.groups())
+        elif match := re.match(r"(\d+), *(-?\d+), *(-?\d+), *(\d+),", line):
+            output, dts, pts, length = map(int, match.groups())
             kind = next((kind for kind in used if used[kind] == output), None)
             start = origin + (dts if pts == _NO_STAMP else pts) * ticks[output]
             spans.add(kind, start, length * ticks[output])
@@ -157,14 +157,13 @@ def _read_packets(
 
 
 def _read_audio(request: Request, listing: _Listing, stream: int) -> NDArray[np.int16]:
-    """int16 [samples] of an audio stream, up to a little more than a sample of a shard holds."""
+    """int16 [samples] of an audio stream, up to a little more than `max_audio`."""
     start, end, container = request.start, request.end, listing.origin + listing.priming
-    # Where the clock jumps, no time leads to the right place; before the first picture, none does
-    # in some containers; and others cannot be entered at all.
+    # Seeking by time fails where the clock jumps, in some containers before the first picture, and
+    # in others altogether.
     first_picture = listing.spans.begin("video")
     if start and not listing.may_jump and container + start >= (first_picture or container):
-        # By its own time stamps, for ffmpeg may count from the start of the sound instead of the
-        # file.
+        # By the file's own time stamps, since ffmpeg may count from the start of the sound.
         source = _input(request, seek_timestamp=1, ss=container + start)
         samples = _resample(source[str(stream)], request, **_limits(t=end - start))
         if len(samples):
@@ -178,7 +177,7 @@ def _read_audio(request: Request, listing: _Listing, stream: int) -> NDArray[np.
 
 
 def _limits(**seconds: float) -> dict[str, float]:
-    """Those options that limit something: neither zero nor infinite."""
+    """Only those limits that are neither zero nor infinite."""
     return {name: value for name, value in seconds.items() if 0 < value < math.inf}
 
 
@@ -186,21 +185,21 @@ def _resample(sound: Any, request: Request, also: Any = None, **limits: float) -
     """int16 [samples] at the wanted rate.
 
     Args:
-        sound: a stream of ffmpeg-python's.
+        sound: a stream of ffmpeg-python.
         request: the rate and channels.
-        also: an input that is read along, so that times count from its beginning.
+        also: an input whose other streams are read too, so that times count from its beginning.
         limits: options of the output.
     """
     options = request.options
     longest = round((options.max_audio + _MORE) * options.sample_rate)
     # All channels are resampled and one is taken afterwards, in the published order.
     output = ffmpeg.output(
-        # Older versions resample 16 bits with less precision unless told otherwise.
+        # By default, older versions resample 16 bits with less precision.
         sound.filter("aresample", options.sample_rate, internal_sample_fmt="fltp").filter(
             "atrim", end_sample=longest
         ),
         "pipe:1",
-        format="au",  # the simplest stream that says how many channels it has
+        format="au",  # the simplest format that states the number of channels
         acodec="pcm_s16be",
         **limits,
     )
@@ -244,18 +243,18 @@ def _why_no_frames(request: Request, listing: _Listing) -> DecodeError:
 
 @dataclass(frozen=True)
 class _Frame:
-    """What the ffmpeg program says of a frame that it shows."""
+    """A frame as the ffmpeg program describes it."""
 
     number: int  # in the order they come out of the decoder
     time: float  # seconds after the container's start
     pixel_aspect: float  # shown width of a pixel over its shown height
-    is_plain: bool  # OpenCV can be trusted with it
+    is_plain: bool  # OpenCV decodes it correctly
 
 
 _TIME_BASE = re.compile(rb"config in time_base: (\d+)/(\d+)")
 _FRAME = re.compile(
-    rb" n: *\d+ pts: *(?P<pts>-?\d+|NOPTS) .* sar:(?P<wide>\d+)/(?P<high>\d+) .*"
-    rb" i:(?P<fields>.) iskey:. type:(?P<type>.)"
+    rb" n: *\d+ pts: *(?P<pts>-?\d+|NOPTS) .* sar:(?P<wide>\d+)/(?P<high>\d+)"
+    rb" s:(?P<width>\d+)x(?P<height>\d+) i:(?P<fields>.) iskey:. type:(?P<type>.)"
 )
 
 
@@ -276,15 +275,15 @@ def _list_frames(request: Request, priming: float, step: float) -> list[_Frame]:
             if base := _TIME_BASE.search(line):
                 tick = int(base[1]) / int(base[2])
             elif b": Video: h264" in line or b"Input #0, mov,mp4" in line:
-                is_guessing = False  # gives no picture before all it refers to is there
-            elif b"displaymatrix" in line:  # said before the first frame, or behind its own
+                is_guessing = False  # outputs no picture whose references are missing
+            elif b"displaymatrix" in line:  # printed before the first frame, or after its own
                 is_odd = True
-            elif told := _FRAME.search(line):
-                stamp = told["pts"]
+            elif match := _FRAME.search(line):
+                stamp = match["pts"]
                 time = time + step if stamp == b"NOPTS" else int(stamp) * tick - priming
-                if is_guessing and told["type"] == b"I":
+                if is_guessing and match["type"] == b"I":
                     is_guessing, is_odd, frames = False, is_odd or bool(frames), []
-                frames.append(_Frame(number, time, _pixel_aspect(told), told["fields"] == b"P"))
+                frames.append(_Frame(number, time, _pixel_aspect(match), match["fields"] == b"P"))
                 number += 1
                 if time >= window.frames_end(frames[0].time):
                     break
@@ -292,7 +291,7 @@ def _list_frames(request: Request, priming: float, step: float) -> list[_Frame]:
 
 
 def _describe_frames(request: Request) -> Generator[bytes, None, None]:
-    """What ffmpeg says of a file and of each frame that it decodes, line by line."""
+    """What ffmpeg prints about a file and each frame that it decodes, line by line."""
     source = _input(request, noautorotate=None)
     output = ffmpeg.output(
         source["V:0"].filter("showinfo", checksum=0),
@@ -311,7 +310,7 @@ def _describe_frames(request: Request) -> Generator[bytes, None, None]:
 
 
 def _on_screen(frames: list[_Frame]) -> list[_Frame]:
-    """Those that are shown: what comes out late is not; of equal times, the later frame is."""
+    """The frames that are shown: not those that come out late; of equal times, the later one."""
     shown: list[_Frame] = []
     for frame in frames:
         if not shown or frame.time > shown[-1].time - SAME_TIME:
@@ -321,9 +320,8 @@ def _on_screen(frames: list[_Frame]) -> list[_Frame]:
 
 def _fetch(request: Request, wanted: dict[int, _Frame]) -> dict[int, NDArray[np.uint8]]:
     """The frames of the given numbers, resized."""
-    # OpenCV 5 fails to convert interlaced pictures and hands out whatever was in memory, without
-    # a word; of display matrices it knows quarter turns alone; and of what a stream that begins
-    # within a group of pictures shows first, it may count other frames.
+    # OpenCV 5 silently returns uninitialised memory for interlaced pictures, knows only quarter
+    # turns, and may count other frames where a stream begins within a group of pictures.
     pictures = None
     if all(frame.is_plain for frame in wanted.values()):
         pictures = _grab(request, wanted)
@@ -331,7 +329,7 @@ def _fetch(request: Request, wanted: dict[int, _Frame]) -> dict[int, NDArray[np.
 
 
 def _grab(request: Request, wanted: dict[int, _Frame]) -> dict[int, NDArray[np.uint8]] | None:
-    """The same as `_fetch` through OpenCV alone; None where it gives up earlier than ffmpeg."""
+    """`_fetch` by OpenCV alone; None if it stops earlier than ffmpeg."""
     capture = _open(request.path)
     pictures = {}
     for number in range(max(wanted) + 1):
@@ -348,14 +346,13 @@ def _grab(request: Request, wanted: dict[int, _Frame]) -> dict[int, NDArray[np.u
 
 
 def _select(request: Request, wanted: dict[int, _Frame]) -> dict[int, NDArray[np.uint8]]:
-    """The same as `_fetch` through ffmpeg alone, turned as it turns them."""
+    """`_fetch` by ffmpeg alone, which turns pictures as their display matrix says."""
     numbers = sorted(wanted)
     any_of = "+".join(f"eq(n,{number})" for number in numbers)
     output = ffmpeg.output(
         _input(request)["V:0"].filter("select", any_of).filter("showinfo", checksum=0),
         "pipe:1",
-        format="image2pipe",
-        vcodec="ppm",
+        format="rawvideo",
         pix_fmt="rgb24",
         fps_mode="passthrough",
         **{"frames:v": len(numbers)},
@@ -363,36 +360,24 @@ def _select(request: Request, wanted: dict[int, _Frame]) -> dict[int, NDArray[np
     try:
         raw, words = _run(output)
     except ffmpeg.Error as error:
-        detail = f"{request.path}: neither OpenCV nor ffmpeg converts its pictures"
+        detail = f"{request.path}: neither OpenCV nor ffmpeg can convert its pictures"
         raise DecodeError("no-frames", detail) from error
-    pictures, told = _read_ppm(raw), list(_FRAME.finditer(words))
-    if len(pictures) != len(numbers) or len(told) != len(numbers):
-        raise DecodeError(
-            "truncated", f"{request.path}: ends before frame {numbers[-1]} for ffmpeg"
-        )
-    return {
-        number: _resized(picture, _pixel_aspect(words_of_it), request.options)
-        for number, picture, words_of_it in zip(numbers, pictures, told, strict=True)
-    }
+    pictures, rest = {}, np.frombuffer(raw, np.uint8)
+    for number, match in zip(numbers, _FRAME.finditer(words), strict=False):
+        shape = (int(match["height"]), int(match["width"]), 3)
+        size = math.prod(shape)
+        if len(rest) >= size:
+            rgb, rest = rest[:size].reshape(shape), rest[size:]
+            pictures[number] = _resized(rgb, _pixel_aspect(match), request.options)
+    if len(pictures) < len(numbers):
+        detail = f"{request.path}: ends before frame {numbers[-1]} for ffmpeg"
+        raise DecodeError("truncated", detail)
+    return pictures
 
 
-def _read_ppm(raw: bytes) -> list[NDArray[np.uint8]]:
-    """The whole images of a stream of PPM files, each uint8 [height, width, 3]."""
-    images = []
-    while head := re.match(rb"P6\s(\d+) (\d+)\s255\s", raw):
-        width, height = int(head[1]), int(head[2])
-        end = head.end() + width * height * 3
-        if len(raw) < end:
-            break
-        pixels = np.frombuffer(raw[head.end() : end], np.uint8)
-        images.append(pixels.reshape(height, width, 3))
-        raw = raw[end:]
-    return images
-
-
-def _pixel_aspect(told: re.Match[bytes]) -> float:
+def _pixel_aspect(match: re.Match[bytes]) -> float:
     """Shown width of a pixel over its shown height."""
-    wide, high = int(told["wide"]), int(told["high"])
+    wide, high = int(match["wide"]), int(match["high"])
     return wide / high if wide and high else 1.0
 
 
@@ -417,13 +402,13 @@ def _input(request: Request, **options: Any) -> Any:
 
 
 def _with_all_streams(output: Any, source: Any) -> Any:
-    """An output whose times count from the file's beginning, not from that of the streams used."""
+    """Make an output's times count from the file's beginning, not from its own stream's."""
     rest = ffmpeg.output(source["u"], os.devnull, format="null", codec="copy")
     return ffmpeg.merge_outputs(output, rest)
 
 
 def _run(output: Any) -> tuple[bytes, bytes]:
-    """What ffmpeg writes, and what it says."""
-    # A stream that begins within a group of pictures may have more errors than frames at first.
+    """What ffmpeg writes, and its messages."""
+    # A stream that begins within a group of pictures may begin with more errors than frames.
     output = output.global_args("-max_error_rate", "1")
     return output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)

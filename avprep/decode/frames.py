@@ -17,7 +17,9 @@ PUBLISHED_SECONDS = 10  # frames are taken from the clip's first 10 s
 SAME_TIME = 1e-6  # seconds; far below a frame, far above rounding
 _TOLERANCE = 0.25  # of a frame; millisecond time stamps jitter around the true time
 _USUAL_RATE = 25.0
-_HIGHEST_PLAUSIBLE_RATE = 240.0  # containers without a rate report their clock's, such as 1000
+_HIGHEST_PLAUSIBLE_RATE = (
+    240.0  # containers without a rate report that of their clock, such as 1000
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def wanted_indices(available: int, count: int = 10) -> list[int]:
     """The published frame indices.
 
     Args:
-        available: frames in the clip's first 10 s, or fewer where its rate says so.
+        available: frames in the clip's first 10 s, limited by its rate.
         count: how many to take.
 
     Returns:
@@ -51,7 +53,7 @@ def wanted_indices(available: int, count: int = 10) -> list[int]:
 
 
 def step_for(reported_rate: float) -> float:
-    """Seconds between frames, where nothing but the container's word is known."""
+    """Seconds between frames, if only the container's rate is known."""
     is_plausible = 0 < reported_rate <= _HIGHEST_PLAUSIBLE_RATE
     return 1 / (reported_rate if is_plausible else _USUAL_RATE)
 
@@ -62,16 +64,16 @@ def choose_frames(
     count: int,
     window: Window,
     *,
-    goes_on: bool = False,
+    more_follow: bool = False,
 ) -> list[int]:
     """Positions in `times` of the frames to take.
 
     Args:
         times: ascending display times, seconds; they may reach beyond the clip on either side.
-        reported_rate: frames per second as the container has it; 0 where it does not say.
+        reported_rate: frames per second according to the container; 0 if unknown.
         count: how many to take.
         window: the clip, on the same clock.
-        goes_on: whether more frames follow after `times`.
+        more_follow: whether more frames follow after `times`.
 
     Returns:
         `count` ascending positions.
@@ -96,7 +98,7 @@ def choose_frames(
         rate = reported_rate
         available = min(available, int(rate * PUBLISHED_SECONDS))
     else:
-        is_followed = goes_on or last < len(times)
+        is_followed = more_follow or last < len(times)
         over = limit if is_followed or not steps else min(clip[-1] + span / steps, limit)
         rate = available / max(over - clip[0], SAME_TIME)
     slack = _TOLERANCE / rate

@@ -1,4 +1,4 @@
-"""What the head of a file says, read without a decoder, so the same for every engine.
+"""What the head of a file says, read without a decoder, so that it is the same for all engines.
 
 Is it encrypted, how long does it claim to be, does it keep its media in other files? Damaged heads
 are read as far as they make sense: nothing in here can cost a clip that a decoder can read.
@@ -42,7 +42,7 @@ class Header:
     promised_by_kind: dict[Kind, float] = field(default_factory=dict)
 
     def promise(self, seconds: float, kind: Kind | None = None) -> None:
-        """Note a length; of several the greatest counts."""
+        """Note a length; the greatest of several counts."""
         if not 0 < seconds < _LONGEST_PROMISE:
             return
         self.promised = max(seconds, self.promised or 0.0)
@@ -61,7 +61,7 @@ class _Track:
     """What is known of a track so far."""
 
     handler: bytes = b""  # what the container calls its kind
-    kind: Kind | None = None  # if it is the first of it
+    kind: Kind | None = None  # only of the first track of each kind
     protection: str = ""  # how it is encrypted, if it is
     number: int = 0
     scale: int = 0  # units of the media per second
@@ -85,7 +85,7 @@ def read_header(path: str | Path) -> Header:
     with open(path, "rb") as file:
         # A transport stream may begin anywhere within a packet.
         read = _READERS.get(container_of(file.read(256)), _read_transport_stream)
-        # Of a damaged head counts what was read so far.
+        # What was read before the damage counts.
         with contextlib.suppress(*_DAMAGE):
             read(file, header)
     return header
@@ -121,7 +121,7 @@ def _read_mp4(file: BinaryIO, header: Header) -> None:
         if name in (b"moof", b"mdat") or name in _MP4_CONTAINERS:
             continue
         data = _read(file, start, end)
-        with contextlib.suppress(*_DAMAGE):  # which costs what this box says, and no more
+        with contextlib.suppress(*_DAMAGE):  # which costs only what this box says
             if name == b"mvhd":
                 movie_scale = _after_dates(data)
             elif name == b"mehd" and movie_scale:
@@ -138,7 +138,7 @@ def _read_mp4(file: BinaryIO, header: Header) -> None:
     _find_first(tracks, _MP4_KINDS)
     header.note_protection(tracks)
     for track in tracks:
-        if track.kind is not None:  # what is in fragments promises its own length
+        if track.kind is not None:  # fragments promise their own lengths
             header.promise(track.seconds(movie_scale), None if fragments else track.kind)
     if fragments:
         timed = {track.number: track for track in tracks if track.scale}
@@ -180,7 +180,7 @@ def _read_track_box(name: bytes, data: bytes, track: _Track, header: Header) -> 
 
 
 def _word(data: bytes) -> str:
-    """The form of those numbers of a box that its version makes 4 or 8 bytes long."""
+    """The layout of those numbers of a box whose size depends on its version."""
     return "Q" if data[0] == 1 else "I"
 
 
@@ -330,8 +330,8 @@ def _read_avi(file: BinaryIO, header: Header) -> None:
         if name == b"LIST" and content[:4] == b"movi":
             return
         if name == b"strh":
-            # Of the whole only: pictures that repeat the one before may hold nothing, and where
-            # the sound begins is not kept to.
+            # Not by kind: pictures that repeat the one before may be empty, and sound may begin
+            # elsewhere than the head says.
             scale, rate, _, length = struct.unpack_from("<4I", content, 20)
             if content[:4] in (b"vids", b"auds") and rate:
                 header.promise(length * scale / rate)
@@ -375,16 +375,16 @@ def _read_asf(file: BinaryIO, header: Header) -> None:
     found = data.find(_ASF_FILE)
     if found >= 0:
         length, _, preroll, flags = struct.unpack_from("<3QI", data, found + 64)
-        if not flags & 1:  # a broadcast knows no length
+        if not flags & 1:  # the length of a broadcast is unknown
             header.promise(length / 1e7 - preroll / 1e3)
 
 
 # MPEG transport and program streams -----------------------------------------------------------
 
-_PLACES = 16  # of a stream that are looked at, for one may be scrambled from somewhere on
-_PIECE = 1 << 16  # bytes at each
-_FEWEST = 8  # scrambled packets; a flipped bit scrambles nothing
-_LATEST_PAYLOAD = 176  # byte of a transport packet; what begins later says nothing
+_PLACES = 16  # read per file, since scrambling may begin anywhere
+_PIECE = 1 << 16  # bytes read at each
+_FEWEST = 8  # scrambled packets; a single one is a flipped bit
+_LATEST_PAYLOAD = 176  # byte of a transport packet; a later payload is too short to tell anything
 _TYPES: dict[int, Kind] = {
     **dict.fromkeys((0x01, 0x02, 0x10, 0x1B, 0x20, 0x24, 0x33, 0x42, 0xD1, 0xDB, 0xEA), "video"),
     **dict.fromkeys((0x03, 0x04, 0x0F, 0x11, 0x81, 0x83, 0x87, 0xC1, 0xC2, 0xCF), "audio"),
@@ -396,7 +396,7 @@ def _read_transport_stream(file: BinaryIO, header: Header) -> None:
     streams: dict[int, Kind] = {}
     map_pid: int | None = None
     for piece in _pieces(file):
-        # Whether they are scrambled: by PID, transport packets and the PES packets they begin.
+        # By PID: whether transport packets, and the PES packets that begin in them, are scrambled.
         packets: defaultdict[int, list[bool]] = defaultdict(list)
         heads: defaultdict[int, list[bool]] = defaultdict(list)
         for packet in _transport_packets(piece):

@@ -1,4 +1,4 @@
-"""What the first engine asks of libav, and which of its errors cost less than the whole clip."""
+"""Calls to libav that the first engine's modules share, and what libav's errors cost."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def open_file(path: str | Path) -> InputContainer:
 
 
 def packets_of(container: InputContainer, streams: Iterable[Stream]) -> Iterator[Packet]:
-    """Packets up to where the file ends, or can no longer be read.
+    """Packets up to the point where the file ends or can no longer be read.
 
-    A stream that appears within the file (a second sound in a VOB, other PIDs in a broadcast) is
-    unknown to PyAV, which trips over it at the end.
+    For a stream that appears within the file (a second sound in a VOB, other PIDs in a broadcast)
+    PyAV raises IndexError at the end.
     """
     try:
         yield from (packet for packet in container.demux(list(streams)) if packet.size)

@@ -1,4 +1,4 @@
-"""What an engine is asked for, what it reads, and the `Media` that becomes of it."""
+"""What an engine is asked for, what it reads, and the `Media` made from that."""
 
 from __future__ import annotations
 

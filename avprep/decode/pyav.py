@@ -52,12 +52,12 @@ def decode_with_pyav(request: Request) -> Reading:
 
 
 def _decode_patiently(request: Request) -> Reading:
-    """Read the file in the fastest way that is right for it, found by trying."""
+    """Read the file in the fastest way that suits it, found by trial."""
     kind: type[VideoTrack] | None = None
     while True:
         try:
             with open_file(request.path) as container:
-                # Times that the file does not tell are libavcodec's to find, as in ffmpeg.
+                # Missing time stamps are for libavcodec to find, as in ffmpeg.
                 container.flags &= ~av.container.Flags.gen_pts.value  # type: ignore[operator]
                 _check_begin(container, request)
                 return _Pass(container, request, kind).read()
@@ -68,8 +68,8 @@ def _decode_patiently(request: Request) -> Reading:
 def _check_begin(container: InputContainer, request: Request) -> None:
     """Refuse a segment past the file's end, where the container says how long it is."""
     if av.format.Flags.no_timestamps in av.format.Flags(container.format.flags):
-        return  # then the length is only guessed from a bit rate
-    if may_jump(container):  # then so may the time stamps that its length is told by
+        return  # the length is only guessed from a bit rate
+    if may_jump(container):  # its length comes from time stamps that may jump
         return
     seconds, start = (container.duration or 0) / av.time_base, request.start
     if start and seconds and start >= seconds:
@@ -206,8 +206,8 @@ def _streams_to_read(
 def _first_usable(streams: Sequence[AnyStream]) -> AnyStream | None:
     """The first stream of a kind, as OpenCV and so the published code takes it.
 
-    Album covers and the thumbnails of chapters are not the film. A stream that is announced but of
-    which nothing is known gives way to one that is there.
+    Album covers and the thumbnails of chapters are not the film. A stream that has packets is
+    preferred to one that is only announced.
     """
     films = [stream for stream in streams if not stream.disposition & _NOT_THE_FILM]
     return next(filter(_has_parameters, films), films[0] if films else None)
@@ -216,7 +216,7 @@ def _first_usable(streams: Sequence[AnyStream]) -> AnyStream | None:
 def _has_parameters(stream: VideoStream | AudioStream) -> bool:
     """Whether libav found a packet to learn the stream's size or rate from."""
     if stream.codec_context is None:
-        return True  # there, and of a format that no decoder knows
+        return True  # it has packets, but no decoder
     if isinstance(stream, VideoStream):
         return bool(stream.codec_context.width)
     return bool(stream.codec_context.sample_rate)

@@ -1,4 +1,4 @@
-"""Which files are media: what may open them, and what others are."""
+"""Which files are media: the demuxers that may open them, and what other files are."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from avprep.errors import DecodeError
 
-# The demuxers that may open a file, of those that hold a film or sound themselves. Others open the
-# files that a file names (concat, hls, dash, imf, image2, sdp, vobsub, avisynth, mlv …): then
-# anybody's list would become a copy of a neighbour, or of a file elsewhere.
+# The demuxers that may open a file: those of formats that contain their media. Others follow names
+# in the file (concat, hls, dash, imf, image2, sdp, vobsub, avisynth, mlv …), so that a list would
+# become a copy of a neighbouring file, or of one elsewhere.
 SELF_CONTAINED = (
     *("mov", "mp4", "m4a", "3gp", "3g2", "mj2", "matroska", "webm", "avi", "flv", "live_flv"),
     *("kux", "asf", "asf_o", "mpegts", "mpegtsraw", "mpeg", "mpegvideo", "m4v", "h261", "h263"),
@@ -19,10 +19,10 @@ SELF_CONTAINED = (
     *("smk", "amr", "aac", "ac3", "eac3", "aiff", "ape", "au", "caf", "dts", "flac", "loas", "mp3"),
     *("mpc", "mpc8", "tta", "truehd", "w64", "wav", "wv", "dsf", "iamf", "oma", "qcp", "voc"),
 )
-# What every ffmpeg is given with a file, whichever of the engines it belongs to.
+# For every ffmpeg that opens a file, in either engine.
 INPUT_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(SELF_CONTAINED)}
 
-# How files begin that are in the containers people have.
+# How files in the usual containers begin.
 _SIGNATURES = {
     "mp4": rb".{4}(ftyp|moov|mdat|wide|free|skip|pnot|styp|moof|sidx)",  # MOV, too
     "matroska": rb"\x1a\x45\xdf\xa3|\x1f\x43\xb6\x75",  # WebM, too; or a cluster alone

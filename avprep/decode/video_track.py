@@ -1,8 +1,8 @@
 """The pictures of a clip in the first engine.
 
 Two ways to the same frames. `PacketTrack` is fast: it chooses frames by the time stamps of their
-packets and decodes only what those need. It is for containers that say of each picture when it is
-shown and where decoding can begin, and it checks what they say against what comes out.
+packets and decodes only what those need. It is for containers that state when each picture is shown
+and where decoding can begin, and it checks their statements against the decoder's output.
 `FrameTrack` is for all other files: it decodes everything in the stream's order, as the ffmpeg
 program does, chooses among the pictures that came out, and decodes again to fetch them.
 """
@@ -29,20 +29,20 @@ from avprep.decode.orientation import Orientation, orientation_of, read_matrix
 from avprep.errors import DecodeError
 from avprep.images import resize_and_crop
 
-# Decoders that can be told packet by packet to leave out frames that no other refers to. Some take
-# the order only once (libdav1d, for AV1), and then leave out wanted frames as well.
+# Decoders that can skip, packet by packet, frames that no other refers to. Others (libdav1d, for
+# AV1) read this setting only once, and then skip wanted frames as well.
 _CAN_SKIP = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9"})
 
-# Decoders that hand out no picture before all it refers to is there.
+# Decoders that output no picture whose references are missing.
 _HIDES_BROKEN = frozenset({"h264"})
 
-# Containers that store a time of showing for each picture, and where decoding can begin.
-_TELLING_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm", "flv", "mpegts"})
-_PROGRESSIVE = frozenset({0, 1})  # AVFieldOrder; 0: not said. Fields may be packets of their own.
+# Containers that state when each picture is shown and where decoding can begin.
+_RELIABLE_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm", "flv", "mpegts"})
+_PROGRESSIVE = frozenset({0, 1})  # AVFieldOrder; 0: unknown. Each field may be a packet.
 
 
 class ReadAgain(Exception):
-    """What was relied on is not so: the file is to be read again in a more careful way."""
+    """The file breaks an assumption and has to be read again in a more careful way."""
 
     def __init__(self, kind: type[VideoTrack]) -> None:
         super().__init__(kind.__name__)
@@ -120,10 +120,10 @@ class VideoTrack(ABC):
         stamp = packet.dts if packet.dts is not None else packet.pts
         return None if stamp is None else stamp * self._base
 
-    def _choose(self, times: Sequence[float], *, goes_on: bool = False) -> list[int]:
+    def _choose(self, times: Sequence[float], *, more_follow: bool = False) -> list[int]:
         """Positions of the frames to take among ascending display times."""
         rate, count = _rate_of(self.stream), self._request.options.frames
-        return choose_frames(times, rate, count, self._window, goes_on=goes_on)
+        return choose_frames(times, rate, count, self._window, more_follow=more_follow)
 
     def _picture(self, frame: VideoFrame, time: float) -> _Picture:
         """A chosen frame in its final form."""
@@ -143,7 +143,7 @@ class VideoTrack(ABC):
 
 
 class PacketTrack(VideoTrack):
-    """Relies on what the packets say, and checks it."""
+    """Relies on what the packets state, and checks it."""
 
     _first_shown = float("inf")  # seconds, of the packets so far
 
@@ -166,14 +166,14 @@ class PacketTrack(VideoTrack):
         if not stamps:
             raise ReadAgain(FrameTrack)
         times = [stamp * self._base for stamp in stamps]
-        wanted = [stamps[i] for i in self._choose(times, goes_on=self.complete)]
+        wanted = [stamps[i] for i in self._choose(times, more_follow=self.complete)]
         if wanted[0] < self._packets[0].pts:  # a leading frame whose references are missing
             raise ReadAgain(FrameTrack)
         found = self._decode(set(wanted))
         return times[0], [found[stamp] for stamp in wanted]
 
     def _packets_agree(self) -> bool:
-        """Whether the packets' words make sense, each alone and all together."""
+        """Whether the packets' time stamps and flags make sense, alone and together."""
         shown = [packet.pts for packet in self._packets]
         decoded = [packet.dts for packet in self._packets]
         if None in shown or None in decoded or len(set(shown)) < len(shown):
@@ -232,46 +232,46 @@ class PacketTrack(VideoTrack):
 
 
 class FrameTrack(VideoTrack):
-    """Decodes everything: what ffmpeg shows, in its order, is what counts."""
+    """Decodes everything, in the order in which the ffmpeg program shows it."""
 
     def __init__(self, request: Request, stream: VideoStream, origin: float) -> None:
         super().__init__(request, stream, origin)
         self._clock = _FrameClock(self._base, step_for(_rate_of(stream)))
         self._waits = self._window.begin is not None and self.seeks
-        self._begins_well = False  # whether the first picture is complete in itself
-        self._is_guessing = False  # whether pictures lack what they refer to
-        self._numbers: list[int] = []  # of the pictures on screen, as they come out of the decoder
+        self._begins_with_key = False  # whether the first picture is complete in itself
+        self._lacks_references = False  # whether pictures refer to missing ones
+        self._numbers: list[int] = []  # of the pictures on screen, in decoding order
         self._times: list[float] = []  # seconds at which each of them is shown
-        self._count = 0  # pictures that came out
+        self._count = 0  # decoded pictures
 
     def add(self, packet: Packet) -> None:
         if self.complete:
             return
         if not self._packets:
             hides_broken = self.stream.codec_context.name in _HIDES_BROKEN
-            self._is_guessing = not (packet.is_keyframe or hides_broken)
+            self._lacks_references = not (packet.is_keyframe or hides_broken)
         self._keep(packet)
         time = self._time_of(packet)
         if not self._waits:
-            self._look(decoded(self.stream.codec_context, packet))
+            self._note(decoded(self.stream.codec_context, packet))
         elif time is None or not self._window.is_before(time):
-            self._begin_to_look()
+            self._start_decoding()
 
-    def _begin_to_look(self) -> None:
+    def _start_decoding(self) -> None:
         self._waits = False
         for packet in self._packets:
-            self._look(decoded(self.stream.codec_context, packet))
+            self._note(decoded(self.stream.codec_context, packet))
 
-    def _look(self, frames: Iterable[VideoFrame]) -> None:
-        """Note when the frames that came out are shown."""
+    def _note(self, frames: Iterable[VideoFrame]) -> None:
+        """Note when decoded frames are shown."""
         for frame in frames:
             time = self._clock.time(frame)
             if not self._count:
-                self._begins_well = _begins_a_group(frame)
-            if self._is_guessing and frame.pict_type == PictureType.I:
-                self._is_guessing = False
+                self._begins_with_key = _begins_a_group(frame)
+            if self._lacks_references and frame.pict_type == PictureType.I:
+                self._lacks_references = False
                 self._numbers, self._times = [], []
-            # What comes out late is not shown any more; of equal times, the later frame is.
+            # What comes out late is not shown; of equal times, the later frame is.
             if not self._times or time > self._times[-1] - SAME_TIME:
                 self._numbers.append(self._count)
                 self._times.append(time)
@@ -281,12 +281,12 @@ class FrameTrack(VideoTrack):
 
     def _take(self) -> tuple[float, list[_Picture]]:
         if self._waits:
-            self._begin_to_look()
+            self._start_decoding()
         if not self.complete:
-            self._look(decoded(self.stream.codec_context, None))
+            self._note(decoded(self.stream.codec_context, None))
         if self._window.begin is not None and self.seeks:
             begins_late = not self._times or not self._window.is_before(self._times[0])
-            if begins_late or not self._begins_well:
+            if begins_late or not self._begins_with_key:
                 raise ReadAgain(PatientTrack)
         if not self._times:
             raise DecodeError(
@@ -299,7 +299,7 @@ class FrameTrack(VideoTrack):
     def _fetch(self, wanted: dict[int, float]) -> dict[int, _Picture]:
         """Decode again, in the same way, up to the last wanted frame."""
         found: dict[int, _Picture] = {}
-        # A decoder that has seen the stream holds back another number of frames than a new one.
+        # A used decoder holds back another number of frames than a new one.
         with open_file(self._request.path) as container:
             stream = container.streams[self.stream.index]
             assert isinstance(stream, VideoStream)
@@ -321,28 +321,32 @@ class PatientTrack(FrameTrack):
 
 
 def kind_of_track(stream: VideoStream) -> type[VideoTrack]:
-    """The fastest track that may do for a stream."""
+    """The fastest track that may suit a stream."""
     containers = stream.container.format.name.split(",")  # type: ignore[attr-defined]
-    tells = not _TELLING_CONTAINERS.isdisjoint(containers)
-    return PacketTrack if tells and stream.codec_context.field_order in _PROGRESSIVE else FrameTrack
+    is_reliable = not _RELIABLE_CONTAINERS.isdisjoint(containers)
+    return (
+        PacketTrack
+        if is_reliable and stream.codec_context.field_order in _PROGRESSIVE
+        else FrameTrack
+    )
 
 
 class _FrameClock:
-    """When frames are shown, in the order they come out: libavcodec's best guess.
+    """When frames are shown, in decoding order: libavcodec's best guess.
 
     Time stamps of packets go with their frames, but some containers have only times of decoding,
-    or the one where the other should be. Whichever of the two runs backwards less often is right.
+    or have the two swapped. Whichever of the two runs backwards less often is right.
     """
 
     def __init__(self, base: float, step: float) -> None:
-        self.step = step  # seconds between frames that have no time stamp at all
+        self.step = step  # seconds between frames that have no time stamp
         self._base = base
         self._faults = [0, 0]  # in times of showing, of decoding
         self._last: list[float] = [float("-inf"), float("-inf")]
         self._time: float | None = None
 
     def time(self, frame: VideoFrame) -> float:
-        """Seconds; to be asked once per frame."""
+        """Seconds; call it once per frame."""
         stamps = (frame.pts, frame.dts)
         for i, stamp in enumerate(stamps):
             other = stamps[1 - i]
@@ -379,7 +383,7 @@ def _rotated(frame: VideoFrame, degrees: float) -> VideoFrame:
 
 
 def _begins_a_group(frame: VideoFrame) -> bool:
-    """Whether a frame is complete in itself; not all decoders say of what type theirs are."""
+    """Whether a frame is complete in itself; not all decoders state the type of their frames."""
     return frame.pict_type not in (PictureType.P, PictureType.B, PictureType.S)
 
 
@@ -390,7 +394,7 @@ def _is_shown(packet: Packet, stream: VideoStream) -> bool:
     head, tail = memoryview(packet)[0], memoryview(packet)[packet.size - 1]
     if stream.codec_context.name == "vp8":
         return bool(head & 0x10)
-    if stream.codec_context.name == "vp9" and tail & 0xE0 != 0xC0:  # one frame, no superframe
+    if stream.codec_context.name == "vp9" and tail & 0xE0 != 0xC0:  # one frame, not a superframe
         return bool(head & 0b1010)  # shows an earlier frame or itself
     return True
 

@@ -36,7 +36,7 @@ _FINEST_BIN = 0.1  # seconds
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What goes onto the page."""
+    """What is put on the page."""
 
     gallery: GalleryOptions = field(default_factory=GalleryOptions)
     max_mb: float = 15.0  # of the page; clips that would make it larger are left out
@@ -50,14 +50,14 @@ class ReportSummary:
 
     page: bytes
     clips: int
-    too_large: int  # clips chosen for the gallery that no longer fitted
+    too_large: int  # clips chosen for the gallery that did not fit
     unreadable: tuple[str, ...]  # clips chosen for the gallery whose bytes are damaged
     incomplete: int  # samples of the set whose files hold less than they promise
 
 
 @dataclass(frozen=True)
 class GalleryClip:
-    """A clip of the gallery; `view` is None where it cannot be read, and `problem` says why."""
+    """A clip of the gallery; `view` is None if it cannot be read, and `problem` says why."""
 
     shard: str
     entry: SampleEntry
@@ -137,7 +137,7 @@ def _values(
     failures: Sequence[ClipFailure] | None,
     options: ReportOptions,
 ) -> dict[str, Any]:
-    """What the template shows, apart from the gallery."""
+    """What the template shows besides the gallery."""
     failed = sum(info.failures.values())
     counts = info.class_counts
     filled = [number for number, count in enumerate(counts) if count]

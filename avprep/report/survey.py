@@ -1,4 +1,4 @@
-"""Everything that a report says about a shard set, read from its indexes and failures.csv."""
+"""What a report says about a shard set, read from its indexes and failures.csv."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def read_indexes(location: str, info: DatasetInfo) -> Iterator[ShardIndex]:
 
 
 def read_sample(location: str, shard: str, entry: SampleEntry) -> bytes:
-    """The bytes of one sample and no others.
+    """The bytes of one sample, without reading the rest of its shard.
 
     Raises:
         OSError: the shard cannot be read.
@@ -93,7 +93,7 @@ def read_sample(location: str, shard: str, entry: SampleEntry) -> bytes:
 
 
 def read_failures(location: str) -> list[ClipFailure] | None:
-    """The rows of failures.csv; None where it is missing."""
+    """The rows of failures.csv; None if it is missing."""
     try:
         data = storage.read_bytes(storage.join(location, FAILURES_FILE))
     except FileNotFoundError:
