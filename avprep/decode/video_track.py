@@ -10,8 +10,7 @@ program does, chooses among the pictures that came out, and decodes again to fet
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import pairwise
 
@@ -49,14 +48,6 @@ class ReadAgain(Exception):
         self.kind = kind
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """A chosen frame in its final form."""
-
-    pixels: NDArray[np.uint8]  # [size, size, 3]
-    time: float  # seconds
-
-
 class VideoTrack(ABC):
     """Takes the video packets of a clip, gives its frames.
 
@@ -84,8 +75,12 @@ class VideoTrack(ABC):
         """Take the next packet in the order of the file."""
 
     @abstractmethod
-    def _take(self) -> tuple[float, list[_Picture]]:
-        """When the file's first picture is shown, seconds, and the chosen pictures."""
+    def _shown(self) -> tuple[list[int], list[float]]:
+        """Numbers of the pictures on screen, and the ascending seconds at which they are shown."""
+
+    @abstractmethod
+    def _frames(self, wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """Numbers and frames, as they are decoded; those that are not wanted may be left out."""
 
     def take(self) -> tuple[NDArray[np.uint8], tuple[float, ...]]:
         """The chosen frames, resized, and the times they are shown at.
@@ -94,15 +89,29 @@ class VideoTrack(ABC):
             ReadAgain: another kind of track is needed for this file.
             DecodeError: there is no frame to take.
         """
-        path, start = self._request.path, self._request.start
+        path, start, options = self._request.path, self._request.start, self._request.options
         if not self._packets:
             if start:
                 raise DecodeError("too-short", f"{path}: ends before the segment at {start:g} s")
             raise DecodeError("no-frames", f"{path}: its video stream holds no frame")
-        first, chosen = self._take()
-        begin = first if self._window.begin is None else self._window.begin
-        frames = np.stack([one.pixels for one in chosen])
-        return frames, tuple(round(max(one.time - begin, 0.0), 6) for one in chosen)
+        numbers, times = self._shown()
+        chosen = choose_frames(
+            times, _rate_of(self.stream), options.frames, self._window, more_follow=self.complete
+        )
+        pictures = self._pictures({numbers[i] for i in chosen})
+        begin = times[0] if self._window.begin is None else self._window.begin
+        frames = np.stack([pictures[numbers[i]] for i in chosen])
+        return frames, tuple(round(max(times[i] - begin, 0.0), 6) for i in chosen)
+
+    def _pictures(self, wanted: set[int]) -> dict[int, NDArray[np.uint8]]:
+        """The pictures of some numbers, in their final form."""
+        pictures: dict[int, NDArray[np.uint8]] = {}
+        for number, frame in self._frames(wanted):
+            if number in wanted:
+                pictures[number] = self._picture(frame)
+                if len(pictures) == len(wanted):
+                    break
+        return pictures
 
     def _keep(self, packet: Packet) -> None:
         """Keep a packet; of what comes before a segment, the last two groups of pictures.
@@ -120,19 +129,14 @@ class VideoTrack(ABC):
         stamp = packet.dts if packet.dts is not None else packet.pts
         return None if stamp is None else stamp * self._base
 
-    def _choose(self, times: Sequence[float], *, more_follow: bool = False) -> list[int]:
-        """Positions of the frames to take among ascending display times."""
-        rate, count = _rate_of(self.stream), self._request.options.frames
-        return choose_frames(times, rate, count, self._window, more_follow=more_follow)
-
-    def _picture(self, frame: VideoFrame, time: float) -> _Picture:
-        """A chosen frame in its final form."""
+    def _picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """uint8 [size, size, 3]: the way up, the size and the shape in which it is shown."""
         orientation = _orientation_of(frame)
         if orientation.angle:
             frame = _rotated(frame, orientation.angle)
         rgb, size = frame.to_ndarray(format="rgb24"), self._request.options.frame_size
         # Turning the square after the crop is the same as turning the picture before it.
-        return _Picture(orientation.turned(resize_and_crop(rgb, size, self._pixel_aspect())), time)
+        return orientation.turned(resize_and_crop(rgb, size, self._pixel_aspect()))
 
     def _pixel_aspect(self) -> Fraction | float:
         """Shown width of a pixel over its shown height."""
@@ -159,18 +163,13 @@ class PacketTrack(VideoTrack):
         if packet.pts is not None and not packet.is_discard:
             self._first_shown = min(self._first_shown, packet.pts * self._base)
 
-    def _take(self) -> tuple[float, list[_Picture]]:
+    def _shown(self) -> tuple[list[int], list[float]]:
         if not self._packets_agree():
             raise ReadAgain(FrameTrack)
         stamps = sorted(p.pts for p in self._packets if _is_shown(p, self.stream))
         if not stamps:
             raise ReadAgain(FrameTrack)
-        times = [stamp * self._base for stamp in stamps]
-        wanted = [stamps[i] for i in self._choose(times, more_follow=self.complete)]
-        if wanted[0] < self._packets[0].pts:  # a leading frame whose references are missing
-            raise ReadAgain(FrameTrack)
-        found = self._decode(set(wanted))
-        return times[0], [found[stamp] for stamp in wanted]
+        return stamps, [stamp * self._base for stamp in stamps]
 
     def _packets_agree(self) -> bool:
         """Whether the packets' time stamps and flags make sense, alone and together."""
@@ -187,24 +186,22 @@ class PacketTrack(VideoTrack):
         reorders = self.stream.codec_context.reorder_depth > 0
         return self._packets[0].is_keyframe and (is_reordered or not reorders)
 
-    def _decode(self, wanted: set[int]) -> dict[int, _Picture]:
-        """Decode what the wanted frames need."""
+    def _frames(self, wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """Decode what the wanted frames need; their numbers are their time stamps."""
+        if min(wanted) < self._packets[0].pts:  # a leading frame whose references are missing
+            raise ReadAgain(FrameTrack)
         groups = self._needed(wanted)
         keys = {group[0].pts for group in groups}
         packets = [packet for group in groups for packet in group]
         last = max(i for i, packet in enumerate(packets) if packet.pts in wanted)
-        found: dict[int, _Picture] = {}
         latest: int | None = None
         for frame in self._decoded(packets[: last + 1], wanted):
             is_late = frame.pts is None or (latest is not None and frame.pts <= latest)
             if is_late or (frame.pts in keys and not _begins_a_group(frame)):
                 raise ReadAgain(FrameTrack)
             latest = frame.pts
-            if frame.pts in wanted:
-                found[frame.pts] = self._picture(frame, frame.pts * self._base)
-                if len(found) == len(wanted):
-                    return found
-        raise ReadAgain(FrameTrack)
+            yield frame.pts, frame
+        raise ReadAgain(FrameTrack)  # a wanted one is missing
 
     def _needed(self, wanted: set[int]) -> list[list[Packet]]:
         """The groups of pictures that hold a wanted frame, or are referred to by one."""
@@ -279,7 +276,7 @@ class FrameTrack(VideoTrack):
             limit = self._window.frames_end(self._times[0])
             self.complete = self.complete or time >= limit - SAME_TIME
 
-    def _take(self) -> tuple[float, list[_Picture]]:
+    def _shown(self) -> tuple[list[int], list[float]]:
         if self._waits:
             self._start_decoding()
         if not self.complete:
@@ -289,29 +286,19 @@ class FrameTrack(VideoTrack):
             if begins_late or not self._begins_with_key:
                 raise ReadAgain(PatientTrack)
         if not self._times:
-            raise DecodeError(
-                "no-frames", f"{self._request.path}: none of its video frames can be decoded"
-            )
-        chosen = self._choose(self._times)
-        found = self._fetch({self._numbers[i]: self._times[i] for i in chosen})
-        return self._times[0], [found[self._numbers[i]] for i in chosen]
+            detail = f"{self._request.path}: none of its video frames can be decoded"
+            raise DecodeError("no-frames", detail)
+        return self._numbers, self._times
 
-    def _fetch(self, wanted: dict[int, float]) -> dict[int, _Picture]:
-        """Decode again, in the same way, up to the last wanted frame."""
-        found: dict[int, _Picture] = {}
+    def _frames(self, wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """Decode again, in the same way."""
         # A used decoder holds back another number of frames than a new one.
         with open_file(self._request.path) as container:
             stream = container.streams[self.stream.index]
             assert isinstance(stream, VideoStream)
             decoder = stream.codec_context
         packets: Iterable[Packet | None] = (*self._packets, None)
-        frames = (frame for packet in packets for frame in decoded(decoder, packet))
-        for number, frame in enumerate(frames):
-            if number in wanted:
-                found[number] = self._picture(frame, wanted[number])
-                if len(found) == len(wanted):
-                    break
-        return found
+        return enumerate(frame for packet in packets for frame in decoded(decoder, packet))
 
 
 class PatientTrack(FrameTrack):
@@ -349,12 +336,10 @@ class _FrameClock:
         """Seconds; call it once per frame."""
         stamps = (frame.pts, frame.dts)
         for i, stamp in enumerate(stamps):
-            other = stamps[1 - i]
             if stamp is not None:
                 self._faults[i] += stamp <= self._last[i]
-                self._last[i] = stamp
-            elif other is not None:
-                self._last[i] = other
+            known = stamp if stamp is not None else stamps[1 - i]
+            self._last[i] = self._last[i] if known is None else known
         shown, decoded = stamps
         is_sound = shown is not None and (decoded is None or self._faults[0] <= self._faults[1])
         stamp = shown if is_sound else decoded
