@@ -158,13 +158,15 @@ def _read_packets(
 
 def _read_audio(request: Request, listing: _Listing, stream: int) -> NDArray[np.int16]:
     """int16 [samples] of an audio stream, up to a little more than `max_audio`."""
-    start, end, container = request.start, request.end, listing.origin + listing.priming
+    start, end = request.start, request.end
+    begin, first_picture = listing.origin + listing.priming + start, listing.spans.begin("video")
+    if first_picture is None and "video" in listing.kinds:
+        first_picture = math.inf  # it is shown after the clip
     # Seeking by time fails where the clock jumps, in some containers before the first picture, and
     # in others altogether.
-    first_picture = listing.spans.begin("video")
-    if start and not listing.may_jump and container + start >= (first_picture or container):
+    if start and not listing.may_jump and begin >= (first_picture or 0.0):
         # By the file's own time stamps, since ffmpeg may count from the start of the sound.
-        source = _input(request, seek_timestamp=1, ss=container + start)
+        source = _input(request, seek_timestamp=1, ss=begin)
         samples = _resample(source[str(stream)], request, **_limits(t=end - start))
         if len(samples):
             return samples
