@@ -171,9 +171,10 @@ def step_flops(config: ModelConfig, options: PretrainOptions | None = None) -> f
     return 2 * embed + 3 * blocks
 
 
-def matmul_ceiling(device: torch.device, dtype: torch.dtype, clock: Callable[[], float]) -> float:
+def matmul_ceiling(
+    device: torch.device, dtype: torch.dtype, clock: Callable[[], float], size: int = 2048
+) -> float:
     """FLOP/s of a large matrix product, the best of several."""
-    size = 8192 if device.type == "cuda" else 2048
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(10):
