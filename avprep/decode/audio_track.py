@@ -39,7 +39,6 @@ class AudioTrack:
     def __init__(self, stream: AudioStream, window: Window, options: DecodeOptions) -> None:
         self.stream = stream
         self.complete = False
-        self.is_shortened = False  # known once the samples were taken
         self._options = options
         self._begin, self._end = window.begin, window.end
         self._base = float(stream.time_base)
@@ -68,7 +67,7 @@ class AudioTrack:
             self._add_frames(packet)
 
     def samples(self) -> NDArray[np.int16]:
-        """int16 [samples]: everything inside the clip, up to the longest that a sample holds."""
+        """int16 [samples]: the clip's, of which those after `max_audio` may be incomplete."""
         if not self.complete:
             self._add_frames(None)  # what the decoder holds back at the end of the file
         pcm = self._resampler.finish()
@@ -76,9 +75,7 @@ class AudioTrack:
             return pcm
         first = 0 if self._begin is None else self._place_of(self._begin)
         last = len(pcm) if isinf(self._end) else min(self._place_of(self._end), len(pcm))
-        limit = round(self._options.max_audio * self._options.sample_rate)
-        self.is_shortened = last - first > limit
-        return pcm[first : max(min(last, first + limit), first)]
+        return pcm[first : max(last, first)]
 
     def _place_of(self, time: float) -> int:
         """Which of the resampled samples is heard at a time of the container's clock.

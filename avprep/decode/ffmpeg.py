@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from avprep.decode.extent import PacketSpans
 from avprep.decode.frames import PUBLISHED_SECONDS, SAME_TIME, choose_frames, step_for
 from avprep.decode.header import Kind
-from avprep.decode.media import NO_VIDEO, Reading, Request, no_frames
+from avprep.decode.media import NO_VIDEO, Reading, Request, no_frame_error, no_frames
 from avprep.decode.sniff import INPUT_OPTIONS, why_not_media
 from avprep.errors import DecodeError
 from avprep.ffmpeg_binary import find_ffmpeg
@@ -56,10 +56,7 @@ def decode_with_ffmpeg(request: Request) -> Reading:
     pcm = None if listing.audio is None else _read_audio(request, listing, listing.audio)
     if pcm is not None and (listing.spans.end("audio") or begin) <= begin:
         pcm = pcm[:0]  # past the end, ffmpeg returns the last packet
-    limit = round(options.max_audio * options.sample_rate)
-    is_shortened = pcm is not None and len(pcm) > limit
-    pcm = None if pcm is None else pcm[:limit]
-    return Reading("ffmpeg", listing.origin, listing.spans, frames, times, pcm, is_shortened)
+    return Reading("ffmpeg", listing.origin, listing.spans, frames, times, pcm)
 
 
 @dataclass(frozen=True)
@@ -233,14 +230,11 @@ def _read_frames(
 
 
 def _why_no_frames(request: Request, listing: _Listing) -> DecodeError:
-    path, start = request.path, request.start
     if "video" in listing.kinds:
-        if start:
-            return DecodeError("too-short", f"{path}: ends before the segment at {start:g} s")
-        return DecodeError("no-frames", f"{path}: ffmpeg can decode none of its video frames")
+        return no_frame_error(request, "ffmpeg can decode none of its video frames")
     if listing.kinds:
-        return DecodeError("no-video", f"{path}: {NO_VIDEO}")
-    return why_not_media(path)
+        return DecodeError("no-video", f"{request.path}: {NO_VIDEO}")
+    return why_not_media(request.path)
 
 
 @dataclass(frozen=True)

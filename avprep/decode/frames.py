@@ -17,9 +17,7 @@ PUBLISHED_SECONDS = 10  # frames are taken from the clip's first 10 s
 SAME_TIME = 1e-6  # seconds; far below a frame, far above rounding
 _TOLERANCE = 0.25  # of a frame; millisecond time stamps jitter around the true time
 _USUAL_RATE = 25.0
-_HIGHEST_PLAUSIBLE_RATE = (
-    240.0  # containers without a rate report that of their clock, such as 1000
-)
+_HIGHEST_PLAUSIBLE_RATE = 240.0  # containers without a rate report their clock's, such as 1000
 
 
 @dataclass(frozen=True)

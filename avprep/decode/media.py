@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +50,7 @@ class Reading:
         origin: seconds, the container's start on the file's own clock.
         spans: when the packets that were read are shown and heard.
         frames, frame_times: as in `Media`.
-        pcm: as in `Media`; None where the file has no audio stream.
-        is_shortened: as in `Media`.
+        pcm: as in `Media`, or a little longer; None if the file has no audio stream.
     """
 
     decoder: str
@@ -60,7 +59,6 @@ class Reading:
     frames: NDArray[np.uint8]
     frame_times: tuple[float, ...]
     pcm: NDArray[np.int16] | None
-    is_shortened: bool
 
 
 @dataclass(frozen=True)
@@ -92,28 +90,27 @@ def to_media(request: Request, reading: Reading) -> Media:
     Raises:
         DecodeError: too-short or no-audio.
     """
-    options = request.options
+    options, rate = request.options, request.options.sample_rate
     begin, end = reading.origin + request.start, reading.origin + request.end
     wanted: dict[Kind, float] = {}
     if options.frames:
         wanted["video"] = min(begin + PUBLISHED_SECONDS, end)
+    pcm = np.empty(0, np.int16)
     if reading.pcm is not None:
         wanted["audio"] = min(begin + options.max_audio, end)
-    heard = None if reading.pcm is None else len(reading.pcm) / options.sample_rate
+        pcm = reading.pcm[: round(options.max_audio * rate)]
+    is_shortened = reading.pcm is not None and len(reading.pcm) > len(pcm)
+    heard = None if reading.pcm is None else len(pcm) / rate
     extent = reading.spans.extent(request.header, begin, wanted, heard)
-    pcm = np.empty(0, np.int16) if reading.pcm is None else reading.pcm
-    media = Media(
-        pcm, reading.frames, reading.frame_times, reading.decoder, extent, reading.is_shortened
-    )
     if not len(pcm):
         _check_may_lack_audio(request, reading)
-        if options.missing_audio == "omit":
-            return media
-        media = _with_silence(media, reading.spans.length("video", begin, end), options)
-    if len(media.pcm) < SHORTEST_AUDIO:
-        seconds = len(media.pcm) / options.sample_rate
-        raise DecodeError("too-short", f"{request.path}: {seconds:.3f} s of audio")
-    return media
+        if options.missing_audio == "silence":
+            seconds = reading.spans.length("video", begin, end)
+            is_shortened = seconds > options.max_audio
+            pcm = np.zeros(round(min(seconds, options.max_audio) * rate), np.int16)
+    if len(pcm) < SHORTEST_AUDIO and (len(pcm) or options.missing_audio != "omit"):
+        raise DecodeError("too-short", f"{request.path}: {len(pcm) / rate:.3f} s of audio")
+    return Media(pcm, reading.frames, reading.frame_times, reading.decoder, extent, is_shortened)
 
 
 def _check_may_lack_audio(request: Request, reading: Reading) -> None:
@@ -129,10 +126,12 @@ def _check_may_lack_audio(request: Request, reading: Reading) -> None:
         raise DecodeError("no-audio", f"{request.path}: {detail}")
 
 
-def _with_silence(media: Media, seconds: float, options: DecodeOptions) -> Media:
-    samples = round(min(seconds, options.max_audio) * options.sample_rate)
-    is_shortened = seconds > options.max_audio
-    return replace(media, pcm=np.zeros(samples, np.int16), is_shortened=is_shortened)
+def no_frame_error(request: Request, detail: str) -> DecodeError:
+    """The error for a clip without a frame."""
+    if request.start:
+        detail = f"{request.path}: ends before the segment at {request.start:g} s"
+        return DecodeError("too-short", detail)
+    return DecodeError("no-frames", f"{request.path}: {detail}")
 
 
 def no_frames(options: DecodeOptions) -> tuple[NDArray[np.uint8], tuple[float, ...]]:

@@ -119,8 +119,7 @@ class _Pass:
         spans.check_begin(request.path, request.header, self._origin + request.start)
         frames, times = self._pictures.take() if self._pictures else no_frames(request.options)
         pcm = self._sound.samples() if self._sound else None
-        is_shortened = self._sound is not None and self._sound.is_shortened
-        return Reading("pyav", self._origin, spans, frames, times, pcm, is_shortened)
+        return Reading("pyav", self._origin, spans, frames, times, pcm)
 
     def _seek(self) -> None:
         """Go to where reading for a segment begins, having looked at how the sound begins."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from avprep.decode.frames import SAME_TIME, choose_frames, step_for
 from avprep.decode.libav import decoded, open_file
-from avprep.decode.media import Request
+from avprep.decode.media import Request, no_frame_error
 from avprep.decode.orientation import Orientation, orientation_of, read_matrix
 from avprep.errors import DecodeError
 from avprep.images import resize_and_crop
@@ -89,15 +89,11 @@ class VideoTrack(ABC):
             ReadAgain: another kind of track is needed for this file.
             DecodeError: there is no frame to take.
         """
-        path, start, options = self._request.path, self._request.start, self._request.options
         if not self._packets:
-            if start:
-                raise DecodeError("too-short", f"{path}: ends before the segment at {start:g} s")
-            raise DecodeError("no-frames", f"{path}: its video stream holds no frame")
+            raise no_frame_error(self._request, "its video stream holds no frame")
         numbers, times = self._shown()
-        chosen = choose_frames(
-            times, _rate_of(self.stream), options.frames, self._window, more_follow=self.complete
-        )
+        rate, count = _rate_of(self.stream), self._request.options.frames
+        chosen = choose_frames(times, rate, count, self._window, more_follow=self.complete)
         pictures = self._pictures({numbers[i] for i in chosen})
         begin = times[0] if self._window.begin is None else self._window.begin
         frames = np.stack([pictures[numbers[i]] for i in chosen])
