@@ -1,4 +1,4 @@
-"""Do the loading processes keep a GPU busy? `cavmae pretrain` from FLAC shards; part of `gpu.py`."""
+"""Do the loading processes keep a GPU busy? Pretraining from FLAC shards. A part of `gpu.py`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main() -> None:
     )  # fmt: skip
     with (run / "log.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "epoch so far"]
-    later = rows[len(rows) // 3 :]  # when everything is compiled and in memory
+    later = rows[len(rows) // 2 :]  # when everything is compiled and in memory
     names = ["samples_per_second", "data_wait", "mfu", "gpu_gb"]
     part.note(
         f"pretrain, batch {batch}, {part.workers} loading processes",

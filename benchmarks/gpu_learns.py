@@ -15,7 +15,7 @@ def main() -> None:
     part = Part.from_command_line("learns")
     folder = part.out / "learns"
     shutil.rmtree(folder, ignore_errors=True)
-    clips, unseen, epochs, batch = (64, 32, 1, 16) if part.quick else (2048, 512, 60, 256)
+    clips, unseen, epochs, batch = (64, 32, 1, 16) if part.quick else (2048, 512, 40, 128)
     train = make_shards(folder / "train", clips, 1.5, max(part.workers, 2))
     test = make_shards(folder / "test", unseen, 1.5, max(part.workers, 2), seed=1)
     size = "tiny" if part.quick else "small"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from gpu_part import Part
 from model import Data, Side
+from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile
 
 from cavmae.model import CAVMAE, ModelConfig
@@ -24,34 +25,37 @@ def main() -> None:
         side.step(data, lambda: 0.0)
     is_gpu = part.device.type == "cuda"
     kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_gpu else [])]
-    with profile(activities=kinds) as trace:
+    with profile(activities=kinds, acc_events=True) as trace:
         for _ in range(STEPS):
             side.step(data, lambda: 0.0)
         if is_gpu:
             torch.cuda.synchronize()
+    cuda = torch.autograd.DeviceType.CUDA
+
+    def milliseconds(event: FunctionEventAvg) -> float:
+        """Of an event itself, per step; on a GPU kernels only."""
+        on_gpu = event.self_device_time_total if event.device_type == cuda else 0.0
+        return (on_gpu if is_gpu else event.self_cpu_time_total) / 1000 / STEPS
+
     if is_gpu:
-        kernels = [e for e in trace.events() if e.device_type == torch.autograd.DeviceType.CUDA]
-        spans = sorted((e.time_range.start, e.time_range.end) for e in kernels)
+        kernels = [event.time_range for event in trace.events() if event.device_type == cuda]
+        spans = sorted((kernel.start, kernel.end) for kernel in kernels)
         busy, reached = 0.0, spans[0][0]
         for start, end in spans:
             busy += max(0.0, end - max(start, reached))
             reached = max(reached, end)
-        part.note("kernels", milliseconds_per_step=(reached - spans[0][0]) / 1000 / STEPS,
-                  idle_share=1 - busy / (reached - spans[0][0]), count=len(kernels) // STEPS)  # fmt: skip
-    for event in sorted(trace.key_averages(), key=own_time(is_gpu), reverse=True)[:40]:
-        if own_time(is_gpu)(event) > 0:
-            part.note(event.key[:110], milliseconds_per_step=own_time(is_gpu)(event) / 1000 / STEPS,
+        whole = reached - spans[0][0]
+        part.note(
+            "kernels",
+            milliseconds_per_step=whole / 1000 / STEPS,
+            idle_share=1 - busy / whole,
+            calls_per_step=len(kernels) / STEPS,
+        )
+    for event in sorted(trace.key_averages(), key=milliseconds, reverse=True)[:40]:
+        if spent := milliseconds(event):
+            part.note(event.key[:110], milliseconds_per_step=spent,
                       calls_per_step=event.count / STEPS)  # fmt: skip
     part.end()
-
-
-def own_time(is_gpu: bool):  # noqa: ANN201
-    """Microseconds of an event; on a GPU those of kernels only."""
-    if not is_gpu:
-        return lambda event: event.self_cpu_time_total
-    return lambda event: (
-        event.self_device_time_total if event.device_type == torch.autograd.DeviceType.CUDA else 0.0
-    )
 
 
 if __name__ == "__main__":

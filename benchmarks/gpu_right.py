@@ -13,9 +13,10 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -47,46 +48,46 @@ def main() -> None:
     torch.manual_seed(0)
     part.check("front end, with mixup", lambda: front_end(part.device), EXACT)
     config = ModelConfig.preset(part.model)
-    model = CAVMAE(config)
-    for name, options in {
-        "published": PretrainOptions(),
-        "both directions, plain pixels": PretrainOptions(bidirectional=True, norm_pix_loss=False),
-    }.items():
-        at_home = pretraining_gradients(model, options, CPU)
-        on_device = functools.partial(pretraining_gradients, model, options, part.device)
-        part.check(f"pretraining step, {name}", lambda: worst(on_device(), at_home), EXACT)
-        for precision in ("bf16", "fp16"):
-            part.check(
-                f"pretraining step, {name}, {precision}",
-                lambda: worst(on_device(precision=precision), at_home),
-                CLOSE,
-            )
-        part.check(
-            f"pretraining step, {name}, recomputed activations",
-            lambda: worst(on_device(TrainOptions(activation_checkpointing=True)), at_home),
-            EXACT,
-        )
+    pretraining(part, CAVMAE(config))
     classifier = CAVMAEClassifier.from_pretraining(config, 10)
     for mode in MODES:
-        part.check(
-            f"classifier, {mode}", lambda: classifier_gradients(classifier, mode, part), EXACT
-        )
-    part.check(
-        "pretraining step, compiled",
-        lambda: worst(
-            pretraining_gradients(
-                model, PretrainOptions(), part.device, TrainOptions(compile=True)
-            ),
-            pretraining_gradients(model, PretrainOptions(), part.device),
-        ),
-        EXACT,
-    )
-    part.check("pretraining step, DDP on one rank", lambda: spread_step(model, part, "ddp"), EXACT)
-    part.check(
-        "pretraining step, FSDP2 on one rank", lambda: spread_step(model, part, "fsdp"), EXACT
-    )
+        find = functools.partial(classifier_gradients, classifier, mode, part)
+        part.check(f"classifier, {mode}", find, EXACT)
     commands(part)
     part.end()
+
+
+def pretraining(part: Part, model: CAVMAE) -> None:
+    """A step in every way there is to compute it."""
+    settings = {
+        "published": PretrainOptions(),
+        "both directions, plain pixels": PretrainOptions(bidirectional=True, norm_pix_loss=False),
+    }
+    for name, options in settings.items():
+        expected = pretraining_gradients(model, options, CPU)
+
+        def check(
+            how: str,
+            limit: float,
+            options: PretrainOptions = options,
+            expected: dict[str, Tensor] = expected,
+            name: str = name,
+            **ways: Any,
+        ) -> None:
+            part.check(
+                f"pretraining step, {name}, {how}",
+                lambda: worst(pretraining_gradients(model, options, part.device, **ways), expected),
+                limit,
+            )
+
+        check("fp32", EXACT)
+        check("bf16", CLOSE, precision="bf16")
+        check("fp16", CLOSE, precision="fp16")
+        check("recomputed activations", EXACT, how=TrainOptions(activation_checkpointing=True))
+        check("compiled", EXACT, how=TrainOptions(compile=True))
+    for parallel in ("ddp", "fsdp"):
+        find = functools.partial(spread_step, model, part, parallel)
+        part.check(f"pretraining step, {parallel} on one rank", find, EXACT)
 
 
 def front_end(device: torch.device) -> float:
@@ -218,10 +219,12 @@ def commands(part: Part) -> None:
     shards = make_shards(folder / "data", 64, 1.5, part.workers)
     pretrain = ["pretrain", "--shards", shards, "--model", "tiny", "--batch-size", 8, *CUT]
     whole, killed = folder / "whole", folder / "killed"
-    plans = {whole: [*pretrain, "--epochs", 6, "--out", whole],
-             killed: [*pretrain, "--epochs", 6, "--out", killed, "--checkpoint-steps", 3]}  # fmt: skip
-    part.run(*plans[whole])
-    tuned, video = folder / "fp32", folder / "video.mp4"
+    part.run(*pretrain, "--epochs", 6, "--out", whole)
+    tuned, video = folder / "tuned", folder / "video.mp4"
+    tune = [
+        "finetune", "--shards", shards, "--val-shards", shards, "--init", whole, "--epochs", 2,
+        "--batch-size", 8, *CUT,
+    ]  # fmt: skip
     make_video(video)
     # Commands take longer to begin than to do their work.
     with ThreadPoolExecutor(max(part.workers // 2, 1)) as threads:
@@ -229,12 +232,12 @@ def commands(part: Part) -> None:
         def check(what: str, limit: float, find: Callable[..., float], *arguments: object) -> None:
             threads.submit(part.check, what, functools.partial(find, part, *arguments), limit)
 
-        tune = [part, shards, whole]
-        part.check("finetune in fp32: finite weights", lambda: finetuned(*tune, "fp32", tuned), 0.0)
+        part.run(*tune, "--out", tuned)
         for precision in ("tf32", "bf16", "fp16"):
-            out = folder / precision
-            check(f"finetune in {precision}: finite weights", 0, finetuned, *tune[1:], precision, out)
-        check("killed and resumed", EXACT, resumed, plans[killed], killed, whole)
+            command = [*tune, "--precision", precision, "--out", folder / precision]
+            check(f"finetune in {precision}: finite weights", 0, finite, command)
+        again = [*pretrain, "--epochs", 6, "--out", killed, "--checkpoint-steps", 3]
+        check("killed and resumed", EXACT, resumed, again, killed, whole)
         for name, command in {
             "eval": ["eval", "--shards", shards, "--checkpoint", tuned, "--frames", "all"],
             "retrieve": ["retrieve", "--shards", shards, "--checkpoint", whole],
@@ -277,13 +280,10 @@ def resumed(part: Part, command: list[object], killed: Path, whole: Path) -> flo
     return relative(*(torch.cat([w[n].flatten() for n in sorted(w)]) for w in (ours, theirs)))
 
 
-def finetuned(part: Part, shards: Path, init: Path, precision: str, out: Path) -> float:
-    """Finetune for two epochs; 0 where the weights are finite."""
-    part.run(
-        "finetune", "--shards", shards, "--val-shards", shards, "--init", init, "--out", out,
-        "--epochs", 2, "--batch-size", 8, "--precision", precision, *CUT,
-    )  # fmt: skip
-    weights = load_file(out / "model.safetensors").values()
+def finite(part: Part, command: list[object]) -> float:
+    """0 where the weights that a run ends with are finite."""
+    part.run(*command)
+    weights = load_file(Path(str(command[-1])) / "model.safetensors").values()
     return 0.0 if all(tensor.isfinite().all() for tensor in weights) else float("inf")
 
 
@@ -304,7 +304,7 @@ def both_devices(part: Part, name: str, command: list[object], folder: Path) -> 
     return relative(*found)
 
 
-def numbers(value: object):  # noqa: ANN201
+def numbers(value: object) -> Iterator[float]:
     """Every number in nested JSON, in order; times are left out."""
     if isinstance(value, dict):
         for key, inner in value.items():

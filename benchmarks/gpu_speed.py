@@ -15,10 +15,10 @@ from cavmae.model import CAVMAE, ModelConfig
 
 # The batch sizes that matter most come first, since the part may be cut off.
 SETTINGS = [
-    ("ours-bf16-compiled", 256), ("published-fp16", 256), ("ours-bf16", 256),
-    ("ours-bf16-compiled", 128), ("published-fp16", 128), ("ours-bf16-compiled", 512),
-    ("ours-bf16-compiled", 64), ("ours-bf16-compiled", 32), ("published-fp16", 64),
-    ("published-fp16", 32), ("published-fp16", 512), ("ours-bf16", 128), ("ours-bf16", 512),
+    ("ours-bf16-compiled", 256), ("published-fp16", 64), ("ours-bf16-compiled", 64),
+    ("ours-bf16", 256), ("ours-bf16-compiled", 128), ("published-fp16", 128),
+    ("ours-bf16-compiled", 384), ("published-fp16", 96), ("published-fp16", 32),
+    ("ours-bf16-compiled", 32), ("ours-bf16", 128), ("ours-bf16", 512),
     ("ours-fp16-compiled", 256), ("ours-bf16-whole", 256),
 ]  # fmt: skip
 
