@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-Pixels = NDArray[np.uint8]  # [height, width, 3]
 
 _LARGEST_ERROR = 1.0  # degrees that a quarter turn may be off
 
@@ -20,19 +18,20 @@ class Orientation:
     """How stored pixels become the shown picture.
 
     Attributes:
+        is_mirrored: whether left and right are swapped first.
+        quarters: anticlockwise quarter turns after that.
         angle: degrees clockwise to rotate the stored picture within its own frame, for angles
-            that are no quarter turns; else 0.
-        moves: quarter turns and mirrors of the (square) picture, one after another.
+            that are not quarter turns; else 0.
     """
 
+    is_mirrored: bool = False
+    quarters: int = 0
     angle: float = 0.0
-    moves: tuple[Callable[[Pixels], Pixels], ...] = ()
 
-    def apply_moves(self, square: Pixels) -> Pixels:
-        """uint8 [size, size, 3], turned and mirrored."""
-        for move in self.moves:
-            square = move(square)
-        return np.ascontiguousarray(square)
+    def turned(self, square: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """uint8 [size, size, 3], mirrored and turned by quarters."""
+        mirrored = square[:, ::-1] if self.is_mirrored else square
+        return np.ascontiguousarray(np.rot90(mirrored, self.quarters))
 
 
 def read_matrix(side_data: bytes) -> tuple[int, ...]:
@@ -50,14 +49,14 @@ def orientation_of(matrix: Sequence[int]) -> Orientation:
     if degrees is None:
         return Orientation()
     if abs(degrees - 90) < _LARGEST_ERROR:
-        return Orientation(moves=(_transpose if matrix[3] > 0 else _clockwise,))
+        return Orientation(True, 1) if matrix[3] > 0 else Orientation(False, 3)
     if abs(degrees - 180) < _LARGEST_ERROR:
-        mirrors = ((_mirror, matrix[0]), (_flip, matrix[4]))
-        return Orientation(moves=tuple(move for move, sign in mirrors if sign < 0))
+        is_flipped = matrix[4] < 0
+        return Orientation((matrix[0] < 0) != is_flipped, 2 if is_flipped else 0)
     if abs(degrees - 270) < _LARGEST_ERROR:
-        return Orientation(moves=(_anti_transpose if matrix[3] < 0 else _anticlockwise,))
+        return Orientation(True, 3) if matrix[3] < 0 else Orientation(False, 1)
     if abs(degrees) < _LARGEST_ERROR:
-        return Orientation(moves=(_flip,) if matrix[4] < 0 else ())
+        return Orientation(True, 2) if matrix[4] < 0 else Orientation()
     return Orientation(angle=degrees if abs(degrees) > _LARGEST_ERROR else 0.0)
 
 
@@ -69,27 +68,3 @@ def _angle(matrix: Sequence[int]) -> float | None:
     exact = math.degrees(math.atan2(matrix[1] / along, matrix[0] / across))
     whole = math.copysign(math.floor(abs(exact) + 0.5), exact)
     return whole - 360 * math.floor(whole / 360 + 0.9 / 360)
-
-
-def _transpose(square: Pixels) -> Pixels:
-    return square.swapaxes(0, 1)
-
-
-def _anti_transpose(square: Pixels) -> Pixels:
-    return square[::-1, ::-1].swapaxes(0, 1)
-
-
-def _clockwise(square: Pixels) -> Pixels:
-    return np.rot90(square, -1)
-
-
-def _anticlockwise(square: Pixels) -> Pixels:
-    return np.rot90(square)
-
-
-def _mirror(square: Pixels) -> Pixels:
-    return square[:, ::-1]
-
-
-def _flip(square: Pixels) -> Pixels:
-    return square[::-1]

@@ -24,7 +24,7 @@ class FrameView:
 
     picture: str  # data URI
     time: float  # seconds from the clip's start
-    caption: str  # the time for people; empty where it is an estimate
+    caption: str  # the time, for people; empty if it is an estimate
 
 
 @dataclass(frozen=True)
