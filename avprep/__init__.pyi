@@ -17,7 +17,7 @@ from .commands.manifest_edit import (
     sample_manifest,
     split_manifest,
 )
-from .commands.report import write_report
+from .commands.report import report
 from .commands.shard import build_shards
 from .commands.verify import verify
 from .commands.weights import Weights, weigh_clips
@@ -62,8 +62,8 @@ from .options import (
     VerifyOptions,
     VGGSoundOptions,
 )
+from .pages.shard_report import ReportSummary
 from .progress import OnProgress, Progress
-from .report.shard_report import ReportSummary
 from .shards.build import BuildReport, build_shard_set
 from .shards.format import DatasetInfo, read_dataset
 from .shards.verify import Findings
@@ -137,12 +137,12 @@ __all__ = [
     "read_dataset",
     "read_label_csv",
     "read_manifest",
+    "report",
     "sample_manifest",
     "split_manifest",
     "verify",
     "weigh_clips",
     "write_folder_labels",
     "write_manifest",
-    "write_report",
     "write_vggsound_labels",
 ]

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from avprep import storage
 from avprep.failures import ClipFailure
 from avprep.options import ReportOptions
-from avprep.report.clips import ClipView, view_clip
-from avprep.report.gallery import Candidate, within_size
-from avprep.report.histogram import histogram
-from avprep.report.page import render_page
-from avprep.report.survey import (
+from avprep.pages.clips import ClipView, view_clip
+from avprep.pages.gallery import Candidate, within_size
+from avprep.pages.histogram import histogram
+from avprep.pages.page import render_page
+from avprep.pages.survey import (
     Overview,
     read_failures,
     read_sample,
@@ -90,7 +90,7 @@ def _rendered(
     named = [number for number in by_name(info) if info.class_counts[number]]
     shown = {number for clip in clips for number in clip.entry.labels}
     return render_page(
-        "avprep.report",
+        "avprep.pages",
         "report.html",
         _SCRIPTS,
         **values,

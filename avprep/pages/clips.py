@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from avprep.audio import decode_audio
-from avprep.report.page import data_uri
-from avprep.report.pictures import (
+from avprep.pages.page import data_uri
+from avprep.pages.pictures import (
     WAVEFORM_HEIGHT,
     WAVEFORM_WIDTH,
     spectrogram_image,

@@ -15,7 +15,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-_HERE = "avprep.report"
+_HERE = "avprep.pages"
 
 
 def render_page(package: str, template: str, scripts: Sequence[str] = (), **values: Any) -> bytes:

@@ -18,7 +18,7 @@ from avprep import storage
 from avprep.errors import UserError
 from avprep.failures import FAILURES_FILE, ClipFailure
 from avprep.options import GalleryOptions
-from avprep.report.gallery import Candidate, ClipChooser
+from avprep.pages.gallery import Candidate, ClipChooser
 from avprep.shards.format import DatasetInfo, SampleEntry, ShardIndex, index_name, read_index
 
 _REQUESTS_AT_ONCE = 16
