@@ -49,11 +49,13 @@ class Header:
         if kind is not None:
             self.promised_by_kind[kind] = max(seconds, self.promised_by_kind.get(kind, 0.0))
 
-    def note_protection(self, tracks: Sequence[_Track]) -> None:
-        """Note which of the tracks that count are encrypted."""
-        for track in tracks:
-            if track.kind is not None and track.protection:
-                self.protected[track.kind] = track.protection
+    def find_first(self, tracks: Sequence[_Track], kinds: dict[bytes, Kind]) -> None:
+        """Find the first track of each kind, by its handler, and note whether it is encrypted."""
+        for handler, kind in kinds.items():
+            track = next((track for track in tracks if track.handler == handler), _Track())
+            track.kind = kind
+            if track.protection:
+                self.protected[kind] = track.protection
 
 
 @dataclass
@@ -91,15 +93,6 @@ def read_header(path: str | Path) -> Header:
     return header
 
 
-def _find_first(tracks: Sequence[_Track], kinds: dict[bytes, Kind]) -> None:
-    """Set the kind of the first track of each kind."""
-    for handler, kind in kinds.items():
-        for track in tracks:
-            if track.handler == handler:
-                track.kind = kind
-                break
-
-
 # MP4, MOV, 3GP --------------------------------------------------------------------------------
 
 _MP4_CONTAINERS = frozenset(
@@ -135,8 +128,7 @@ def _read_mp4(file: BinaryIO, header: Header) -> None:
                 header.promise(_end_of_index(data))
             elif tracks:
                 _read_track_box(name, data, tracks[-1], header)
-    _find_first(tracks, _MP4_KINDS)
-    header.note_protection(tracks)
+    header.find_first(tracks, _MP4_KINDS)
     for track in tracks:
         if track.kind is not None:  # fragments promise their own lengths
             header.promise(track.seconds(movie_scale), None if fragments else track.kind)
@@ -270,7 +262,6 @@ _SEGMENT, _INFO, _TRACKS, _TRACK, _CLUSTER = 0x18538067, 0x1549A966, 0x1654AE6B,
 _ENCODINGS, _ENCODING, _ENCRYPTION = 0x6D80, 0x6240, 0x5035
 _SCALE, _DURATION, _TRACK_TYPE = 0x2AD7B1, 0x4489, 0x83
 _MKV_CONTAINERS = frozenset({_SEGMENT, _INFO, _TRACKS, _TRACK, _ENCODINGS, _ENCODING, _ENCRYPTION})
-_MKV_KINDS: dict[bytes, Kind] = {b"\1": "video", b"\2": "audio"}
 
 
 def _read_matroska(file: BinaryIO, header: Header) -> None:
@@ -287,8 +278,7 @@ def _read_matroska(file: BinaryIO, header: Header) -> None:
             tracks[-1].handler = _read(file, start, end)[-1:]
         elif element == _ENCRYPTION and tracks:
             tracks[-1].protection = "ContentEncryption"
-    _find_first(tracks, _MKV_KINDS)
-    header.note_protection(tracks)
+    header.find_first(tracks, {b"\1": "video", b"\2": "audio"})
     header.promise(duration * scale / 1e9)
 
 

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from fractions import Fraction
 from itertools import pairwise
 
-import av
 import numpy as np
 from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
@@ -24,9 +22,8 @@ from numpy.typing import NDArray
 from avprep.decode.frames import SAME_TIME, choose_frames, step_for
 from avprep.decode.libav import decoded, open_file
 from avprep.decode.media import Request, no_frame_error
-from avprep.decode.orientation import Orientation, orientation_of, read_matrix
+from avprep.decode.picture import picture_of
 from avprep.errors import DecodeError
-from avprep.images import resize_and_crop
 
 # Decoders that can skip, packet by packet, frames that no other refers to. Others (libdav1d, for
 # AV1) read this setting only once, and then skip wanted frames as well.
@@ -104,7 +101,7 @@ class VideoTrack(ABC):
         pictures: dict[int, NDArray[np.uint8]] = {}
         for number, frame in self._frames(wanted):
             if number in wanted:
-                pictures[number] = self._picture(frame)
+                pictures[number] = picture_of(frame, self.stream, self._request.options)
                 if len(pictures) == len(wanted):
                     break
         return pictures
@@ -124,22 +121,6 @@ class VideoTrack(ABC):
         """Seconds at which a packet is decoded; none of its frames is shown earlier."""
         stamp = packet.dts if packet.dts is not None else packet.pts
         return None if stamp is None else stamp * self._base
-
-    def _picture(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """uint8 [size, size, 3]: the way up, the size and the shape in which it is shown."""
-        orientation = _orientation_of(frame)
-        if orientation.angle:
-            frame = _rotated(frame, orientation.angle)
-        rgb, size = frame.to_ndarray(format="rgb24"), self._request.options.frame_size
-        # Turning the square after the crop is the same as turning the picture before it.
-        return orientation.turned(resize_and_crop(rgb, size, self._pixel_aspect()))
-
-    def _pixel_aspect(self) -> Fraction | float:
-        """Shown width of a pixel over its shown height."""
-        if self._request.options.pixels == "stored":
-            return 1
-        aspect = self.stream.sample_aspect_ratio or self.stream.codec_context.sample_aspect_ratio
-        return aspect if aspect and aspect > 0 else 1
 
 
 class PacketTrack(VideoTrack):
@@ -344,23 +325,6 @@ class _FrameClock:
         else:
             self._time = 0.0 if self._time is None else self._time + self.step
         return self._time
-
-
-def _orientation_of(frame: VideoFrame) -> Orientation:
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    return Orientation() if matrix is None else orientation_of(read_matrix(bytes(matrix)))  # type: ignore[call-overload]
-
-
-def _rotated(frame: VideoFrame, degrees: float) -> VideoFrame:
-    """A frame rotated clockwise within its own size; corners are black, as in ffmpeg."""
-    graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
-    )
-    graph.link_nodes(source, graph.add("rotate", f"{degrees}*PI/180"), graph.add("buffersink"))
-    graph.configure()
-    graph.vpush(frame)
-    return graph.vpull()
 
 
 def _begins_a_group(frame: VideoFrame) -> bool:

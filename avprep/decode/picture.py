@@ -1,4 +1,4 @@
-"""Which way up a picture is shown: display matrices as the ffmpeg program applies them."""
+"""A decoded frame as it is shown: which way up, in which shape, in which size."""
 
 from __future__ import annotations
 
@@ -6,11 +6,52 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
+import av
 import numpy as np
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from avprep.images import resize_and_crop
+from avprep.options import DecodeOptions
+
 _LARGEST_ERROR = 1.0  # degrees that a quarter turn may be off
+
+
+def picture_of(frame: VideoFrame, stream: VideoStream, options: DecodeOptions) -> NDArray[np.uint8]:
+    """uint8 [size, size, 3], RGB."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    orientation = Orientation()
+    if matrix is not None:
+        orientation = orientation_of(struct.unpack("=9i", bytes(matrix)))  # type: ignore[call-overload]
+    if orientation.angle:
+        frame = _rotated(frame, orientation.angle)
+    rgb = frame.to_ndarray(format="rgb24")
+    square = resize_and_crop(rgb, options.frame_size, _pixel_aspect(stream, options))
+    # Turning the square after the crop is the same as turning the picture before it.
+    return orientation.turned(square)
+
+
+def _pixel_aspect(stream: VideoStream, options: DecodeOptions) -> Fraction | float:
+    """Shown width of a pixel over its shown height."""
+    if options.pixels == "stored":
+        return 1
+    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    return aspect if aspect and aspect > 0 else 1
+
+
+def _rotated(frame: VideoFrame, degrees: float) -> VideoFrame:
+    """A frame rotated clockwise within its own size; corners are black, as in ffmpeg."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+    )
+    graph.link_nodes(source, graph.add("rotate", f"{degrees}*PI/180"), graph.add("buffersink"))
+    graph.configure()
+    graph.vpush(frame)
+    return graph.vpull()
 
 
 @dataclass(frozen=True)
@@ -32,11 +73,6 @@ class Orientation:
         """uint8 [size, size, 3], mirrored and turned by quarters."""
         mirrored = square[:, ::-1] if self.is_mirrored else square
         return np.ascontiguousarray(np.rot90(mirrored, self.quarters))
-
-
-def read_matrix(side_data: bytes) -> tuple[int, ...]:
-    """The nine numbers of a display matrix as libav hands it out."""
-    return struct.unpack("=9i", side_data)
 
 
 def orientation_of(matrix: Sequence[int]) -> Orientation:
