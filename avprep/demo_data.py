@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import storage
-from avprep.errors import UserError, WorkFailed
+from avprep.errors import WorkFailed
 from avprep.ffmpeg_binary import find_ffmpeg
-from avprep.jobs import PoolOptions, run_jobs
-from avprep.options import DemoDataOptions
+from avprep.jobs import run_jobs
+from avprep.options import DemoDataOptions, PoolOptions
+from avprep.progress import OnProgress, Progress, ignore
 
 SHAPES = ("circle", "rings", "stripes", "cross")
 SOUNDS = ("tone", "rising", "bursts", "falling")
@@ -84,37 +85,43 @@ class Traits:
     haze: float  # how light the background is; a light one hisses
 
 
-def make_demo_data(
-    out: Path,
-    options: DemoDataOptions,
-    pool: PoolOptions,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> None:
-    """Make OUT/train/CLASS/* and OUT/test/CLASS/*; files already there are kept.
+@dataclass(frozen=True)
+class DemoData:
+    """The videos that are there now."""
 
-    Two files of the training set are broken on purpose.
+    clips: int
+    classes: int
+    broken: tuple[str, ...]  # names of files of the training set that are broken on purpose
+
+
+def make_demo_data(
+    out: str | Path,
+    options: DemoDataOptions = DemoDataOptions(),
+    pool: PoolOptions = PoolOptions(),
+    on_progress: OnProgress = ignore,
+) -> DemoData:
+    """Make OUT/train/CLASS/* and OUT/test/CLASS/*; files already there are kept.
 
     Raises:
         UserError: the folder cannot be made.
         WorkFailed: ffmpeg could not encode a clip.
     """
-    clips = list(plan_demo_clips(out, options))
+    clips = list(plan_demo_clips(Path(out), options))
     for folder in {clip.path.parent for clip in clips}:
         storage.make_folder(folder)
         storage.remove_abandoned(folder)  # of a run that was killed
     missing = [clip for clip in clips if not clip.path.exists()]
     done = len(clips) - len(missing)
-    on_progress(done, len(clips))
+    on_progress(Progress("clip", done, len(clips)))
     for _ in run_jobs(make_clip, missing, pool):
         done += 1
-        on_progress(done, len(clips))
+        on_progress(Progress("clip", done, len(clips)))
     make_broken_files(clips[0].path)
+    return DemoData(len(clips), len(CLASSES), BROKEN)
 
 
 def plan_demo_clips(out: Path, options: DemoDataOptions) -> Iterator[DemoClip]:
     """Every clip of the set, in a fixed order."""
-    if options.seconds < 1:
-        raise UserError(f"--seconds {options.seconds:g}: clips need at least 1 s.")
     number = 0
     for split, count in (("train", options.train_clips), ("test", options.test_clips)):
         for label in CLASSES:

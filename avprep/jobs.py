@@ -14,9 +14,8 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import joblib
@@ -25,31 +24,13 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from avprep.errors import UserError, WorkFailed
 from avprep.isolation import exit_with_parent
+from avprep.options import PoolOptions
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-Backend = Literal["loky", "dask", "ray"]
 _RESTARTS_WITHOUT_PROGRESS = 3
 _CONNECT_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class PoolOptions:
-    """Who does the work."""
-
-    workers: int = 0  # 0: one a core of this machine, or all of the cluster
-    backend: Backend = "loky"
-    address: str = ""  # of a running dask scheduler or ray cluster; empty starts a local one
-
-    def count(self) -> int:
-        """Number of workers."""
-        return self.workers or available_cores()
-
-
-def available_cores() -> int:
-    """Cores this process may use, which a container or Slurm may have limited."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_jobs(

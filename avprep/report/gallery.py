@@ -7,31 +7,10 @@ import heapq
 from collections import defaultdict
 from dataclasses import dataclass
 
+from avprep.options import GalleryOptions
 from avprep.shards.format import SampleEntry
 
-DEFAULT_CLIPS = 32
 UNLABELLED = -1  # stands for the class of clips without one
-
-
-@dataclass(frozen=True)
-class GalleryOptions:
-    """How many clips, and which."""
-
-    clips: int | None = None  # in all; None: 32, or what per_class asks for
-    per_class: int | None = None  # for each class; None: as even as `clips` allows
-    seed: int = 0
-
-    @property
-    def most(self) -> float:
-        """Clips in all."""
-        if self.clips is None:
-            return DEFAULT_CLIPS if self.per_class is None else float("inf")
-        return self.clips
-
-    @property
-    def kept(self) -> int:
-        """Clips of each class that may be needed."""
-        return int(min(self.most, self.most if self.per_class is None else self.per_class))
 
 
 @dataclass(frozen=True, order=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from avprep import storage
 from avprep.failures import ClipFailure
+from avprep.options import ReportOptions
 from avprep.report.clips import ClipView, view_clip
-from avprep.report.gallery import Candidate, GalleryOptions, within_size
+from avprep.report.gallery import Candidate, within_size
 from avprep.report.histogram import histogram
 from avprep.report.page import render_page
 from avprep.report.survey import (
@@ -32,16 +33,6 @@ _SCRIPTS = ("clip.js", "report.js")
 _CLIP_OVERHEAD = 20_000  # bytes of spectrogram, waveform and markup
 _READS_AT_ONCE = 8
 _FINEST_BIN = 0.1  # seconds
-
-
-@dataclass(frozen=True)
-class ReportOptions:
-    """What goes onto the page."""
-
-    gallery: GalleryOptions = field(default_factory=GalleryOptions)
-    max_mb: float = 15.0  # of the page; clips that would make it larger are left out
-    failures: int = 500  # listed; all of them are counted
-    title: str = ""  # empty: the name of the folder
 
 
 @dataclass(frozen=True)

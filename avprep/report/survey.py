@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from avprep import storage
 from avprep.errors import UserError
 from avprep.failures import FAILURES_FILE, ClipFailure
-from avprep.report.gallery import Candidate, ClipChooser, GalleryOptions
+from avprep.options import GalleryOptions
+from avprep.report.gallery import Candidate, ClipChooser
 from avprep.shards.format import DatasetInfo, SampleEntry, ShardIndex, index_name, read_index
 
 _REQUESTS_AT_ONCE = 16

@@ -9,8 +9,9 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from avprep import storage
@@ -20,7 +21,7 @@ from avprep.failures import FAILURES_FILE, ClipFailure, failures_csv
 from avprep.ffmpeg_binary import ffmpeg_version
 from avprep.jobs import PoolOptions, run_jobs
 from avprep.labels import LabelSet
-from avprep.options import IsolationOptions, SampleOptions
+from avprep.options import SampleOptions, ShardSetOptions
 from avprep.shards.format import (
     DATASET_FILE,
     DatasetInfo,
@@ -42,24 +43,6 @@ from avprep.shards.plan import (
 from avprep.shards.writer import ShardSettings, build_shard, find_shards
 
 PLAN_FILE = "plan.json"
-
-
-@dataclass(frozen=True)
-class ShardSetOptions:
-    """What a shard set is made of, apart from the manifest and the label set."""
-
-    sample: SampleOptions = field(default_factory=SampleOptions)
-    limits: IsolationOptions = field(default_factory=IsolationOptions)
-    samples_per_shard: int | None = None  # None: see `CutByCount`
-    seed: int = 0
-    shard_bytes: int | None = None  # cut by expected size instead
-
-    @property
-    def cut(self) -> ShardCut:
-        """How the clips are cut into shards."""
-        if self.shard_bytes is None:
-            return CutByCount(self.samples_per_shard)
-        return CutByBytes(self.shard_bytes, self.sample)
 
 
 @dataclass(frozen=True)
@@ -85,6 +68,7 @@ class BuildReport:
     seconds: float  # of audio
     incomplete: int  # samples whose source holds less than it promises
     failures: tuple[ClipFailure, ...]
+    label_csv: Path | None = None  # where the label set was read from
 
     @property
     def complete(self) -> bool:
@@ -143,7 +127,7 @@ def build_shard_set(
         labels,
         {"sample": asdict(options.sample), "seed": options.seed},
         tool_versions(options.sample),
-        options.cut,
+        _cut(options),
         options.seed,
     )
     storage.make_folder(out)
@@ -198,6 +182,13 @@ def build_shard_set(
         incomplete=sum(summary.incomplete for summary in ordered),
         failures=failures,
     )
+
+
+def _cut(options: ShardSetOptions) -> ShardCut:
+    """How the clips are cut into shards."""
+    if options.shard_bytes is None:
+        return CutByCount(options.samples_per_shard)
+    return CutByBytes(options.shard_bytes, options.sample)
 
 
 def tool_versions(options: SampleOptions) -> dict[str, str]:

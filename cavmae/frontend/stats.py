@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from avprep.cli.progress import ProgressBar
 from avprep.errors import UserError
-from avprep.progress import ProgressBar
 from avprep.shards.format import update_dataset
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.frontend.fbank import MEL_BINS, fbank, frame_count, samples_for

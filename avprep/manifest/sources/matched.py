@@ -17,6 +17,7 @@ from avprep.labels import LabelSet, class_csv_of, known_labels, write_label_csv
 from avprep.manifest.model import check_class_csv, write_labelled
 from avprep.manifest.sources.match import UNNAMEABLE, Matches
 from avprep.manifest.sources.rows import CsvNotes, Row, Segments
+from avprep.options import ManifestOutput
 from avprep.wording import counted
 
 STATUSES = ("matched", "missing", "extra", "duplicate-file", "duplicate-row", "bad-row")
@@ -183,35 +184,6 @@ class Matched:
 
 
 @dataclass(frozen=True)
-class Output:
-    """What is written, and how strict that is.
-
-    Attributes:
-        out: the manifest, in the format of its suffix.
-        report: CSV of what matched and what did not; None for M.report.csv beside M.json.
-        bad_rows: whether rows that cannot be used are an error, or left out and reported.
-        strict: write no manifest if a clip is missing or a row is bad.
-    """
-
-    out: Path
-    report: Path | None = None
-    bad_rows: Literal["refuse", "skip"] = "refuse"
-    strict: bool = False
-
-    @property
-    def report_path(self) -> Path:
-        """The report's file."""
-        return self.report or self.out.with_suffix(".report.csv")
-
-    def check_rows(self, source: Path, notes: CsvNotes) -> None:
-        """Raises:
-        UserError: there are bad rows, and they are not to be skipped.
-        """
-        if self.bad_rows == "refuse":
-            notes.refuse_bad_rows(source)
-
-
-@dataclass(frozen=True)
 class ManifestSummary:
     """What was written.
 
@@ -233,7 +205,7 @@ class ManifestSummary:
 
 
 def write_matched(
-    matched: Matched, source: Path, output: Output, label_csv: Path | None = None
+    matched: Matched, source: Path, output: ManifestOutput, label_csv: Path | None = None
 ) -> ManifestSummary:
     """Write report, manifest and class CSV.
 
