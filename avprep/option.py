@@ -59,12 +59,15 @@ class Options:
         UserError: a value has the wrong type, is out of bounds or is not among the choices.
         """
         for name, stated in statements(type(self)).items():
-            if isinstance(stated, Option):
-                value = getattr(self, name)
-                try:
-                    object.__setattr__(self, name, stated.read(value))
-                except ValueError as error:
-                    raise UserError(f"{stated.flag} {value}: {error}.") from error
+            value = getattr(self, name)
+            if not isinstance(stated, Option):
+                if not isinstance(value, stated):
+                    raise UserError(f"{name} must be {stated.__name__}, not {value!r}.")
+                continue
+            try:
+                object.__setattr__(self, name, stated.read(value))
+            except ValueError as error:
+                raise UserError(f"{stated.flag} {value}: {error}.") from error
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ from rows import Row, add_rows_option, times, write_rows
 
 from avprep.audio import encode_flac
 from avprep.images import encode_jpeg
-from avprep.report.gallery import GalleryOptions
-from avprep.report.shard_report import ReportOptions, make_report
-from avprep.report.survey import survey_shards
+from avprep.pages.gallery import GalleryOptions
+from avprep.pages.shard_report import ReportOptions, make_report
+from avprep.pages.survey import survey_shards
 from avprep.shards.format import (
     TAR_BLOCK,
     DatasetInfo,

@@ -60,8 +60,8 @@ def facts_of(found: ManifestCheck) -> dict[str, Any]:
         "labelled": found.clips - found.unlabelled,
         "problems": found.by_kind(),
         "classes": None if found.labels is None else len(found.labels),
-        "class_counts": found.class_counts,
-        "unknown_labels": found.unknown_labels,
+        "class_counts": found.class_counts(),
+        "unknown_labels": found.unknown_labels(),
     }
 
 
@@ -71,11 +71,11 @@ def described(found: ManifestCheck, manifest: Path, label_csv: Path) -> Iterator
     yield f"{manifest}: {counted(found.clips, 'clip')}, {labelled} with labels"
     if found.labels is None:
         yield f"labels are not checked: there is no class CSV {label_csv}"
-    if values := sorted(found.class_counts.values()):
+    if counts := sorted(found.class_counts().values()):
         yield (
-            f"{counted(len(values), 'class')}, {values.count(0)} of them without a clip; "
-            f"clips per class: least {values[0]}, median {statistics.median(values):g}, "
-            f"most {values[-1]}"
+            f"{counted(len(counts), 'class')}, {counts.count(0)} of them without a clip; "
+            f"clips per class: least {counts[0]}, median {statistics.median(counts):g}, "
+            f"most {counts[-1]}"
         )
     for kind, number in found.by_kind().items():
         yield f"{kind:>18}  {number}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import astuple, fields
 from pathlib import Path
+from typing import Any
 
 from avprep import storage
 from avprep.csvfile import csv_bytes
@@ -31,23 +32,28 @@ def check_manifest(
     Raises:
         UserError: the manifest or the class CSV cannot be read.
     """
-    manifest = Path(manifest)
-    labels = labels_of(manifest) if options.labels is None else read_label_csv(options.labels)
+    manifest, label_csv = Path(manifest), options.labels
+    labels = labels_of(manifest) if label_csv is None else read_label_csv(label_csv)
     clips = counted(iter_manifest(manifest), "clip", on_progress)
     found = check.check_manifest(clips, labels or None, options.check_files)
     if options.plot is not None:
         plot_class_counts(found, options.plot)
-    problems = [[field.name for field in fields(Problem)], *map(astuple, found.problems)]
-    for path, rows in ((options.counts, _count_rows(found)), (options.report, problems)):
-        if path is not None:
-            storage.make_folder(path.parent)
-            storage.write_atomic(path, csv_bytes(rows))
+    if options.counts is not None:
+        _write_csv(options.counts, _count_rows(found))
+    if options.report is not None:
+        header = tuple(field.name for field in fields(Problem))
+        _write_csv(options.report, [header, *map(astuple, found.problems)])
     return found
 
 
-def _count_rows(found: ManifestCheck) -> Iterable[tuple[object, ...]]:
+def _count_rows(found: ManifestCheck) -> Iterable[tuple[Any, ...]]:
     """The table of classes."""
     names = found.names()
     yield "index", "mid", "display_name", "clips"
-    for index, (mid, count) in enumerate(found.class_counts.items()):
+    for index, (mid, count) in enumerate(found.class_counts().items()):
         yield index, mid, names.get(mid, ""), count
+
+
+def _write_csv(path: Path, rows: Iterable[tuple[Any, ...]]) -> None:
+    storage.make_folder(path.parent)
+    storage.write_atomic(path, csv_bytes(rows))

@@ -62,13 +62,11 @@ class ManifestCheck:
         counts = Counter(problem.kind for problem in self.problems)
         return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
-    @property
     def class_counts(self) -> dict[str, int]:
         """Clips of each class, in the order of the label set; without one, of each label."""
         order = self.labels.mids if self.labels is not None else sorted(self.counts)
         return {mid: self.counts[mid] for mid in order}
 
-    @property
     def unknown_labels(self) -> dict[str, int]:
         """Clips of each label that the label set lacks."""
         if self.labels is None:

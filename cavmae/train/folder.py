@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from avprep import storage
-from avprep.errors import UserError, WorkFailed
+from avprep.errors import UserError
 from cavmae.distributed import World
 from cavmae.train.checkpoint import list_checkpoints
 
@@ -54,15 +54,14 @@ def prepare_folder(values: dict[str, Any], resolved: dict[str, Any], world: Worl
             )
         check_resumed(folder, json.loads(found.read_bytes()), config, world)
     world.barrier()
-    failure: UserError | WorkFailed | None = None
-    if world.is_main:
-        try:
-            storage.make_folder(folder)
-            storage.write_json(found, config)
-        except (UserError, WorkFailed) as error:
-            failure = error
-    world.raise_together(failure)
+    world.on_main(lambda: write_config(found, config))
     return folder
+
+
+def write_config(path: Path, config: dict[str, Any]) -> None:
+    """Write config.json into a run directory, which is made if it is not there."""
+    storage.make_folder(path.parent)
+    storage.write_json(path, config)
 
 
 def check_resumed(
