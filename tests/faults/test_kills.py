@@ -17,6 +17,7 @@ import pytest
 from avprep import storage
 from avprep.clips import Clip
 from avprep.manifest.model import write_manifest
+from avprep.options import IsolationOptions
 from tests.faults.conftest import (
     PATIENCE,
     build,
@@ -149,6 +150,22 @@ def test_ctrl_c_ends_clips_that_never_end(hostile_decoder, clip, tmp_path):
     wait_until(lambda: not run.descendants())
     assert contents(out).keys() == {"plan.json"}
     assert not list(out.glob(".tmp-*"))
+
+
+def test_an_interrupted_prediction_does_not_wait_for_clips_that_never_end(
+    hostile_decoder, clip, tmp_path, monkeypatch
+):
+    from cavmae.evaluate.predict import PredictOptions, ReaderPool
+
+    monkeypatch.syspath_prepend(hostile_decoder["PYTHONPATH"].split(os.pathsep)[0])
+    hanging = [tmp_path / f"hang{k}.mp4" for k in range(2)]
+    for path in hanging:
+        path.write_bytes(clip.read_bytes())
+    options = PredictOptions(limits=IsolationOptions(time_limit=PATIENCE))
+    started = time.monotonic()
+    with ReaderPool(options, "multimodal", workers=1) as pool:
+        assert next(pool.read_all([clip, *hanging]))[0] == clip
+    assert time.monotonic() - started < PATIENCE
 
 
 @pytest.mark.parametrize("moment", ["before the shard", "before the index", "after the index"])
