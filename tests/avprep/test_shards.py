@@ -23,7 +23,7 @@ from avprep.decode import decode_clip
 from avprep.errors import UserError
 from avprep.jobs import PoolOptions
 from avprep.labels import LabelSet
-from avprep.manifest.folder import folder_manifest
+from avprep.manifest.sources.folder import folder_manifest
 from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
 from avprep.shards.format import read_dataset, read_index, sample_key

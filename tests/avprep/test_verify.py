@@ -21,7 +21,7 @@ from avprep.cli.verify import describe
 from avprep.clips import Clip
 from avprep.errors import UserError
 from avprep.jobs import PoolOptions
-from avprep.manifest.folder import folder_manifest
+from avprep.manifest.sources.folder import folder_manifest
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
 from avprep.shards.format import (
