@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cavmae.cli.dry_run import train_or_rehearse
 from cavmae.cli.options import expected_of_recipe, training_options, val_split_option
 from cavmae.train.options import OptimOptions
 
@@ -110,4 +111,4 @@ def finetune(ctx: click.Context, **values: Any) -> None:
     """
     from cavmae.train.runs import run_finetuning
 
-    run_finetuning(values, expected_of_recipe(ctx))
+    train_or_rehearse(run_finetuning, values, expected_of_recipe(ctx))

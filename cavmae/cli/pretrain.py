@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cavmae.cli.dry_run import train_or_rehearse
 from cavmae.cli.options import expected_of_recipe, training_options
 
 
@@ -86,4 +87,4 @@ def pretrain(ctx: click.Context, **values: Any) -> None:
     """
     from cavmae.train.runs import run_pretraining
 
-    run_pretraining(values, expected_of_recipe(ctx))
+    train_or_rehearse(run_pretraining, values, expected_of_recipe(ctx))

@@ -51,3 +51,4 @@ class TrainOptions:
     log_steps: int = 20
     max_bad_samples: int = 10
     profile: int = 0  # steps that are traced
+    dry_run: bool = False  # do a few steps, measure them, and write nothing

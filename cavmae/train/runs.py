@@ -34,6 +34,7 @@ from cavmae.model.config import PRESETS
 from cavmae.model.encoder import Encoder
 from cavmae.options import pick
 from cavmae.recipes import Expected
+from cavmae.train.dry_run import DryRun, dry_run
 from cavmae.train.folder import prepare_folder, step_facts
 from cavmae.train.loop import Position, Trainer
 from cavmae.train.options import OptimOptions, TrainOptions
@@ -44,12 +45,15 @@ from cavmae.train.tasks import FinetuneTask, PretrainTask, Task
 _SIZE = "base"  # of a model that neither --model nor --init tells the size of
 
 
-def run_pretraining(values: dict[str, Any], expected: Expected | None = None) -> None:
+def run_pretraining(values: dict[str, Any], expected: Expected | None = None) -> DryRun | None:
     """`cavmae pretrain`.
 
     Args:
         values: the command's options.
         expected: the published curve to show beside this run's.
+
+    Returns:
+        With `dry_run`, on the main rank, what was measured; nothing is written then.
 
     Raises:
         UserError: inputs that do not fit together.
@@ -64,7 +68,7 @@ def run_pretraining(values: dict[str, Any], expected: Expected | None = None) ->
             **data_facts(shards, fbank, values),
             **step_facts(values, world),
         }
-        folder = prepare_folder(values, facts, world)
+        folder = values["out"] if values["dry_run"] else prepare_folder(values, facts, world)
         torch.manual_seed(values["seed"])
         model = CAVMAE(config)
         start_from_init(model, values, world)
@@ -88,20 +92,26 @@ def run_pretraining(values: dict[str, Any], expected: Expected | None = None) ->
         trainer = build_trainer(
             model, task, frontend, shards, values, world, folder, metadata, expected=expected
         )
+        if values["dry_run"]:
+            return dry_run(trainer)
         seconds = train(trainer)
         save_weights(trainer, "model")
         for name, average in trainer.averages.items():
             with average.in_place():
                 save_weights(trainer, name)
         finish(trainer, seconds)
+        return None
 
 
-def run_finetuning(values: dict[str, Any], expected: Expected | None = None) -> None:
+def run_finetuning(values: dict[str, Any], expected: Expected | None = None) -> DryRun | None:
     """`cavmae finetune`.
 
     Args:
         values: the command's options.
         expected: the published curve to show beside this run's.
+
+    Returns:
+        With `dry_run`, on the main rank, what was measured; nothing is written then.
 
     Raises:
         UserError: inputs that do not fit together.
@@ -121,7 +131,7 @@ def run_finetuning(values: dict[str, Any], expected: Expected | None = None) -> 
             "val_shards_fingerprint": validation.info.fingerprint,
             "criterion": criterion,
         }
-        folder = prepare_folder(values, facts, world)
+        folder = values["out"] if values["dry_run"] else prepare_folder(values, facts, world)
         torch.manual_seed(values["seed"])
         model = CAVMAEClassifier.from_pretraining(config, shards.num_classes)
         start_from_init(model, values, world, shards)
@@ -155,6 +165,8 @@ def run_finetuning(values: dict[str, Any], expected: Expected | None = None) -> 
         trainer = build_trainer(
             model, task, frontend, shards, values, world, folder, metadata, after_epoch, expected
         )
+        if values["dry_run"]:
+            return dry_run(trainer)
         seconds = train(trainer)
         save_weights(trainer, "model")
         top = best(trainer.position.rows, metric)
@@ -168,6 +180,7 @@ def run_finetuning(values: dict[str, Any], expected: Expected | None = None) -> 
                         save_weights(trainer, "best")
                         top = results["average"][metric]
         finish(trainer, seconds, {f"best_{metric}": top, **results})
+        return None
 
 
 def save_weights(trainer: Trainer, name: str) -> None:
