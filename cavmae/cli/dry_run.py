@@ -17,17 +17,21 @@ from cavmae.recipes import Expected
 
 if TYPE_CHECKING:
     from cavmae.train.dry_run import DryRun
+    from cavmae.train.runs import Told
 
-Run = Callable[[dict[str, Any], Expected | None], "DryRun | None"]
+Run = Callable[[dict[str, Any], Expected | None, "Told"], "DryRun | None"]
 
 
-def train_or_rehearse(run: Run, values: dict[str, Any], expected: Expected | None) -> None:
+def train_or_rehearse(
+    run: Run, values: dict[str, Any], expected: Expected | None, told: Told
+) -> None:
     """Train, or print what a dry run found.
 
     Args:
         run: the function behind the command.
         values: the command's options.
         expected: the published curve to show beside the run's.
+        told: who hears how long the run will take.
 
     Raises:
         UserError: inputs that do not fit together.
@@ -36,7 +40,7 @@ def train_or_rehearse(run: Run, values: dict[str, Any], expected: Expected | Non
     if as_json and not values["dry_run"]:
         raise UserError("--json: give --dry-run too; a run writes its result to result.json.")
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
-        found = run(values, expected)
+        found = run(values, expected, told)
     if found is not None:
         click.echo(json.dumps(asdict(found)) if as_json else described(found))
 

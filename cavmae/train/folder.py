@@ -24,6 +24,7 @@ _FREE = frozenset(
         *("batch_size", "accumulate", "contrasted_clips"),
     )
 )
+_WATCHING = frozenset(("val_splits", "val_clips"))  # pretraining's validation decides nothing
 
 
 def prepare_folder(values: dict[str, Any], resolved: dict[str, Any], world: World) -> Path:
@@ -90,6 +91,8 @@ def check_resumed(
         )
     # A cosine's rate at every step depends on how many there are to be.
     free = _FREE - {"epochs"} if config["schedule"] == "cosine" else _FREE
+    if "contrast_weight" in config:
+        free = free | _WATCHING
     for name, value in config.items():
         if name not in free and theirs.get(name) != value:
             raise UserError(

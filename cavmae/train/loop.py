@@ -13,7 +13,7 @@ import math
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +76,8 @@ class Trainer:
         after_epoch: Callable[[Position], dict[str, float]] | None = None,
         metadata: Mapping[str, str] | None = None,
         expected: Expected | None = None,
+        at_start: Callable[[Position], dict[str, float]] | None = None,
+        on_pace: Callable[[float], object] = lambda seconds: None,
     ) -> None:
         """Args:
         model: on the world's device.
@@ -90,6 +92,9 @@ class Trainer:
             validation.
         metadata: stored with every file of weights, see `save_model`.
         expected: published values that the line of each epoch shows beside its own.
+        at_start: called on every rank before the first step of a run; what it returns is logged
+            as the validation of epoch 0.
+        on_pace: called once, a few steps after the call began, with the seconds the rest will take.
         """
         if optim.freeze_base:
             freeze_base(model)
@@ -105,6 +110,8 @@ class Trainer:
         self.after_epoch = after_epoch
         self.metadata = dict(metadata or {})
         self.expected = expected or Expected()
+        self.at_start = at_start
+        self.on_pace = on_pace
         self.position = Position()
         self._records: RunRecords | None = None  # of the main rank
         self._progress: ProgressLine | None = None
@@ -169,6 +176,7 @@ class Trainer:
             self.schedule_step,
             self.task.name,
             self.world.is_main,
+            self.on_pace,
         )
         if self.world.is_main:
             self._records = RunRecords(self.folder, position.rows)
@@ -176,6 +184,8 @@ class Trainer:
             self._ideal_seconds = self._measure_ideal_seconds()
             trace, traced = self.folder / "trace.json", options.profile * self.world.is_main
             with _stop_requests() as stop, profiled(trace, traced) as self._note_step:
+                if not position.step and not position.rows:
+                    self._record_start(stop)
                 while position.epoch < options.epochs:
                     self._run_epoch(stop)
                     self._finish_epoch(stop)
@@ -195,6 +205,13 @@ class Trainer:
         best = measured_flops(self.world.device, self.options.precision)
         torch.cuda.reset_peak_memory_stats(self.world.device)
         return passes * self.task.forward_flops(self.model) / (best * self.world.size)
+
+    def _record_start(self, stop: list[int]) -> None:
+        """Log how good the weights are that training starts from."""
+        if validation := self._validate(self.at_start, stop):
+            if self._records is not None:
+                self._records.add({"step": 0, "epoch": 0, "split": "validation", **validation})
+            self._say("before the first step", self._described("validation", validation))
 
     def _run_epoch(self, stop: list[int]) -> None:
         """Launch the steps of an epoch, each while the device works on the one before."""
@@ -428,18 +445,20 @@ class Trainer:
         if first <= position.epoch <= last:
             self.averages["average"].add_equally()
         row = {"step": position.step, "epoch": position.epoch}
-        validation = self._validate(stop)
+        validation = self._validate(self.after_epoch, stop)
         if self._records is not None:
             self._records.add({**row, "split": "train", **means, "lr": position.lr})
             if validation:
                 self._records.add({**row, "split": "validation", **validation})
         shown = self._described("train", means) + self._described("validation", validation)
-        if self._progress is not None:
-            line = f"{self.task.name}: epoch {position.epoch}/{self.options.epochs}"
-            self._progress.say("  ".join((line, *shown)))
+        self._say(f"epoch {position.epoch}/{self.options.epochs}", shown)
         self._save()
         if self.world.any(bool(stop)):
             raise KeyboardInterrupt
+
+    def _say(self, when: str, shown: Sequence[str]) -> None:
+        if self._progress is not None:
+            self._progress.say("  ".join((f"{self.task.name}: {when}", *shown)))
 
     def _described(self, split: str, measured: Mapping[str, float]) -> list[str]:
         """What was measured in the epoch that has just ended, beside the published values."""
@@ -448,12 +467,14 @@ class Trainer:
             for name, value in measured.items()
         ]
 
-    def _validate(self, stop: list[int]) -> dict[str, float]:
-        if self.after_epoch is None:
+    def _validate(
+        self, evaluate: Callable[[Position], dict[str, float]] | None, stop: list[int]
+    ) -> dict[str, float]:
+        if evaluate is None:
             return {}
         with self.averages["ema"].in_place() if "ema" in self.averages else nullcontext():
             try:
-                return self.after_epoch(self.position)
+                return evaluate(self.position)
             except WorkFailed:
                 if stop:  # the signal has ended the loading processes as well
                     raise KeyboardInterrupt from None
