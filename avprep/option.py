@@ -40,42 +40,15 @@ from avprep.errors import UserError
 _OPTION = "avprep.option"
 
 
-def option(
-    default: Any = MISSING,
-    help: str = "",
-    *,
-    flag: str = "",
-    off: str = "",
-    at_least: float | None = None,
-    at_most: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    also: tuple[Any, ...] = (),
-    metavar: str | None = None,
-) -> Any:
+def option(default: Any = MISSING, help: str = "", **stated: Any) -> Any:
     """A dataclass field that is an option; see the head of this module.
 
     Args:
         default: its value where none is given; without one the option is required.
         help: one or two sentences for `--help`.
-        flag: its spelling, where that is not the field's name with dashes.
-        off: of a switch, the flag that turns it off.
-        at_least, at_most, above, below: bounds of a number.
-        also: values that Python code may use and the command line does not offer.
-        metavar: what `--help` calls the value.
+        stated: `flag`, `off`, bounds and so on, see `Option`.
     """
-    stated = {
-        "help": help,
-        "flag": flag,
-        "off": off,
-        "at_least": at_least,
-        "at_most": at_most,
-        "above": above,
-        "below": below,
-        "also": also,
-        "metavar": metavar,
-    }
-    return dataclasses.field(default=default, metadata={_OPTION: stated})
+    return dataclasses.field(default=default, metadata={_OPTION: Option(help, **stated)})
 
 
 class Options:
@@ -86,33 +59,38 @@ class Options:
         UserError: a value has the wrong type, is out of bounds or is not among the choices.
         """
         for name, stated in statements(type(self)).items():
-            if isinstance(stated, Option):
-                value = getattr(self, name)
-                try:
-                    object.__setattr__(self, name, stated.read(value))
-                except ValueError as error:
-                    raise UserError(f"{stated.flag} {value}: {error}.") from error
+            value = getattr(self, name)
+            if not isinstance(stated, Option):
+                if not isinstance(value, stated):
+                    raise UserError(f"{name} must be {stated.__name__}, not {value!r}.")
+                continue
+            try:
+                object.__setattr__(self, name, stated.read(value))
+            except ValueError as error:
+                raise UserError(f"{stated.flag} {value}: {error}.") from error
 
 
 @dataclass(frozen=True)
 class Option:
-    """What the statement of an option says."""
+    """The statement of an option."""
 
-    name: str  # of the field
-    default: Any  # MISSING where the option is required
-    kind: Any  # the type of one value
-    is_optional: bool  # None stands for "not given"
-    count: int | None  # values that one flag takes; None: the flag may be repeated
-    offered: tuple[str, ...]  # choices on the command line; empty: any value
     help: str
-    flag: str
-    off: str
-    at_least: float | None
-    at_most: float | None
-    above: float | None
-    below: float | None
-    also: tuple[Any, ...]
-    metavar: str | None
+    flag: str = ""  # its spelling, where that is not the field's name with dashes
+    off: str = ""  # of a switch: the flag that turns it off
+    at_least: float | None = None
+    at_most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    also: tuple[Any, ...] = ()  # values that Python code may use and the command line lacks
+    metavar: str | None = None  # what `--help` calls the value
+    # What follows is taken from the field.
+    name: str = ""
+    is_required: bool = False
+    default: Any = None
+    kind: Any = str  # the type of one value
+    is_optional: bool = False  # None stands for "not given"
+    count: int | None = 1  # values that one flag takes; None: the flag may be repeated
+    choices: tuple[str, ...] = ()  # on the command line; empty: any value
 
     def read(self, value: Any) -> Any:
         """A value from Python code or a TOML table, as the field holds it.
@@ -135,8 +113,8 @@ class Option:
         value = self._converted(given)
         if value in self.also:
             return value
-        if self.offered and value not in self.offered:
-            raise ValueError(f"must be one of {', '.join(self.offered)}")
+        if self.choices and value not in self.choices:
+            raise ValueError(f"must be one of {', '.join(self.choices)}")
         for bound, words, is_kept in (
             (self.at_least, "at least", lambda limit: value >= limit),
             (self.at_most, "at most", lambda limit: value <= limit),
@@ -207,19 +185,19 @@ def _stated(field: dataclasses.Field[Any], annotation: Any) -> Option:
     if get_origin(annotation) is tuple:
         annotation, *rest = get_args(annotation)
         count = None if rest == [...] else 1 + len(rest)
-    stated = dict(field.metadata[_OPTION])
-    choices: tuple[Any, ...] = ()
-    if get_origin(annotation) is Literal:
-        choices = get_args(annotation)
-        annotation = type(choices[0])
-    if annotation is bool and field.default is True and not stated["off"]:
+    stated: Option = field.metadata[_OPTION]
+    choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+    kind = type(choices[0]) if choices else annotation
+    if kind is bool and field.default is True and not stated.off:
         raise TypeError(f"{field.name}: a switch that is on by default needs a flag to turn it off")
-    return Option(
+    return dataclasses.replace(
+        stated,
+        flag=stated.flag or f"--{field.name.replace('_', '-')}",
         name=field.name,
-        default=field.default,
-        kind=annotation,
+        is_required=field.default is MISSING,
+        default=None if field.default is MISSING else field.default,
+        kind=kind,
         is_optional=is_optional,
         count=count,
-        offered=tuple(choice for choice in choices if choice not in stated["also"]),
-        **{**stated, "flag": stated["flag"] or f"--{field.name.replace('_', '-')}"},
+        choices=tuple(choice for choice in choices if choice not in stated.also),
     )

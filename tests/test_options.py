@@ -105,6 +105,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"compact": "yes"}, "--compact yes: must be true or false."),
     ({"out": None}, "--out None: must be a path."),
     ({"title": 3}, "--title 3: must be text."),
+    ({"inner": 0.5}, "inner must be Inner, not 0.5."),
     ({"share": 5}, "--share 5: must be Share."),
     ({"share": "5"}, "--share '5': give a share such as 5%."),
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Container
-from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,18 +56,17 @@ class Flag(click.Option):
     def __init__(self, spelled: list[str], *, stated: Option) -> None:
         self.stated = stated
         is_switch = stated.kind is bool
-        default = {} if stated.default is MISSING else {"default": stated.default}
         super().__init__(
             spelled,
             help=stated.help,
             metavar=stated.metavar,
-            required=stated.default is MISSING,
+            required=stated.is_required,
+            default=stated.default,
             type=None if is_switch else _type(stated),
             is_flag=is_switch,
             multiple=stated.count is None,
             nargs=stated.count or 1,
             show_default=_is_default_shown(stated),
-            **default,
         )
 
 
@@ -82,8 +80,8 @@ def _is_default_shown(stated: Option) -> bool:
 
 
 def _type(stated: Option) -> click.ParamType:
-    if stated.offered:
-        return click.Choice(stated.offered)
+    if stated.choices:
+        return click.Choice(stated.choices)
     if stated.kind is Path:
         return PATH
     if stated.kind in (int, float):

@@ -14,7 +14,7 @@ from avprep.cli.common import Summary
 from avprep.cli.flags import PATH, flags
 from avprep.cli.lazy import LazyCommand, LazyGroup
 from avprep.option import Options, option
-from avprep.options import DownloadOptions, FetchOptions
+from avprep.options import FetchOptions
 from avprep.wording import counted
 
 _HERE = "avprep.cli.labels"
@@ -105,11 +105,10 @@ def check(csv_file: Path, summary: Summary) -> None:
 
 @click.command()
 @click.argument("data_set", type=click.Choice(["audioset", "vggsound"]))
-@flags(target=Folder, which=DownloadOptions, options=FetchOptions)
+@flags(target=Folder, options=FetchOptions)
 def fetch(
     data_set: Literal["audioset", "vggsound"],
     target: Folder,
-    which: DownloadOptions,
     options: FetchOptions,
 ) -> None:
     """Download the CSVs of AudioSet or VGGSound into a folder, and print each file's sha256.
@@ -125,7 +124,7 @@ def fetch(
     from avprep.cli.progress import Bars
 
     with Bars("fetch") as bars:
-        for fetched in avprep.fetch_labels(data_set, target.out, which, options, bars):
+        for fetched in avprep.fetch_labels(data_set, target.out, options, bars):
             state = "was there" if fetched.found else "fetched"
             bars.say(
                 f"{fetched.path}: {state}, {fetched.size} bytes, sha256 {fetched.sha256}",

@@ -20,7 +20,7 @@ from avprep.labels import (
 )
 from avprep.manifest.sources.folder import places_of
 from avprep.manifest.sources.vggsound import read_vggsound
-from avprep.options import DownloadOptions, FetchOptions
+from avprep.options import FetchOptions
 from avprep.progress import OnProgress, Progress, each, ignore
 
 
@@ -97,7 +97,6 @@ def check_labels(csv: str | Path) -> LabelCheck:
 def fetch_labels(
     data_set: Literal["audioset", "vggsound"],
     out: str | Path,
-    which: DownloadOptions = DownloadOptions(),
     options: FetchOptions = FetchOptions(),
     on_progress: OnProgress = ignore,
 ) -> Iterator[Fetched]:
@@ -108,8 +107,7 @@ def fetch_labels(
     Args:
         data_set: whose.
         out: folder.
-        which: the files, where they are, and their digests.
-        options: how patiently.
+        options: the files, where they are, their digests, and how patiently they are fetched.
         on_progress: hears of bytes, file by file.
 
     Raises:
@@ -117,13 +115,13 @@ def fetch_labels(
         WorkFailed: the server cannot be reached, or sends something else.
     """
     sources = SOURCES[data_set]
-    wanted = which.files or tuple(sources)
-    expected = _digests_by_file(which)
+    wanted = options.files or tuple(sources)
+    expected = _digests_by_file(options)
     for name in (*wanted, *expected):
         if name not in sources:
             raise UserError(f"{name!r}: {data_set} has no such file; it has {', '.join(sources)}.")
     for name in wanted:
-        url = f"{which.base_url.rstrip('/')}/{name}" if which.base_url else sources[name]
+        url = f"{options.base_url.rstrip('/')}/{name}" if options.base_url else sources[name]
         show = partial(_show_bytes, name, on_progress)
         fetched = fetch_file(url, Path(out) / name, expected.get(name), options, show)
         if name.startswith("class_labels"):
@@ -135,9 +133,9 @@ def _show_bytes(name: str, on_progress: OnProgress, done: int, total: int | None
     on_progress(Progress("B", done, total, stage=name))
 
 
-def _digests_by_file(which: DownloadOptions) -> dict[str, str]:
+def _digests_by_file(options: FetchOptions) -> dict[str, str]:
     expected: dict[str, str] = {}
-    for digest in which.digests:
+    for digest in options.digests:
         known = expected.setdefault(digest.file, digest.sha256)
         if known != digest.sha256:
             raise UserError(

@@ -111,8 +111,8 @@ def measure(trainer: Trainer, seconds: float) -> dict[str, float]:
     """How fast steps on the shards go, see `Meter.facts`."""
     batches = itertools.chain.from_iterable(map(trainer.loader.epoch, itertools.count()))
     trainer.rehearse(batches, _WARM_UP)
-    # What was loaded meanwhile would hide how slow loading is.
-    list(itertools.islice(batches, _LOADED_AHEAD * trainer.options.workers))
+    for _ in itertools.islice(batches, _LOADED_AHEAD * trainer.options.workers):
+        pass  # what was loaded meanwhile would hide how slow loading is
     trainer.rehearse(batches, 1)
     return trainer.rehearse(batches, _MOST, seconds, _FEWEST)
 

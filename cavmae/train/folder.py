@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from avprep import storage
-from avprep.errors import UserError, WorkFailed
+from avprep.errors import UserError
 from cavmae.distributed import World
 from cavmae.train.checkpoint import list_checkpoints
 from cavmae.train.events import Note, OnEvent
@@ -68,14 +68,7 @@ def prepare_folder(options: Run, facts: dict[str, Any], world: World, tell: OnEv
                 )
             )
     world.barrier()
-    failure: UserError | WorkFailed | None = None
-    if world.is_main:
-        try:
-            storage.make_folder(folder)
-            storage.write_json(found, config)
-        except (UserError, WorkFailed) as error:
-            failure = error
-    world.raise_together(failure)
+    world.on_main(lambda: write_config(found, config))
 
 
 def free_options(options: Run) -> frozenset[str]:
@@ -84,6 +77,12 @@ def free_options(options: Run) -> frozenset[str]:
     if options.schedule == "cosine":  # its rate depends on how many steps there are to be
         free -= {"epochs"}
     return free | _WATCHING if isinstance(options, PretrainRun) else free
+
+
+def write_config(path: Path, config: dict[str, Any]) -> None:
+    """Write config.json into a run directory, which is made if it is not there."""
+    storage.make_folder(path.parent)
+    storage.write_json(path, config)
 
 
 def check_resumed(

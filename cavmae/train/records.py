@@ -20,7 +20,7 @@ from cavmae.distributed import World
 from cavmae.train.curves import draw_curves
 
 TIMINGS = ("samples_per_second", "data_wait", "gpu_gb", "mfu")  # two equal runs differ in these
-_STEPS_SEEN = 100  # of which the speed is an average
+_STEPS_SEEN = 20  # of which the speed is an average
 _DRAWING_SECONDS = 20.0  # between two pictures of the curves
 
 
