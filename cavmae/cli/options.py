@@ -1,4 +1,4 @@
-"""Options that the training commands share; each has its default from an options dataclass."""
+"""What cavmae's commands share: defaults from recipes, and warnings."""
 
 from __future__ import annotations
 
@@ -64,6 +64,12 @@ def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Pat
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     ctx.meta[_EXPECTED] = recipe.expected
     return recipe.path
+
+
+def warn(notes: Iterable[str]) -> None:
+    """Say on the error stream, apart from results, what had to be assumed."""
+    for note in notes:
+        click.echo(f"Warning: {note}", err=True)
 
 
 def expected_of_recipe() -> Expected | None:
