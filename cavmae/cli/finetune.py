@@ -110,6 +110,6 @@ def finetune(ctx: click.Context, **values: Any) -> None:
       cavmae finetune --shards shards/train --val-shards shards/test \\
           --init runs/pretrain --out runs/finetune
     """
-    from cavmae.train.runs import Told, run_finetuning
+    from cavmae.train.runs import Listener, run_finetuning
 
-    run_finetuning(values, expected_of_recipe(ctx), Told(tell_outlook, tell_pace))
+    run_finetuning(values, expected_of_recipe(ctx), Listener(tell_outlook, tell_pace))

@@ -101,6 +101,6 @@ def pretrain(ctx: click.Context, **values: Any) -> None:
       torchrun --standalone --nproc-per-node 8 -m cavmae pretrain \\
           --shards shards/train --out runs/pretrain
     """
-    from cavmae.train.runs import Told, run_pretraining
+    from cavmae.train.runs import Listener, run_pretraining
 
-    run_pretraining(values, expected_of_recipe(ctx), Told(tell_outlook, tell_pace))
+    run_pretraining(values, expected_of_recipe(ctx), Listener(tell_outlook, tell_pace))

@@ -61,7 +61,13 @@ class Position:
 
 
 class Trainer:
-    """Trains a model on the batches of a loader, for a task."""
+    """Trains a model on the batches of a loader, for a task.
+
+    Attributes:
+        at_start: called on every rank before the first step of a run; what it returns is logged as
+            the validation of epoch 0.
+        on_pace: called once, after a few steps, with the seconds that the others will take.
+    """
 
     def __init__(
         self,
@@ -76,8 +82,6 @@ class Trainer:
         after_epoch: Callable[[Position], dict[str, float]] | None = None,
         metadata: Mapping[str, str] | None = None,
         expected: Expected | None = None,
-        at_start: Callable[[Position], dict[str, float]] | None = None,
-        on_pace: Callable[[float], object] = lambda seconds: None,
     ) -> None:
         """Args:
         model: on the world's device.
@@ -92,9 +96,6 @@ class Trainer:
             validation.
         metadata: stored with every file of weights, see `save_model`.
         expected: published values that the line of each epoch shows beside its own.
-        at_start: called on every rank before the first step of a run; what it returns is logged
-            as the validation of epoch 0.
-        on_pace: called once, a few steps after the call began, with the seconds the rest will take.
         """
         if optim.freeze_base:
             freeze_base(model)
@@ -110,8 +111,8 @@ class Trainer:
         self.after_epoch = after_epoch
         self.metadata = dict(metadata or {})
         self.expected = expected or Expected()
-        self.at_start = at_start
-        self.on_pace = on_pace
+        self.at_start: Callable[[Position], dict[str, float]] | None = None
+        self.on_pace: Callable[[float], object] = lambda seconds: None
         self.position = Position()
         self._records: RunRecords | None = None  # of the main rank
         self._progress: ProgressLine | None = None

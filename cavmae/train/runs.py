@@ -50,8 +50,8 @@ _SIZE = "base"  # of a model that neither --model nor --init tells the size of
 
 
 @dataclass(frozen=True)
-class Told:
-    """Who is told what is known of a run before it ends; on the main rank alone.
+class Listener:
+    """What is called with what is known of a run early on; on the main rank alone.
 
     Attributes:
         outlook: called before the first step.
@@ -63,14 +63,14 @@ class Told:
 
 
 def run_pretraining(
-    values: dict[str, Any], expected: Expected | None = None, told: Told | None = None
+    values: dict[str, Any], expected: Expected | None = None, listener: Listener | None = None
 ) -> None:
     """`cavmae pretrain`.
 
     Args:
         values: the command's options.
         expected: the published curve to show beside this run's.
-        told: who hears how long the run will take.
+        listener: who hears how long the run will take.
 
     Raises:
         UserError: inputs that do not fit together.
@@ -118,7 +118,7 @@ def run_pretraining(
             model, task, frontend, shards, values, world, folder, metadata, evaluate, expected
         )
         trainer.at_start = evaluate
-        seconds = train(trainer, values, told or Told(), held_out)
+        seconds = train(trainer, values, listener or Listener(), held_out)
         save_weights(trainer, "model")
         for name, average in trainer.averages.items():
             with average.in_place():
@@ -127,14 +127,14 @@ def run_pretraining(
 
 
 def run_finetuning(
-    values: dict[str, Any], expected: Expected | None = None, told: Told | None = None
+    values: dict[str, Any], expected: Expected | None = None, listener: Listener | None = None
 ) -> None:
     """`cavmae finetune`.
 
     Args:
         values: the command's options.
         expected: the published curve to show beside this run's.
-        told: who hears how long the run will take.
+        listener: who hears how long the run will take.
 
     Raises:
         UserError: inputs that do not fit together.
@@ -189,7 +189,7 @@ def run_finetuning(
         trainer = build_trainer(
             model, task, frontend, shards, values, world, folder, metadata, after_epoch, expected
         )
-        seconds = train(trainer, values, told or Told())
+        seconds = train(trainer, values, listener or Listener())
         save_weights(trainer, "model")
         top = best(trainer.position.rows, metric)
         results: dict[str, Any] = {}
@@ -460,7 +460,7 @@ def build_trainer(
 
 
 def train(
-    trainer: Trainer, values: dict[str, Any], told: Told, held_out: ShardSet | None = None
+    trainer: Trainer, values: dict[str, Any], listener: Listener, held_out: ShardSet | None = None
 ) -> float:
     """Resume if there is something to resume, train; returns the seconds this call took."""
     checkpoint = trainer.resume()
@@ -468,8 +468,8 @@ def train(
         position = trainer.position
         print(f"going on from {checkpoint.name}: epoch {position.epoch}, step {position.step}")
     if trainer.world.is_main:
-        trainer.on_pace = told.pace
-        told.outlook(
+        trainer.on_pace = listener.pace
+        listener.outlook(
             outlook(
                 trainer.loader.shards,
                 trainer.model.config,
