@@ -123,18 +123,6 @@ def known_columns(
     return Columns(places, seconds_per, tuple(others), len(header))
 
 
-def without_times(header: Sequence[str], known: Mapping[str, Iterable[str]]) -> Columns:
-    """The columns of a header of a table in which nothing has a time."""
-    names = [folded(name) for name in header]
-    places = {
-        role: names.index(spelling)
-        for role, spellings in known.items()
-        for spelling in spellings
-        if spelling in names
-    }
-    return Columns(places, width=len(header))
-
-
 def is_known(name: str, known: Mapping[str, Iterable[str]]) -> bool:
     """Whether a text is the name of a known column, or of one of times."""
     text = folded(name)

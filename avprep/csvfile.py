@@ -104,6 +104,13 @@ def shown(line: str) -> str:
     return repr(line if len(line) <= _SHOWN else line[: _SHOWN - 1] + "…")
 
 
+def csv_bytes(rows: Iterable[Iterable[object]]) -> bytes:
+    """Rows as a CSV file in UTF-8; bytes of file names that are not UTF-8 become `\\udc…`."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
 def _raw_lines(path: Path, newline: str | None) -> Iterator[str]:
     try:
         with contextlib.ExitStack() as stack:
@@ -155,7 +162,7 @@ def _quoting_fault(error: csv.Error) -> str:
     return text
 
 
-def first_of(numbers: Iterable[int], limit: int = 5) -> str:
+def first_of(numbers: Iterable[object], limit: int = 5) -> str:
     """`"3, 8, 12, …"`: some line numbers for a message."""
     listed = list(numbers)
     return ", ".join(map(str, listed[:limit])) + (", …" if len(listed) > limit else "")

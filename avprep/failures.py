@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
+from avprep.csvfile import csv_bytes
 from avprep.errors import UserError, WorkFailed
 from avprep.wording import counted
 
@@ -26,17 +25,10 @@ class ClipFailure:
 
 
 def failures_csv(failures: Sequence[ClipFailure]) -> bytes:
-    """The content of failures.csv: one line a clip, sorted by id; without zero bytes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(ClipFailure))
-    for failure in sorted(failures, key=_order):
-        writer.writerow(value.replace("\0", "\\x00") for value in astuple(failure))
-    return text.getvalue().encode("utf-8", "backslashreplace")
-
-
-def _order(failure: ClipFailure) -> tuple[str, str]:
-    return failure.video_id, failure.path
+    """The content of failures.csv: one line per clip, sorted by id; without zero bytes."""
+    ordered = sorted(failures, key=lambda failure: (failure.video_id, failure.path))
+    rows = ([text.replace("\0", "\\x00") for text in astuple(one)] for one in ordered)
+    return csv_bytes([[field.name for field in fields(ClipFailure)], *rows])
 
 
 def printable(text: str) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import functools
-import io
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from avprep import storage
-from avprep.columns import folded, without_times
-from avprep.csvfile import csv_records
+from avprep.columns import Columns, folded
+from avprep.csvfile import csv_bytes, csv_records
 from avprep.errors import UserError
 
 _HEADER = ["index", "mid", "display_name"]
@@ -26,16 +24,19 @@ class LabelSet:
 
     mids: tuple[str, ...]
     names: tuple[str, ...]
-    _positions: dict[str, int] = field(init=False, repr=False, compare=False)
-    _by_name: dict[str, str] = field(init=False, repr=False, compare=False)
-    _by_folded_name: dict[str, str] = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_positions", {mid: i for i, mid in enumerate(self.mids)})
-        # A spelling that two classes share names neither. An exact name goes before a folded one.
-        folded = _unshared(map(_folded, self.names), self.mids)
-        object.__setattr__(self, "_by_name", _unshared(self.names, self.mids))
-        object.__setattr__(self, "_by_folded_name", folded)
+    @functools.cached_property
+    def _positions(self) -> dict[str, int]:
+        return {mid: index for index, mid in enumerate(self.mids)}
+
+    # A spelling that two classes share names neither.
+    @functools.cached_property
+    def _by_name(self) -> dict[str, str]:
+        return _unshared(self.names, self.mids)
+
+    @functools.cached_property
+    def _by_folded_name(self) -> dict[str, str]:
+        return _unshared(map(_folded, self.names), self.mids)
 
     def __len__(self) -> int:
         return len(self.mids)
@@ -61,8 +62,7 @@ class LabelSet:
 
     def know_all(self, mids: list[str]) -> bool:
         """Whether all of these are mids of the label set, and no two are the same."""
-        different = set(mids)
-        return len(different) == len(mids) and different <= self._positions.keys()
+        return len(set(mids)) == len(mids) and all(map(self._positions.__contains__, mids))
 
     def resolve(self, text: str) -> str | None:
         """The mid of a class given by its mid or, failing that, by its display name.
@@ -86,17 +86,15 @@ class LabelSet:
         parts = [part.strip() for part in text.split(",")]
         if self.know_all(parts):
             return parts
-        mids = []
-        start = 0
-        while start < len(parts):
-            for stop in range(len(parts), start, -1):
-                mid = self.resolve(", ".join(parts[start:stop]))
-                if mid is not None:
+        mids: list[str] = []
+        while parts:
+            for stop in range(len(parts), 0, -1):
+                if mid := self.resolve(", ".join(parts[:stop])):
                     mids.append(mid)
-                    start = stop
+                    del parts[:stop]
                     break
             else:
-                raise ValueError(parts[start])
+                raise ValueError(parts[0])
         return mids
 
     def nearest(self, text: str) -> str | None:
@@ -143,12 +141,15 @@ def read_label_csv(path: Path) -> LabelSet:
     """
     records = csv_records(path)
     header = _without_trailing_blanks(next(records, (1, []))[1])
-    columns = without_times(header, {name: (folded(name),) for name in _HEADER})
+    names = [folded(name) for name in header]
+    columns = Columns(
+        {name: names.index(folded(name)) for name in _HEADER if folded(name) in names}
+    )
     if len(columns.places) < len(_HEADER):
         found = ",".join(header) if header else "nothing"
         raise UserError(f"{path}: line 1 must be {','.join(_HEADER)!r}, found {found!r}.")
-    mids: dict[str, int] = {}
-    names = []
+    lines: dict[str, int] = {}  # mid → its line
+    display_names = []
     for line, row in records:
         where = f"{path}: line {line}"
         row = _without_trailing_blanks(row)
@@ -157,18 +158,18 @@ def read_label_csv(path: Path) -> LabelSet:
         if len(row) > len(header) == columns.places["display_name"] + 1:
             row = [*row[: len(header) - 1], ",".join(row[len(header) - 1 :])]
         index, mid, name = (columns.cell(row, name) for name in _HEADER)
-        if len(row) < 3 or index != str(len(mids)):
+        if len(row) < 3 or index != str(len(lines)):
             raise UserError(
-                f"{where}: expected class {len(mids)} as index,mid,display_name, "
+                f"{where}: expected class {len(lines)} as index,mid,display_name, "
                 f"found {','.join(row)!r}."
             )
         if not mid or not name or "," in mid:
             raise UserError(f"{where}: the mid is {mid!r} and the name {name!r}; need one each.")
-        if mid in mids:
-            raise UserError(f"{where}: the mid {mid!r} stands there twice (line {mids[mid]}).")
-        mids[mid] = line
-        names.append(name)
-    return LabelSet(tuple(mids), tuple(names))
+        if mid in lines:
+            raise UserError(f"{where}: the mid {mid!r} stands there twice (line {lines[mid]}).")
+        lines[mid] = line
+        display_names.append(name)
+    return LabelSet(tuple(lines), tuple(display_names))
 
 
 def write_label_csv(path: Path, labels: LabelSet) -> None:
@@ -179,11 +180,7 @@ def write_label_csv(path: Path, labels: LabelSet) -> None:
 
 def label_csv(labels: LabelSet) -> bytes:
     """The content of a label set's class CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_HEADER)
-    writer.writerows(zip(range(len(labels)), labels.mids, labels.names, strict=True))
-    return text.getvalue().encode()
+    return csv_bytes([_HEADER, *zip(range(len(labels)), labels.mids, labels.names, strict=True)])
 
 
 def class_csv_of(manifest: Path) -> Path:
@@ -207,6 +204,11 @@ def labels_of(manifest: Path) -> LabelSet | None:
             f"{error} A file of this name is taken for the class CSV of {manifest.name}: mend it, "
             "or rename it if it is something else."
         ) from error
+
+
+def known_labels(path: Path) -> LabelSet | None:
+    """The label set of a class CSV; None where no file is there, or one without a class."""
+    return (read_label_csv(path) or None) if path.exists() else None
 
 
 def label_set_for(

@@ -45,8 +45,9 @@ from avprep.jobs import PoolOptions
 from avprep.labels import label_set_from_names
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
+from avprep.shards.format import index_name
 from avprep.shards.plan import ShardJob
-from avprep.shards.writer import ShardSettings, build_shard, names_of
+from avprep.shards.writer import ShardSettings, build_shard
 
 SECONDS, FRAMES, SIZE, RATE = 10, 10, 224, 30
 LABELS = label_set_from_names(["clip"])
@@ -159,7 +160,7 @@ def ours(clips: list[Clip], folder: Path) -> None:
 
 def build_anew(clips: list[Clip], settings: ShardSettings) -> None:
     """One shard of the clips, in the place of the one that an earlier round left."""
-    for name in names_of(SHARD):
+    for name in (SHARD, index_name(SHARD)):
         Path(settings.out, name).unlink(missing_ok=True)
     summary = build_shard(ShardJob(SHARD, tuple(clips)), settings).summary
     assert summary.samples == len(clips), summary.failures

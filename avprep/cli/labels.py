@@ -48,7 +48,7 @@ def folder(root: Path, out: Path) -> None:
     from avprep.clips import discover_clips, is_writable
     from avprep.errors import UserError
     from avprep.labels import label_set_from_names
-    from avprep.manifest.folder import places_of
+    from avprep.manifest.sources.folder import places_of
     from avprep.progress import ProgressBar
 
     with ProgressBar("labels", "file") as bar:
@@ -73,16 +73,15 @@ def vggsound(csv_file: Path | None, out: Path) -> None:
       avprep labels vggsound vggsound.csv --out labels.csv
     """
     from avprep.labels import vggsound_labels
-    from avprep.manifest.segments import Findings
-    from avprep.manifest.vggsound import read_vggsound
+    from avprep.manifest.sources.vggsound import read_vggsound
 
-    label_set = vggsound_labels()
-    findings = Findings()
+    label_set, notes = vggsound_labels(), []
     if csv_file is not None:
-        read_vggsound(csv_file, label_set, findings)
-        findings.refuse_bad_rows(csv_file)
+        found = read_vggsound(csv_file, label_set).notes
+        found.refuse_bad_rows(csv_file)
+        notes = found.lines(csv_file)
     publish(label_set, out)
-    for note in findings.described_notes(csv_file):
+    for note in notes:
         click.echo(note)
 
 

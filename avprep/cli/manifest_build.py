@@ -4,39 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from avprep.errors import UserError, WorkFailed
 from avprep.failures import printable
 from avprep.wording import counted
 
 if TYPE_CHECKING:  # imported for real inside the commands, to keep --help quick
-    from avprep.labels import LabelSet
-    from avprep.manifest.build import Matched, Sources
-    from avprep.manifest.segments import Findings
+    from avprep.manifest.make import ManifestSummary
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _PATH = click.Path(path_type=Path)
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a builder writes, and how strict it is."""
-
-    out: Path
-    report: Path | None
-    bad_rows: str
-    strict: bool
-    as_json: bool
-
-    @property
-    def report_path(self) -> Path:
-        """The report's file."""
-        return self.report or self.out.with_suffix(".report.csv")
+_LISTED = {
+    "missing": "missing clip",
+    "bad-row": "bad row",
+    "duplicate-row": "repeated row",
+    "duplicate-file": "duplicate file",
+    "extra": "extra file",
+}
 
 
 def output_options(command: Command) -> Command:
@@ -106,6 +93,7 @@ def audioset(
     videos: tuple[Path, ...],
     extracted: Path | None,
     trim: bool,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """List the clips of an AudioSet segments CSV whose videos are there.
@@ -120,22 +108,13 @@ def audioset(
       avprep manifest audioset --segments balanced_train_segments.csv \\
           --labels class_labels_indices.csv --videos videos/ --out manifest.json
     """
-    from avprep.labels import read_label_csv
-    from avprep.manifest.audioset import read_audioset
-    from avprep.manifest.build import Sources, match_segments
-    from avprep.manifest.segments import Findings
+    from avprep.manifest.make import Output, Sources, from_audioset
     from avprep.progress import ProgressBar
 
-    output = Output(**options)
     sources = Sources(videos, extracted, trim)
-    check_sources(sources)
-    label_set = read_label_csv(labels)
-    findings = Findings()
-    table = read_audioset(segments, label_set, findings)
-    refuse_bad_rows(segments, findings, output)
     with ProgressBar("manifest", "file") as bar:
-        matched = match_segments(table, findings, sources, named_by_start=False, on_file=bar.update)
-    publish(matched, label_set, segments, output)
+        summary = from_audioset(segments, labels, sources, Output(**options), bar.update)
+    show(summary, as_json)
 
 
 @click.command()
@@ -156,6 +135,7 @@ def vggsound(
     videos: tuple[Path, ...],
     extracted: Path | None,
     trim: bool,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """List the clips of a VGGSound CSV whose videos are there.
@@ -168,24 +148,13 @@ def vggsound(
     Example:
       avprep manifest vggsound --csv vggsound.csv --split train --videos videos/ --out train.json
     """
-    from avprep.labels import vggsound_labels
-    from avprep.manifest.build import Sources, match_segments
-    from avprep.manifest.segments import Findings
-    from avprep.manifest.vggsound import check_split, read_vggsound
+    from avprep.manifest.make import Output, Sources, from_vggsound
     from avprep.progress import ProgressBar
 
-    output = Output(**options)
-    sources = Sources(videos, extracted, trim)
-    check_sources(sources)
-    findings = Findings()
-    known = known_labels(labels) if labels is not None else vggsound_labels()
-    table, label_set = read_vggsound(csv_file, known, findings)
-    refuse_bad_rows(csv_file, findings, output)
-    if split is not None:
-        check_split(table, split, csv_file)
+    output, sources = Output(**options), Sources(videos, extracted, trim)
     with ProgressBar("manifest", "file") as bar:
-        matched = match_segments(table, findings, sources, True, split or "", bar.update)
-    publish(matched, label_set, csv_file, output, labels)
+        summary = from_vggsound(csv_file, labels, split or "", sources, output, bar.update)
+    show(summary, as_json)
 
 
 @click.command()
@@ -221,6 +190,7 @@ def folder(
     split: str,
     labels: Path | None,
     extracted: Path | None,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """List the videos under DIR; each first-level sub-folder is a class.
@@ -236,129 +206,38 @@ def folder(
       avprep manifest folder videos/ --split train --out train.json
       avprep manifest folder videos/ --csv clips.csv --out manifest.json
     """
-    from avprep.labels import class_csv_of, labels_of
-    from avprep.manifest.folder import chosen_split, match_folder
-    from avprep.manifest.listing import match_listing, read_listing
-    from avprep.manifest.segments import Findings
+    from avprep.manifest.make import Output, from_folder
     from avprep.progress import ProgressBar
 
     output = Output(**options)
-    check_extracted(extracted)
-    label_csv = labels or class_csv_of(output.out)
-    known = known_labels(labels) if labels is not None else labels_of(output.out) or None
-    if csv_file is None:
-        with ProgressBar("manifest", "file") as bar:
-            found = match_folder(root, extracted, known, label_csv, split, bar.update)
-        publish(found, found.labels, root, output, labels)
-        return
-    findings = Findings()
-    rows = read_listing(csv_file, known, findings)
-    refuse_bad_rows(csv_file, findings, output)
-    if split:
-        split = chosen_split(split, {row.split for row in rows}, csv_file)
     with ProgressBar("manifest", "file") as bar:
-        listed = match_listing(rows, root, extracted, known, findings, split, bar.update)
-    publish(listed, listed.labels, csv_file, output, labels)
+        summary = from_folder(root, csv_file, labels, split, extracted, output, bar.update)
+    show(summary, as_json)
 
 
-def known_labels(label_csv: Path) -> LabelSet | None:
-    """The label set of a class CSV that is there and has a class."""
-    from avprep.labels import read_label_csv
+def show(summary: ManifestSummary, as_json: bool) -> None:
+    """Print what was written, for a program or a person."""
+    from avprep.manifest.sources.matched import STATUSES
 
-    return (read_label_csv(label_csv) or None) if label_csv.exists() else None
-
-
-def check_sources(sources: Sources) -> None:
-    """Raises:
-    UserError: no folder is given, or the extracted one is not what `avprep extract` wrote.
-    """
-    if not sources.videos and sources.extracted is None:
-        raise UserError("give the folder of the videos with --videos, or --extracted, or both.")
-    check_extracted(sources.extracted)
-
-
-def check_extracted(folder: Path | None) -> None:
-    """Raises UserError where a folder is not what `avprep extract` wrote."""
-    if folder is not None and not (folder / "audio").is_dir():
-        raise UserError(f"{folder}: no audio/ in it; give what `avprep extract` wrote.")
-
-
-def refuse_bad_rows(path: Path, findings: Findings, output: Output) -> None:
-    """Raises:
-    UserError: there are bad rows, and they are not to be skipped.
-    """
-    if output.bad_rows == "refuse":
-        findings.refuse_bad_rows(path)
-
-
-def publish(
-    matched: Matched,
-    labels: LabelSet,
-    source: Path,
-    output: Output,
-    label_csv: Path | None = None,
-) -> None:
-    """Write report, manifest and class CSV, and say what is in them.
-
-    Args:
-        matched: what the manifest holds.
-        labels: its label set.
-        source: the CSV or folder it is made from.
-        output: where it goes.
-        label_csv: a class CSV to write besides, if it is not there.
-
-    Raises:
-        UserError: not one clip has a file, or another class CSV lies where this one goes.
-        WorkFailed: --strict, and a clip is missing or a row is bad.
-    """
-    from avprep.labels import class_csv_of, write_label_csv
-    from avprep.manifest.build import STATUSES, write_report
-    from avprep.manifest.model import check_class_csv, write_labelled
-
-    check_class_csv(output.out, labels)
-    counts = write_report(output.report_path, matched.report())
-    rows = counts["matched"] + counts["missing"]
-    if not counts["matched"]:
-        raise UserError(
-            f"{source}: {matched.why_nothing_matched()} Listed in {output.report_path}."
-        )
-    lost = counts["missing"] + counts["bad-row"]
-    if output.strict and lost:
-        raise WorkFailed(
-            f"{source}: {counted(counts['missing'], 'clip')} missing and "
-            f"{counted(counts['bad-row'], 'row')} bad, of {rows + counts['bad-row']}; "
-            f"no manifest is written. {output.report_path} lists them."
-        )
-    write_labelled(output.out, matched.clips(), labels)
-    if label_csv is not None and not known_labels(label_csv):
-        write_label_csv(label_csv, labels)
-    notes = matched.notes(source)
-    summary = {
-        "manifest": str(output.out),
-        "clips": counts["matched"],
-        "classes": len(labels),
-        "labels": str(class_csv_of(output.out)),
-        "report": str(output.report_path),
-        **{status.replace("-", "_"): counts[status] for status in STATUSES},
-        "notes": notes,
-    }
-    click.echo(json.dumps(summary) if output.as_json else describe(summary))
-
-
-def describe(summary: dict[str, Any]) -> str:
-    """The summary for a person."""
-    rest = {
-        "missing": "missing clip",
-        "bad_row": "bad row",
-        "duplicate_row": "repeated row",
-        "duplicate_file": "duplicate file",
-        "extra": "extra file",
-    }
-    lines = [
-        f"{summary['manifest']}: {counted(summary['clips'], 'clip')}, "
-        f"{counted(summary['classes'], 'class')} in {summary['labels']}"
-    ]
-    listed = [counted(summary[key], words) for key, words in rest.items() if summary[key]]
+    counts = summary.counts
+    if as_json:
+        values = {
+            "manifest": str(summary.manifest),
+            "clips": summary.clips,
+            "classes": summary.classes,
+            "labels": str(summary.labels),
+            "report": str(summary.report),
+            **{status.replace("-", "_"): counts[status] for status in STATUSES},
+            "notes": summary.notes,
+        }
+        click.echo(json.dumps(values))
+        return
+    click.echo(
+        f"{summary.manifest}: {counted(summary.clips, 'clip')}, "
+        f"{counted(summary.classes, 'class')} in {summary.labels}"
+    )
+    listed = [counted(counts[status], words) for status, words in _LISTED.items() if counts[status]]
     if listed:
-        lines.append(f"{', '.join(listed)}: listed in {summary['report']}")
-    return "\n".join([*lines, *map(printable, summary["notes"])])
+        click.echo(f"{', '.join(listed)}: listed in {summary.report}")
+    for note in summary.notes:
+        click.echo(printable(note))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import json
 import statistics
+from collections.abc import Iterator
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from avprep.failures import printable
 from avprep.wording import counted
 
 if TYPE_CHECKING:
-    from avprep.labels import LabelSet
     from avprep.manifest.check import ManifestCheck
 
 _PATH = click.Path(path_type=Path)
@@ -58,98 +57,74 @@ def check(
       avprep manifest check manifest.json --plot classes.png
     """
     from avprep import storage
+    from avprep.csvfile import csv_bytes
     from avprep.labels import class_csv_of, labels_of, read_label_csv
     from avprep.manifest.check import check_manifest, plot_class_counts
     from avprep.manifest.model import iter_manifest
     from avprep.progress import ProgressBar
 
-    label_csv = labels or class_csv_of(manifest)
-    label_set = (labels_of(manifest) if labels is None else read_label_csv(labels)) or None
     if plot is not None and plot.suffix != ".png":
         raise UserError(f"--plot {plot}: give a name that ends in .png.")
+    label_set = (labels_of(manifest) if labels is None else read_label_csv(labels)) or None
     with ProgressBar("check", "clip") as bar:
         found = check_manifest(bar.counted(iter_manifest(manifest)), label_set, check_files)
     if plot is not None:
-        plot_class_counts(found, label_set, plot)
-    for path, rows in ((counts, count_rows(found, label_set)), (report, problem_rows(found))):
+        plot_class_counts(found, plot)
+    for path, rows in ((counts, count_rows(found)), (report, problem_rows(found))):
         if path is not None:
             storage.make_folder(path.parent)
-            storage.write_atomic(path, as_csv(rows))
+            storage.write_atomic(path, csv_bytes(rows))
+    label_csv = labels or class_csv_of(manifest)
     click.echo(
-        json.dumps(summary(found, label_set))
-        if as_json
-        else describe(found, label_set, manifest, label_csv)
+        json.dumps(summary(found)) if as_json else "\n".join(described(found, manifest, label_csv))
     )
     if strict and found.problems:
         raise WorkFailed(f"{manifest}: {counted(len(found.problems), 'problem')}.")
 
 
-def summary(found: ManifestCheck, labels: LabelSet | None) -> dict[str, Any]:
+def summary(found: ManifestCheck) -> dict[str, Any]:
     """The findings for a program."""
     return {
         "clips": found.clips,
         "labelled": found.clips - found.unlabelled,
         "problems": found.by_kind(),
-        "classes": len(labels) if labels is not None else None,
-        "class_counts": class_counts(found, labels),
-        "unknown_labels": {}
-        if labels is None
-        else {label: count for label, count in found.counts.items() if not labels.knows(label)},
+        "classes": len(found.labels) if found.labels is not None else None,
+        "class_counts": found.class_counts(),
+        "unknown_labels": found.unknown_labels(),
     }
 
 
-def class_counts(found: ManifestCheck, labels: LabelSet | None) -> dict[str, int]:
-    """Clips of each class, in the order of the label set; of labels as they come without one."""
-    order = labels.mids if labels is not None else sorted(found.counts)
-    return {mid: found.counts[mid] for mid in order}
-
-
-def describe(found: ManifestCheck, labels: LabelSet | None, manifest: Path, label_csv: Path) -> str:
+def described(found: ManifestCheck, manifest: Path, label_csv: Path) -> Iterator[str]:
     """The findings for a person."""
-    counts = class_counts(found, labels)
-    lines = [
-        f"{manifest}: {counted(found.clips, 'clip')}, {found.clips - found.unlabelled} with labels"
-    ]
-    if labels is None:
-        lines.append(f"labels are not checked: there is no class CSV {label_csv}")
-    if counts:
-        values = sorted(counts.values())
-        lines.append(
-            f"{counted(len(counts), 'class')}, {values.count(0)} of them without a clip; "
-            f"clips per class: least {values[0]}, median {statistics.median(values):g}, "
-            f"most {values[-1]}"
+    labelled = found.clips - found.unlabelled
+    yield f"{manifest}: {counted(found.clips, 'clip')}, {labelled} with labels"
+    if found.labels is None:
+        yield f"labels are not checked: there is no class CSV {label_csv}"
+    if counts := sorted(found.class_counts().values()):
+        yield (
+            f"{counted(len(counts), 'class')}, {counts.count(0)} of them without a clip; "
+            f"clips per class: least {counts[0]}, median {statistics.median(counts):g}, "
+            f"most {counts[-1]}"
         )
     for kind, number in found.by_kind().items():
-        lines.append(f"{kind:>18}  {number}")
-        examples = [problem for problem in found.problems if problem.kind == kind][:_EXAMPLES]
-        lines += [
-            f"{'':>18}    {printable(f'{p.video_id} (entry {p.place}): {p.detail}')}"
-            for p in examples
-        ]
+        yield f"{kind:>18}  {number}"
+        examples = (problem for problem in found.problems if problem.kind == kind)
+        for problem in itertools.islice(examples, _EXAMPLES):
+            place = f"{problem.video_id} (entry {problem.place})"
+            yield f"{'':>18}    {printable(f'{place}: {problem.detail}')}"
     if not found.problems:
-        lines.append("no problems")
-    return "\n".join(lines)
+        yield "no problems"
 
 
-def count_rows(found: ManifestCheck, labels: LabelSet | None) -> list[tuple[Any, ...]]:
+def count_rows(found: ManifestCheck) -> list[tuple[Any, ...]]:
     """The table of classes."""
-    names = dict(zip(labels.mids, labels.names, strict=True)) if labels is not None else {}
-    rows: list[tuple[Any, ...]] = [("index", "mid", "display_name", "clips")]
-    for index, (mid, count) in enumerate(class_counts(found, labels).items()):
-        rows.append((index, mid, names.get(mid, ""), count))
-    return rows
+    names, counts = found.names(), found.class_counts()
+    rows = ((n, mid, names.get(mid, ""), count) for n, (mid, count) in enumerate(counts.items()))
+    return [("index", "mid", "display_name", "clips"), *rows]
 
 
 def problem_rows(found: ManifestCheck) -> list[tuple[Any, ...]]:
     """The table of problems."""
     from avprep.manifest.check import Problem
 
-    header = tuple(field.name for field in fields(Problem))
-    return [header, *map(astuple, found.problems)]
-
-
-def as_csv(rows: list[tuple[Any, ...]]) -> bytes:
-    """Rows as CSV, UTF-8."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    return [tuple(field.name for field in fields(Problem)), *map(astuple, found.problems)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,7 +117,7 @@ def split(source: Path, parts: str, out: Path, seed: int) -> None:
     """
     from avprep.labels import labels_of
     from avprep.manifest.model import check_class_csv, read_manifest, write_labelled
-    from avprep.manifest.ops import split_clips
+    from avprep.manifest.ops import classes_of, split_clips
 
     shares = parse_parts(parts)
     clips = read_manifest(source)
@@ -161,7 +160,7 @@ def sample(source: Path, per_class: int, out: Path, seed: int) -> None:
     """
     from avprep.labels import labels_of
     from avprep.manifest.model import read_manifest, write_labelled
-    from avprep.manifest.ops import sample_per_class
+    from avprep.manifest.ops import classes_of, sample_per_class
 
     clips = read_manifest(source)
     chosen = sample_per_class(clips, per_class, seed)
@@ -239,11 +238,6 @@ def known_by(clips: Iterable[Clip], labels: LabelSet | None, source: Path) -> It
                     "the other manifests do not have, and it has no class CSV of its own."
                 )
         yield clip
-
-
-def classes_of(clips: Sequence[Clip]) -> Counter[str]:
-    """How many clips each label has."""
-    return Counter(label for clip in clips for label in set(clip.labels))
 
 
 def some_of(names: Sequence[str]) -> str:

@@ -1,15 +1,16 @@
-"""Manifests as tables, for spreadsheets and data frames: one row a clip, one column a key."""
+"""Manifests as tables, for spreadsheets and data frames: one row per clip, one column per key."""
 
 from __future__ import annotations
 
 import csv
 import io
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
+from avprep.clips import Clip
 from avprep.columns import folded, known_columns, times_of
 from avprep.csvfile import csv_records, shown
 from avprep.errors import UserError
@@ -17,19 +18,19 @@ from avprep.errors import UserError
 if TYPE_CHECKING:
     import pyarrow
 
-_TEXTS = ("video_id", "labels", "video", "wav", "video_path", "split")
-_TIMES = ("start", "end")
-COLUMNS = ("video_id", "labels", "video", "start", "end", "wav", "video_path", "split")
+COLUMNS = tuple(field.name for field in fields(Clip))
+TIMES = ("start", "end")
+TEXTS = tuple(name for name in COLUMNS if name not in TIMES)
 _ROWS_AT_ONCE = 65536  # of a Parquet file in memory
 
+Item = TypeVar("Item")
 
-def iter_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a manifest's table as entries, each with its place for messages.
 
-    Raises:
-        UserError: not such a table, or pyarrow is needed and not installed.
-    """
-    return _iter_parquet(path) if path.suffix == ".parquet" else _iter_csv(path)
+def batched(items: Iterable[Item], size: int = 1024) -> Iterator[list[Item]]:
+    """The items in lists, all but the last of them of one size."""
+    remaining = iter(items)
+    while group := list(itertools.islice(remaining, size)):
+        yield group
 
 
 def write_csv(file: IO[bytes], entries: Iterable[Mapping[str, Any]]) -> None:
@@ -62,36 +63,44 @@ def write_parquet(file: IO[bytes], entries: Iterable[Mapping[str, Any]]) -> None
     arrow = _pyarrow()
     import pyarrow.parquet
 
-    texts = [(name, arrow.string()) for name in _TEXTS]
-    types = dict([*texts, *((name, arrow.float64()) for name in _TIMES)])
-    schema = arrow.schema([(name, types[name]) for name in COLUMNS])
-    remaining = iter(entries)
+    types = {True: arrow.float64(), False: arrow.string()}
+    schema = arrow.schema([(name, types[name in TIMES]) for name in COLUMNS])
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
-        while group := list(itertools.islice(remaining, _ROWS_AT_ONCE)):
+        for group in batched(entries, _ROWS_AT_ONCE):
             writer.write_table(arrow.Table.from_pylist([dict(entry) for entry in group], schema))
 
 
-def _iter_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def iter_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a CSV as entries, each with its place for messages.
+
+    Raises:
+        UserError: not the table of a manifest.
+    """
     records = csv_records(path)
     _, header = next(records, (1, []))
-    columns = known_columns(f"{path}: line 1", header, {name: (folded(name),) for name in _TEXTS})
+    columns = known_columns(f"{path}: line 1", header, {name: (folded(name),) for name in TEXTS})
     if "video_id" not in columns.places or not {"wav", "video"} & columns.places.keys():
         raise UserError(
             f"{path}: line 1 must name the columns of a manifest ({','.join(COLUMNS)}), found "
             f"{shown(','.join(header)) if header else 'nothing'}. For a list of paths and labels "
             "use `avprep manifest folder DIR --csv`."
         )
-    texts = [(name, columns.places[name]) for name in _TEXTS if name in columns.places]
+    texts = [(name, columns.places[name]) for name in TEXTS if name in columns.places]
     for line, row in records:
         where = f"{path}: line {line}"
         if len(row) != len(header):
             raise UserError(f"{where}: has {len(row)} fields, line 1 has {len(header)}.")
-        start, end = times_of(row, columns)
         entry = {name: row[place] for name, place in texts}
-        yield where, _entry({**entry, "start": start, "end": end}, where)
+        entry["start"], entry["end"] = times_of(row, columns)
+        yield where, _entry(entry, where)
 
 
-def _iter_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def iter_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a Parquet file as entries, each with its place for messages.
+
+    Raises:
+        UserError: not the table of a manifest, or pyarrow is not installed.
+    """
     arrow = _pyarrow()
     import pyarrow.parquet
 
@@ -101,26 +110,21 @@ def _iter_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if "video_id" not in names:
                 found = ", ".join(names)
                 raise UserError(f"{path}: has no column video_id, so is no manifest; has {found}.")
-            number = 0
             known = [name for name in COLUMNS if name in names]
-            for group in table.iter_batches(_ROWS_AT_ONCE, columns=known):
-                for row in group.to_pylist():
-                    where = f"{path}: row {number}"
-                    yield where, _entry(row, where)
-                    number += 1
+            groups = table.iter_batches(_ROWS_AT_ONCE, columns=known)
+            for number, row in enumerate(row for group in groups for row in group.to_pylist()):
+                where = f"{path}: row {number}"
+                yield where, _entry(row, where)
     except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError) as error:
         raise UserError(f"{path}: not a Parquet file that can be read ({error}).") from error
 
 
 def _entry(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A row as the manifest's entry: columns that it lacks are empty, times are numbers."""
-    entry: dict[str, Any] = {}
-    for name in _TEXTS:
+    entry = {name: "" if (text := row.get(name)) is None else text for name in TEXTS}
+    for name in TIMES:
         value = row.get(name)
-        entry[name] = "" if value is None else value
-    for name in _TIMES:
-        value = row.get(name)
-        if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        if value in (None, "") or value != value:  # NaN
             continue
         try:
             entry[name] = float(value)

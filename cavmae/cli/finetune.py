@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
+from cavmae.cli.dry_run import train_or_rehearse
 from cavmae.cli.options import (
     audio_frames_option,
     expected_of_recipe,
     training_options,
     val_split_option,
 )
-from cavmae.cli.outlook import tell_outlook, tell_pace
 from cavmae.train.options import OptimOptions
 
 
@@ -110,6 +110,6 @@ def finetune(ctx: click.Context, **values: Any) -> None:
       cavmae finetune --shards shards/train --val-shards shards/test \\
           --init runs/pretrain --out runs/finetune
     """
-    from cavmae.train.runs import Listener, run_finetuning
+    from cavmae.train.runs import run_finetuning
 
-    run_finetuning(values, expected_of_recipe(ctx), Listener(tell_outlook, tell_pace))
+    train_or_rehearse(run_finetuning, values, expected_of_recipe(ctx))

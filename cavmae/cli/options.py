@@ -401,6 +401,13 @@ training_options = _stack(
         show_default=True,
         help="Write RUN/trace.json of this many steps, after the first five.",
     ),
+    click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Do a few steps, print how long the run would take and what memory it needs, and "
+        "write nothing to --out.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="With --dry-run: print one line of JSON."),
     bad_samples_option,
     click.option(
         "--resume",

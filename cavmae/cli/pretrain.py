@@ -7,13 +7,13 @@ from typing import Any
 
 import click
 
+from cavmae.cli.dry_run import train_or_rehearse
 from cavmae.cli.options import (
     audio_frames_option,
     expected_of_recipe,
     training_options,
     val_split_option,
 )
-from cavmae.cli.outlook import tell_outlook, tell_pace
 from cavmae.train.options import TrainOptions
 
 
@@ -101,6 +101,6 @@ def pretrain(ctx: click.Context, **values: Any) -> None:
       torchrun --standalone --nproc-per-node 8 -m cavmae pretrain \\
           --shards shards/train --out runs/pretrain
     """
-    from cavmae.train.runs import Listener, run_pretraining
+    from cavmae.train.runs import run_pretraining
 
-    run_pretraining(values, expected_of_recipe(ctx), Listener(tell_outlook, tell_pace))
+    train_or_rehearse(run_pretraining, values, expected_of_recipe(ctx))

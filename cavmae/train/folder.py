@@ -20,7 +20,7 @@ _FREE = frozenset(
         *("out", "resume", "device", "workers", "max_bad_samples", "log_steps", "epochs"),
         *("shards", "val_shards", "checkpoint_steps", "checkpoint_minutes", "keep_checkpoints"),
         *("retries", "timeout", "cache", "cache_gb"),
-        *("compile", "activation_checkpointing", "parallel", "profile"),
+        *("compile", "activation_checkpointing", "parallel", "profile", "dry_run"),
         *("batch_size", "accumulate", "contrasted_clips"),
     )
 )

@@ -33,7 +33,7 @@ from cavmae.train.ahead import LaunchedStep, Share, StepFeed, Verdict, agree
 from cavmae.train.averaging import WeightAverage
 from cavmae.train.checkpoint import list_checkpoints, load_state, save_checkpoint
 from cavmae.train.curves import LATEST
-from cavmae.train.not_finite import end_not_finite
+from cavmae.train.not_finite import WHAT_HELPS, end_not_finite
 from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, set_learning_rate
 from cavmae.train.options import OptimOptions, TrainOptions
 from cavmae.train.parallel import (
@@ -216,11 +216,73 @@ class Trainer:
 
     def _run_epoch(self, stop: list[int]) -> None:
         """Launch the steps of an epoch, each while the device works on the one before."""
-        options, position = self.options, self.position
-        self._called.train()
+        position = self.position
         self._meter = Meter(self.world.device, self._ideal_seconds)
         batches = self.loader.epoch(position.epoch, position.samples)
-        feed = StepFeed(batches, options.accumulate, self.world.device)
+        for share, verdict in self._shares(batches, stop, self._is_due):
+            self._obey(verdict, share)
+            if not share.batches:
+                return
+            with model_precision(self.options.precision):
+                self._launch(share.batches_on_device(), verdict)
+            self._note_step()
+
+    def rehearse(
+        self, batches: Iterator[Batch], steps: int, seconds: float = math.inf, fewest: int = 1
+    ) -> dict[str, float]:
+        """Do some steps as `run` does; log, validate and save nothing. All ranks call it together.
+
+        Args:
+            batches: of this rank; they never end.
+            steps: to do.
+            seconds: after which fewer will do …
+            fewest: … but not fewer than these.
+
+        Returns:
+            How fast it went, see `Meter.facts`.
+
+        Raises:
+            WorkFailed: a loss is not finite, or a rank has no batch; on every rank.
+            torch.OutOfMemoryError: the GPU's memory is too small.
+        """
+        self._meter = Meter(self.world.device, remembered=None)
+        first, began = self.position.step, time.monotonic()
+
+        def is_enough() -> bool:
+            done = self.position.step - first
+            return done >= (steps if time.monotonic() - began < seconds else fewest)
+
+        try:
+            for share, verdict in self._shares(batches, [], is_enough):
+                if verdict.is_lost:
+                    self._tell_lost(share.lost)
+                if verdict.has_failed or verdict.is_due:
+                    break
+                with model_precision(self.options.precision):
+                    self._launch(share.batches_on_device(), verdict)
+            self._look_at_losses()
+        finally:
+            self._launched.clear()
+        if self.world.any(self._failed is not None):
+            raise WorkFailed(
+                f"not finite within {self.position.step} steps. {WHAT_HELPS} A run without "
+                "--dry-run names the samples."
+            )
+        return self._meter.facts()
+
+    def _shares(
+        self, batches: Iterator[Batch], stop: list[int], is_due: Callable[[], bool]
+    ) -> Iterator[tuple[Share, Verdict]]:
+        """What to launch next, each while the device works on the step before.
+
+        Args:
+            batches: of this rank.
+            stop: the signals received.
+            is_due: asked on the main rank, whose clock decides for all.
+        """
+        accumulate = self.options.accumulate
+        self._called.train()
+        feed = StepFeed(batches, accumulate, self.world.device)
         while True:
             with self._meter.waiting():
                 share = feed.read()
@@ -228,17 +290,12 @@ class Trainer:
             verdict = agree(
                 self.world,
                 share,
-                options.accumulate,
+                accumulate,
                 is_stopped=bool(stop),
-                is_due=self.world.is_main and self._is_due(),  # one rank's clock decides
+                is_due=self.world.is_main and is_due(),
                 has_failed=self._failed is not None,
             )
-            self._obey(verdict, share)
-            if not share.batches:
-                return
-            with model_precision(options.precision):
-                self._launch(share.batches_on_device(), verdict)
-            self._note_step()
+            yield share, verdict
 
     def _obey(self, verdict: Verdict, share: Share) -> None:
         """Save the run or end it, where the ranks agreed on that.
@@ -268,6 +325,10 @@ class Trainer:
         self._save()
         if is_stopped:
             raise KeyboardInterrupt
+        self._tell_lost(lost)
+
+    def _tell_lost(self, lost: WorkFailed | None) -> NoReturn:
+        """Raises WorkFailed on every rank: the error of one that has no batch."""
         reasons = self.world.gather(str(lost) if lost else "")
         raise WorkFailed(next(filter(None, reasons))) from lost
 

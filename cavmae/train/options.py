@@ -53,3 +53,4 @@ class TrainOptions:
     max_bad_samples: int = 10
     val_clips: int = 500  # of the held-out set that pretraining is evaluated on; 0 for all
     profile: int = 0  # steps that are traced
+    dry_run: bool = False  # do a few steps, measure them, and write nothing

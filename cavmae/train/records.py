@@ -22,7 +22,7 @@ from cavmae.distributed import World
 from cavmae.train.curves import draw_curves
 
 TIMINGS = ("samples_per_second", "data_wait", "gpu_gb", "mfu")  # two equal runs differ in these
-_STEPS_SEEN = 100  # of which the speed is an average
+_STEPS_SEEN = 20  # of which the speed is an average
 _LINE_SECONDS = 15.0  # between progress lines where there is no terminal
 _PACED_STEPS = 5  # after the first, which takes longer, from which the time left is told
 _DRAWING_SECONDS = 20.0  # between two pictures of the curves
@@ -106,14 +106,20 @@ def written_together(world: World, place: Path) -> Iterator[None]:
 class Meter:
     """How fast the last steps went."""
 
-    def __init__(self, device: torch.device, ideal_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        ideal_seconds: float = 0.0,
+        remembered: int | None = _STEPS_SEEN,
+    ) -> None:
         """Args:
         device: whose memory is shown, if it is a GPU.
         ideal_seconds: that a sample would take if nothing were lost; 0 where that is not known.
+        remembered: how many of the last steps count; None for all.
         """
         self._device = device
         self._ideal_seconds = ideal_seconds
-        self._steps: deque[tuple[float, int, float]] = deque(maxlen=_STEPS_SEEN)
+        self._steps: deque[tuple[float, int, float]] = deque(maxlen=remembered)
         self._last = time.monotonic()
         self._waited = 0.0
 

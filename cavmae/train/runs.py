@@ -38,6 +38,7 @@ from cavmae.model.config import PRESETS
 from cavmae.model.encoder import Encoder
 from cavmae.options import pick
 from cavmae.recipes import Expected
+from cavmae.train.dry_run import DryRun, dry_run
 from cavmae.train.folder import prepare_folder, step_facts
 from cavmae.train.loop import Position, Trainer
 from cavmae.train.options import FIT, OptimOptions, TrainOptions
@@ -64,13 +65,16 @@ class Listener:
 
 def run_pretraining(
     values: dict[str, Any], expected: Expected | None = None, listener: Listener | None = None
-) -> None:
+) -> DryRun | None:
     """`cavmae pretrain`.
 
     Args:
         values: the command's options.
         expected: the published curve to show beside this run's.
         listener: who hears how long the run will take.
+
+    Returns:
+        With `dry_run`, on the main rank, what was measured; nothing is written then.
 
     Raises:
         UserError: inputs that do not fit together.
@@ -84,7 +88,7 @@ def run_pretraining(
         fbank = choose_normalisation(shards, values["init"])
         steps = step_facts(values, world)
         facts = {**size_facts(config), **data_facts(shards, fbank, values), **steps}
-        folder = prepare_folder(values, facts, world)
+        folder = values["out"] if values["dry_run"] else prepare_folder(values, facts, world)
         torch.manual_seed(values["seed"])
         model = CAVMAE(config)
         start_from_init(model, values, world)
@@ -118,23 +122,31 @@ def run_pretraining(
             model, task, frontend, shards, values, world, folder, metadata, evaluate, expected
         )
         trainer.at_start = evaluate
-        seconds = train(trainer, values, listener or Listener(), held_out)
+        listener = listener or Listener()
+        if values["dry_run"]:
+            announce(trainer, values, listener, held_out)
+            return dry_run(trainer)
+        seconds = train(trainer, values, listener, held_out)
         save_weights(trainer, "model")
         for name, average in trainer.averages.items():
             with average.in_place():
                 save_weights(trainer, name)
         finish(trainer, seconds)
+        return None
 
 
 def run_finetuning(
     values: dict[str, Any], expected: Expected | None = None, listener: Listener | None = None
-) -> None:
+) -> DryRun | None:
     """`cavmae finetune`.
 
     Args:
         values: the command's options.
         expected: the published curve to show beside this run's.
         listener: who hears how long the run will take.
+
+    Returns:
+        With `dry_run`, on the main rank, what was measured; nothing is written then.
 
     Raises:
         UserError: inputs that do not fit together.
@@ -155,7 +167,7 @@ def run_finetuning(
             "val_shards_fingerprint": validation.info.fingerprint,
             "criterion": criterion,
         }
-        folder = prepare_folder(values, facts, world)
+        folder = values["out"] if values["dry_run"] else prepare_folder(values, facts, world)
         torch.manual_seed(values["seed"])
         model = CAVMAEClassifier.from_pretraining(config, shards.num_classes)
         start_from_init(model, values, world, shards)
@@ -189,7 +201,11 @@ def run_finetuning(
         trainer = build_trainer(
             model, task, frontend, shards, values, world, folder, metadata, after_epoch, expected
         )
-        seconds = train(trainer, values, listener or Listener())
+        listener = listener or Listener()
+        if values["dry_run"]:
+            announce(trainer, values, listener)
+            return dry_run(trainer)
+        seconds = train(trainer, values, listener)
         save_weights(trainer, "model")
         top = best(trainer.position.rows, metric)
         results: dict[str, Any] = {}
@@ -202,6 +218,7 @@ def run_finetuning(
                         save_weights(trainer, "best")
                         top = results["average"][metric]
         finish(trainer, seconds, {f"best_{metric}": top, **results})
+        return None
 
 
 def open_held_out(values: dict[str, Any]) -> ShardSet | None:
@@ -467,6 +484,16 @@ def train(
     if checkpoint is not None and trainer.world.is_main:
         position = trainer.position
         print(f"going on from {checkpoint.name}: epoch {position.epoch}, step {position.step}")
+    announce(trainer, values, listener, held_out)
+    started = time.monotonic()
+    trainer.run()
+    return time.monotonic() - started
+
+
+def announce(
+    trainer: Trainer, values: dict[str, Any], listener: Listener, held_out: ShardSet | None = None
+) -> None:
+    """Let the main rank's listener know what the run will be."""
     if trainer.world.is_main:
         trainer.on_pace = listener.pace
         listener.outlook(
@@ -479,9 +506,6 @@ def train(
                 0 if held_out is None else len(held_out),
             )
         )
-    started = time.monotonic()
-    trainer.run()
-    return time.monotonic() - started
 
 
 def finish(trainer: Trainer, seconds: float, extra: dict[str, Any] | None = None) -> None:

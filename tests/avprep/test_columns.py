@@ -12,11 +12,11 @@ from avprep.clips import Clip
 from avprep.columns import LABEL, PATHS, folded, known_columns
 from avprep.errors import UserError
 from avprep.labels import LabelSet, read_label_csv
-from avprep.manifest.audioset import read_audioset
-from avprep.manifest.listing import read_listing
 from avprep.manifest.model import read_manifest
-from avprep.manifest.segments import Findings
-from avprep.manifest.vggsound import read_vggsound
+from avprep.manifest.sources.audioset import read_audioset
+from avprep.manifest.sources.listing import read_listing
+from avprep.manifest.sources.rows import CsvNotes, Row
+from avprep.manifest.sources.vggsound import read_vggsound
 from tests.avprep.test_manifest_commands import run, touch
 
 # Header → seconds per unit of start, end and duration.
@@ -64,16 +64,15 @@ def test_a_column_that_looks_like_a_time_is_never_passed_over(header, tmp_path):
     path = tmp_path / "c.csv"
     path.write_text(f"path,label,{header}\na.mp4,dog,1,2\n")
     with pytest.raises(UserError, match=r"c\.csv: line 1: the column"):
-        read_listing(path, None, Findings())
+        read_listing(path, None)
 
 
 def listed(tmp_path, text, labels=None):
     path = tmp_path / "c.csv"
     path.write_text(text)
-    findings = Findings()
-    rows = read_listing(path, labels, findings)
-    assert not findings.bad
-    return [(row.path, row.labels, row.start, row.end) for row in rows]
+    data_set = read_listing(path, labels)
+    assert not data_set.notes.bad
+    return [(row.name, row.labels, row.start, row.end) for row in data_set.segments.rows]
 
 
 def test_times_of_a_clock_are_read(tmp_path):
@@ -121,8 +120,8 @@ def test_segments_of_a_listing_have_their_times(header, values, delimiter, mark,
     path = tmp_path / "c.csv"
     text = f"Label,{header},note,File Path\nviolin,{values},x,a.mp4\n"
     path.write_text(mark + text.replace(",", delimiter))
-    (row,) = read_listing(path, None, Findings())
-    assert (row.path, row.labels, row.start, row.end) == ("a.mp4", ("violin",), 10.0, 20.0)
+    (row,) = read_listing(path, None).segments.rows
+    assert (row.name, row.labels, row.start, row.end) == ("a.mp4", ("violin",), 10.0, 20.0)
 
 
 def test_a_listing_may_name_files_by_id_with_a_row_for_each_label(tmp_path):
@@ -160,26 +159,24 @@ def table_of(columns, delimiter=","):
 def test_audioset_is_read_by_the_names_of_its_columns(order, delimiter, tmp_path):
     path = tmp_path / "s.csv"
     path.write_text(table_of({name: AUDIOSET[name] for name in order}, delimiter))
-    findings = Findings()
-    table = read_audioset(path, CLASSES, findings)
-    assert findings == Findings()
-    (row,) = table[["line", "video_id", "start", "end", "labels"]].to_numpy().tolist()
-    assert row == [2, "bbbbbbbbbbb", 30.0, 40.5, "/m/b,/m/a"]
+    data_set = read_audioset(path, CLASSES)
+    assert data_set.notes == CsvNotes()
+    assert data_set.segments.rows == [Row(2, "bbbbbbbbbbb", 30.0, 40.5, ("/m/b", "/m/a"))]
 
 
 def test_a_header_in_other_words_and_units_is_read_too(tmp_path):
     path = tmp_path / "s.csv"
     path.write_text('label,Duration (ms),start,youtube_id\n"Dog, barking",10500,30,bbbbbbbbbbb\n')
-    table = read_audioset(path, CLASSES, Findings())
-    assert table[["start", "end", "labels"]].to_numpy().tolist() == [[30.0, 40.5, "/m/a"]]
+    (row,) = read_audioset(path, CLASSES).segments.rows
+    assert (row.start, row.end, row.labels) == (30.0, 40.5, ("/m/a",))
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t"])
 def test_a_table_without_header_may_have_another_delimiter(delimiter, tmp_path):
     path = tmp_path / "s.csv"
     path.write_text(delimiter.join(("bbbbbbbbbbb", "30", "40", "/m/a,/m/b")) + "\n")
-    table = read_audioset(path, CLASSES, Findings())
-    assert table[["start", "end", "labels"]].to_numpy().tolist() == [[30.0, 40.0, "/m/a,/m/b"]]
+    (row,) = read_audioset(path, CLASSES).segments.rows
+    assert (row.start, row.end, row.labels) == (30.0, 40.0, ("/m/a", "/m/b"))
 
 
 VGG = {"youtube_id": "bbbbbbbbbbb", "start": "30", "class": "dog barking", "split": "test"}
@@ -189,11 +186,10 @@ VGG = {"youtube_id": "bbbbbbbbbbb", "start": "30", "class": "dog barking", "spli
 def test_vggsound_is_read_by_the_names_of_its_columns(order, tmp_path):
     path = tmp_path / "s.csv"
     path.write_text(table_of({name: VGG[name] for name in order}))
-    findings = Findings()
-    table, _ = read_vggsound(path, None, findings)
-    assert findings.bad == []
-    (row,) = table[["video_id", "start", "end", "labels", "split"]].to_numpy().tolist()
-    assert row == ["bbbbbbbbbbb", 30.0, 40.0, "dog barking", "test"]
+    data_set = read_vggsound(path, None)
+    assert data_set.notes.bad == []
+    (row,) = data_set.segments.rows
+    assert row[1:] == ("bbbbbbbbbbb", 30.0, 40.0, ("dog barking",), "test")
 
 
 FOREIGN = {
@@ -242,12 +238,11 @@ def test_another_data_set_s_csv_is_not_turned_into_classes(name, labels, tmp_pat
 
 def test_vggsound_given_to_audioset_is_told_where_it_belongs(tmp_path):
     (tmp_path / "s.csv").write_text("abcdefghijk,30,dog barking,train\n")
-    findings = Findings()
-    read_audioset(tmp_path / "s.csv", CLASSES, findings)
-    assert "`avprep manifest vggsound --csv` reads" in findings.bad[0][1]
+    ((_, reason),) = read_audioset(tmp_path / "s.csv", CLASSES).notes.bad
+    assert "`avprep manifest vggsound --csv` reads" in reason
     (tmp_path / "s.csv").write_text("ytid,start,label,split\nabcdefghijk,30,dog barking,train\n")
     with pytest.raises(UserError, match=r"VGGSound's columns, which `avprep manifest vggsound"):
-        read_audioset(tmp_path / "s.csv", CLASSES, Findings())
+        read_audioset(tmp_path / "s.csv", CLASSES)
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from avprep.errors import UserError
 from avprep.labels import LabelSet, label_set_from_names, read_label_csv
-from avprep.manifest.audioset import read_audioset
-from avprep.manifest.listing import read_listing
-from avprep.manifest.segments import Findings
-from avprep.manifest.vggsound import check_split, read_vggsound
+from avprep.manifest.sources.audioset import read_audioset
+from avprep.manifest.sources.listing import read_listing
+from avprep.manifest.sources.rows import CsvNotes
+from avprep.manifest.sources.vggsound import read_vggsound
 
 CLASSES = LabelSet(
     ("/m/09x0r", "/m/05zppz", "/t/dd00088", "/m/twin1", "/m/twin2"),
@@ -31,19 +31,17 @@ NUMBER = SPREADSHEET.replace("begins with '-' or '='", "looks like a number")
 def audioset_of(tmp_path, text, encoding="utf-8"):
     path = tmp_path / "segments.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode(encoding))
-    findings = Findings()
-    table = read_audioset(path, CLASSES, findings)
-    rows = table[["video_id", "start", "end", "labels"]].to_numpy().tolist()
-    return [tuple(row) for row in rows], findings
+    data_set = read_audioset(path, CLASSES)
+    rows = [*data_set.segments.rows, *(row for row, _ in data_set.segments.repeated)]
+    return [(*row[1:4], ",".join(row.labels)) for row in sorted(rows)], data_set.notes
 
 
 def vggsound_of(tmp_path, text, labels=None):
     path = tmp_path / "vggsound.csv"
     path.write_text(text)
-    findings = Findings()
-    table, label_set = read_vggsound(path, labels, findings)
-    rows = table[["video_id", "start", "end", "labels", "split"]].to_numpy().tolist()
-    return [tuple(row) for row in rows], findings, label_set
+    data_set = read_vggsound(path, labels)
+    rows = [(*row[1:4], *row.labels, row.split) for row in data_set.segments.rows]
+    return rows, data_set.notes, data_set.labels
 
 
 PUBLISHED = """# Segments csv created Sun Mar  5 10:54:31 2017
@@ -110,9 +108,9 @@ def test_a_segments_csv_is_read_whatever_was_done_to_it(name, tmp_path):
     # Every cell quoted: the row begins with a quote too.
     if name == "every cell quoted":
         text = "\n".join(line if line[0] == "#" else f'"{line}' for line in text.splitlines())
-    rows, findings = audioset_of(tmp_path, text)
+    rows, notes = audioset_of(tmp_path, text)
     assert rows == ROWS
-    assert findings.bad == []
+    assert notes.bad == []
 
 
 @pytest.mark.parametrize(
@@ -130,8 +128,8 @@ def test_a_segments_csv_is_read_whatever_was_done_to_it(name, tmp_path):
     ],
 )
 def test_what_was_put_right_is_noted(name, note, tmp_path):
-    _, findings = audioset_of(tmp_path, MANGLED[name])
-    assert findings.described_notes("s.csv") == [f"s.csv: {text}" for text in note]
+    _, notes = audioset_of(tmp_path, MANGLED[name])
+    assert notes.lines("s.csv") == [f"s.csv: {text}" for text in note]
 
 
 BAD_ROWS = {
@@ -182,11 +180,11 @@ BAD_ROWS = {
 @pytest.mark.parametrize("row", BAD_ROWS)
 def test_a_row_that_cannot_be_used_is_refused_with_line_and_reason(row, tmp_path):
     good = 'bbbbbbbbbbb, 1.000, 2.000, "/m/09x0r"\n'
-    rows, findings = audioset_of(tmp_path, f"# comment\n{good}\n{row}\n{good}")
+    rows, notes = audioset_of(tmp_path, f"# comment\n{good}\n{row}\n{good}")
     assert len(rows) == 2
-    assert findings.bad == [(4, BAD_ROWS[row])]
+    assert notes.bad == [(4, BAD_ROWS[row])]
     with pytest.raises(UserError) as caught:
-        findings.refuse_bad_rows("s.csv")
+        notes.refuse_bad_rows("s.csv")
     assert str(caught.value) == (
         f"s.csv: line 4: {BAD_ROWS[row]}. To leave bad rows out and have them listed, give "
         "--bad-rows skip."
@@ -194,11 +192,11 @@ def test_a_row_that_cannot_be_used_is_refused_with_line_and_reason(row, tmp_path
 
 
 def test_many_bad_rows_are_counted_and_the_first_explained(tmp_path):
-    _, findings = audioset_of(tmp_path, "#NAME?,1,2,/m/09x0r\n" * 9)
+    _, notes = audioset_of(tmp_path, "#NAME?,1,2,/m/09x0r\n" * 9)
     with pytest.raises(
         UserError, match=r"line 1: '#NAME\?'.* 8 more bad rows: line 2, 3, 4, 5, 6, …"
     ):
-        findings.refuse_bad_rows("s.csv")
+        notes.refuse_bad_rows("s.csv")
 
 
 @pytest.mark.parametrize(
@@ -211,8 +209,8 @@ def test_a_csv_without_a_row_is_refused(text, tmp_path):
 
 def test_ids_of_another_length_than_the_others_are_noted(tmp_path):
     """A spreadsheet makes 12345678 of 00012345678: nothing says so but its length."""
-    _, findings = audioset_of(tmp_path, PUBLISHED + "12345678,30,40,/m/09x0r\n")
-    (note,) = findings.described_notes("s.csv")
+    _, notes = audioset_of(tmp_path, PUBLISHED + "12345678,30,40,/m/09x0r\n")
+    (note,) = notes.lines("s.csv")
     assert note == "s.csv: ids that are not 11 characters long, as YouTube's are: 1 row (line 7)"
 
 
@@ -226,6 +224,7 @@ SEGMENTS = st.lists(
     ),
     min_size=1,
     max_size=6,
+    unique_by=lambda segment: segment[:3],  # a segment named twice has the labels of both
 )
 
 
@@ -249,8 +248,8 @@ def test_no_combination_of_manglings_changes_a_row(segments, data, tmp_path_fact
         raw = text.encode()
     if draw(st.booleans()):
         raw = gzip.compress(raw)
-    rows, findings = audioset_of(tmp_path_factory.mktemp("a"), raw)
-    assert findings.bad == []
+    rows, notes = audioset_of(tmp_path_factory.mktemp("a"), raw)
+    assert notes.bad == []
     assert rows == [(i, s, s + n, ",".join(mids)) for i, s, n, mids in segments]
 
 
@@ -269,19 +268,19 @@ def test_any_text_is_read_or_refused_with_its_line(text, tmp_path_factory):
     path = tmp_path_factory.mktemp("f") / "t.csv"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     for read in (
-        lambda findings: read_audioset(path, CLASSES, findings),
-        lambda findings: read_vggsound(path, None, findings),
-        lambda findings: read_vggsound(path, CLASSES, findings),
-        lambda findings: read_listing(path, None, findings),
-        lambda findings: read_listing(path, CLASSES, findings),
-        lambda _: read_label_csv(path),
+        lambda: read_audioset(path, CLASSES).notes,
+        lambda: read_vggsound(path, None).notes,
+        lambda: read_vggsound(path, CLASSES).notes,
+        lambda: read_listing(path, None).notes,
+        lambda: read_listing(path, CLASSES).notes,
+        lambda: read_label_csv(path) and CsvNotes(),
     ):
-        findings = Findings()
         try:
-            read(findings)
+            notes = read()
         except UserError as error:
             assert str(error).startswith(f"{path}: ")  # noqa: PT017 (it may also succeed)
-        assert all(line >= 1 and reason for line, reason in findings.bad)
+        else:
+            assert all(line >= 1 and reason for line, reason in notes.bad)
 
 
 VGG = 'aaaaaaaaaaa,30,dog barking,train\nbbbbbbbbbbb,0,"heart sounds, heartbeat",test\n'
@@ -314,9 +313,9 @@ def test_a_vggsound_csv_of_any_release_is_read(name, given_labels, tmp_path):
     text, has_split = VGG_MANGLED[name]
     names = ["heart sounds, heartbeat", "dog barking"]
     known = label_set_from_names(names) if given_labels else None
-    rows, findings, labels = vggsound_of(tmp_path, text, known)
+    rows, notes, labels = vggsound_of(tmp_path, text, known)
     assert rows == [row if has_split else (*row[:4], "") for row in VGG_ROWS]
-    assert findings.bad == []
+    assert notes.bad == []
     assert labels.names == ("dog barking", "heart sounds, heartbeat")
 
 
@@ -344,16 +343,16 @@ VGG_BAD = {
 
 @pytest.mark.parametrize("row", VGG_BAD)
 def test_a_vggsound_row_that_cannot_be_used_is_refused(row, tmp_path):
-    rows, findings, labels = vggsound_of(tmp_path, f"{VGG}{row}\n")
+    rows, notes, labels = vggsound_of(tmp_path, f"{VGG}{row}\n")
     assert rows == VGG_ROWS
     assert len(labels) == 2
-    assert findings.bad == [(3, VGG_BAD[row])]
+    assert notes.bad == [(3, VGG_BAD[row])]
 
 
 def test_an_unknown_vggsound_label_gets_a_hint(tmp_path):
     known = label_set_from_names(["dog barking", "heart sounds, heartbeat"])
-    _, findings, _ = vggsound_of(tmp_path, VGG.replace("dog", "dgo"), known)
-    assert findings.bad == [
+    _, notes, _ = vggsound_of(tmp_path, VGG.replace("dog", "dgo"), known)
+    assert notes.bad == [
         (1, "unknown label 'dgo barking': neither mid nor name of the 2 classes, "
             "did you mean 'dog barking'?")
     ]  # fmt: skip
@@ -362,27 +361,26 @@ def test_an_unknown_vggsound_label_gets_a_hint(tmp_path):
 def test_a_split_that_is_not_there_is_explained(tmp_path):
     path = tmp_path / "v.csv"
     path.write_text(VGG)
-    table, _ = read_vggsound(path, None, Findings())
-    check_split(table, "test", path)
-    with pytest.raises(UserError, match=r"no row of the split 'val'; it has test, train\."):
-        check_split(table, "val", path)
-    table["split"] = ""
-    with pytest.raises(UserError, match=r"rows name no split.* Leave --split out, or give the CSV"):
-        check_split(table, "test", path)
+    assert read_vggsound(path, None).only("Test", path).split == "test"
+    with pytest.raises(UserError, match=r"v\.csv: has no split 'val'; it has test, train\."):
+        read_vggsound(path, None).only("val", path)
+    path.write_text(VGG.replace(",train", "").replace(",test", ""))
+    with pytest.raises(UserError, match=r"has no splits.* Leave --split out, give a CSV"):
+        read_vggsound(path, None).only("test", path)
 
 
 def test_the_real_vggsound_csv_is_read_whole(shared):
     path = shared / "metadata" / "vggsound_head.csv"
-    findings = Findings()
-    table, labels = read_vggsound(path, None, findings)
+    data_set = read_vggsound(path, None)
+    rows, labels = data_set.segments.rows, data_set.labels
     expected = list(csv.reader(path.open(newline="")))
-    assert len(table) == len(expected) == 200
-    assert findings == Findings()
+    assert len(rows) == len(expected) == 200
+    assert data_set.notes == CsvNotes()
     names = dict(zip(labels.mids, labels.names, strict=True))
-    for row, (name, label) in zip(table.itertuples(), expected, strict=True):
-        assert f"{row.video_id}_{row.start:06.0f}.mp4" == name
+    for row, (name, label) in zip(rows, expected, strict=True):
+        assert f"{row.name}_{row.start:06.0f}.mp4" == name
         assert row.end == row.start + 10
-        assert names[row.labels] == label
+        assert names[row.labels[0]] == label
     assert list(labels.names) == sorted({label for _, label in expected})
 
 
@@ -396,13 +394,12 @@ def test_real_audioset_names_are_accepted_for_mids(shared, tmp_path):
         names = [labels.names[(index + step) % len(labels)] for step in range(3)]
         lines.append(f'a{index:010d},0,10,"{names[0]}"\nb{index:010d},0,10,"{", ".join(names)}"\n')
     path.write_text("".join(lines))
-    findings = Findings()
-    table = read_audioset(path, labels, findings)
-    assert findings.bad == []
-    for index, row in enumerate(table["labels"]):
+    data_set = read_audioset(path, labels)
+    assert data_set.notes.bad == []
+    for index, row in enumerate(data_set.segments.rows):
         size = 3 if index % 2 else 1
         wanted = [labels.mids[(index // 2 + step) % len(labels)] for step in range(size)]
-        assert row == ",".join(wanted)
+        assert list(row.labels) == wanted
 
 
 LISTING_BAD = {
@@ -418,10 +415,9 @@ LISTING_BAD = {
 def test_a_row_of_a_listing_that_cannot_be_used_is_refused(row, tmp_path):
     path = tmp_path / "l.csv"
     path.write_text(f"path,label,split,start,end\nb.mp4,dog,,,\n{row}\n")
-    findings = Findings()
-    rows = read_listing(path, label_set_from_names(["dog", "cat"]), findings)
-    assert [row.path for row in rows] == ["b.mp4"]
-    assert findings.bad == [(3, LISTING_BAD[row])]
+    data_set = read_listing(path, label_set_from_names(["dog", "cat"]))
+    assert [row.name for row in data_set.segments.rows] == ["b.mp4"]
+    assert data_set.notes.bad == [(3, LISTING_BAD[row])]
 
 
 @pytest.mark.parametrize(
@@ -436,7 +432,7 @@ def test_a_listing_without_columns_or_rows_is_refused(text, complaint, tmp_path)
     path = tmp_path / "l.csv"
     path.write_text(text)
     with pytest.raises(UserError, match=complaint):
-        read_listing(path, None, Findings())
+        read_listing(path, None)
 
 
 def test_a_listing_has_columns_in_any_order_and_several_labels(tmp_path):
@@ -445,11 +441,11 @@ def test_a_listing_has_columns_in_any_order_and_several_labels(tmp_path):
         "note,Labels,split,FILE\nx,dog;cat,train,a.mp4\n"
         ',"dog, cat",,./b.mp4\n,,,c.mp4\n,owl,,a.mp4\n'
     )
-    findings = Findings()
-    rows = {row.path: (row.labels, row.split) for row in read_listing(path, None, findings)}
-    assert rows == {
+    data_set = read_listing(path, None)
+    assert {row.name: (row.labels, row.split) for row in data_set.segments.rows} == {
         "a.mp4": (("dog", "cat", "owl"), "train"),
         "b.mp4": (("dog", "cat"), ""),
         "c.mp4": ((), ""),
     }
-    assert findings.notes == {"a file that stands in several rows has the classes of all": [5]}
+    note = "a file that stands in several rows has the classes of all"
+    assert data_set.notes.corrected == {note: [5]}

@@ -7,17 +7,18 @@ import itertools
 import os
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from avprep.clips import VIDEO_SUFFIXES, scan_files
 from avprep.errors import UserError
-from avprep.manifest.build import Finding, Sources, clip_ids, match_segments, write_report
-from avprep.manifest.listing import match_listing, read_listing
-from avprep.manifest.match import match_files
-from avprep.manifest.segments import Findings
+from avprep.labels import LabelSet
+from avprep.manifest.sources.listing import match_listing, read_listing
+from avprep.manifest.sources.match import match_files
+from avprep.manifest.sources.matched import DataSet, Finding, write_report
+from avprep.manifest.sources.rows import CsvNotes, Row, Segments
+from avprep.manifest.sources.segments import Sources, clip_ids, match_segments
 
 IDS = ["--4gqARaEJE", "00W1lcxW-WU", "Y_1234_5678", "_x_30_40_50", "Yabcdefghij", "abcde.fghij"]
 NAMINGS = {
@@ -35,17 +36,12 @@ OTHER_TIMES = ["31", "000300", "30.5", "30_41", "29_40", "30000_41000", "30000",
 
 
 def rows(*segments):
-    """A table of (id, start, end)."""
-    return pd.DataFrame(
-        {
-            "line": pd.Series(range(1, len(segments) + 1), dtype="int64"),
-            "video_id": pd.Series([s[0] for s in segments], dtype=object),
-            "start": pd.Series([s[1] for s in segments], dtype="float64"),
-            "end": pd.Series([s[2] for s in segments], dtype="float64"),
-            "labels": pd.Series(["/m/a"] * len(segments), dtype=object),
-            "split": pd.Series([""] * len(segments), dtype=object),
-        }
-    )
+    """Rows of (id, start, end)."""
+    return Segments(Row(n, *segment, ("/m/a",)) for n, segment in enumerate(segments, start=1))
+
+
+def data_set(*segments, bad=()):
+    return DataSet(rows(*segments), LabelSet(("/m/a",), ("A",)), CsvNotes(bad=[*bad]))
 
 
 @pytest.mark.parametrize("video_id", IDS)
@@ -112,7 +108,7 @@ def test_an_id_alone_is_the_whole_video_or_its_one_segment():
     files = [("v", "aaaaaaaaaaa.mp4"), ("v", "bbbbbbbbbbb.mp4")]
     found = match_files(table, files)
     assert found.paths == ["", "", "v/bbbbbbbbbbb.mp4"]
-    reason = "the CSV has 2 segments of this id, and the name says not which"
+    reason = "the CSV has 2 segments of this id, and the name does not say which"
     assert found.extras == [("v/aaaaaaaaaaa.mp4", reason)]
     whole = match_files(table, files, whole_videos=True)
     assert whole.paths == ["v/aaaaaaaaaaa.mp4"] * 2 + ["v/bbbbbbbbbbb.mp4"]
@@ -169,7 +165,7 @@ def test_no_file_is_given_to_a_row_of_another_id_or_time(segments, naming):
     found = match_files(table, [("v", name) for name in names])
     for row, path in enumerate(found.paths):
         if path:
-            video_id, start = table["video_id"].iat[row], int(table["start"].iat[row])
+            video_id, start = table.rows[row].name, int(table.rows[row].start)
             stem = path.removeprefix("v/").removesuffix(".mp4")
             spellings = [video_id, f"{video_id}_{start}", f"{video_id}_{start:06d}"]
             spellings += [f"{video_id}_{start}{d}_{start + 10}{d}" for d in ("", ".000")]
@@ -227,10 +223,9 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
 def test_every_row_and_file_is_in_the_report_once(tmp_path):
     make(tmp_path / "v", "aaaaaaaaaaa.mp4", "x/aaaaaaaaaaa_30.mp4", "stranger.mp4")
     os.close(os.open(os.fsencode(tmp_path / "v") + b"/caf\xe9.mp4", os.O_CREAT))
-    table = rows(("aaaaaaaaaaa", 30, 40), ("bbbbbbbbbbb", 0, 10), ("aaaaaaaaaaa", 30, 40))
-    table.loc[2, "labels"] = "/m/b"
-    findings = Findings(bad=[(9, "has no id")])
-    matched = match_segments(table, findings, Sources((tmp_path / "v",)), False)
+    table = data_set(("aaaaaaaaaaa", 30, 40), ("bbbbbbbbbbb", 0, 10), bad=[(9, "has no id")])
+    table.segments.add(Row(3, "aaaaaaaaaaa", 30, 40, ("/m/b",)))
+    matched = match_segments(table, Sources((tmp_path / "v",)))
     assert [clip.labels for clip in matched.clips()] == [("/m/a", "/m/b")]
     counts = write_report(tmp_path / "r.csv", matched.report())
     assert counts == {
@@ -249,15 +244,15 @@ def test_every_row_and_file_is_in_the_report_once(tmp_path):
     assert report["duplicate-file"]["detail"] == f"{tmp_path}/v/x/aaaaaaaaaaa_30.mp4 is taken"
     extras = [finding for finding in matched.report() if finding.status == "extra"]
     assert [finding.detail for finding in extras] == [
-        "its name is not UTF-8; rename it", "no row of the CSV has such an id",
+        "its path is not UTF-8; rename it", "no row of the CSV has such an id",
     ]  # fmt: skip
     assert Finding._fields == tuple(report["matched"])
 
 
 def test_trim_cuts_whole_videos_only(tmp_path):
     make(tmp_path, "aaaaaaaaaaa.mp4", "bbbbbbbbbbb_5.mp4")
-    table = rows(("aaaaaaaaaaa", 30, 40), ("aaaaaaaaaaa", 50, 60), ("bbbbbbbbbbb", 5, 15))
-    clips = list(match_segments(table, Findings(), Sources((tmp_path,), trim=True), False).clips())
+    table = data_set(("aaaaaaaaaaa", 30, 40), ("aaaaaaaaaaa", 50, 60), ("bbbbbbbbbbb", 5, 15))
+    clips = match_segments(table, Sources((tmp_path,), trim=True)).clips()
     assert [(clip.video_id, clip.start, clip.end) for clip in clips] == [
         ("aaaaaaaaaaa_000030", 30.0, 40.0),
         ("aaaaaaaaaaa_000050", 50.0, 60.0),
@@ -267,9 +262,8 @@ def test_trim_cuts_whole_videos_only(tmp_path):
 
 def test_extracted_audio_is_found_and_names_the_frames(tmp_path):
     make(tmp_path / "x", "audio/aaaaaaaaaaa_30000_40000.flac", "audio/Ybbbbbbbbbbb.wav")
-    table = rows(("aaaaaaaaaaa", 30, 40), ("bbbbbbbbbbb", 0, 10), ("ccccccccccc", 0, 10))
-    sources = Sources(extracted=tmp_path / "x")
-    clips = list(match_segments(table, Findings(), sources, False).clips())
+    table = data_set(("aaaaaaaaaaa", 30, 40), ("bbbbbbbbbbb", 0, 10), ("ccccccccccc", 0, 10))
+    clips = match_segments(table, Sources(extracted=tmp_path / "x")).clips()
     frames = f"{tmp_path}/x/frames"
     assert [(clip.video_id, clip.wav, clip.video_path) for clip in clips] == [
         ("aaaaaaaaaaa_30000_40000", f"{tmp_path}/x/audio/aaaaaaaaaaa_30000_40000.flac", frames),
@@ -355,7 +349,7 @@ def test_other_times_are_no_title(name):
 def test_times_that_cannot_be_read_are_named_as_the_reason():
     found = match_files(rows(("00W1lcxW-WU", 30, 40)), [("v", "00W1lcxW-WU_x_31_41_y.mp4")])
     ((_, reason),) = found.extras
-    assert reason == "its name may give times or a part, but not so as is known; use ID_START_END"
+    assert reason == "its name may give times or a part in an unknown form; use ID_START_END"
 
 
 @pytest.mark.parametrize(
@@ -391,16 +385,15 @@ def test_a_list_of_ids_and_times_finds_files_by_their_names(tmp_path):
         "violin,--3ouPhoy2A,20,30,train\ncello,0_abc-DEF12,5,15,val\nbell,0_abc-DEF12,25,35,val\n"
         "drum,plain,1,2,train\nharp,-0gYy_NFg54,20,30,train\n"
     )
-    findings = Findings()
-    listed = read_listing(tmp_path / "k.csv", None, findings)
-    matched = match_listing(listed, tmp_path / "v", None, None, findings)
+    listed = read_listing(tmp_path / "k.csv", None)
+    matched = match_listing(listed, tmp_path / "v", None)
     assert [(Path(c.video).name, c.labels, c.start, c.end) for c in matched.clips()] == [
         ("--3ouPhoy2A_000020_000030.mp4", ("violin",), None, None),
         ("Some title [0_abc-DEF12].webm", ("cello",), 5.0, 15.0),
         ("Some title [0_abc-DEF12].webm", ("bell",), 25.0, 35.0),
         ("plain.mp4", ("drum",), 1.0, 2.0),
     ]
-    assert findings.described_notes("k.csv") == [
+    assert listed.notes.lines("k.csv") == [
         "k.csv: the file has the row's times in its name and is cut: 1 row (line 2)"
     ]
     counts = write_report(tmp_path / "r.csv", matched.report())

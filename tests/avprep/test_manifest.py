@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from avprep.clips import Clip, discover_clips, video_ids
 from avprep.errors import UserError
 from avprep.labels import LabelSet, label_set_from_names, read_label_csv, write_label_csv
-from avprep.manifest.folder import folder_manifest
-from avprep.manifest.listing import match_listing, read_listing
 from avprep.manifest.model import from_entry, iter_manifest, read_manifest, to_entry, write_manifest
-from avprep.manifest.segments import Findings
+from avprep.manifest.sources.folder import folder_manifest
+from avprep.manifest.sources.listing import match_listing, read_listing
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 TEXT = TEXT.filter(bool)
@@ -178,12 +177,23 @@ def test_segments_that_differ_by_milliseconds_have_ids_of_their_own(tmp_path):
     table = tmp_path / "l.csv"
     starts = ("0", "30", "12345.12", "12345.14", "12345.1401")
     table.write_text("path,label,start\n" + "".join(f"a.mp4,ant,{start}\n" for start in starts))
-    found = match_listing(
-        read_listing(table, None, Findings()), tmp_path / "v", None, None, Findings()
-    )
+    found = match_listing(read_listing(table, None), tmp_path / "v", None)
     assert [clip.video_id for clip in found.clips()] == [
         *("a_0_end", "a_30_end", "a_12345.12_end", "a_12345.14_end", "a_12345.1401_end"),
     ]
+
+
+def test_a_file_that_rows_spell_differently_is_one_clip(tmp_path):
+    (tmp_path / "v/x").mkdir(parents=True)
+    (tmp_path / "v/x/a.mp4").touch()
+    table = tmp_path / "l.csv"
+    names = ("x/a.mp4", "./x/a.mp4", "x/a", "a", tmp_path / "v/x/a.mp4")
+    table.write_text("path,label\n" + "".join(f"{name},{n}\n" for n, name in enumerate(names)))
+    data_set = read_listing(table, None)
+    (clip,) = match_listing(data_set, tmp_path / "v", None).clips()
+    assert (clip.video_id, clip.labels) == ("a", ("0", "1", "2", "3", "4"))
+    ((_, lines),) = data_set.notes.corrected.items()
+    assert sorted(lines) == [3, 4, 5, 6]
 
 
 def test_sub_folders_are_classes_and_loose_videos_stay_unlabelled(tmp_path):

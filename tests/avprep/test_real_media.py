@@ -11,7 +11,7 @@ from PIL import Image
 from avprep.audio import decode_audio
 from avprep.decode import DecodeOptions, decode_clip
 from avprep.jobs import PoolOptions
-from avprep.manifest.folder import folder_manifest
+from avprep.manifest.sources.folder import folder_manifest
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
 

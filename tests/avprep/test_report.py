@@ -21,7 +21,7 @@ from avprep.errors import UserError
 from avprep.failures import ClipFailure, failures_csv
 from avprep.jobs import PoolOptions
 from avprep.labels import LabelSet
-from avprep.manifest.folder import folder_manifest
+from avprep.manifest.sources.folder import folder_manifest
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.report.gallery import Candidate, ClipChooser, GalleryOptions, within_size
 from avprep.report.histogram import histogram, round_up

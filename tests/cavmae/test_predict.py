@@ -13,7 +13,7 @@ import cavmae
 from avprep.decode import DecodeOptions, decode_clip
 from avprep.errors import DecodeError, UserError, WorkFailed
 from avprep.jobs import PoolOptions
-from avprep.manifest.folder import folder_manifest
+from avprep.manifest.sources.folder import folder_manifest
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
 from cavmae.checkpoints import save_model

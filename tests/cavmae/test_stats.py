@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from avprep.errors import UserError, WorkFailed
 from avprep.jobs import PoolOptions
-from avprep.manifest.folder import folder_manifest
+from avprep.manifest.sources.folder import folder_manifest
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
 from avprep.shards.verify import verify_shard_set

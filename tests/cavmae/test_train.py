@@ -54,7 +54,7 @@ FRONT_END = FrontEndOptions(target_length=16, noise=True, freq_mask=8, time_mask
 @pytest.fixture(scope="module")
 def shards(demo_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from avprep.jobs import PoolOptions
-    from avprep.manifest.folder import folder_manifest
+    from avprep.manifest.sources.folder import folder_manifest
     from avprep.options import IsolationOptions, SampleOptions
     from avprep.shards.build import ShardSetOptions, build_shard_set
 

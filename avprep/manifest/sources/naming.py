@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from avprep.clips import VIDEO_SUFFIXES
-from avprep.manifest.name_times import speaks_of_time, times_before, times_behind
+from avprep.manifest.sources.name_times import speaks_of_time, times_before, times_behind
 
 _DECIMAL = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")
 _LONGEST_TIME = 9  # digits
@@ -51,8 +51,8 @@ class Reading(NamedTuple):  # made several times for every file of millions
     rivals: tuple[str, ...] = ()  # what may be the id just as well
     is_unclear: bool = False  # it has times or a part's number that cannot be read
 
-    def exactly(self, start: float, end: float) -> bool:
-        """Whether the name's times are those of the segment."""
+    def exactly(self, start: float | None, end: float | None) -> bool:
+        """Whether the name's times, if it has any, are those of the segment."""
         if not self.start:
             return True
         first = float(self.start)
@@ -63,11 +63,11 @@ class Reading(NamedTuple):  # made several times for every file of millions
             _same(first / 1000, start) and _same(last / 1000, end)
         )
 
-    def roughly(self, start: float, end: float) -> bool:
+    def roughly(self, start: float | None, end: float | None) -> bool:
         """Whether the name's times are those of the segment cut to whole seconds."""
         if "." in self.start or "." in self.end:
             return False
-        return self.exactly(math.floor(start), math.floor(end))
+        return self.exactly(*(time if time is None else math.floor(time) for time in (start, end)))
 
 
 def readings(stem: str) -> Iterator[Reading]:
@@ -77,7 +77,7 @@ def readings(stem: str) -> Iterator[Reading]:
     one; then the same behind a leading Y; then what other downloaders make of it.
     """
     yield from _plain(stem)
-    if stem.startswith("Y") and len(stem) > 1:
+    if stem[:1] == "Y" and len(stem) > 1:
         yield from _plain(stem[1:])
     name = _tidied(stem)
     if name != stem:
@@ -86,8 +86,8 @@ def readings(stem: str) -> Iterator[Reading]:
     yield from _beside_a_title(name)
 
 
-def _same(time: float, other: float) -> bool:
-    return abs(time - other) < _TOLERANCE
+def _same(time: float, other: float | None) -> bool:
+    return other is not None and abs(time - other) < _TOLERANCE
 
 
 def _plain(stem: str) -> Iterator[Reading]:

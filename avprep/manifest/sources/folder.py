@@ -1,0 +1,236 @@
+"""A manifest from a folder of videos: its sub-folders are the classes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from avprep.clips import Clip, discover_clips, is_writable
+from avprep.errors import UserError
+from avprep.labels import LabelSet, label_set_for
+from avprep.manifest.sources.match import UNNAMEABLE, Matches, extracted_audio
+from avprep.manifest.sources.matched import DataSet, Matched
+from avprep.manifest.sources.rows import Row, Segments
+
+_NO_LABELS = "unlabell?ed|unsupervised|nolabels?"
+_UNLABELLED = re.compile(_NO_LABELS, re.IGNORECASE)
+_SPLIT_NAMES = (
+    "train|training|trainval|test|testing|val|valid|validation|dev|devel|eval|evaluation|holdout"
+)
+_SPLIT = re.compile(
+    f"(?:(?:{_SPLIT_NAMES})(?:[ _-]?(?:set|split|data|videos|clips))?[ _-]?[0-9]*|{_NO_LABELS})",
+    re.IGNORECASE,
+)
+_MAYBE_SPLIT = re.compile(  # `my_train`, `train-clean`, `fold1`
+    rf"(?:.*[\W\d_])?(?:{_SPLIT_NAMES})(?:[\W\d_].*)?|(?:fold|split|subset)[ _-]?\d+",
+    re.IGNORECASE,
+)
+
+
+def folder_manifest(root: Path, extracted: Path | None = None) -> tuple[list[Clip], LabelSet]:
+    """The clips of a folder and their classes; see `match_folder`."""
+    matched = match_folder(root, extracted)
+    return list(matched.clips()), matched.data_set.labels
+
+
+def match_folder(
+    root: Path,
+    extracted: Path | None = None,
+    labels: LabelSet | None = None,
+    label_file: object = "the class CSV",
+    split: str = "",
+    on_file: Callable[[], object] = lambda: None,
+) -> Matched:
+    """The videos of a folder, each labelled with the sub-folder that it lies in; see `places_of`.
+
+    Videos directly in `root` stay unlabelled, which is enough to pretrain on.
+
+    Args:
+        root: folder of videos.
+        extracted: what `avprep extract` wrote for the same folder.
+        labels: the label set to use; None to number the sorted names of the classes.
+        label_file: where that label set is, for the message.
+        split: the split that is wanted; "" for all.
+        on_file: called after each file found.
+
+    Raises:
+        UserError: no such folder, no video in it, no such split, a class is not in the label set,
+            or folders may be splits or classes.
+    """
+    passed_over: list[str] = []
+    found = discover_clips(root, passed_over, on_file)
+    clips = [clip for clip in found if is_writable(clip.video)]
+    extras = [(clip.video, UNNAMEABLE) for clip in found if not is_writable(clip.video)]
+    places = places_of(clips, root, labels)
+    names = (place.label for place in places if place.label)
+    label_set, mids = label_set_for(names, labels, label_file)
+    segments = Segments(
+        Row(None, clip.video, None, None, (mids[label],) if label else (), of_split)
+        for clip, (label, of_split) in zip(clips, places, strict=True)
+    )
+    data_set = DataSet(segments, label_set, named_by="path").only(split, root)
+    remarks = [*_about_splits(data_set, root, labels is None)]
+    if labels is None:
+        remarks += _doubtful_classes(data_set)
+    ids = [clip.video_id for clip in clips]
+    videos = Matches.named([clip.video for clip in clips], extras)
+    return Matched(
+        data_set,
+        ids,
+        videos,
+        extracted_audio(videos, ids, extracted),
+        extracted,
+        is_cut=False,
+        passed_over=passed_over,
+        looked_in=str(root),
+        looked_for="",
+        remarks=remarks,
+    )
+
+
+class Place(NamedTuple):
+    """What a video's folders say of it."""
+
+    label: str = ""  # name of its class; "" for none
+    split: str = ""
+
+
+def places_of(clips: Sequence[Clip], root: Path, labels: LabelSet | None = None) -> list[Place]:
+    """Class and split of each video, by its first two folders below `root`.
+
+    First-level folders are classes. If all of them are named as splits are, they are splits, and
+    the folders below are classes; where all second-level folders are, it is the other way round.
+    Folders whose names only hold a split's name, or a number, are splits if classes recur in them.
+    Folders that hold nothing but the folder of splits are looked through. A folder `unlabelled` is
+    no class.
+
+    Args:
+        clips: of videos below `root`.
+        root: the folder.
+        labels: a label set. Where all folders are named as its classes and have none below, they
+            are classes, even one called `train`.
+
+    Raises:
+        UserError: some first-level folders look like splits and others do not.
+    """
+    folders = _unwrapped([Path(clip.video).relative_to(root).parts[:-1] for clip in clips], labels)
+    level = _split_level(folders, root, labels)
+    places = []
+    for parts in folders:
+        classes = parts[1:] if level == 0 else parts
+        is_unlabelled = any(map(_UNLABELLED.fullmatch, (*parts[:1], *classes[:1])))
+        label = classes[0] if classes and not is_unlabelled else ""
+        places.append(Place(label, parts[level] if parts and level is not None else ""))
+    return places
+
+
+def _split_level(
+    folders: Sequence[tuple[str, ...]], root: Path, labels: LabelSet | None
+) -> int | None:
+    """Which of a video's folders is its split, from 0; None where no folder is a split."""
+    tops = {parts[0] for parts in folders if parts}
+    splits = {name for name in tops if _SPLIT.fullmatch(name)}
+    if _classes_recur(folders):
+        splits = tops
+    if labels and all(map(labels.resolve, tops)) and all(len(parts) < 2 for parts in folders):
+        splits = set()
+    if splits and splits == tops:
+        return 0
+    _refuse_mixture(root, folders, splits)
+    if tops and all(len(parts) > 1 and _SPLIT.fullmatch(parts[1]) for parts in folders):
+        return 1
+    return None
+
+
+def _unwrapped(folders: list[tuple[str, ...]], labels: LabelSet | None) -> list[tuple[str, ...]]:
+    """Folders without the ones around all splits, as in `data/train/dog`; `dog/train` has none."""
+    ends = zip(min(folders, default=()), max(folders, default=()), strict=False)
+    around = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
+    is_class = around == 1 and labels is not None and labels.resolve(folders[0][0])
+    if (
+        around
+        and not is_class
+        and all(len(parts) > around + 1 and _SPLIT.fullmatch(parts[around]) for parts in folders)
+    ):
+        return [parts[around:] for parts in folders]
+    return folders
+
+
+def _classes_recur(folders: Iterable[Sequence[str]]) -> bool:
+    """Whether first-level folders may be splits, and have a class in common with another one."""
+    below: dict[str, set[str]] = {}
+    for parts in folders:
+        if parts:
+            below.setdefault(parts[0], set()).add(parts[1].casefold() if len(parts) > 1 else "")
+    counts = Counter(name for names in below.values() for name in names)
+    return len(below) > 1 and all(
+        _MAYBE_SPLIT.fullmatch(top) and "" not in names and any(counts[name] > 1 for name in names)
+        for top, names in below.items()
+    )
+
+
+def _refuse_mixture(root: Path, folders: Iterable[Sequence[str]], splits: set[str]) -> None:
+    """Raises UserError where folders beside classes are probably splits of these."""
+    named = sorted(name for name in splits if not _UNLABELLED.fullmatch(name))
+    others = {parts[0] for parts in folders if parts} - splits
+    below = {parts[1] for parts in folders if len(parts) > 1 and parts[0] in named}
+    if others and (len(named) > 1 or below & others):
+        raise UserError(
+            f"{root}: {' and '.join(f'{name}/' for name in named)} look like splits, "
+            f"{min(others)}/ like a class. Give a folder that holds splits only or classes only, "
+            "or a CSV of paths and labels with --csv."
+        )
+
+
+def _about_splits(data_set: DataSet, root: Path, is_numbered_here: bool) -> Iterator[str]:
+    splits = Counter(row.split for row in data_set.segments.rows if row.split)
+    if splits:
+        counts = ", ".join(f"{name} ({count})" for name, count in sorted(splits.items()))
+        yield f"its folders are splits: {counts}"
+        if not data_set.split:
+            yield f"the manifest holds all splits; --split {min(splits)} takes one"
+    elif is_numbered_here and (whole := _folder_of_splits(root)) is not None:
+        yield (
+            f"classes are numbered for this folder alone; `avprep manifest folder {whole} "
+            f"--split {root.name}` numbers those of all splits together"
+        )
+
+
+def _doubtful_classes(data_set: DataSet) -> Iterator[str]:
+    """What may be wrong with classes that are made of the folders' names."""
+    spellings: dict[str, list[str]] = {}
+    for name in data_set.labels.names:
+        spellings.setdefault(name.casefold(), []).append(name)
+    for names in spellings.values():
+        if len(names) > 1:
+            yield f"the classes {' and '.join(names)} differ in case only; are they one?"
+    if len(data_set.labels) == 1:
+        (name,) = data_set.labels.names
+        rows = data_set.segments.rows
+        if len({_behind(name, Path(row.name).parts[:-1]) for row in rows}) > 1:
+            yield (
+                f"the only class is {name}, which holds folders; if those are the classes, "
+                "give a folder that holds them, or a list with --csv"
+            )
+
+
+def _behind(name: str, folders: Sequence[str]) -> str:
+    """The folder below the last one of that name; "" for none."""
+    return dict(zip(folders, (*folders[1:], ""), strict=True)).get(name, "")
+
+
+def _folder_of_splits(root: Path) -> Path | None:
+    """The folder above, if this one and others beside it are splits."""
+    if not _SPLIT.fullmatch(root.name):
+        return None
+    try:
+        with os.scandir(root.parent) as entries:
+            beside = sum(entry.is_dir() and bool(_SPLIT.fullmatch(entry.name)) for entry in entries)
+    except OSError:
+        return None
+    return root.parent if beside > 1 else None

@@ -1,0 +1,236 @@
+"""A manifest from a folder and a CSV that names its videos and their classes."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from avprep.clips import VIDEO_SUFFIXES, is_writable, scan_files, video_ids
+from avprep.columns import IDS, LABEL, LABELS, PATHS, SPLIT, Columns, known_columns, times_of
+from avprep.csvfile import csv_records, shown
+from avprep.errors import UserError
+from avprep.labels import LabelSet
+from avprep.manifest.sources.match import (
+    UNNAMEABLE,
+    Matches,
+    container_rank,
+    extracted_audio,
+    match_files,
+)
+from avprep.manifest.sources.matched import DataSet, Matched
+from avprep.manifest.sources.rows import (
+    CsvNotes,
+    Row,
+    RowError,
+    Segments,
+    check_order,
+    checked_label,
+    checked_labels,
+    checked_seconds,
+    numbered,
+)
+
+_KNOWN = {"path": (*PATHS, *IDS), "label": LABEL, "labels": LABELS, "split": SPLIT}
+_SEVERAL = "a file that stands in several rows has the classes of all"
+
+
+def read_listing(path: Path, labels: LabelSet | None) -> DataSet:
+    """Read a CSV with the columns `path` and `label` (or `labels`), in any order.
+
+    Columns of a split and of times are taken too, others are passed over; for the names see
+    `avprep.columns`. `label` is one class; `labels` are several, separated by `;` or `|`, or by
+    commas where neither is, also in the brackets of a Python list. A file that stands in several
+    rows has the classes of all of them.
+
+    Args:
+        path: the CSV; its first line names the columns.
+        labels: its classes; None to number the sorted names.
+
+    Raises:
+        UserError: it cannot be read, lacks a column, or holds no row.
+    """
+    records = csv_records(path)
+    _, header = next(records, (1, []))
+    columns = _columns(path, header)
+    segments, notes = Segments(), CsvNotes()
+    for line, cells in records:
+        if not any(cell.strip() for cell in cells):
+            continue
+        try:
+            is_new = segments.add(_parse_row(line, cells, columns, labels, notes))
+        except RowError as error:
+            notes.bad.append((line, str(error)))
+            continue
+        if not is_new:
+            notes.note(_SEVERAL, line)
+    if not segments.rows and not notes.bad:
+        raise UserError(f"{path}: holds no row below its header.")
+    if labels is None:
+        labels, rows = numbered(segments.rows, path)
+        segments = Segments(rows)
+    return DataSet(segments, labels, notes, named_by="path")
+
+
+def match_listing(
+    data_set: DataSet,
+    root: Path,
+    extracted: Path | None,
+    on_file: Callable[[], object] = lambda: None,
+) -> Matched:
+    """Find the videos that a list names.
+
+    Args:
+        data_set: see `read_listing`.
+        root: the folder that relative paths start from.
+        extracted: what `avprep extract` wrote for the same folder.
+        on_file: called after each file found.
+
+    Raises:
+        UserError: no such folder, or one that cannot be listed.
+    """
+    passed_over: list[str] = []
+    files = scan_files(root, VIDEO_SUFFIXES, passed_over, on_file)
+    scanned = [os.path.join(folder, name) for folder, name in files]
+    videos = {os.path.relpath(path, root): path for path in scanned if is_writable(path)}
+    rows = [row._replace(name=_below(root, row.name)) for row in data_set.segments.rows]
+    for name in {row.name for row in rows} - videos.keys():
+        if os.path.isfile(path := os.path.join(root, name)):
+            videos[name] = path
+    rows = _found_by_stem(rows, videos)
+    rows = _found_by_times(rows, videos, data_set.notes)
+    segments = Segments(rows)
+    for row, _ in segments.repeated:  # that spell the path otherwise
+        data_set.notes.note(_SEVERAL, row.line)
+    ids = _ids(segments.rows)
+    extras = [(path, UNNAMEABLE) for path in scanned if not is_writable(path)]
+    for name in sorted(videos.keys() - {row.name for row in rows}):
+        extras.append((videos[name], "no row of the CSV names it"))
+    data_set = replace(data_set, segments=segments)
+    found = Matches.named([videos.get(row.name, "") for row in segments.rows], extras)
+    return Matched(
+        data_set,
+        ids,
+        found,
+        extracted_audio(found, ids, extracted),
+        extracted,
+        is_cut=True,
+        passed_over=passed_over,
+        looked_in=str(root),
+        looked_for=rows[0].name if rows else "",
+    )
+
+
+def _columns(path: Path, header: list[str]) -> Columns:
+    """Where each known column stands."""
+    columns = known_columns(f"{path}: line 1", header, _KNOWN)
+    if "path" not in columns.places or not columns.places.keys() & {"label", "labels"}:
+        found = ",".join(header) or "nothing"
+        raise UserError(
+            f"{path}: line 1 must name the columns, at least path and label, found {shown(found)}."
+        )
+    return columns
+
+
+def _parse_row(
+    line: int, cells: list[str], columns: Columns, labels: LabelSet | None, notes: CsvNotes
+) -> Row:
+    path, label, several, split = (
+        columns.cell(cells, name) for name in ("path", "label", "labels", "split")
+    )
+    if not path:
+        raise RowError("has no path")
+    width = columns.width
+    if any(cell.strip() for cell in cells[width:]):
+        raise RowError(f"has more fields than the {width} of line 1; quote a field with commas in")
+    starts, ends = times_of(cells, columns)
+    start = checked_seconds(starts, "start") if starts else None
+    end = checked_seconds(ends, "end") if ends else None
+    if end is not None:
+        check_order(start or 0.0, end)
+    several, separator = _list_of(several)
+    if labels is not None and separator == ",":
+        names = [label, *(checked_labels(several, labels, notes) if several else ())]
+    else:
+        names = [label, *map(str.strip, several.split(separator))]
+    names = [name for name in names if name]
+    if labels is not None:
+        names = [checked_label(name, labels, notes) for name in names]
+    return Row(line, os.path.normpath(path), start, end, tuple(dict.fromkeys(names)), split)
+
+
+def _list_of(text: str) -> tuple[str, str]:
+    """A cell of several labels without the brackets of a Python list, and what separates them."""
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1].replace("'", "").replace('"', "")
+    return text, next((sign for sign in ";|" if sign in text), ",")
+
+
+def _below(root: Path, path: str) -> str:
+    """An absolute path as one below `root`, if it is."""
+    top = os.path.abspath(root)
+    inside = os.path.isabs(path) and os.path.commonpath((top, path)) == top
+    return os.path.relpath(path, top) if inside else path
+
+
+def _found_by_stem(rows: list[Row], videos: Collection[str]) -> list[Row]:
+    """Rows with the files that they name without suffix, with their folders or without."""
+    if all(row.name in videos for row in rows):
+        return rows
+    stem_of = {path: os.path.splitext(path)[0] for path in videos}
+    found: dict[str, str] = {}
+    for path in sorted(stem_of, key=lambda path: (container_rank(path), path)):
+        for name in {stem_of[path], os.path.basename(stem_of[path])}:
+            other = found.setdefault(name, path)
+            if other and stem_of[other] != stem_of[path]:
+                found[name] = ""  # in several folders: it could be any
+    return [
+        row if row.name in stem_of else row._replace(name=found.get(row.name) or row.name)
+        for row in rows
+    ]
+
+
+def _found_by_times(rows: list[Row], videos: Mapping[str, str], notes: CsvNotes) -> list[Row]:
+    """Rows with the files that are named by their id and times, as `ID_000020_000030.mp4`."""
+    stems = {os.path.splitext(os.path.basename(path))[0] for path in videos}
+    known = {*videos, *stems}  # a stem that is no row's file yet is that of several
+    lacking = Segments(row for row in rows if row.name not in known and "/" not in row.name)
+    if not lacking.rows:
+        return rows
+    below = {"/".join(os.path.split(path)): path for path in videos}
+    matches = match_files(lacking, map(os.path.split, videos), whole_videos=True)
+    file_of = {
+        row[1:4]: (below[path], matches.names_id_alone(place))
+        for place, (row, path) in enumerate(zip(lacking.rows, matches.paths, strict=True))
+        if path
+    }
+    found = []
+    for row in rows:
+        path, is_whole = file_of.get(row[1:4], (row.name, True))
+        if not is_whole:
+            notes.note("the file has the row's times in its name and is cut", row.line)
+            row = row._replace(start=None, end=None)
+        found.append(row._replace(name=path))
+    return found
+
+
+def _ids(rows: list[Row]) -> list[str]:
+    paths = list(dict.fromkeys(row.name for row in rows))
+    id_of = dict(zip(paths, video_ids(paths), strict=True))
+    segments = Counter(row.name for row in rows)
+
+    def video_id(row: Row) -> str:
+        if segments[row.name] == 1:
+            return id_of[row.name]
+        end = "end" if row.end is None else _seconds(row.end)
+        return f"{id_of[row.name]}_{_seconds(row.start or 0.0)}_{end}"
+
+    return [video_id(row) for row in rows]
+
+
+def _seconds(time: float) -> str:
+    """`30`, `30.5`; different for different times."""
+    short = f"{time:g}"
+    return short if float(short) == time else repr(time)

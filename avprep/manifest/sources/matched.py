@@ -1,0 +1,293 @@
+"""A manifest to be, the report of what became of every row and file, and how both are written."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from avprep import storage
+from avprep.clips import Clip, described_passed_over
+from avprep.errors import UserError, WorkFailed
+from avprep.labels import LabelSet, class_csv_of, known_labels, write_label_csv
+from avprep.manifest.model import check_class_csv, write_labelled
+from avprep.manifest.sources.match import UNNAMEABLE, Matches
+from avprep.manifest.sources.rows import CsvNotes, Row, Segments
+from avprep.wording import counted
+
+STATUSES = ("matched", "missing", "extra", "duplicate-file", "duplicate-row", "bad-row")
+
+
+class Finding(NamedTuple):  # made for every row of millions, for which a dataclass is slow
+    """One line of the report."""
+
+    status: str  # one of STATUSES
+    video_id: str = ""
+    start: float | None = None
+    end: float | None = None
+    line: int | None = None  # of the CSV
+    path: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The rows of a CSV, or the videos of a folder.
+
+    Attributes:
+        segments: the rows.
+        labels: the label set of their labels.
+        notes: what was found in the CSV besides.
+        split: the rows that are wanted; "" for all. Files of other splits are not `extra`.
+        named_by: what clips are called by, see `clip_ids`; rows of a list or folder by their path.
+    """
+
+    segments: Segments
+    labels: LabelSet
+    notes: CsvNotes = field(default_factory=CsvNotes)
+    split: str = ""
+    named_by: Literal["id", "id and start", "path"] = "id"
+
+    def only(self, split: str, where: object) -> DataSet:
+        """The data set with one split wanted, in whatever case it is spelt; "" for all.
+
+        Raises:
+            UserError: there is no such split; `where` names the CSV or folder.
+        """
+        there = {row.split.casefold(): row.split for row in self.segments.rows if row.split}
+        if split and not there:
+            raise UserError(
+                f"{where}: has no splits, so there is no {split!r} to choose. Leave --split out, "
+                "give a CSV that names the splits, or make them with `avprep manifest split`."
+            )
+        if split and split.casefold() not in there:
+            listed = ", ".join(sorted(there.values()))
+            raise UserError(f"{where}: has no split {split!r}; it has {listed}.")
+        return replace(self, split=there.get(split.casefold(), ""))
+
+    def wants(self, row: Row) -> bool:
+        """Whether a row is of the split that is wanted."""
+        return self.split in ("", row.split)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Rows beside the files there are: a manifest to be, and what became of every row and file.
+
+    Attributes:
+        data_set: the rows.
+        ids: the video_id of each row.
+        videos, audio: the files of each row.
+        extracted: what `avprep extract` wrote; the frames of `audio` are there.
+        is_cut: whether a file whose name has no times is cut to the times of its row.
+        passed_over: see `avprep.clips.scan_files`.
+        looked_in, looked_for: folders, and names of the first row's file.
+        remarks: what else a person should know.
+    """
+
+    data_set: DataSet
+    ids: Sequence[str]
+    videos: Matches
+    audio: Matches
+    extracted: Path | None
+    is_cut: bool
+    passed_over: Sequence[str]
+    looked_in: str
+    looked_for: str
+    remarks: Sequence[str] = ()
+
+    def clips(self) -> Iterator[Clip]:
+        """The clips whose file is there, in the order of the rows."""
+        frames = str(self.extracted / "frames") if self.extracted else ""
+        for place, row in self._wanted():
+            video, wav = self.videos.paths[place], self.audio.paths[place]
+            if video or wav:
+                has_times = self.is_cut and self.videos.names_id_alone(place)
+                yield Clip(
+                    # Extracted frames are named as their audio is.
+                    video_id=Path(wav).stem if wav else self.ids[place],
+                    labels=row.labels,
+                    video=video,
+                    start=row.start if has_times else None,
+                    end=row.end if has_times else None,
+                    wav=wav,
+                    video_path=frames if wav else "",
+                    split=row.split,
+                )
+
+    def report(self) -> Iterator[Finding]:
+        """What became of every row and file."""
+        rows, is_list = self.data_set.segments.rows, self.data_set.named_by == "path"
+        yield from (Finding("bad-row", line=n, detail=why) for n, why in self.data_set.notes.bad)
+        for place, row in self._wanted():
+            path = self.audio.paths[place] or self.videos.paths[place]
+            status = "matched" if path else "missing"
+            path = path or (row.name if is_list else "")
+            yield Finding(status, self.ids[place], row.start, row.end, row.line, path)
+        for row, place in () if is_list else self.data_set.segments.repeated:
+            detail = f"the same segment as line {rows[place].line}"
+            if row.labels != rows[place].labels:
+                labels = ",".join(row.labels)
+                detail += f", with other labels ({labels}); the clip has those of both"
+            yield Finding("duplicate-row", row.name, row.start, row.end, row.line, detail=detail)
+        for matches in (self.videos, self.audio):
+            for path, place in matches.duplicates:
+                row, detail = rows[place], f"{matches.paths[place]} is taken"
+                if self.data_set.wants(row):
+                    times = (row.start, row.end, row.line)
+                    yield Finding("duplicate-file", self.ids[place], *times, path, detail)
+            for path, reason in matches.extras:
+                yield Finding("extra", path=path, detail=reason)
+
+    def notes(self, source: object) -> list[str]:
+        """Lines for a person; `source` names the CSV or folder."""
+        unlabelled = sum(not row.labels for _, row in self._wanted())
+        unnameable = sum(reason == UNNAMEABLE for _, reason in self._extras())
+        remarks = [*self.remarks]
+        if unlabelled and len(self.data_set.labels):
+            remarks.append(f"{counted(unlabelled, 'clip')} without a label")
+        if unnameable:
+            remarks.append(f"{counted(unnameable, 'path')} left out, not being UTF-8")
+        return [
+            *self.data_set.notes.lines(source),
+            *(f"{source}: {remark}" for remark in remarks),
+            *described_passed_over(self.passed_over),
+        ]
+
+    def why_nothing(self) -> str:
+        """Where not one row has a file: what was looked for and what was there."""
+        count, bad, extras = len(self.ids), len(self.data_set.notes.bad), self._extras()
+        if not count:
+            return f"not one of its {bad or len(extras)} {'rows' if bad else 'paths'} can be used."
+        there = (
+            f"{counted(len(extras), 'other file')}, such as {extras[0][0]}"
+            if extras
+            else "no other file"
+        )
+        passed_over = "".join(f" {text}." for text in described_passed_over(self.passed_over))
+        return (
+            f"not one of its {count} clips has a file in {self.looked_in}. Looked for names such "
+            f"as {self.looked_for}; found {there}.{passed_over}"
+        )
+
+    def _extras(self) -> list[tuple[str, str]]:
+        return [*self.videos.extras, *self.audio.extras]
+
+    def _wanted(self) -> Iterator[tuple[int, Row]]:
+        rows = enumerate(self.data_set.segments.rows)
+        return ((place, row) for place, row in rows if self.data_set.wants(row))
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is written, and how strict that is.
+
+    Attributes:
+        out: the manifest, in the format of its suffix.
+        report: CSV of what matched and what did not; None for M.report.csv beside M.json.
+        bad_rows: whether rows that cannot be used are an error, or left out and reported.
+        strict: write no manifest if a clip is missing or a row is bad.
+    """
+
+    out: Path
+    report: Path | None = None
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    strict: bool = False
+
+    @property
+    def report_path(self) -> Path:
+        """The report's file."""
+        return self.report or self.out.with_suffix(".report.csv")
+
+    def check_rows(self, source: Path, notes: CsvNotes) -> None:
+        """Raises:
+        UserError: there are bad rows, and they are not to be skipped.
+        """
+        if self.bad_rows == "refuse":
+            notes.refuse_bad_rows(source)
+
+
+@dataclass(frozen=True)
+class ManifestSummary:
+    """What was written.
+
+    Attributes:
+        manifest, labels, report: the files: manifest, its class CSV, and report.
+        clips: of the manifest.
+        classes: of the label set.
+        counts: lines of the report of each status.
+        notes: what a person should know.
+    """
+
+    manifest: Path
+    clips: int
+    classes: int
+    labels: Path
+    report: Path
+    counts: Counter[str]
+    notes: list[str]
+
+
+def write_matched(
+    matched: Matched, source: Path, output: Output, label_csv: Path | None = None
+) -> ManifestSummary:
+    """Write report, manifest and class CSV.
+
+    Args:
+        matched: what the manifest holds.
+        source: the CSV or folder that it is made from, for messages.
+        output: where it goes.
+        label_csv: a class CSV to write besides, if it is not there.
+
+    Raises:
+        UserError: not one clip has a file, or another class CSV lies where this one goes.
+        WorkFailed: output.strict, and a clip is missing or a row is bad.
+    """
+    labels = matched.data_set.labels
+    check_class_csv(output.out, labels)
+    counts = write_report(output.report_path, matched.report())
+    missing, bad = counts["missing"], counts["bad-row"]
+    if not counts["matched"]:
+        raise UserError(f"{source}: {matched.why_nothing()} Listed in {output.report_path}.")
+    if output.strict and missing + bad:
+        raise WorkFailed(
+            f"{source}: {counted(missing, 'clip')} missing and {counted(bad, 'row')} bad, "
+            f"of {counts['matched'] + missing + bad}; no manifest is written. "
+            f"{output.report_path} lists them."
+        )
+    clips = write_labelled(output.out, matched.clips(), labels)
+    if label_csv is not None and not known_labels(label_csv):
+        write_label_csv(label_csv, labels)
+    return ManifestSummary(
+        manifest=output.out,
+        clips=clips,
+        classes=len(labels),
+        labels=class_csv_of(output.out),
+        report=output.report_path,
+        counts=counts,
+        notes=matched.notes(source),
+    )
+
+
+def write_report(path: Path, findings: Iterable[Finding]) -> Counter[str]:
+    """Write a report as CSV, whole or not at all.
+
+    Returns:
+        how many findings there are of each status.
+    """
+    counts: Counter[str] = Counter()
+    storage.make_folder(path.parent)
+    with storage.replacing(path) as file:
+        text = io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(Finding._fields)
+        for found in findings:
+            counts[found.status] += 1
+            writer.writerow(found)
+        text.flush()
+        text.detach()
+    return counts

@@ -1,0 +1,100 @@
+"""VGGSound's CSVs: `YTID,start_seconds,label,split`, and `YTID_000030.mp4,label` of old."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from avprep.csvfile import shown
+from avprep.labels import LabelSet, vggsound_labels
+from avprep.manifest.sources.data_set_csv import AUDIOSET, SPLITS, VGGSOUND, read_segments
+from avprep.manifest.sources.matched import DataSet
+from avprep.manifest.sources.rows import (
+    CsvNotes,
+    Row,
+    RowError,
+    Segments,
+    checked_label,
+    checked_seconds,
+    numbered,
+)
+
+CLIP_SECONDS = 10.0  # every clip of VGGSound
+_FILE = re.compile(r"(.+)_(\d{1,9}(?:\.\d{1,9})?)(?:\.[A-Za-z0-9]{2,4})?")
+_NUMBER = re.compile(r"\d+(?:\.\d*)?")
+
+
+def read_vggsound(path: Path, labels: LabelSet | None) -> DataSet:
+    """Read a VGGSound CSV of any release.
+
+    Args:
+        path: the CSV, gzipped or not.
+        labels: its classes; None to number the sorted names of all rows, of whatever split.
+
+    Raises:
+        UserError: the file cannot be read, or holds no row.
+    """
+    notes = CsvNotes()
+    segments = read_segments(path, VGGSOUND, _RowParser(path, labels, notes), notes)
+    if labels is None:
+        rows = [*segments.rows, *(row for row, _ in segments.repeated)]
+        labels, rows = numbered(rows, path)
+        segments = Segments(rows)
+    return DataSet(segments, labels, notes, named_by="id and start")
+
+
+class _RowParser:
+    """Makes rows of lines; each row must agree with those before it."""
+
+    def __init__(self, path: Path, labels: LabelSet | None, notes: CsvNotes) -> None:
+        self._path, self._labels, self._notes = path, labels, notes
+        self._has_split: bool | None = None  # whether the first row ends in a split
+        self._first_of: dict[tuple[str, float], tuple[str, int]] = {}  # segment → label, line
+
+    def __call__(self, line: int, text: str, fields: list[str]) -> Row:
+        video_id, start, names = _parted(fields, text)
+        if len(names) > 1 and _NUMBER.fullmatch(names[0]):
+            raise RowError(
+                f"has an end, as AudioSet's rows have, which `{AUDIOSET.command}` reads: "
+                f"{shown(text)}"
+            )
+        split = ""
+        if len(names) > 1 and names[-1].casefold() in SPLITS:
+            split = names.pop().casefold()
+        name = " ".join(", ".join(part for part in names if part).split())
+        if not name:
+            raise RowError("has no label")
+        if self._has_split and not split:
+            raise RowError(f"does not end in train or test as others do: {shown(text)}")
+        if len(names) > 1:
+            if (self._labels or vggsound_labels()).resolve(name) is None:
+                raise RowError(f"expected {VGGSOUND.example}, found more fields: {shown(text)}")
+            self._notes.note("the quotes around the label were lost, and are not missed", line)
+        label = self._label(name, line)
+        if self._has_split is None:
+            self._has_split = bool(split)
+        first_label, first_line = self._first_of.setdefault((video_id, start), (label, line))
+        if first_label != label:
+            raise RowError(
+                f"is the clip of line {first_line} with another label, while VGGSound's clips have "
+                f"one each. A list of several is read by `avprep manifest folder DIR --csv "
+                f"{self._path}`, if its first line names the columns path (or video_id) and label"
+            )
+        return Row(line, video_id, start, start + CLIP_SECONDS, (label,), split)
+
+    def _label(self, name: str, line: int) -> str:
+        if self._labels is None:
+            return name
+        mid = checked_label(name, self._labels, self._notes)
+        if name != mid and name not in self._labels.names:
+            self._notes.note("the class CSV spells a label otherwise, and it was looked up", line)
+        return mid
+
+
+def _parted(fields: list[str], text: str) -> tuple[str, float, list[str]]:
+    """Id and start, from two fields or from a file's name, and the fields behind them."""
+    if _NUMBER.fullmatch(fields[1]):
+        return fields[0], checked_seconds(fields[1], "start"), fields[2:]
+    if named_file := _FILE.fullmatch(fields[0]):
+        return named_file[1], float(named_file[2]), fields[1:]
+    raise VGGSOUND.expected(text)
