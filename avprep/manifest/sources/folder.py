@@ -220,7 +220,8 @@ def _doubtful_classes(data_set: DataSet) -> Iterator[str]:
 
 def _behind(name: str, folders: Sequence[str]) -> str:
     """The folder below the last one of that name; "" for none."""
-    return dict(zip(folders, (*folders[1:], ""), strict=True)).get(name, "")
+    behind = {folder: folders[n : n + 1] for n, folder in enumerate(folders, start=1)}
+    return "".join(behind.get(name, ()))
 
 
 def _folder_of_splits(root: Path) -> Path | None:
