@@ -27,6 +27,7 @@ from avprep.encode.wire import EncodedSample
 from avprep.errors import DecodeError, Unreadable
 from avprep.labels import LabelSet
 from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
+from avprep.processes import stopped_by
 from cavmae.checkpoints.usage import Stated, label_notes, labels_of, usage_of
 from cavmae.data import Batch
 from cavmae.data.sample import decode_frame
@@ -294,6 +295,7 @@ class ReaderPool:
         self._threads = ThreadPoolExecutor(workers, "decode")
         self._own = threading.local()
         self._readers: list[ClipReader] = []
+        self._stop = threading.Event()
 
     def __enter__(self) -> ReaderPool:
         return self
@@ -304,6 +306,7 @@ class ReaderPool:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._stop.set()
         self._threads.shutdown(cancel_futures=True)
         for reader in self._readers:
             reader.close()
@@ -326,7 +329,8 @@ class ReaderPool:
             self._own.reader = ClipReader(self._options, self._trained_mode)
             self._readers.append(self._own.reader)
         try:
-            return self._own.reader.read(path)
+            with stopped_by(self._stop):
+                return self._own.reader.read(path)
         except DecodeError as error:
             return error.outcome
 
