@@ -182,3 +182,10 @@ def test_the_current_folder_may_hold_loose_videos_beside_its_only_class(tmp_path
         "ant/a.mp4": ("ant",),
         "loose.mp4": (),
     }
+
+
+def test_an_only_class_beside_videos_without_a_folder_is_not_doubted(tmp_path):
+    touch(tmp_path / "v", "dog/puppies/1.mp4", "2.mp4")
+    found, said = listed(tmp_path)
+    assert found == {"1": ("", "dog"), "2": ("", "")}
+    assert "only class" not in said

@@ -210,7 +210,7 @@ def _doubtful_classes(data_set: DataSet) -> Iterator[str]:
             yield f"the classes {' and '.join(names)} differ in case only; are they one?"
     if len(data_set.labels) == 1:
         (name,) = data_set.labels.names
-        rows = data_set.segments.rows
+        rows = [row for row in data_set.segments.rows if row.labels]
         if len({_behind(name, Path(row.name).parts[:-1]) for row in rows}) > 1:
             yield (
                 f"the only class is {name}, which contains folders; if those are the classes, "
