@@ -52,6 +52,7 @@ class ExtractReport:
     extracted: int
     incomplete: int  # of those, clips whose files hold less than they promise
     failures: tuple[ClipFailure, ...]
+    passed_over: tuple[str, ...] = ()  # files that are not clips though they look like it
 
 
 def extract_clips(

@@ -13,6 +13,7 @@ from urllib.request import Request, urlopen
 
 from avprep import storage
 from avprep.errors import UserError, WorkFailed
+from avprep.options import FetchOptions
 from avprep.retries import attempts
 
 # Of each data set: file → where its authors publish it.
@@ -32,15 +33,6 @@ SOURCES: Mapping[str, Mapping[str, str]] = {
 }
 _RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))  # a server that may do better later
 _CHUNK = 1 << 18
-
-
-@dataclass(frozen=True)
-class FetchOptions:
-    """How patiently a file is fetched."""
-
-    timeout: float = 30.0  # seconds without a byte
-    retries: int = 4  # after the first attempt
-    wait: float = 1.0  # seconds before the first of them; doubled each time
 
 
 @dataclass(frozen=True)

@@ -9,31 +9,16 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import joblib
 
 from avprep import clusters
-from avprep.processes import available_cores, stopped_by
+from avprep.options import PoolOptions
+from avprep.processes import stopped_by
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-
-Backend = Literal["local", "loky", "dask", "ray"]
-
-
-@dataclass(frozen=True)
-class PoolOptions:
-    """Who does the work."""
-
-    workers: int = 0  # 0: one per core of this machine, or all of the cluster
-    backend: Backend = "local"  # this machine, which is also spelled loky; or a cluster
-    address: str = ""  # of a running dask scheduler or ray cluster; empty starts a local one
-
-    def count(self) -> int:
-        """Number of workers."""
-        return self.workers or available_cores()
 
 
 def run_jobs(

@@ -9,8 +9,9 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from avprep import storage
@@ -20,7 +21,7 @@ from avprep.failures import FAILURES_FILE, ClipFailure, failures_csv
 from avprep.ffmpeg_binary import ffmpeg_version
 from avprep.jobs import PoolOptions, run_jobs
 from avprep.labels import LabelSet
-from avprep.options import IsolationOptions, SampleOptions
+from avprep.options import SampleOptions, ShardSetOptions
 from avprep.shards.format import (
     DATASET_FILE,
     DatasetInfo,
@@ -46,24 +47,6 @@ PLAN_FILE = "plan.json"
 
 
 @dataclass(frozen=True)
-class ShardSetOptions:
-    """What a shard set is made of, apart from the manifest and the label set."""
-
-    sample: SampleOptions = field(default_factory=SampleOptions)
-    limits: IsolationOptions = field(default_factory=IsolationOptions)
-    samples_per_shard: int | None = None  # None: see `CutByCount`
-    seed: int = 0
-    shard_bytes: int | None = None  # cut by expected size instead
-
-    @property
-    def cut(self) -> ShardCut:
-        """How the clips are cut into shards."""
-        if self.shard_bytes is None:
-            return CutByCount(self.samples_per_shard)
-        return CutByBytes(self.shard_bytes, self.sample)
-
-
-@dataclass(frozen=True)
 class Found:
     """What lies in the folder when a build begins."""
 
@@ -86,6 +69,7 @@ class BuildReport:
     seconds: float  # of audio
     incomplete: int  # samples whose source holds less than it promises
     failures: tuple[ClipFailure, ...]
+    label_csv: Path | None = None  # where the label set was read from
 
     @property
     def complete(self) -> bool:
@@ -175,6 +159,13 @@ def build_shard_set(
     )
 
 
+def _cut(options: ShardSetOptions) -> ShardCut:
+    """How the clips are cut into shards."""
+    if options.shard_bytes is None:
+        return CutByCount(options.samples_per_shard)
+    return CutByBytes(options.shard_bytes, options.sample)
+
+
 def _plan(clips: Sequence[Clip], labels: LabelSet, options: ShardSetOptions) -> ShardPlan:
     if not clips:
         raise UserError("the manifest holds no clip, so there is nothing to put into shards.")
@@ -185,7 +176,7 @@ def _plan(clips: Sequence[Clip], labels: LabelSet, options: ShardSetOptions) -> 
         labels,
         {"sample": asdict(options.sample), "seed": options.seed},
         tool_versions(options.sample),
-        options.cut,
+        _cut(options),
         options.seed,
     )
 

@@ -27,7 +27,7 @@ from avprep.shards.format import (
 from cavmae.data.reader import Range, Reader, open_reader
 from cavmae.data.sample import DamagedSample, StoredSample
 from cavmae.data.table import SampleTable, build_table
-from cavmae.options import ReadOptions, Selection, pick
+from cavmae.options import ReadOptions, ShardOptions, pick
 
 _INDEXES_AT_ONCE = 16  # fetched together from a URL
 
@@ -210,6 +210,14 @@ class ShardSet:
         return self.info.options["frame_size"]
 
     @property
+    def audio_lengths(self) -> NDArray[np.int64]:
+        """int64 [N]: samples of each clip's audio; the set's mean where an index does not say."""
+        lengths = self.table.num_samples
+        lengths = lengths if self._rows is None else lengths[self._rows]
+        mean = round(self.info.seconds / self.info.samples * self.info.options["sample_rate"])
+        return np.where(lengths > 0, lengths, mean)
+
+    @property
     def fbank_stats(self) -> tuple[float, float] | None:
         """(mean, std), once `cavmae stats` has run."""
         return self.info.fbank_stats
@@ -326,18 +334,19 @@ class ShardSet:
         return index.samples
 
 
-def open_shards(location: str | Path, values: Mapping[str, Any]) -> ShardSet:
-    """The shard set, or the selection from it, that a command's values describe.
+def open_shards(location: str | Path, options: ShardOptions | Mapping[str, Any]) -> ShardSet:
+    """The shard set, or the selection from it that the options describe.
 
     Args:
         location: folder or URL prefix.
-        values: those of `ReadOptions` and `Selection` are used.
+        options: which samples are used, and how they are read.
 
     Raises:
         UserError: no shard set there, or the selection holds nothing.
     """
-    shards = ShardSet.open(location, pick(ReadOptions, values))
-    chosen = pick(Selection, values)
-    if chosen.classes or chosen.splits:
-        return shards.select(chosen.classes or None, chosen.splits or None)
+    if isinstance(options, Mapping):
+        options = pick(ShardOptions, options)
+    shards = ShardSet.open(location, options)
+    if options.classes or options.splits:
+        return shards.select(options.classes or None, options.splits or None)
     return shards

@@ -23,8 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from avprep import storage
+from avprep.cli.progress import ProgressBar
 from avprep.errors import UserError
-from avprep.progress import ProgressBar
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import World, joined_world
 from cavmae.evaluate.arrays import ArraySpec, write_npz, write_safetensors

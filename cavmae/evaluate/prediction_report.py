@@ -8,11 +8,11 @@ import os
 import sys
 from typing import Any
 
+from avprep.cli.progress import ProgressBar
 from avprep.errors import Unreadable, UserError
-from avprep.failures import check_failures, parse_limit
+from avprep.failures import FailureLimit, check_failures
 from avprep.labels import read_label_csv
 from avprep.options import DecodeOptions, IsolationOptions
-from avprep.progress import ProgressBar
 from cavmae.checkpoints.usage import warn
 from cavmae.evaluate.features import one_feature
 from cavmae.evaluate.predict import Prediction, PredictOptions, Predictor, find_files
@@ -25,7 +25,9 @@ def run_prediction(values: dict[str, Any]) -> None:
         UserError: no classifier, a folder without videos, or an empty segment.
         WorkFailed: not one file could be decoded, or too many could not.
     """
-    limit = parse_limit(values["max_failures"]) if values["max_failures"] is not None else None
+    limit = (
+        FailureLimit.parse(values["max_failures"]) if values["max_failures"] is not None else None
+    )
     options = PredictOptions(
         mode=values["mode"],
         criterion=values["criterion"],

@@ -174,9 +174,9 @@ if "avprep.encode.server" in sys.orig_argv:
 
     decode = avprep.decode.decode_with_pyav
 
-    def decode_with_faults(path, *rest):
-        inject(str(path))
-        return decode(path, *rest)
+    def decode_with_faults(request):
+        inject(str(request.path))
+        return decode(request)
 
     avprep.decode.decode_with_pyav = decode_with_faults
 """
