@@ -220,7 +220,7 @@ def _doubtful_classes(data_set: DataSet) -> Iterator[str]:
 
 def _behind(name: str, folders: Sequence[str]) -> str:
     """The folder below the last one of that name; "" for none."""
-    return dict(zip(folders, (*folders[1:], ""), strict=True)).get(name, "")
+    return dict(zip(folders, (*folders[1:], ""), strict=False)).get(name, "")
 
 
 def _folder_of_splits(root: Path) -> Path | None:
