@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from cavmae.cli.options import expected_of_recipe, training_options, val_split_option
+from cavmae.cli.dry_run import train_or_rehearse
+from cavmae.cli.options import (
+    audio_frames_option,
+    expected_of_recipe,
+    training_options,
+    val_split_option,
+)
+from cavmae.cli.outlook import tell_outlook, tell_pace
 from cavmae.train.options import OptimOptions
 
 
@@ -25,11 +32,7 @@ from cavmae.train.options import OptimOptions
     "--model",
     help="Size: tiny, small, base (published) or large. [default: base, or as --init]",
 )
-@click.option(
-    "--audio-frames",
-    type=click.IntRange(min=16),
-    help="fbank rows the model takes, 10 ms each. [default: 1024, or as --init]",
-)
+@audio_frames_option
 @click.option(
     "--mode",
     type=click.Choice(["multimodal", "audioonly", "videoonly"]),
@@ -108,6 +111,7 @@ def finetune(ctx: click.Context, **values: Any) -> None:
       cavmae finetune --shards shards/train --val-shards shards/test \\
           --init runs/pretrain --out runs/finetune
     """
-    from cavmae.train.runs import run_finetuning
+    from cavmae.train.runs import Told, run_finetuning
 
-    run_finetuning(values, expected_of_recipe(ctx))
+    told = Told(tell_outlook, tell_pace)
+    train_or_rehearse(run_finetuning, values, expected_of_recipe(ctx), told)

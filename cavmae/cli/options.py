@@ -13,7 +13,7 @@ from avprep.cli.arguments import did_you_mean, refuse_urls
 from avprep.errors import UserError
 from cavmae.options import CRITERIA, MODES, ReadOptions
 from cavmae.recipes import Expected, read_recipe
-from cavmae.train.options import OptimOptions, Precision, TrainOptions
+from cavmae.train.options import FIT, OptimOptions, Precision, TrainOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _EXPECTED = f"{__name__}.expected"
@@ -97,6 +97,26 @@ config_option = click.option(
     expose_value=False,
     help="Recipe: a TOML file, or the name of one that comes with cavmae; its table "
     "named after this command holds defaults.",
+)
+
+
+class _AudioFrames(click.ParamType):
+    """A number of fbank rows, or the word for as many as the clips need."""
+
+    name = "audio frames"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        return FIT if value == FIT else click.IntRange(min=16).convert(value, param, ctx)
+
+
+audio_frames_option = click.option(
+    "--audio-frames",
+    type=_AudioFrames(),
+    metavar=f"ROWS|{FIT}",
+    help="fbank rows the model takes, 10 ms each; fit: as many as 95 % of the clips need, at most "
+    "1024. [default: 1024, or as --init]",
 )
 
 mode_option = click.option(
@@ -381,6 +401,13 @@ training_options = _stack(
         show_default=True,
         help="Write RUN/trace.json of this many steps, after the first five.",
     ),
+    click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Do a few steps, print how long the run would take and what memory it needs, and "
+        "write nothing to --out.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="With --dry-run: print one line of JSON."),
     bad_samples_option,
     click.option(
         "--resume",

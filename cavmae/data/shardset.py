@@ -209,6 +209,14 @@ class ShardSet:
         return self.info.options["frame_size"]
 
     @property
+    def audio_lengths(self) -> NDArray[np.int64]:
+        """int64 [N]: samples of each clip's audio; the set's mean where an index does not say."""
+        lengths = self.table.num_samples
+        lengths = lengths if self._rows is None else lengths[self._rows]
+        mean = round(self.info.seconds / self.info.samples * self.info.options["sample_rate"])
+        return np.where(lengths > 0, lengths, mean)
+
+    @property
     def fbank_stats(self) -> tuple[float, float] | None:
         """(mean, std), once `cavmae stats` has run."""
         return self.info.fbank_stats

@@ -29,6 +29,7 @@ class SampleTable:
         names: video_ids one after another, UTF-8.
         split: int32 [N], position in `splits`.
         splits: names of the splits; "" where the manifest gave none.
+        num_samples: int64 [N], samples of its audio; 0 where the index does not say.
     """
 
     shard: NDArray[np.int32]
@@ -40,6 +41,7 @@ class SampleTable:
     names: bytes
     split: NDArray[np.int32]
     splits: tuple[str, ...]
+    num_samples: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -63,6 +65,7 @@ class SampleTable:
             int(self.size[row]),
             self.label_indices(row),
             self.splits[self.split[row]],
+            int(self.num_samples[row]),
         )
 
     def rows_of_labels(self) -> NDArray[np.int64]:
@@ -85,6 +88,7 @@ def build_table(shards: Iterable[Sequence[SampleEntry]]) -> SampleTable:
     name_lengths: list[NDArray[np.int64]] = []
     names: list[bytes] = []
     split: list[NDArray[np.int32]] = []
+    num_samples: list[NDArray[np.int64]] = []
     codes: dict[str, int] = {}
     for number, entries in enumerate(shards):
         ids = [entry.video_id.encode("utf-8", "surrogatepass") for entry in entries]
@@ -95,6 +99,7 @@ def build_table(shards: Iterable[Sequence[SampleEntry]]) -> SampleTable:
         labels.append(np.array([label for entry in entries for label in entry.labels], np.int32))
         name_lengths.append(np.array([len(name) for name in ids], np.int64))
         names.append(b"".join(ids))
+        num_samples.append(np.array([entry.num_samples for entry in entries], np.int64))
         split.append(
             np.array([codes.setdefault(entry.split, len(codes)) for entry in entries], np.int32)
         )
@@ -108,6 +113,7 @@ def build_table(shards: Iterable[Sequence[SampleEntry]]) -> SampleTable:
         b"".join(names),
         _joined(split, np.int32),
         tuple(codes),
+        _joined(num_samples, np.int64),
     )
 
 

@@ -51,19 +51,28 @@ def score(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> Scores:
             metric but as negatives.
     """
     truth = labels > 0
-    labelled = truth.any(axis=1)
-    best = scores.argmax(axis=1)
-    hits = truth[np.arange(len(truth)), best][labelled]
     classes = tuple(_score_class(scores[:, k], truth[:, k]) for k in range(truth.shape[1]))
     auc = _mean([one.auc for one in classes])
     return Scores(
-        accuracy=float(hits.mean()) if len(hits) else float("nan"),
+        accuracy=accuracy(scores, labels),
         map=_mean([one.average_precision for one in classes]),
         auc=auc,
         d_prime=d_prime(auc),
         classes=classes,
         left_out=sum(one.positives == 0 for one in classes),
     )
+
+
+def accuracy(scores: NDArray[np.floating], labels: NDArray[np.floating]) -> float:
+    """Share of the labelled clips whose highest score is one of their labels; nan of none.
+
+    Args:
+        scores: [clips, classes].
+        labels: [clips, classes], 1 for each of a clip's labels.
+    """
+    truth = labels > 0
+    hits = truth[np.arange(len(truth)), scores.argmax(axis=1)][truth.any(axis=1)]
+    return float(hits.mean()) if len(hits) else float("nan")
 
 
 def d_prime(auc: float) -> float:

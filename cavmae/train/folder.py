@@ -20,10 +20,11 @@ _FREE = frozenset(
         *("out", "resume", "device", "workers", "max_bad_samples", "log_steps", "epochs"),
         *("shards", "val_shards", "checkpoint_steps", "checkpoint_minutes", "keep_checkpoints"),
         *("retries", "timeout", "cache", "cache_gb"),
-        *("compile", "activation_checkpointing", "parallel", "profile"),
+        *("compile", "activation_checkpointing", "parallel", "profile", "dry_run"),
         *("batch_size", "accumulate", "contrasted_clips"),
     )
 )
+_WATCHING = frozenset(("val_splits", "val_clips"))  # pretraining's validation decides nothing
 
 
 def prepare_folder(values: dict[str, Any], resolved: dict[str, Any], world: World) -> Path:
@@ -90,6 +91,8 @@ def check_resumed(
         )
     # A cosine's rate at every step depends on how many there are to be.
     free = _FREE - {"epochs"} if config["schedule"] == "cosine" else _FREE
+    if "contrast_weight" in config:
+        free = free | _WATCHING
     for name, value in config.items():
         if name not in free and theirs.get(name) != value:
             raise UserError(

@@ -13,7 +13,7 @@ import math
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +33,7 @@ from cavmae.train.ahead import LaunchedStep, Share, StepFeed, Verdict, agree
 from cavmae.train.averaging import WeightAverage
 from cavmae.train.checkpoint import list_checkpoints, load_state, save_checkpoint
 from cavmae.train.curves import LATEST
-from cavmae.train.not_finite import end_not_finite
+from cavmae.train.not_finite import WHAT_HELPS, end_not_finite
 from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, set_learning_rate
 from cavmae.train.options import OptimOptions, TrainOptions
 from cavmae.train.parallel import (
@@ -76,6 +76,8 @@ class Trainer:
         after_epoch: Callable[[Position], dict[str, float]] | None = None,
         metadata: Mapping[str, str] | None = None,
         expected: Expected | None = None,
+        at_start: Callable[[Position], dict[str, float]] | None = None,
+        on_pace: Callable[[float], object] = lambda seconds: None,
     ) -> None:
         """Args:
         model: on the world's device.
@@ -90,6 +92,9 @@ class Trainer:
             validation.
         metadata: stored with every file of weights, see `save_model`.
         expected: published values that the line of each epoch shows beside its own.
+        at_start: called on every rank before the first step of a run; what it returns is logged
+            as the validation of epoch 0.
+        on_pace: called once, a few steps after the call began, with the seconds the rest will take.
         """
         if optim.freeze_base:
             freeze_base(model)
@@ -105,6 +110,8 @@ class Trainer:
         self.after_epoch = after_epoch
         self.metadata = dict(metadata or {})
         self.expected = expected or Expected()
+        self.at_start = at_start
+        self.on_pace = on_pace
         self.position = Position()
         self._records: RunRecords | None = None  # of the main rank
         self._progress: ProgressLine | None = None
@@ -169,6 +176,7 @@ class Trainer:
             self.schedule_step,
             self.task.name,
             self.world.is_main,
+            self.on_pace,
         )
         if self.world.is_main:
             self._records = RunRecords(self.folder, position.rows)
@@ -176,6 +184,8 @@ class Trainer:
             self._ideal_seconds = self._measure_ideal_seconds()
             trace, traced = self.folder / "trace.json", options.profile * self.world.is_main
             with _stop_requests() as stop, profiled(trace, traced) as self._note_step:
+                if not position.step and not position.rows:
+                    self._record_start(stop)
                 while position.epoch < options.epochs:
                     self._run_epoch(stop)
                     self._finish_epoch(stop)
@@ -196,13 +206,82 @@ class Trainer:
         torch.cuda.reset_peak_memory_stats(self.world.device)
         return passes * self.task.forward_flops(self.model) / (best * self.world.size)
 
+    def _record_start(self, stop: list[int]) -> None:
+        """Log how good the weights are that training starts from."""
+        if validation := self._validate(self.at_start, stop):
+            if self._records is not None:
+                self._records.add({"step": 0, "epoch": 0, "split": "validation", **validation})
+            self._say("before the first step", self._described("validation", validation))
+
     def _run_epoch(self, stop: list[int]) -> None:
         """Launch the steps of an epoch, each while the device works on the one before."""
-        options, position = self.options, self.position
-        self._called.train()
+        position = self.position
         self._meter = Meter(self.world.device, self._ideal_seconds)
         batches = self.loader.epoch(position.epoch, position.samples)
-        feed = StepFeed(batches, options.accumulate, self.world.device)
+        for share, verdict in self._shares(batches, stop, self._is_due):
+            self._obey(verdict, share)
+            if not share.batches:
+                return
+            with model_precision(self.options.precision):
+                self._launch(share.batches_on_device(), verdict)
+            self._note_step()
+
+    def rehearse(
+        self, batches: Iterator[Batch], steps: int, seconds: float = math.inf, fewest: int = 1
+    ) -> dict[str, float]:
+        """Do some steps as `run` does; log, validate and save nothing. All ranks call it together.
+
+        Args:
+            batches: of this rank; they never end.
+            steps: to do.
+            seconds: after which fewer will do …
+            fewest: … but not fewer than these.
+
+        Returns:
+            How fast it went, see `Meter.facts`.
+
+        Raises:
+            WorkFailed: a loss is not finite, or a rank has no batch; on every rank.
+            torch.OutOfMemoryError: the GPU's memory is too small.
+        """
+        self._meter = Meter(self.world.device, remembered=None)
+        first, began = self.position.step, time.monotonic()
+
+        def is_enough() -> bool:
+            done = self.position.step - first
+            return done >= (steps if time.monotonic() - began < seconds else fewest)
+
+        try:
+            for share, verdict in self._shares(batches, [], is_enough):
+                if verdict.is_lost:
+                    self._tell_lost(share.lost)
+                if verdict.has_failed or verdict.is_due:
+                    break
+                with model_precision(self.options.precision):
+                    self._launch(share.batches_on_device(), verdict)
+            self._look_at_losses()
+        finally:
+            self._launched.clear()
+        if self.world.any(self._failed is not None):
+            raise WorkFailed(
+                f"not finite within {self.position.step} steps. {WHAT_HELPS} A run without "
+                "--dry-run names the samples."
+            )
+        return self._meter.facts()
+
+    def _shares(
+        self, batches: Iterator[Batch], stop: list[int], is_due: Callable[[], bool]
+    ) -> Iterator[tuple[Share, Verdict]]:
+        """What to launch next, each while the device works on the step before.
+
+        Args:
+            batches: of this rank.
+            stop: the signals received.
+            is_due: asked on the main rank, whose clock decides for all.
+        """
+        accumulate = self.options.accumulate
+        self._called.train()
+        feed = StepFeed(batches, accumulate, self.world.device)
         while True:
             with self._meter.waiting():
                 share = feed.read()
@@ -210,17 +289,12 @@ class Trainer:
             verdict = agree(
                 self.world,
                 share,
-                options.accumulate,
+                accumulate,
                 is_stopped=bool(stop),
-                is_due=self.world.is_main and self._is_due(),  # one rank's clock decides
+                is_due=self.world.is_main and is_due(),
                 has_failed=self._failed is not None,
             )
-            self._obey(verdict, share)
-            if not share.batches:
-                return
-            with model_precision(options.precision):
-                self._launch(share.batches_on_device(), verdict)
-            self._note_step()
+            yield share, verdict
 
     def _obey(self, verdict: Verdict, share: Share) -> None:
         """Save the run or end it, where the ranks agreed on that.
@@ -250,6 +324,10 @@ class Trainer:
         self._save()
         if is_stopped:
             raise KeyboardInterrupt
+        self._tell_lost(lost)
+
+    def _tell_lost(self, lost: WorkFailed | None) -> NoReturn:
+        """Raises WorkFailed on every rank: the error of one that has no batch."""
         reasons = self.world.gather(str(lost) if lost else "")
         raise WorkFailed(next(filter(None, reasons))) from lost
 
@@ -367,18 +445,20 @@ class Trainer:
         if first <= position.epoch <= last:
             self.averages["average"].add_equally()
         row = {"step": position.step, "epoch": position.epoch}
-        validation = self._validate(stop)
+        validation = self._validate(self.after_epoch, stop)
         if self._records is not None:
             self._records.add({**row, "split": "train", **means, "lr": position.lr})
             if validation:
                 self._records.add({**row, "split": "validation", **validation})
         shown = self._described("train", means) + self._described("validation", validation)
-        if self._progress is not None:
-            line = f"{self.task.name}: epoch {position.epoch}/{self.options.epochs}"
-            self._progress.say("  ".join((line, *shown)))
+        self._say(f"epoch {position.epoch}/{self.options.epochs}", shown)
         self._save()
         if self.world.any(bool(stop)):
             raise KeyboardInterrupt
+
+    def _say(self, when: str, shown: Sequence[str]) -> None:
+        if self._progress is not None:
+            self._progress.say("  ".join((f"{self.task.name}: {when}", *shown)))
 
     def _described(self, split: str, measured: Mapping[str, float]) -> list[str]:
         """What was measured in the epoch that has just ended, beside the published values."""
@@ -387,12 +467,14 @@ class Trainer:
             for name, value in measured.items()
         ]
 
-    def _validate(self, stop: list[int]) -> dict[str, float]:
-        if self.after_epoch is None:
+    def _validate(
+        self, evaluate: Callable[[Position], dict[str, float]] | None, stop: list[int]
+    ) -> dict[str, float]:
+        if evaluate is None:
             return {}
         with self.averages["ema"].in_place() if "ema" in self.averages else nullcontext():
             try:
-                return self.after_epoch(self.position)
+                return evaluate(self.position)
             except WorkFailed:
                 if stop:  # the signal has ended the loading processes as well
                     raise KeyboardInterrupt from None

@@ -13,6 +13,7 @@ from cavmae.distributed import World
 from cavmae.frontend import FrontEnd
 from cavmae.train.ahead import LaunchedStep
 
+WHAT_HELPS = "Lower --lr, set --clip-grad, or use --precision fp32."
 _SHOWN = 8  # samples in the message; all of them are in the file
 
 
@@ -45,8 +46,8 @@ def end_not_finite(
     shown = ", ".join(everyone[:_SHOWN]) + (" …" if len(everyone) > _SHOWN else "")
     raise WorkFailed(
         f"not finite at step {step.number}: {', '.join(reasons)} (samples {shown}; all of them in "
-        f"{folder / 'not-finite.json'}). The last checkpoint in {folder / 'checkpoints'} is good; "
-        "lower --lr, set --clip-grad, or use --precision fp32."
+        f"{folder / 'not-finite.json'}). The last checkpoint in {folder / 'checkpoints'} is good. "
+        f"{WHAT_HELPS}"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Parallel = Literal["ddp", "fsdp"]
+FIT = "fit"  # --audio-frames: as many rows as the clips need
 
 
 @dataclass(frozen=True)
@@ -50,4 +51,6 @@ class TrainOptions:
     keep_checkpoints: int = 2  # the newest; the best weights are kept beside them
     log_steps: int = 20
     max_bad_samples: int = 10
+    val_clips: int = 500  # of the held-out set that pretraining is evaluated on; 0 for all
     profile: int = 0  # steps that are traced
+    dry_run: bool = False  # do a few steps, measure them, and write nothing

@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from cavmae.train.curves import draw_curves
 TIMINGS = ("samples_per_second", "data_wait", "gpu_gb", "mfu")  # two equal runs differ in these
 _STEPS_SEEN = 100  # of which the speed is an average
 _LINE_SECONDS = 15.0  # between progress lines where there is no terminal
+_PACED_STEPS = 5  # after the first, which takes longer, from which the time left is told
 _DRAWING_SECONDS = 20.0  # between two pictures of the curves
 
 
@@ -105,14 +106,20 @@ def written_together(world: World, place: Path) -> Iterator[None]:
 class Meter:
     """How fast the last steps went."""
 
-    def __init__(self, device: torch.device, ideal_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        ideal_seconds: float = 0.0,
+        remembered: int | None = _STEPS_SEEN,
+    ) -> None:
         """Args:
         device: whose memory is shown, if it is a GPU.
         ideal_seconds: that a sample would take if nothing were lost; 0 where that is not known.
+        remembered: how many of the last steps count; None for all.
         """
         self._device = device
         self._ideal_seconds = ideal_seconds
-        self._steps: deque[tuple[float, int, float]] = deque(maxlen=_STEPS_SEEN)
+        self._steps: deque[tuple[float, int, float]] = deque(maxlen=remembered)
         self._last = time.monotonic()
         self._waited = 0.0
 
@@ -146,13 +153,28 @@ class Meter:
 class ProgressLine:
     """A bar on a terminal; elsewhere a line now and then, so that a log shows the run is alive."""
 
-    def __init__(self, total: int, initial: int, name: str, shown: bool) -> None:
+    def __init__(
+        self,
+        total: int,
+        initial: int,
+        name: str,
+        shown: bool,
+        on_pace: Callable[[float], object] = lambda seconds: None,
+    ) -> None:
+        """Args:
+        total: steps of the run.
+        initial: those that were done before.
+        name: of the task.
+        shown: whether this process shows anything.
+        on_pace: called once, after a few steps, with the seconds that the others will take.
+        """
+        self._on_pace = on_pace
         self._interactive = shown and sys.stderr.isatty()
         self._shown = shown
         self._name = name
         self._total = total
         self._initial = self._done = initial
-        self._began = self._last = time.monotonic()
+        self._began = self._first = self._last = time.monotonic()
         self._bar = tqdm(  # the bar itself shows the time left
             total=total, initial=initial, desc=name, unit="step", disable=not self._interactive
         )
@@ -164,9 +186,14 @@ class ProgressLine:
             self._bar.set_postfix_str(describe(facts), refresh=False)
             self._bar.update()
         now = time.monotonic()
+        steps = self._done - self._initial
+        if steps == 1:
+            self._first = now
+        elif steps == 1 + _PACED_STEPS:
+            self._on_pace((now - self._first) / _PACED_STEPS * (self._total - self._done))
         if self._shown and not self._interactive and now - self._last > _LINE_SECONDS:
             self._last = now
-            left = (now - self._began) / (self._done - self._initial) * (self._total - self._done)
+            left = (now - self._began) / steps * (self._total - self._done)
             print(
                 f"{self._name}: step {self._done}/{self._total}, "
                 f"{tqdm.format_interval(left)} left, {describe(facts)}",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +29,7 @@ from cavmae.checkpoints.usage import check_same_classes, labels_metadata, warn
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet, open_shards
 from cavmae.distributed import World, joined_world
 from cavmae.evaluate.classify import ClassifyOptions, classify_together
+from cavmae.evaluate.held_out import HeldOutOptions, evaluate_pretraining, spread_subset
 from cavmae.evaluate.metrics import finite, score
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.frontend.fbank import samples_for
@@ -34,9 +38,11 @@ from cavmae.model.config import PRESETS
 from cavmae.model.encoder import Encoder
 from cavmae.options import pick
 from cavmae.recipes import Expected
+from cavmae.train.dry_run import DryRun, dry_run
 from cavmae.train.folder import prepare_folder, step_facts
 from cavmae.train.loop import Position, Trainer
-from cavmae.train.options import OptimOptions, TrainOptions
+from cavmae.train.options import FIT, OptimOptions, TrainOptions
+from cavmae.train.outlook import Outlook, fitting_rows, outlook
 from cavmae.train.parallel import collected, whole_weights
 from cavmae.train.records import written_together
 from cavmae.train.tasks import FinetuneTask, PretrainTask, Task
@@ -44,27 +50,45 @@ from cavmae.train.tasks import FinetuneTask, PretrainTask, Task
 _SIZE = "base"  # of a model that neither --model nor --init tells the size of
 
 
-def run_pretraining(values: dict[str, Any], expected: Expected | None = None) -> None:
+@dataclass(frozen=True)
+class Told:
+    """Who is told what is known of a run before it ends; on the main rank alone.
+
+    Attributes:
+        outlook: called before the first step.
+        pace: called once, a few steps later, with the seconds that the rest will take.
+    """
+
+    outlook: Callable[[Outlook], object] = lambda outlook: None
+    pace: Callable[[float], object] = lambda seconds: None
+
+
+def run_pretraining(
+    values: dict[str, Any], expected: Expected | None = None, told: Told | None = None
+) -> DryRun | None:
     """`cavmae pretrain`.
 
     Args:
         values: the command's options.
         expected: the published curve to show beside this run's.
+        told: who hears how long the run will take.
+
+    Returns:
+        With `dry_run`, on the main rank, what was measured; nothing is written then.
 
     Raises:
         UserError: inputs that do not fit together.
     """
     with joined_world(values["device"]) as world:
         shards = open_shards(values["shards"], values)
-        config = starting_config(values)
-        check_frames(shards, config)
+        held_out = open_held_out(values)
+        config = starting_config(values, shards)
+        for each in filter(None, (shards, held_out)):
+            check_frames(each, config)
         fbank = choose_normalisation(shards, values["init"])
-        facts = {
-            **size_facts(config),
-            **data_facts(shards, fbank, values),
-            **step_facts(values, world),
-        }
-        folder = prepare_folder(values, facts, world)
+        steps = step_facts(values, world)
+        facts = {**size_facts(config), **data_facts(shards, fbank, values), **steps}
+        folder = values["out"] if values["dry_run"] else prepare_folder(values, facts, world)
         torch.manual_seed(values["seed"])
         model = CAVMAE(config)
         start_from_init(model, values, world)
@@ -85,23 +109,42 @@ def run_pretraining(values: dict[str, Any], expected: Expected | None = None) ->
             **front_end_metadata(frontend),
             "norm_pix_loss": str(int(values["norm_pix_loss"])),
         }
+        evaluate = None
+        if held_out is not None:
+            options = HeldOutOptions(
+                task.options, steps.get("contrasted_clips", 1), values["batch_size"],
+                values["workers"], values["max_bad_samples"],
+            )  # fmt: skip
+            evaluate = functools.partial(
+                evaluate_together, model, frontend, held_out, options, world
+            )
         trainer = build_trainer(
-            model, task, frontend, shards, values, world, folder, metadata, expected=expected
+            model, task, frontend, shards, values, world, folder, metadata, evaluate, expected
         )
-        seconds = train(trainer)
+        if values["dry_run"]:
+            return dry_run(trainer)
+        trainer.at_start = evaluate
+        seconds = train(trainer, values, told or Told(), held_out)
         save_weights(trainer, "model")
         for name, average in trainer.averages.items():
             with average.in_place():
                 save_weights(trainer, name)
         finish(trainer, seconds)
+        return None
 
 
-def run_finetuning(values: dict[str, Any], expected: Expected | None = None) -> None:
+def run_finetuning(
+    values: dict[str, Any], expected: Expected | None = None, told: Told | None = None
+) -> DryRun | None:
     """`cavmae finetune`.
 
     Args:
         values: the command's options.
         expected: the published curve to show beside this run's.
+        told: who hears how long the run will take.
+
+    Returns:
+        With `dry_run`, on the main rank, what was measured; nothing is written then.
 
     Raises:
         UserError: inputs that do not fit together.
@@ -110,8 +153,9 @@ def run_finetuning(values: dict[str, Any], expected: Expected | None = None) -> 
         shards = open_shards(values["shards"], values)
         validation = open_shards(values["val_shards"], {**values, "splits": values["val_splits"]})
         check_labels(shards, validation)
-        config = starting_config(values)
-        check_frames(shards, config)
+        config = starting_config(values, shards)
+        for each in (shards, validation):
+            check_frames(each, config)
         fbank = choose_normalisation(shards, values["init"])
         criterion = choose_criterion(shards, values["criterion"])
         facts = {
@@ -121,7 +165,7 @@ def run_finetuning(values: dict[str, Any], expected: Expected | None = None) -> 
             "val_shards_fingerprint": validation.info.fingerprint,
             "criterion": criterion,
         }
-        folder = prepare_folder(values, facts, world)
+        folder = values["out"] if values["dry_run"] else prepare_folder(values, facts, world)
         torch.manual_seed(values["seed"])
         model = CAVMAEClassifier.from_pretraining(config, shards.num_classes)
         start_from_init(model, values, world, shards)
@@ -155,7 +199,9 @@ def run_finetuning(values: dict[str, Any], expected: Expected | None = None) -> 
         trainer = build_trainer(
             model, task, frontend, shards, values, world, folder, metadata, after_epoch, expected
         )
-        seconds = train(trainer)
+        if values["dry_run"]:
+            return dry_run(trainer)
+        seconds = train(trainer, values, told or Told())
         save_weights(trainer, "model")
         top = best(trainer.position.rows, metric)
         results: dict[str, Any] = {}
@@ -168,6 +214,34 @@ def run_finetuning(values: dict[str, Any], expected: Expected | None = None) -> 
                         save_weights(trainer, "best")
                         top = results["average"][metric]
         finish(trainer, seconds, {f"best_{metric}": top, **results})
+        return None
+
+
+def open_held_out(values: dict[str, Any]) -> ShardSet | None:
+    """The clips that pretraining is evaluated on, if --val-shards is given.
+
+    Raises:
+        UserError: no shard set there, or --val-split without one.
+    """
+    if values["val_shards"] is None:
+        if values["val_splits"]:
+            raise UserError("--val-split chooses clips of --val-shards, which is not given.")
+        return None
+    chosen = {**values, "splits": values["val_splits"]}
+    return spread_subset(open_shards(values["val_shards"], chosen), values["val_clips"])
+
+
+def evaluate_together(
+    model: CAVMAE,
+    frontend: FrontEnd,
+    held_out: ShardSet,
+    options: HeldOutOptions,
+    world: World,
+    position: Position,
+) -> dict[str, float]:
+    """Evaluate a model that may be spread over the ranks, which all call this together."""
+    with collected(model):
+        return evaluate_pretraining(model, frontend, held_out, options, world)
 
 
 def save_weights(trainer: Trainer, name: str) -> None:
@@ -204,26 +278,30 @@ def size_name(config: ModelConfig) -> str | None:
     return None
 
 
-def starting_config(values: dict[str, Any]) -> ModelConfig:
+def starting_config(values: dict[str, Any], shards: ShardSet) -> ModelConfig:
     """The size of the model: that of --init, else the named one.
+
+    Args:
+        values: the command's options.
+        shards: that `--audio-frames fit` fits.
 
     Raises:
         UserError: --audio-frames or --model disagree with --init.
     """
+    rows = values["audio_frames"]
     if values["init"] is None:
-        changes = {"audio_frames": values["audio_frames"]} if values["audio_frames"] else {}
-        return ModelConfig.preset(values["model"] or _SIZE, **changes)
+        config = ModelConfig.preset(values["model"] or _SIZE)
+        if rows == FIT:
+            rows = fitting_rows(shards, config)
+        return dataclasses.replace(config, audio_frames=rows) if rows else config
     file = weights_file(values["init"])
     metadata = read_metadata(file)
     if "config" in metadata:
         config = ModelConfig.from_json(metadata["config"])
     else:
         config = config_of(read_weights(file)[0], file)
-    if values["audio_frames"] not in (None, config.audio_frames):
-        raise UserError(
-            f"--audio-frames {values['audio_frames']}: {file} was trained with "
-            f"{config.audio_frames}."
-        )
+    if rows not in (None, FIT, config.audio_frames):
+        raise UserError(f"--audio-frames {rows}: {file} was trained with {config.audio_frames}.")
     if values["model"] not in (None, size_name(config)):
         raise UserError(
             f"--model {values['model']}: {file} is {size_name(config) or 'of a size of its own'}. "
@@ -394,12 +472,26 @@ def build_trainer(
     )
 
 
-def train(trainer: Trainer) -> float:
+def train(
+    trainer: Trainer, values: dict[str, Any], told: Told, held_out: ShardSet | None = None
+) -> float:
     """Resume if there is something to resume, train; returns the seconds this call took."""
     checkpoint = trainer.resume()
     if checkpoint is not None and trainer.world.is_main:
         position = trainer.position
         print(f"going on from {checkpoint.name}: epoch {position.epoch}, step {position.step}")
+    if trainer.world.is_main:
+        trainer.on_pace = told.pace
+        told.outlook(
+            outlook(
+                trainer.loader.shards,
+                trainer.model.config,
+                values,
+                trainer.steps_per_epoch,
+                trainer.schedule_step,
+                0 if held_out is None else len(held_out),
+            )
+        )
     started = time.monotonic()
     trainer.run()
     return time.monotonic() - started

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from cavmae.distributed import World
 from cavmae.train.checkpoint import list_checkpoints
 from tests.cavmae.tiny_shards import write_tiny_shards
-from tests.cavmae.train_ranks import SAMPLES, WAYS, evaluate, train
+from tests.cavmae.train_ranks import SAMPLES, WAYS, evaluate, evaluate_held_out, train
 from tests.conftest import REPOSITORY
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -107,6 +107,12 @@ def test_every_clip_is_evaluated_once_with_the_whole_model(ranks, alone, shards,
         )
     assert len(found["all"]["index"]) == SAMPLES
     assert len(found["one"]["index"]) == 1
+
+
+def test_held_out_clips_are_evaluated_as_by_one_process(ranks, shards):
+    found = json.loads((ranks / "held-out.json").read_text())
+    for name, expected in evaluate_held_out(shards, ALONE).items():
+        assert found[name] == pytest.approx(expected, abs=1e-5)
 
 
 def test_fsdp_gives_each_rank_a_share_of_weights_and_optimiser(ranks):

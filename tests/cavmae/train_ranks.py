@@ -22,6 +22,7 @@ from avprep.errors import WorkFailed
 from cavmae.data import Batch, LoaderOptions, ShardLoader, ShardSet
 from cavmae.distributed import World, joined_world
 from cavmae.evaluate.classify import ClassifyOptions, classify_together
+from cavmae.evaluate.held_out import HeldOutOptions, evaluate_pretraining
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAE, MODES, CAVMAEClassifier, ModelConfig, PretrainOptions
 from cavmae.train.loop import Trainer
@@ -136,6 +137,18 @@ def evaluate(trainer: Trainer, shards: Path) -> dict[str, Any]:
     return found
 
 
+def evaluate_held_out(shards: Path, world: World) -> dict[str, dict[str, float]]:
+    """What a model does on some clips, so few that a rank may have none."""
+    torch.manual_seed(0)
+    model, few = CAVMAE(PATCHES), ShardSet.open(shards)
+    frontend = FrontEnd(FrontEndOptions(target_length=CONFIG.audio_frames))
+    options = HeldOutOptions(PretrainOptions(), contrasted=4, batch_size=2, workers=0)
+    return {
+        name: evaluate_pretraining(model, frontend, chosen, options, world)
+        for name, chosen in (("all", few), ("one", one_clip(few)))
+    }
+
+
 def one_clip(shards: ShardSet) -> ShardSet:
     """A selection of a single clip."""
     import numpy as np
@@ -221,6 +234,9 @@ def main() -> None:
             for way in ({"accumulate": 2}, {"parallel": "fsdp", "accumulate": 2}):
                 folder = out / f"task-{number}-{way.get('parallel')}"
                 train_task(task, shards, folder, world, **options, **way)
+        held_out = evaluate_held_out(shards, world)
+        if world.is_main:
+            (out / "held-out.json").write_text(json.dumps(held_out))
         found = ends(shards, damaged, out, world)
         if world.is_main:
             (out / "ends.json").write_text(json.dumps(found))

@@ -1,0 +1,93 @@
+"""What can be told of a run before its first step: how long it is, and whether it can learn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cavmae.data import ShardSet
+from cavmae.frontend.fbank import SHIFT, WINDOW
+from cavmae.model import ModelConfig
+
+FEWEST_STEPS = 300  # in which random weights learned something in docs/experiments.md
+_FILLED = 0.75  # of a model's rows, below which fewer are suggested
+_LONGEST = 95  # percentile of the clips' lengths that is to fit
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A run before its first step.
+
+    Attributes:
+        clips: read per epoch.
+        steps_per_epoch: of the optimiser.
+        steps: in all epochs.
+        steps_done: by earlier calls.
+        padding: share of the model's fbank rows that no clip fills; 0 where sound plays no part.
+        fitting_rows: the --audio-frames that would fit, where the model has far too many and may
+            have fewer.
+        epochs_needed: for FEWEST_STEPS, where random weights are to be trained in fewer.
+        held_out: clips that are evaluated after each epoch.
+    """
+
+    clips: int
+    steps_per_epoch: int
+    steps: int
+    steps_done: int = 0
+    padding: float = 0.0
+    fitting_rows: int | None = None
+    epochs_needed: int | None = None
+    held_out: int = 0
+
+
+def outlook(
+    shards: ShardSet,
+    config: ModelConfig,
+    values: dict[str, Any],
+    steps_per_epoch: int,
+    steps_done: int,
+    held_out: int,
+) -> Outlook:
+    """What a run will be.
+
+    Args:
+        shards: that it trains on.
+        config: of its model.
+        values: the command's options.
+        steps_per_epoch: of the optimiser.
+        steps_done: by earlier calls.
+        held_out: clips that are evaluated after each epoch.
+    """
+    steps = steps_per_epoch * values["epochs"]
+    padding, fitting = 0.0, config.audio_frames
+    if values.get("mode") != "videoonly":
+        rows = np.minimum(_rows(shards), config.audio_frames)
+        padding = 1 - float(rows.mean()) / config.audio_frames
+        fitting = fitting_rows(shards, config)
+    is_new = values["init"] is None
+    is_short = is_new and values["lr"] > 0 and steps < FEWEST_STEPS
+    return Outlook(
+        len(shards),
+        steps_per_epoch,
+        steps,
+        steps_done,
+        padding,
+        fitting if is_new and fitting < _FILLED * config.audio_frames else None,
+        math.ceil(FEWEST_STEPS / steps_per_epoch) if is_short else None,
+        held_out,
+    )
+
+
+def fitting_rows(shards: ShardSet, config: ModelConfig) -> int:
+    """The fewest fbank rows, in whole patches, that hold all but the longest clips."""
+    longest = np.percentile(_rows(shards), _LONGEST, method="inverted_cdf")
+    patches = max(math.ceil(longest / config.patch_size), 1)
+    return min(patches * config.patch_size, config.audio_frames)
+
+
+def _rows(shards: ShardSet) -> np.ndarray:
+    """int64 [N]: fbank rows that each clip fills."""
+    return np.maximum(1 + (shards.audio_lengths - WINDOW) // SHIFT, 0)
