@@ -1,6 +1,6 @@
 from .checkpoints import load_checkpoint, save_model
-from .evaluate.predict import Prediction, PredictOptions, Predictor, predict
-from .evaluate.trained import Trained, load_trained
+from .evaluation.predict import Prediction, PredictOptions, Predictor, predict
+from .evaluation.trained import Trained, load_trained
 from .frontend import FrontEnd, FrontEndOptions
 from .model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
 

@@ -71,6 +71,6 @@ def embed(**values: Any) -> None:
       torchrun --standalone --nproc-per-node 8 -m cavmae embed --shards shards/train \\
           --checkpoint runs/pretrain --out train.npz --modality audio
     """
-    from cavmae.evaluate.embed import run_embedding
+    from cavmae.evaluation.embed import run_embedding
 
     run_embedding(values)

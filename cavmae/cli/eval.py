@@ -54,7 +54,7 @@ def evaluate(ctx: click.Context, **values: Any) -> None:
       cavmae eval --shards shards/test --checkpoint runs/finetune
     """
     from cavmae.checkpoints.usage import Stated
-    from cavmae.evaluate.report import run_evaluation
+    from cavmae.evaluation.evaluate import run_evaluation
 
     recipe = Stated(**taken_from_recipe(ctx, values, ("mode", "criterion")))
     run_evaluation(values, recipe)

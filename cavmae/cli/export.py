@@ -39,6 +39,6 @@ def export(**values: Any) -> None:
       cavmae export runs/finetune classifier.pt2
       python -c "import torch; print(torch.export.load('classifier.pt2').graph_signature)"
     """
-    from cavmae.evaluate.export import run_export
+    from cavmae.evaluation.export import run_export
 
     run_export(values)

@@ -52,6 +52,6 @@ def inpaint(**values: Any) -> None:
     Example:
       cavmae inpaint --shards shards/test --checkpoint runs/pretrain --out runs/inpaint
     """
-    from cavmae.evaluate.inpainting_report import run_inpainting
+    from cavmae.evaluation.inpaint import run_inpainting
 
     run_inpainting(values)

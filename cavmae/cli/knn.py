@@ -70,6 +70,6 @@ def knn(**values: Any) -> None:
     Example:
       cavmae knn --shards shards/train --val-shards shards/test --checkpoint runs/pretrain
     """
-    from cavmae.evaluate.knn import run_knn
+    from cavmae.evaluation.knn import run_knn
 
     run_knn(values)

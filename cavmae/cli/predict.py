@@ -85,6 +85,6 @@ def predict(**values: Any) -> None:
     Example:
       cavmae predict --checkpoint runs/finetune holiday.mp4 videos/
     """
-    from cavmae.evaluate.prediction_report import run_prediction
+    from cavmae.evaluation.prediction_report import run_prediction
 
     run_prediction(values)

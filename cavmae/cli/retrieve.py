@@ -62,6 +62,6 @@ def retrieve(**values: Any) -> None:
     Example:
       cavmae retrieve --shards shards/test --checkpoint runs/pretrain --out runs/retrieval
     """
-    from cavmae.evaluate.retrieval import run_retrieval
+    from cavmae.evaluation.retrieve import run_retrieval
 
     run_retrieval(values)

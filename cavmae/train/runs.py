@@ -28,9 +28,9 @@ from cavmae.checkpoints import (
 from cavmae.checkpoints.usage import check_same_classes, labels_metadata, warn
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet, open_shards
 from cavmae.distributed import World, joined_world
-from cavmae.evaluate.classify import ClassifyOptions, classify_together
-from cavmae.evaluate.held_out import HeldOutOptions, evaluate_pretraining, spread_subset
-from cavmae.evaluate.metrics import finite, score
+from cavmae.evaluation.classify import ClassifyOptions, classify_together
+from cavmae.evaluation.held_out import HeldOutOptions, evaluate_pretraining, spread_subset
+from cavmae.evaluation.metrics import finite, score
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions

@@ -16,9 +16,9 @@ from avprep.errors import UserError, WorkFailed
 from cavmae.checkpoints import save_model
 from cavmae.cli.export import export
 from cavmae.data import Batch, LoaderOptions, ShardLoader, ShardSet
-from cavmae.evaluate import export as exporting
-from cavmae.evaluate.classify import ClassifyOptions, classify
-from cavmae.evaluate.trained import load_trained
+from cavmae.evaluation import export as exporting
+from cavmae.evaluation.classify import ClassifyOptions, classify
+from cavmae.evaluation.trained import load_trained
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
 from tests.cavmae.tiny_shards import SIZE, write_tiny_shards

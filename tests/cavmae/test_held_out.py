@@ -18,7 +18,7 @@ from cavmae.checkpoints import save_model
 from cavmae.cli import group
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.distributed import World
-from cavmae.evaluate.held_out import HeldOutOptions, evaluate_pretraining, spread_subset
+from cavmae.evaluation.held_out import HeldOutOptions, evaluate_pretraining, spread_subset
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAE, PretrainOptions
 from cavmae.model.cavmae import draw_noise

@@ -16,9 +16,9 @@ from avprep.errors import UserError
 from cavmae.checkpoints import load_checkpoint, save_model
 from cavmae.cli.convert import convert
 from cavmae.cli.inpaint import inpaint as inpaint_command
-from cavmae.evaluate.inpaint import InpaintOptions, inpaint
-from cavmae.evaluate.inpainting_report import panels
-from cavmae.evaluate.trained import load_trained
+from cavmae.evaluation.inpaint import panels
+from cavmae.evaluation.masked import InpaintOptions, inpaint
+from cavmae.evaluation.trained import load_trained
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
 from cavmae.model.cavmae import denormalise_patches, mae_loss, normalise_patches

@@ -16,8 +16,8 @@ from avprep.shards.format import read_dataset, write_dataset
 from cavmae.checkpoints import load_checkpoint, save_model
 from cavmae.cli.finetune import finetune
 from cavmae.cli.knn import knn
-from cavmae.evaluate.knn import KnnOptions, vote
-from cavmae.evaluate.metrics import score
+from cavmae.evaluation.knn import KnnOptions, vote
+from cavmae.evaluation.metrics import score
 from cavmae.model import CAVMAE, ModelConfig
 from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
 

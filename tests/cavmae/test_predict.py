@@ -19,9 +19,9 @@ from avprep.shards.build import ShardSetOptions, build_shard_set
 from cavmae.checkpoints import save_model
 from cavmae.cli.predict import predict
 from cavmae.data import ShardSet
-from cavmae.evaluate.classify import ClassifyOptions, classify
-from cavmae.evaluate.predict import PredictOptions, Predictor
-from cavmae.evaluate.trained import load_trained
+from cavmae.evaluation.classify import ClassifyOptions, classify
+from cavmae.evaluation.predict import PredictOptions, Predictor
+from cavmae.evaluation.trained import load_trained
 from cavmae.model import CAVMAEClassifier, ModelConfig
 from tests.media import run_ffmpeg
 

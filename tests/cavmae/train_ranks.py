@@ -21,8 +21,8 @@ from torch.distributed.tensor import DTensor
 from avprep.errors import WorkFailed
 from cavmae.data import Batch, LoaderOptions, ShardLoader, ShardSet
 from cavmae.distributed import World, joined_world
-from cavmae.evaluate.classify import ClassifyOptions, classify_together
-from cavmae.evaluate.held_out import HeldOutOptions, evaluate_pretraining
+from cavmae.evaluation.classify import ClassifyOptions, classify_together
+from cavmae.evaluation.held_out import HeldOutOptions, evaluate_pretraining
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAE, MODES, CAVMAEClassifier, ModelConfig, PretrainOptions
 from cavmae.train.loop import Trainer

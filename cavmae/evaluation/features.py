@@ -13,8 +13,8 @@ from torch import Tensor
 from avprep.errors import UserError
 from cavmae.data import Batch, LoaderOptions, ShardLoader, ShardSet
 from cavmae.distributed import World
-from cavmae.evaluate.classify import OneResult, chosen_frames, parse_frames
-from cavmae.evaluate.trained import Trained
+from cavmae.evaluation.classify import OneResult, chosen_frames, parse_frames
+from cavmae.evaluation.trained import Trained
 from cavmae.frontend import Inputs
 
 Modality = Literal["audio", "image"]

@@ -31,8 +31,8 @@ from cavmae.checkpoints.usage import Stated, label_notes, labels_of, usage_of
 from cavmae.data import Batch
 from cavmae.data.sample import decode_frame
 from cavmae.distributed import choose_device
-from cavmae.evaluate.classify import ClassifyOptions, OneResult, chosen_frames, mean_probabilities
-from cavmae.evaluate.trained import Trained, load_trained, require_classifier
+from cavmae.evaluation.classify import ClassifyOptions, OneResult, chosen_frames, mean_probabilities
+from cavmae.evaluation.trained import Trained, load_trained, require_classifier
 from cavmae.options import AUDIO_MODES, IMAGE_MODES, Criterion, Mode
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.distributed import World
-from cavmae.evaluate.features import BOTH, Features
-from cavmae.evaluate.knn import KnnOptions, neighbour_scores
-from cavmae.evaluate.metrics import accuracy
-from cavmae.evaluate.ranking import rank_pairs
+from cavmae.evaluation.features import BOTH, Features
+from cavmae.evaluation.knn import KnnOptions, neighbour_scores
+from cavmae.evaluation.metrics import accuracy
+from cavmae.evaluation.ranking import rank_pairs
 from cavmae.frontend import FrontEnd
 from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAE, PretrainOptions

@@ -15,9 +15,9 @@ from avprep.errors import UserError
 from avprep.shards.format import sample_key
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet, open_shards
 from cavmae.distributed import choose_device
-from cavmae.evaluate.classify import parse_frames
-from cavmae.evaluate.inpaint import Inpainting, InpaintOptions, inpaint
-from cavmae.evaluate.trained import Trained, load_trained, require_pretrained
+from cavmae.evaluation.classify import parse_frames
+from cavmae.evaluation.masked import Inpainting, InpaintOptions, inpaint
+from cavmae.evaluation.trained import Trained, load_trained, require_pretrained
 from cavmae.frontend import FrontEnd
 
 _GREY = 0.5

@@ -25,9 +25,9 @@ from cavmae.checkpoints.usage import (
 )
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import joined_world
-from cavmae.evaluate.classify import ClassifyOptions, classify_together, parse_frames
-from cavmae.evaluate.metrics import Scores, finite, score
-from cavmae.evaluate.trained import Trained, load_trained, require_classifier
+from cavmae.evaluation.classify import ClassifyOptions, classify_together, parse_frames
+from cavmae.evaluation.metrics import Scores, finite, score
+from cavmae.evaluation.trained import Trained, load_trained, require_classifier
 
 
 def run_evaluation(values: dict[str, Any], recipe: Stated) -> None:

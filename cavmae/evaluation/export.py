@@ -21,7 +21,7 @@ from avprep.errors import UserError, WorkFailed
 from avprep.labels import read_label_csv
 from cavmae.checkpoints.usage import Stated, label_notes, labels_of, usage_of, warn
 from cavmae.data import Batch
-from cavmae.evaluate.trained import Trained, load_trained, require_classifier
+from cavmae.evaluation.trained import Trained, load_trained, require_classifier
 from cavmae.frontend import FrontEnd
 from cavmae.frontend.fbank import fbank_of_rows, frame_count, samples_for
 from cavmae.model import CAVMAEClassifier

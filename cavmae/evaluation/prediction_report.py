@@ -14,8 +14,8 @@ from avprep.failures import FailureLimit, check_failures
 from avprep.labels import read_label_csv
 from avprep.options import DecodeOptions, IsolationOptions
 from cavmae.checkpoints.usage import warn
-from cavmae.evaluate.features import one_feature
-from cavmae.evaluate.predict import Prediction, PredictOptions, Predictor, find_files
+from cavmae.evaluation.features import one_feature
+from cavmae.evaluation.predict import Prediction, PredictOptions, Predictor, find_files
 
 
 def run_prediction(values: dict[str, Any]) -> None:

@@ -27,8 +27,8 @@ from avprep.cli.progress import ProgressBar
 from avprep.errors import UserError
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import World, joined_world
-from cavmae.evaluate.arrays import ArraySpec, write_npz, write_safetensors
-from cavmae.evaluate.features import (
+from cavmae.evaluation.arrays import ArraySpec, write_npz, write_safetensors
+from cavmae.evaluation.features import (
     BOTH,
     FeatureOptions,
     Modality,
@@ -37,7 +37,7 @@ from cavmae.evaluate.features import (
     one_feature,
     token_batches,
 )
-from cavmae.evaluate.trained import Trained, load_trained
+from cavmae.evaluation.trained import Trained, load_trained
 from cavmae.options import Selection, pick
 
 # A part is what an interruption costs and what a rank takes at a time.

@@ -14,7 +14,7 @@ from avprep.errors import UserError
 from cavmae.checkpoints.usage import check_same_classes
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import World, joined_world
-from cavmae.evaluate.features import (
+from cavmae.evaluation.features import (
     BOTH,
     FeatureOptions,
     Features,
@@ -22,8 +22,8 @@ from cavmae.evaluate.features import (
     one_feature,
     pooled_features,
 )
-from cavmae.evaluate.metrics import finite, score
-from cavmae.evaluate.trained import load_trained
+from cavmae.evaluation.metrics import finite, score
+from cavmae.evaluation.trained import load_trained
 
 MEMORY = 2**30  # bytes that the similarities held at a time may take
 

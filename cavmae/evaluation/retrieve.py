@@ -14,10 +14,10 @@ from avprep.cli.progress import ProgressBar
 from avprep.errors import UserError
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import joined_world
-from cavmae.evaluate.features import FeatureOptions, Features, one_feature, pooled_features
-from cavmae.evaluate.ranking import RECALLS, Ranks, chance, rank_pairs
-from cavmae.evaluate.retrieval_page import retrieval_page
-from cavmae.evaluate.trained import load_trained
+from cavmae.evaluation.features import FeatureOptions, Features, one_feature, pooled_features
+from cavmae.evaluation.ranking import RECALLS, Ranks, chance, rank_pairs
+from cavmae.evaluation.retrieval_page import retrieval_page
+from cavmae.evaluation.trained import load_trained
 from cavmae.model import CAVMAE
 
 
