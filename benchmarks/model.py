@@ -154,8 +154,8 @@ def step_flops(config: ModelConfig, options: PretrainOptions | None = None) -> f
     """
     options = options or PretrainOptions()
     dim, decoder, patch = config.embed_dim, config.decoder_dim, config.patch_size
-    seen_a = int(config.audio_patches * (1 - options.mask_ratio_audio))
-    seen_v = int(config.image_patches * (1 - options.mask_ratio_image))
+    seen_a = int(config.audio_patches * (1 - options.mask_ratio))
+    seen_v = int(config.image_patches * (1 - options.mask_ratio))
     own, shared = config.modality_depth, config.depth - config.modality_depth
     embed = 2 * dim * patch**2 * (seen_a + 3 * seen_v)
     blocks = sum(

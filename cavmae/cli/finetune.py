@@ -98,8 +98,7 @@ from cavmae.train.options import OptimOptions
     help="Draw rare classes as often as frequent ones.",
 )
 @training_options
-@click.pass_context
-def finetune(ctx: click.Context, **values: Any) -> None:
+def finetune(**values: Any) -> None:
     """Train a classifier on audio and frames, starting from a pretrained CAV-MAE.
 
     Evaluates on the middle frame after each epoch and keeps the best weights as
@@ -114,4 +113,4 @@ def finetune(ctx: click.Context, **values: Any) -> None:
     from cavmae.train.runs import Told, run_finetuning
 
     told = Told(tell_outlook, tell_pace)
-    train_or_rehearse(run_finetuning, values, expected_of_recipe(ctx), told)
+    train_or_rehearse(run_finetuning, values, expected_of_recipe(), told)

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from avprep.cli.arguments import did_you_mean, refuse_urls
+from avprep.cli.flags import Flag
 from avprep.errors import UserError
 from cavmae.options import CRITERIA, MODES, ReadOptions
 from cavmae.recipes import Expected, read_recipe
@@ -17,8 +18,30 @@ from cavmae.train.options import FIT, OptimOptions, Precision, TrainOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _EXPECTED = f"{__name__}.expected"
-_FROM_RECIPE = ParameterSource.DEFAULT_MAP
 _OPTIM, _TRAIN, _READ = OptimOptions(), TrainOptions(), ReadOptions()
+
+
+class RecipeCommand(click.Command):
+    """A command that takes defaults from its table in a recipe.
+
+    @click.command(cls=RecipeCommand)
+    @flags(options=PretrainRun)
+    def pretrain(options: PretrainRun) -> None: …
+    """
+
+    def __init__(self, name: str, *, params: list[click.Parameter], **kwargs: Any) -> None:
+        names = [param.name for param in params]
+        place = names.index("classes") if "classes" in names else 0
+        config = click.Option(
+            ["--config"],
+            metavar="NAME",
+            callback=load_config,
+            is_eager=True,
+            expose_value=False,
+            help="Recipe: a TOML file, or the name of one that comes with cavmae; its table "
+            "named after this command holds defaults.",
+        )
+        super().__init__(name, params=[*params[:place], config, *params[place:]], **kwargs)
 
 
 def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Path | None:
@@ -26,7 +49,7 @@ def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Pat
 
     Raises:
         UserError: the file cannot be read, is a recipe for other commands, sets what is not an
-            option, or sets it twice.
+            option, sets it twice, or to a value that it cannot have.
     """
     if name is None:
         return None
@@ -44,16 +67,22 @@ def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Pat
     return recipe.path
 
 
-def expected_of_recipe(ctx: click.Context) -> Expected | None:
-    """The published curve of the recipe that a command was given."""
-    return ctx.meta.get(_EXPECTED)
+def expected_of_recipe() -> Expected | None:
+    """The published curve of the recipe that the running command was given."""
+    return click.get_current_context().meta.get(_EXPECTED)
+
+
+def is_from_recipe(name: str) -> bool:
+    """Whether the recipe, and no flag, gives an option of the running command its value."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is ParameterSource.DEFAULT_MAP
 
 
 def taken_from_recipe(
     ctx: click.Context, values: dict[str, Any], names: Iterable[str]
 ) -> dict[str, Any]:
     """Take the values that only the recipe gives out of a command's values."""
-    recipe = {n: values[n] for n in names if ctx.get_parameter_source(n) is _FROM_RECIPE}
+    recipe = {n: values[n] for n in names if is_from_recipe(n)}
     values.update(dict.fromkeys(recipe))
     return recipe
 
@@ -62,7 +91,8 @@ def _defaults(ctx: click.Context, path: Path, table: Mapping[str, Any]) -> dict[
     """Values by parameter from a recipe's table, whose keys are options.
 
     Raises:
-        UserError: a key is not an option, or stands twice; or a URL stands for a local path.
+        UserError: a key is not an option, or stands twice; a value is not one that the option can
+            have; or a URL stands for a local path.
     """
     options = {option.lstrip("-"): p for p in ctx.command.params for option in p.opts}
     defaults: dict[str, Any] = {}
@@ -77,6 +107,11 @@ def _defaults(ctx: click.Context, path: Path, table: Mapping[str, Any]) -> dict[
             raise UserError(f"{path}: [{ctx.info_name}] sets {key!r} twice, as - and as _.")
         refuse_urls(option, [value])
         defaults[option.name] = value
+        if isinstance(option, Flag):
+            try:
+                defaults[option.name] = option.stated.read(value)
+            except ValueError as error:
+                raise UserError(f"{path}: [{ctx.info_name}] {key} = {value!r}: {error}.") from error
     return defaults
 
 

@@ -87,8 +87,7 @@ from cavmae.train.options import TrainOptions
     help="Reconstruct patches normalised one by one.",
 )
 @training_options
-@click.pass_context
-def pretrain(ctx: click.Context, **values: Any) -> None:
+def pretrain(**values: Any) -> None:
     """Train CAV-MAE: reconstruct masked patches, and match sounds with images.
 
     Writes RUN/model.safetensors, log.csv, curves.png, result.json, TensorBoard events and
@@ -105,4 +104,4 @@ def pretrain(ctx: click.Context, **values: Any) -> None:
     from cavmae.train.runs import Told, run_pretraining
 
     told = Told(tell_outlook, tell_pace)
-    train_or_rehearse(run_pretraining, values, expected_of_recipe(ctx), told)
+    train_or_rehearse(run_pretraining, values, expected_of_recipe(), told)

@@ -26,7 +26,7 @@ from avprep.shards.format import (
 from cavmae.data.reader import Range, Reader, open_reader, with_retries
 from cavmae.data.sample import DamagedSample, StoredSample
 from cavmae.data.table import SampleTable, build_table
-from cavmae.options import ReadOptions, Selection, pick
+from cavmae.options import ReadOptions, ShardOptions, pick
 
 _INDEXES_AT_ONCE = 16  # fetched together from a URL
 
@@ -333,18 +333,19 @@ class ShardSet:
         return index.samples
 
 
-def open_shards(location: str | Path, values: Mapping[str, Any]) -> ShardSet:
-    """The shard set, or the selection from it, that a command's values describe.
+def open_shards(location: str | Path, options: ShardOptions | Mapping[str, Any]) -> ShardSet:
+    """The shard set, or the selection from it that the options describe.
 
     Args:
         location: folder or URL prefix.
-        values: those of `ReadOptions` and `Selection` are used.
+        options: which samples are used, and how they are read.
 
     Raises:
         UserError: no shard set there, or the selection holds nothing.
     """
-    shards = ShardSet.open(location, pick(ReadOptions, values))
-    chosen = pick(Selection, values)
-    if chosen.classes or chosen.splits:
-        return shards.select(chosen.classes or None, chosen.splits or None)
+    if isinstance(options, Mapping):
+        options = pick(ShardOptions, options)
+    shards = ShardSet.open(location, options)
+    if options.classes or options.splits:
+        return shards.select(options.classes or None, options.splits or None)
     return shards

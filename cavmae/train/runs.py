@@ -95,8 +95,7 @@ def run_pretraining(
         frontend = front_end(fbank, config, values, world)
         task = PretrainTask(
             PretrainOptions(
-                mask_ratio_audio=values["mask_ratio"],
-                mask_ratio_image=values["mask_ratio"],
+                mask_ratio=values["mask_ratio"],
                 mask_mode=values["mask_mode"],
                 mae_weight=values["mae_weight"],
                 contrast_weight=values["contrast_weight"],
