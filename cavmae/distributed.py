@@ -159,6 +159,11 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
         ) from error
 
 
+def is_main_process() -> bool:
+    """Whether this process is the one of those started together that speaks for all."""
+    return read_launch(os.environ).rank == 0
+
+
 def first_host(nodes: str) -> str:
     """The first machine of a Slurm list: `gpu[07-09,12],x3` → `gpu07`."""
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", nodes)

@@ -2,45 +2,52 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from avprep.cli.progress import ProgressBar
 from avprep.errors import UserError
+from avprep.progress import OnProgress, ignore
 from cavmae.checkpoints.usage import check_same_classes
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import World, joined_world
-from cavmae.evaluation.features import (
-    BOTH,
-    FeatureOptions,
-    Features,
-    Modality,
-    one_feature,
-    pooled_features,
-)
-from cavmae.evaluation.metrics import finite, score
+from cavmae.evaluation.clips import share_counter
+from cavmae.evaluation.features import Features, pooled_features
+from cavmae.evaluation.metrics import Scores, score
+from cavmae.evaluation.options import KnnOptions, VoteOptions
 from cavmae.evaluation.trained import load_trained
 
 MEMORY = 2**30  # bytes that the similarities held at a time may take
 
 
 @dataclass(frozen=True)
-class KnnOptions:
-    """How neighbours vote."""
+class KnnResult:
+    """How well neighbours tell the labels.
 
-    neighbours: int = 20
-    temperature: float = 0.07  # a vote's weight is exp(cosine similarity / temperature)
+    Attributes:
+        scores: of the votes, as `evaluate` scores probabilities.
+        clips: that were classified.
+        known_clips: whose labels were known.
+        clips_unreadable: left out, of both.
+        leave_one_out: whether each clip was classified by all others of the same set.
+        checkpoint: the file of weights.
+    """
+
+    scores: Scores
+    clips: int
+    known_clips: int
+    clips_unreadable: int
+    leave_one_out: bool
+    checkpoint: Path
 
 
 def vote(
     queries: Tensor,
     known: Tensor,
     labels: Tensor,
-    options: KnnOptions,
+    options: VoteOptions,
     leave_out: Tensor | None = None,
     memory: int = MEMORY,
 ) -> Tensor:
@@ -51,7 +58,7 @@ def vote(
         known: float32 [N, dim], likewise.
         labels: float32 [N, classes], of the known clips.
         options: how neighbours vote.
-        leave_out: int64 [Q], a known clip that is no neighbour of a query: itself.
+        leave_out: int64 [Q], a known clip that is not a neighbour of a query: itself.
         memory: bytes.
 
     Returns:
@@ -72,63 +79,44 @@ def vote(
     return scores
 
 
-def run_knn(values: dict[str, Any]) -> None:
-    """Classify clips by their neighbours and print how well that goes.
+def knn(options: KnnOptions, on_progress: OnProgress = ignore) -> KnnResult:
+    """Classify clips by their nearest neighbours. Started on several ranks, they share the clips.
+
+    Args:
+        options: which model, on which clips, and how neighbours vote.
+        on_progress: hears of the clips done, of both sets.
+
+    Returns:
+        The whole result, on every rank.
 
     Raises:
         UserError: shard sets without labels or with different ones.
+        WorkFailed: too many clips cannot be read.
     """
-    trained = load_trained(values["checkpoint"])
-    shards = open_shards(values["shards"], values)
-    validation = None
-    if values["val_shards"]:
-        validation = open_shards(values["val_shards"], {**values, "splits": values["val_splits"]})
-    elif values["val_splits"]:
-        raise UserError("--val-split chooses clips of --val-shards, which is not given.")
-    check_label_sets(shards, validation)
-    modalities: tuple[Modality, ...] = (
-        BOTH if values["modality"] == "both" else (values["modality"],)
-    )
-    options = KnnOptions(values["neighbours"], values["temperature"])
-    reading = FeatureOptions(
-        modalities,
-        one_feature(values["frames"]),
-        values["batch_size"],
-        values["workers"],
-        values["max_bad_samples"],
-    )
-    with joined_world(values["device"]) as world:
+    trained = load_trained(options.checkpoint)
+    sets = [open_shards(options.shards, options)]
+    if options.val_shards is not None:
+        selected = replace(options, splits=options.val_splits)
+        sets.append(open_shards(options.val_shards, selected))
+    check_label_sets(*sets)
+    with joined_world(options.device) as world:
         trained = trained.to(world.device)
-        sets = [shards] if validation is None else [shards, validation]
-        share = sum(len(range(world.rank, len(one), world.size)) for one in sets)
-        with ProgressBar("knn", "clip", share, shown=world.is_main) as bar:
-            known = pooled_features(trained, shards, reading, world, bar.update)
-            asked = known
-            if validation is not None:
-                asked = pooled_features(trained, validation, reading, world, bar.update)
-        if not world.is_main:
-            return
-        scores = neighbour_scores(known, None if validation is None else asked, options, world)
-    result = score(scores.double().cpu().numpy(), asked.labels.double().numpy())
-    facts = {
-        "accuracy": result.accuracy,
-        "map": result.map,
-        "auc": result.auc,
-        "clips": len(asked.index),
-        "known_clips": len(known.index),
-        "clips_unreadable": known.unreadable + (asked.unreadable if validation else 0),
-        "leave_one_out": validation is None,
-        "modality": values["modality"],
-        "neighbours": options.neighbours,
-        "temperature": options.temperature,
-        "frames": reading.frames,
-        "checkpoint": str(trained.file),
-    }
-    print(json.dumps(finite(facts)) if values["as_json"] else describe(facts))
+        count = share_counter(on_progress, world, *sets)
+        features = [pooled_features(trained, one, options, world, count) for one in sets]
+        known, asked = features[0], features[-1]
+        scores = neighbour_scores(known, asked if len(sets) > 1 else None, options, world)
+    return KnnResult(
+        score(scores.double().cpu().numpy(), asked.labels.double().numpy()),
+        clips=len(asked.index),
+        known_clips=len(known.index),
+        clips_unreadable=sum(one.unreadable for one in features),
+        leave_one_out=len(sets) == 1,
+        checkpoint=trained.file,
+    )
 
 
 def neighbour_scores(
-    known: Features, asked: Features | None, options: KnnOptions, world: World
+    known: Features, asked: Features | None, options: VoteOptions, world: World
 ) -> Tensor:
     """Class scores of the clips asked for, or of the known ones by the others: [Q, classes]."""
     vectors = joint_vectors(known).to(world.device)
@@ -145,23 +133,13 @@ def joint_vectors(features: Features) -> Tensor:
     return torch.cat(vectors, dim=1) / len(vectors) ** 0.5
 
 
-def check_label_sets(shards: ShardSet, validation: ShardSet | None) -> None:
+def check_label_sets(shards: ShardSet, validation: ShardSet | None = None) -> None:
     """Raises UserError where labels of one set say nothing about the other."""
     if not sum(shards.class_counts):
         raise UserError(f"{shards.location}: its samples have no labels for neighbours to vote by.")
     if len(shards) < 2:
         raise UserError(f"{shards.location}: one clip alone has no neighbours.")
-    if validation is not None and not sum(validation.class_counts):
-        raise UserError(f"{validation.location}: its samples have no labels to compare with.")
     if validation is not None:
+        if not sum(validation.class_counts):
+            raise UserError(f"{validation.location}: its samples have no labels to compare with.")
         check_same_classes(shards, validation)
-
-
-def describe(facts: dict[str, Any]) -> str:
-    """The result for a person."""
-    how = "each by all others" if facts["leave_one_out"] else f"by {facts['known_clips']} others"
-    return (
-        f"accuracy {facts['accuracy']:.4f}   mAP {facts['map']:.4f}   AUC {facts['auc']:.4f}\n"
-        f"{facts['clips']} clips, {how}, {facts['neighbours']} neighbours, features: "
-        f"{facts['modality']}, {facts['checkpoint']}"
-    )

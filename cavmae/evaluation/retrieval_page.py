@@ -15,7 +15,8 @@ from avprep.audio import SAMPLE_RATE
 from avprep.report.page import data_uri, render_page
 from cavmae.data import ShardSet
 from cavmae.data.sample import decode_sample
-from cavmae.evaluation.features import Features, Modality
+from cavmae.evaluation.features import Features
+from cavmae.evaluation.options import Modality
 from cavmae.evaluation.ranking import RECALLS, Ranks, chance, top_matches
 
 MATCHES = 5  # shown of each query

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from avprep import storage
-from avprep.cli.progress import ProgressBar
 from avprep.errors import UserError
+from avprep.progress import OnProgress, ignore
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import joined_world
-from cavmae.evaluation.features import FeatureOptions, Features, one_feature, pooled_features
+from cavmae.evaluation.clips import share_counter
+from cavmae.evaluation.features import pooled_features
+from cavmae.evaluation.options import RetrieveOptions
 from cavmae.evaluation.ranking import RECALLS, Ranks, chance, rank_pairs
 from cavmae.evaluation.retrieval_page import retrieval_page
 from cavmae.evaluation.trained import load_trained
@@ -22,66 +23,95 @@ from cavmae.model import CAVMAE
 
 
 @dataclass(frozen=True)
-class Retrieval:
-    """Both directions."""
+class RetrieveResult:
+    """Both directions, and what they are measured on.
+
+    Attributes:
+        audio_to_image: where each clip's own frame stands for its audio.
+        image_to_audio: where its own audio stands for its frame.
+        clips: that were compared.
+        clips_unreadable: left out.
+        checkpoint: the file of weights.
+        is_pretrained: whether its streams were trained to match each other.
+        options: which clips were compared, and how.
+    """
 
     audio_to_image: Ranks
     image_to_audio: Ranks
+    clips: int
+    clips_unreadable: int
+    checkpoint: Path
+    is_pretrained: bool
+    options: RetrieveOptions
 
-    def facts(self) -> dict[str, dict[str, float]]:
-        """R@1, R@5, R@10 and the median rank of each direction."""
+    def facts(self) -> dict[str, Any]:
+        """All figures by name, as `retrieval.json` has them."""
+        options = self.options
         return {
-            "audio_to_image": _facts(self.audio_to_image),
-            "image_to_audio": _facts(self.image_to_audio),
+            "audio_to_image": _figures(self.audio_to_image),
+            "image_to_audio": _figures(self.image_to_audio),
+            "chance": _figures(chance(self.clips)),
+            "clips": self.clips,
+            "clips_unreadable": self.clips_unreadable,
+            "per_class": options.per_class,
+            "seed": options.seed if options.per_class else None,
+            "classes": options.classes,
+            "splits": options.splits,
+            "frames": options.frames,
+            "checkpoint": str(self.checkpoint),
+            "checkpoint_is_pretrained": self.is_pretrained,
         }
 
 
-def _facts(ranks: Ranks) -> dict[str, float]:
+def _figures(ranks: Ranks) -> dict[str, float]:
     recalls = {f"recall_at_{k}": ranks.recall(k) for k in RECALLS}
     return {**recalls, "median_rank": ranks.median()}
 
 
-def run_retrieval(values: dict[str, Any]) -> None:
-    """Measure retrieval on a shard set and print the result.
+def retrieve(options: RetrieveOptions, on_progress: OnProgress = ignore) -> RetrieveResult:
+    """Measure retrieval on a shard set. Started on several ranks, they share the clips.
+
+    Args:
+        options: which model, on which clips, and what is written.
+        on_progress: hears of the clips done.
+
+    Returns:
+        The whole result, on every rank.
 
     Raises:
         UserError: not a checkpoint, not a shard set, or they do not fit together.
+        WorkFailed: too many clips cannot be read.
     """
-    trained = load_trained(values["checkpoint"])
-    shards = open_shards(values["shards"], values)
-    if values["per_class"]:
-        shards = per_class_subset(shards, values["per_class"], values["seed"])
-    options = FeatureOptions(
-        frames=one_feature(values["frames"]),
-        batch_size=values["batch_size"],
-        workers=values["workers"],
-        max_bad_samples=values["max_bad_samples"],
-    )
-    with joined_world(values["device"]) as world:
+    trained = load_trained(options.checkpoint)
+    shards = open_shards(options.shards, options)
+    if options.per_class:
+        shards = per_class_subset(shards, options.per_class, options.seed)
+    with joined_world(options.device) as world:
         trained = trained.to(world.device)
-        share = len(range(world.rank, len(shards), world.size))
-        with ProgressBar("retrieve", "clip", share, shown=world.is_main) as bar:
-            features = pooled_features(trained, shards, options, world, bar.update)
-        if not world.is_main:
-            return
-        audio, image = (features.vectors[name].to(world.device) for name in ("audio", "image"))
-        result = Retrieval(*rank_pairs(audio, image))
-    facts = {
-        **result.facts(),
-        "chance": _facts(chance(len(features.index))),
-        "clips": len(features.index),
-        "clips_unreadable": features.unreadable,
-        "per_class": values["per_class"],
-        "seed": values["seed"] if values["per_class"] else None,
-        "classes": values["classes"],
-        "splits": values["splits"],
-        "frames": options.frames,
-        "checkpoint": str(trained.file),
-        "checkpoint_is_pretrained": isinstance(trained.model, CAVMAE),
-    }
-    if values["out"] is not None:
-        write_results(values["out"], facts, shards, features, result, values["queries"])
-    print(json.dumps(facts) if values["as_json"] else describe(facts, values["out"]))
+        count = share_counter(on_progress, world, shards)
+        features = pooled_features(trained, shards, options, world, count)
+        audio, image = (features.vectors[name].to(world.device) for name in options.modalities)
+        result = RetrieveResult(
+            *rank_pairs(audio, image),
+            clips=len(features.index),
+            clips_unreadable=features.unreadable,
+            checkpoint=trained.file,
+            is_pretrained=isinstance(trained.model, CAVMAE),
+            options=options,
+        )
+    if options.out is not None and world.is_main:
+        storage.make_folder(options.out)
+        storage.write_json(options.out / "retrieval.json", result.facts())
+        page = retrieval_page(
+            shards,
+            features,
+            {"audio_to_image": result.audio_to_image, "image_to_audio": result.image_to_audio},
+            options.queries,
+            options.frames if isinstance(options.frames, int) else shards.frames // 2,
+            str(result.checkpoint),
+        )
+        storage.write_atomic(options.out / "retrieval.html", page)
+    return result
 
 
 def per_class_subset(shards: ShardSet, count: int, seed: int) -> ShardSet:
@@ -92,7 +122,7 @@ def per_class_subset(shards: ShardSet, count: int, seed: int) -> ShardSet:
 
     Args:
         shards: what to draw from.
-        count: clips a class.
+        count: clips per class.
         seed: of the drawing.
     """
     members: list[list[int]] = [[] for _ in range(shards.num_classes)]
@@ -106,47 +136,3 @@ def per_class_subset(shards: ShardSet, count: int, seed: int) -> ShardSet:
     if not chosen:
         raise UserError(f"{shards.location}: its samples have no labels; leave --per-class out.")
     return shards.subset(sorted(chosen))
-
-
-def write_results(
-    folder: Path,
-    facts: dict[str, Any],
-    shards: ShardSet,
-    features: Features,
-    result: Retrieval,
-    queries: int,
-) -> None:
-    """Write retrieval.json and retrieval.html."""
-    storage.make_folder(folder)
-    storage.write_json(folder / "retrieval.json", facts)
-    frames = facts["frames"]
-    page = retrieval_page(
-        shards,
-        features,
-        {"audio_to_image": result.audio_to_image, "image_to_audio": result.image_to_audio},
-        queries,
-        frames if isinstance(frames, int) else shards.frames // 2,
-        facts["checkpoint"],
-    )
-    storage.write_atomic(folder / "retrieval.html", page)
-
-
-def describe(facts: dict[str, Any], out: Path | None) -> str:
-    """The result for a person."""
-    lines = [f"{'':16}{'R@1':>8}{'R@5':>8}{'R@10':>8}{'median rank':>14}"]
-    for direction, title in (
-        ("audio_to_image", "audio → image"),
-        ("image_to_audio", "image → audio"),
-        ("chance", "chance"),
-    ):
-        found = facts[direction]
-        recalls = "".join(f"{found[f'recall_at_{k}']:8.1%}" for k in RECALLS)
-        lines.append(f"{title:16}{recalls}{found['median_rank']:14g}")
-    lines.append(f"{facts['clips']} clips, {facts['checkpoint']}")
-    if not facts["checkpoint_is_pretrained"]:
-        lines.append(
-            "note: this is a classifier, whose streams were not trained to match each other"
-        )
-    if out is not None:
-        lines.append(f"{out}/retrieval.json, {out}/retrieval.html")
-    return "\n".join(lines)

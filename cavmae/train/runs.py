@@ -111,9 +111,10 @@ def run_pretraining(
         evaluate = None
         if held_out is not None:
             options = HeldOutOptions(
-                task.options, steps.get("contrasted_clips", 1), values["batch_size"],
-                values["workers"], values["max_bad_samples"],
-            )  # fmt: skip
+                loss=task.options,
+                contrasted=steps.get("contrasted_clips", 1),
+                **loading(values),
+            )
             evaluate = functools.partial(
                 evaluate_together, model, frontend, held_out, options, world
             )
@@ -177,10 +178,7 @@ def run_finetuning(
             **labels_metadata(shards.label_set),
         }
         metric = "accuracy" if criterion == "ce" else "map"
-        options = ClassifyOptions(
-            task.mode, "middle", criterion, values["batch_size"], values["workers"],
-            values["max_bad_samples"],
-        )  # fmt: skip
+        options = ClassifyOptions(mode=task.mode, criterion=criterion, **loading(values))
 
         def validate() -> dict[str, float]:
             with collected(model):
@@ -241,6 +239,11 @@ def evaluate_together(
     """Evaluate a model that may be spread over the ranks, which all call this together."""
     with collected(model):
         return evaluate_pretraining(model, frontend, held_out, options, world)
+
+
+def loading(values: dict[str, Any]) -> dict[str, Any]:
+    """How clips that are evaluated are loaded: as those that are trained on."""
+    return {name: values[name] for name in ("batch_size", "workers", "max_bad_samples")}
 
 
 def save_weights(trainer: Trainer, name: str) -> None:

@@ -277,7 +277,7 @@ def test_unreadable_clips_are_left_out_and_counted(checkpoint, tmp_path, small_p
     tiny = write_tiny_shards(tmp_path / "shards", samples=CLIPS)
     damage(ShardSet.open(tiny.folder), 9, "flac", lambda data: bytes(len(data)))
     out = tmp_path / "f.safetensors"
-    assert "44 clips, 1 clips could not be read" in succeed(tiny.folder, checkpoint, out)
+    assert "44 clips, 1 clip could not be read" in succeed(tiny.folder, checkpoint, out)
     arrays, ids = read(out)
     assert "clip.9" not in ids
     assert len(arrays["audio"]) == len(ids) == 44

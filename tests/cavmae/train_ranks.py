@@ -122,7 +122,7 @@ def train_task(
 def evaluate(trainer: Trainer, shards: Path) -> dict[str, Any]:
     """Classify some clips, so few that a rank may have none, under the model's present weights."""
     few = ShardSet.open(shards)
-    options = ClassifyOptions(criterion="bce", batch_size=2, workers=0)
+    options = ClassifyOptions(mode="multimodal", criterion="bce", batch_size=2, workers=0)
     found = {}
     for name, chosen in (("all", few), ("one", one_clip(few))):
         with collected(trainer.model):
@@ -211,7 +211,9 @@ def how_validation_ends(shards: Path, world: World) -> list[str]:
             CAVMAEClassifier(CONFIG, 4),
             FrontEnd(FrontEndOptions(target_length=CONFIG.audio_frames)),
             ShardSet.open(shards),
-            ClassifyOptions(batch_size=2, workers=0, max_bad_samples=1),
+            ClassifyOptions(
+                mode="multimodal", criterion="ce", batch_size=2, workers=0, max_bad_samples=1
+            ),
             world,
         )
     except WorkFailed as error:
