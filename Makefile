@@ -1,6 +1,7 @@
 # make demo   the main job, end to end, on a small made-up video set
 # make test   lint, types and tests
 # make bench  every benchmark, as one table of ratios
+# make gpu    training on a GPU: right, fast, fed, learning
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +11,7 @@ FFMPEG_TESTS := tests/avprep/test_decode_*.py tests/avprep/test_demo_data.py \
 	tests/avprep/test_extent.py tests/avprep/test_odd_files.py tests/avprep/test_real_media.py \
 	tests/avprep/test_sample.py
 
-.PHONY: demo test test-ffmpeg bench clean
+.PHONY: demo test test-ffmpeg bench gpu clean
 
 demo: .venv/.installed
 	$(BIN)/cavmae demo
@@ -19,6 +20,7 @@ test: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/deptry avprep cavmae
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov
 	$(MAKE) test-ffmpeg
@@ -34,6 +36,9 @@ test-ffmpeg: .venv/.installed-dev
 
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/run.py
+
+gpu: .venv/.installed-dev
+	$(BIN)/python benchmarks/gpu.py --out runs/gpu
 
 clean:
 	rm -rf .venv runs build dist *.egg-info

@@ -7,7 +7,7 @@ from .commands.labels import (
     write_folder_labels,
     write_vggsound_labels,
 )
-from .commands.manifest_check import ManifestFindings, check_manifest
+from .commands.manifest_check import check_manifest
 from .commands.manifest_edit import (
     Chosen,
     ManifestPart,
@@ -17,17 +17,18 @@ from .commands.manifest_edit import (
     sample_manifest,
     split_manifest,
 )
-from .commands.report import write_report
+from .commands.report import report
 from .commands.shard import build_shards
 from .commands.verify import verify
 from .commands.weights import Weights, weigh_clips
 from .decode import Media, decode_clip
 from .demo_data import DemoData, make_demo_data
+from .encode.process import ClipDecoder
 from .errors import DecodeError, UserError, WorkFailed
 from .extraction import ExtractReport
 from .fetch import Fetched
-from .isolation import IsolatedEncoder
 from .labels import LabelSet, label_set_from_names, read_label_csv
+from .manifest.check import ManifestCheck
 from .manifest.make import (
     make_audioset_manifest,
     make_folder_manifest,
@@ -61,8 +62,8 @@ from .options import (
     VerifyOptions,
     VGGSoundOptions,
 )
+from .pages.shard_report import ReportSummary
 from .progress import OnProgress, Progress
-from .report.shard_report import ReportSummary
 from .shards.build import BuildReport, build_shard_set
 from .shards.format import DatasetInfo, read_dataset
 from .shards.verify import Findings
@@ -76,6 +77,7 @@ __all__ = [
     "CheckOptions",
     "Chosen",
     "Clip",
+    "ClipDecoder",
     "DatasetInfo",
     "DecodeError",
     "DecodeOptions",
@@ -87,11 +89,10 @@ __all__ = [
     "Fetched",
     "Findings",
     "FolderOptions",
-    "IsolatedEncoder",
     "IsolationOptions",
     "LabelCheck",
     "LabelSet",
-    "ManifestFindings",
+    "ManifestCheck",
     "ManifestOutput",
     "ManifestPart",
     "ManifestSummary",
@@ -136,12 +137,12 @@ __all__ = [
     "read_dataset",
     "read_label_csv",
     "read_manifest",
+    "report",
     "sample_manifest",
     "split_manifest",
     "verify",
     "weigh_clips",
     "write_folder_labels",
     "write_manifest",
-    "write_report",
     "write_vggsound_labels",
 ]

@@ -61,6 +61,11 @@ class Clip:
     video_path: str = ""
     split: str = ""
 
+    @property
+    def file(self) -> str:
+        """The file that messages name."""
+        return self.video or self.wav
+
 
 def discover_clips(
     root: Path,

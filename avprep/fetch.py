@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import random
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException, IncompleteRead, InvalidURL
 from pathlib import Path
-
-import aiohttp
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 from avprep import storage
 from avprep.errors import UserError, WorkFailed
 from avprep.options import FetchOptions
+from avprep.retries import attempts
 
 # Of each data set: file → where its authors publish it.
 SOURCES: Mapping[str, Mapping[str, str]] = {
@@ -41,11 +42,7 @@ class Fetched:
     path: Path
     size: int  # bytes
     sha256: str
-    found: bool  # it was there before
-
-
-class _TryAgain(Exception):
-    """An attempt that failed in a way that may pass."""
+    found: bool  # rather than downloaded
 
 
 def fetch_file(
@@ -65,15 +62,19 @@ def fetch_file(
         on_bytes: called with (bytes so far, bytes in all if known).
 
     Raises:
-        UserError: the URL is none, the server says the file is not there, or the file that is
-            there has another digest.
+        UserError: not a URL, the server refuses or does not have the file, or the existing file
+            has another digest.
         WorkFailed: the server cannot be reached, stalls, sends less than it announced, or sends
             something else.
     """
     options = options or FetchOptions()
     if not url.startswith(("http://", "https://")):
         raise UserError(f"{url!r}: not an http or https URL.")
-    if sha256 is not None and not _is_digest(sha256):
+    try:
+        request = Request(url, headers={"User-Agent": "avprep"})  # some refuse urllib's own
+    except ValueError as error:
+        raise UserError(f"{url!r}: not a URL ({error}).") from error
+    if sha256 is not None and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise UserError(f"{sha256!r}: not a sha256, which has 64 hex digits.")
     if path.exists():
         data = path.read_bytes()
@@ -85,82 +86,62 @@ def fetch_file(
             )
         return Fetched(path, len(data), digest, found=True)
     storage.make_folder(path.parent)
-    return asyncio.run(_fetch(url, path, sha256, options, on_bytes))
+    for _ in attempts(options.retries, options.wait):
+        try:
+            return _attempt(request, path, sha256, options.timeout, on_bytes)
+        except (InvalidURL, UnicodeError) as error:
+            raise UserError(f"{url!r}: not a URL ({error}).") from error
+        except HTTPError as error:
+            reason = f"the server answers {error.code} {error.reason}"
+            if error.code not in _RETRIED:
+                raise UserError(
+                    f"{url}: {reason}. If the file has moved, give its folder with --base-url."
+                ) from error
+        except (HTTPException, OSError) as error:
+            reason = _reason(error, options.timeout)
+    tried = f"tried {options.retries + 1} times"
+    raise WorkFailed(f"{url}: {reason}; {tried}. Run the command again later.")
 
 
-async def _fetch(
-    url: str,
+def _attempt(
+    request: Request,
     path: Path,
     sha256: str | None,
-    options: FetchOptions,
-    on_bytes: Callable[[int, int | None], None],
-) -> Fetched:
-    timeout = aiohttp.ClientTimeout(
-        total=None, sock_connect=options.timeout, sock_read=options.timeout
-    )
-    async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as session:
-        for attempt in range(options.retries + 1):
-            if attempt:
-                delay = options.wait * 2 ** (attempt - 1)
-                await asyncio.sleep(delay * random.uniform(0.75, 1.25))
-            try:
-                return await _attempt(session, url, path, sha256, on_bytes)
-            except _TryAgain as error:
-                reason = str(error)
-            except asyncio.TimeoutError:
-                reason = f"no byte for {options.timeout:g} s"
-            except aiohttp.ClientPayloadError:
-                reason = "the connection ended before the whole file had arrived"
-            except aiohttp.InvalidURL as error:
-                raise UserError(f"{url!r}: not a URL.") from error
-            except aiohttp.ClientError as error:
-                reason = str(error) or type(error).__name__
-            except OSError as error:
-                raise WorkFailed(f"{path}: cannot be written ({error.strerror}).") from error
-    attempts = options.retries + 1
-    raise WorkFailed(f"{url}: {reason}; tried {attempts} times. Run the command again later.")
-
-
-async def _attempt(
-    session: aiohttp.ClientSession,
-    url: str,
-    path: Path,
-    sha256: str | None,
+    timeout: float,
     on_bytes: Callable[[int, int | None], None],
 ) -> Fetched:
     digest = hashlib.sha256()
     size = 0
-    async with session.get(url) as response:
-        if response.status in _RETRIED:
-            raise _TryAgain(f"the server answers {response.status} {response.reason}")
-        if response.status != 200:
-            raise UserError(
-                f"{url}: the server answers {response.status} {response.reason}. If the file has "
-                "moved, give its folder with --base-url."
-            )
-        with storage.replacing(path) as file:
-            async for chunk in response.content.iter_chunked(_CHUNK):
-                if not size:
-                    _refuse_web_page(url, chunk)
-                file.write(chunk)
-                digest.update(chunk)
-                size += len(chunk)
-                on_bytes(size, response.content_length)
-            if not size:
-                raise _TryAgain("the server sends an empty file")
-            if sha256 is not None and digest.hexdigest() != sha256.lower():
+    with urlopen(request, timeout=timeout) as answer, storage.replacing(path) as file:
+        announced = answer.headers.get("Content-Length", "")
+        length = int(announced) if announced.isdecimal() else None
+        while chunk := answer.read(_CHUNK):
+            if not size and chunk.lstrip().startswith(b"<"):
                 raise WorkFailed(
-                    f"{url}: has sha256 {digest.hexdigest()}, not {sha256}. Nothing is written."
+                    f"{request.full_url}: sends a web page, not a CSV; a proxy or a login may "
+                    "stand between."
                 )
+            file.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+            on_bytes(size, length)
+        if length is not None and size < length:
+            raise IncompleteRead(b"", length - size)
+        if not size:
+            raise HTTPException("the server sends an empty file")
+        if sha256 is not None and digest.hexdigest() != sha256.lower():
+            raise WorkFailed(
+                f"{request.full_url}: has sha256 {digest.hexdigest()}, not {sha256}. Nothing is "
+                "written."
+            )
     return Fetched(path, size, digest.hexdigest(), found=False)
 
 
-def _refuse_web_page(url: str, head: bytes) -> None:
-    if head.lstrip()[:1] == b"<":
-        raise WorkFailed(
-            f"{url}: sends a web page, not a CSV; a proxy or a login may stand between."
-        )
-
-
-def _is_digest(text: str) -> bool:
-    return len(text) == 64 and all(digit in "0123456789abcdefABCDEF" for digit in text)
+def _reason(error: Exception, timeout: float) -> str:
+    """Why an attempt failed, where the next may succeed."""
+    cause = error.reason if isinstance(error, URLError) else error
+    if isinstance(cause, TimeoutError):
+        return f"no byte for {timeout:g} s"
+    if isinstance(cause, IncompleteRead):
+        return "the connection ended before the whole file had arrived"
+    return str(cause) or type(cause).__name__

@@ -62,8 +62,7 @@ class LabelSet:
 
     def know_all(self, mids: list[str]) -> bool:
         """Whether all of these are mids of the label set, and no two are the same."""
-        different = set(mids)
-        return len(different) == len(mids) and different <= self._positions.keys()
+        return len(set(mids)) == len(mids) and all(map(self._positions.__contains__, mids))
 
     def resolve(self, text: str) -> str | None:
         """The mid of a class given by its mid or, failing that, by its display name.

@@ -6,7 +6,6 @@ Imports nothing heavy: `--help` shows them.
 from __future__ import annotations
 
 import math
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Literal
 
 from avprep.errors import UserError
 from avprep.option import Options, option
+from avprep.processes import available_cores
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class IsolationOptions(Options):
 class PoolOptions(Options):
     """Who does the work."""
 
-    workers: int = option(0, "Worker processes. [default: one per core]", at_least=0)
-    backend: Literal["loky", "dask", "ray"] = option(
-        "loky", "joblib back end: processes here, or a dask or ray cluster."
+    workers: int = option(0, "Jobs at a time. [default: one per core]", at_least=0)
+    backend: Literal["local", "loky", "dask", "ray"] = option(
+        "local", "Work on this machine (loky is its old name), or on a dask or ray cluster."
     )
     address: str = option(
         "", "Address of a running dask scheduler or ray cluster. [default: a local one]"
@@ -82,11 +82,6 @@ class PoolOptions(Options):
     def count(self) -> int:
         """Number of workers."""
         return self.workers or available_cores()
-
-
-def available_cores() -> int:
-    """Cores this process may use, which a container or Slurm may have limited."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}

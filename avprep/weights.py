@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,36 +20,29 @@ from avprep.shards.format import read_dataset, update_dataset
 
 
 def count_classes(clips: Iterable[Clip], labels: LabelSet) -> NDArray[np.int64]:
-    """int64 [classes]: clips of each class.
+    """Clips of each class: int64 [classes].
 
     Raises:
         UserError: a clip has a label that is not in the label set.
     """
-    counts = [0] * len(labels)
-    for clip in clips:
-        for index in labels.indices_of(clip.labels):
-            counts[index] += 1
-    return np.array(counts, np.int64)
+    counts = Counter(index for clip in clips for index in labels.indices_of(clip.labels))
+    return np.array([counts[index] for index in range(len(labels))], np.int64)
 
 
 def write_weights(
     path: Path, clips: Iterable[Clip], labels: LabelSet, weights: Sequence[float]
 ) -> int:
-    """Write the published CSV: the weight of each clip, one a line, in the clips' order.
+    """Write the published CSV: the weight of one clip per line, in the clips' order.
 
     Returns:
         the number of clips.
     """
     storage.make_folder(path.parent)
-    count = 0
-    with storage.replacing(path) as file:
-        text = io.TextIOWrapper(file, "ascii")
-        for clip in clips:
-            text.write(f"{sum(weights[index] for index in labels.indices_of(clip.labels))!r}\n")
-            count += 1
-        text.flush()
-        text.detach()
-    return count
+    lines = [
+        f"{sum(weights[index] for index in labels.indices_of(clip.labels))!r}\n" for clip in clips
+    ]
+    storage.write_atomic(path, "".join(lines).encode())
+    return len(lines)
 
 
 def store_weights(

@@ -45,8 +45,9 @@ from avprep.jobs import PoolOptions
 from avprep.labels import label_set_from_names
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
+from avprep.shards.format import index_name
 from avprep.shards.plan import ShardJob
-from avprep.shards.writer import ShardSettings, build_shard, names_of
+from avprep.shards.writer import ShardSettings, build_shard
 
 SECONDS, FRAMES, SIZE, RATE = 10, 10, 224, 30
 LABELS = label_set_from_names(["clip"])
@@ -159,7 +160,7 @@ def ours(clips: list[Clip], folder: Path) -> None:
 
 def build_anew(clips: list[Clip], settings: ShardSettings) -> None:
     """One shard of the clips, in the place of the one that an earlier round left."""
-    for name in names_of(SHARD):
+    for name in (SHARD, index_name(SHARD)):
         Path(settings.out, name).unlink(missing_ok=True)
     summary = build_shard(ShardJob(SHARD, tuple(clips)), settings).summary
     assert summary.samples == len(clips), summary.failures
@@ -312,11 +313,11 @@ def memory(folder: Path, clips: int, workers: int = 2) -> dict[str, object]:
 
 
 def _watch_memory(parent: int, readings: list[list[float]], done: threading.Event) -> None:
-    """Proportional memory in MB of each decoding process together with the worker that owns it."""
+    """Proportional memory in MB of each decoding process with its share of the command's own."""
     while not done.wait(0.5):
         parents = _parents()
         servers = [pid for pid in parents if _is_decoder(pid) and _below(pid, parent, parents)]
-        readings.append([_pss(pid) + _pss(parents[pid]) for pid in servers])
+        readings.append([_pss(pid) + _pss(parents[pid]) / len(servers) for pid in servers])
 
 
 def _parents() -> dict[int, int]:
@@ -339,7 +340,7 @@ def _below(pid: int, ancestor: int, parents: dict[int, int]) -> bool:
 
 def _is_decoder(pid: int) -> bool:
     try:
-        return b"avprep.decode_server" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"avprep.encode.server" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

@@ -5,16 +5,14 @@ every gradient are compared with ours before anything is timed. A step is forwar
 optimiser's update: the trainer's for ours, `torch.optim.Adam` as the published script makes it for
 the published side.
 
-On a CPU the sides take turns, so that a busy machine slows all of them, and medians of the CPU time
+The sides take turns, so that a busy machine slows all of them, and medians of the CPU time
 are compared (with one thread, the time of an idle core). Each side's share of the machine's ceiling
 for matrix products, measured in the same run, says what is left to win.
 
-On a GPU each side is run by itself at each batch size: samples a second, model FLOP/s as a share of
-the measured ceiling of bf16 matrix products (MFU), and peak memory.
+For GPUs see `gpu.py`.
 
-    python benchmarks/model.py                      # the GPU where there is one, else this CPU
-    python benchmarks/model.py --device cpu --threads 2 --batch-sizes 4
-    python benchmarks/model.py --device cuda --batch-sizes 128 --sides published-fp16 ours-bf16
+    python benchmarks/model.py
+    python benchmarks/model.py --threads 2 --batch-sizes 4
 """
 
 from __future__ import annotations
@@ -37,16 +35,15 @@ from torch.profiler import ProfilerActivity, profile
 
 from cavmae.model import CAVMAE, ModelConfig, PretrainOptions, draw_noise
 from cavmae.model.blocks import Block
+from cavmae.model.flops import pretraining_flops
 from cavmae.train.optim import build_optimizer
 from cavmae.train.options import OptimOptions
 
-CPU_SIDES = (
+SIDES = (
     "published-fp32", "ours-fp32", "ours-fp32-compiled", "ours-bf16", "ours-bf16-compiled",
 )  # fmt: skip
-GPU_SIDES = ("published-fp16", "ours-bf16", "ours-bf16-compiled", "ours-bf16-whole")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_GOAL = 0.65  # of the published step
-GPU_GOALS = "1370 samples/s and 40 % MFU on an H200, 3 times the published side"
 AGREEMENT = 1e-3  # largest norm of a gradient's difference, relative to the gradient's norm
 
 
@@ -142,38 +139,15 @@ class Side:
         return forward - began, backward - forward, clock() - backward
 
 
-def block_flops(length: int, dim: int, mlp_ratio: float) -> float:
-    """FLOPs of a block's matrix products for one sample, forward."""
-    return 2 * length * dim**2 * (4 + 2 * mlp_ratio) + 4 * length**2 * dim
+def step_flops(config: ModelConfig) -> float:
+    """FLOPs of one sample's matrix products, forward and backward (twice as many)."""
+    return 3 * pretraining_flops(config, PretrainOptions())
 
 
-def step_flops(config: ModelConfig, options: PretrainOptions | None = None) -> float:
-    """FLOPs of the matrix products of one sample's forward and backward pass.
-
-    Only visible patches are embedded. Backward is twice forward, but no gradient of the inputs.
-    """
-    options = options or PretrainOptions()
-    dim, decoder, patch = config.embed_dim, config.decoder_dim, config.patch_size
-    seen_a = int(config.audio_patches * (1 - options.mask_ratio))
-    seen_v = int(config.image_patches * (1 - options.mask_ratio))
-    own, shared = config.modality_depth, config.depth - config.modality_depth
-    embed = 2 * dim * patch**2 * (seen_a + 3 * seen_v)
-    blocks = sum(
-        count * block_flops(length, dim, config.mlp_ratio)
-        for count, length in (
-            (own + shared, seen_a), (own + shared, seen_v), (shared, seen_a + seen_v),
-        )
-    )  # fmt: skip
-    everywhere = config.audio_patches + config.image_patches
-    blocks += config.decoder_depth * block_flops(everywhere, decoder, config.mlp_ratio)
-    blocks += 2 * (seen_a + seen_v) * dim * decoder
-    blocks += 2 * decoder * patch**2 * (config.audio_patches + 3 * config.image_patches)
-    return 2 * embed + 3 * blocks
-
-
-def matmul_ceiling(device: torch.device, dtype: torch.dtype, clock: Callable[[], float]) -> float:
+def matmul_ceiling(
+    device: torch.device, dtype: torch.dtype, clock: Callable[[], float], size: int = 2048
+) -> float:
     """FLOP/s of a large matrix product, the best of several."""
-    size = 8192 if device.type == "cuda" else 2048
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(10):
@@ -258,7 +232,6 @@ def report_turns(
 
 def profile_side(side: Side, data: Data) -> dict[str, float]:
     """Seconds of one step by kind of operation."""
-    on_gpu = side.device.type == "cuda"
     kinds = {
         "matrix products": ("mm", "addmm", "bmm", "linear", "convolution"),
         "attention": ("_scaled_dot_product",),
@@ -267,13 +240,12 @@ def profile_side(side: Side, data: Data) -> dict[str, float]:
         "norms": ("native_layer_norm",),
         "update": ("_foreach", "_fused_adam", "Optimizer"),
     }
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     side.optimizer.zero_grad(set_to_none=True)
-    with profile(activities=activities) as trace:
+    with profile(activities=[ProfilerActivity.CPU]) as trace:
         side.scaler.scale(side.loss(data)).backward()
     spent = dict.fromkeys((*kinds, "other"), 0.0)
     for event in trace.key_averages():
-        seconds = (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e6
+        seconds = event.self_cpu_time_total / 1e6
         operation = event.key.removeprefix("aten::").removeprefix("mkldnn_")
         kind = next((k for k, names in kinds.items() if operation.startswith(names)), "other")
         spent[kind] += seconds
@@ -320,78 +292,8 @@ def report_patch_embeddings(config: ModelConfig, data: Data, clock: Callable[[],
         print(f"| {name} | {statistics.median(times) * 1000:.1f} |")
 
 
-@dataclass(frozen=True)
-class Throughput:
-    """What one side reaches at one batch size."""
-
-    samples_per_second: float
-    peak_bytes: int
-
-
-def throughput(
-    name: str, weights: CAVMAE, data: Data, device: torch.device, steps: int,
-    clock: Callable[[], float],
-) -> Throughput | None:  # fmt: skip
-    """Run one side alone; None where memory does not suffice."""
-    torch.compiler.reset()
-    weights.zero_grad(set_to_none=True)
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-    try:
-        side = Side(name, weights, device)
-        for _ in range(3):
-            side.step(data, clock)
-        began = clock()
-        for _ in range(steps):
-            side.step(data, lambda: 0.0)  # without waiting for the device in between
-        seconds = clock() - began
-    except torch.OutOfMemoryError:
-        return None
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    return Throughput(len(data.audio) * steps / seconds, peak)
-
-
-def report_throughputs(
-    sides: Sequence[str], batches: Sequence[int], weights: CAVMAE, device: torch.device,
-    steps: int, clock: Callable[[], float],
-) -> list[Row]:  # fmt: skip
-    """Measure and print the GPU's Markdown table; its rows for the table of all benchmarks."""
-    rows: list[Row] = []
-    flops = step_flops(weights.config)
-    ceiling = matmul_ceiling(device, torch.bfloat16, clock)
-    print(f"bf16 matrix products reach {ceiling / 1e12:.1f} TFLOP/s; a sample takes "
-          f"{flops / 1e9:.0f} GFLOP. Goals: {GPU_GOALS}.\n")  # fmt: skip
-    print("| batch | side | samples/s | times the published | MFU | peak memory GiB |")
-    print("|---|---|---|---|---|---|")
-    for batch in batches:
-        data = Data.make(weights.config, batch, device)
-        base: float | None = None
-        for name in sides:
-            reached = throughput(name, weights, data, device, steps, clock)
-            if reached is None:
-                print(f"| {batch} | {name} | out of memory | | | |", flush=True)
-                continue
-            rate = reached.samples_per_second
-            base = rate if name.startswith("published") else base
-            ratio = f"{rate / base:.2f}" if base else ""
-            print(
-                f"| {batch} | {name} | {rate:.1f} | {ratio} | {rate * flops / ceiling:.1%} "
-                f"| {reached.peak_bytes / 2**30:.1f} |",
-                flush=True,
-            )
-            if base and rate != base:
-                what = f"pretraining, batch {batch}, {device.type}, samples a second"
-                rows.append(
-                    Row(what, f"{name}: {rate:.0f}", f"published arithmetic: {base:.0f}", ratio)
-                )
-    return rows
-
-
-def describe(device: torch.device) -> str:
+def describe() -> str:
     """The machine in words."""
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     models = [
         line.split(":", 1)[1].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -406,42 +308,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--model", default="base", help="tiny, small, base or large")
-    parser.add_argument("--batch-sizes", type=int, nargs="+")
-    parser.add_argument("--sides", nargs="+", help=f"{', '.join((*CPU_SIDES, *GPU_SIDES))}")
-    parser.add_argument("--rounds", type=int, default=3, help="steps of each side, in turns (CPU)")
-    parser.add_argument("--steps", type=int, default=20, help="steps of each side (GPU)")
-    parser.add_argument("--threads", type=int, default=1, help="of a CPU")
-    parser.add_argument("--throughput", action="store_true", help="the GPU's table on a CPU too")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[2])
+    parser.add_argument("--sides", nargs="+", default=SIDES, help=", ".join(SIDES))
+    parser.add_argument("--rounds", type=int, default=3, help="steps of each side, in turns")
+    parser.add_argument("--threads", type=int, default=1)
     add_rows_option(parser)
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    on_gpu = device.type == "cuda"
+    device, clock, sides = torch.device("cpu"), time.process_time, arguments.sides
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     torch._dynamo.config.recompile_limit = 64  # one for each stream's length
-
-    def clock() -> float:
-        if on_gpu:
-            torch.cuda.synchronize(device)
-            return time.perf_counter()
-        return time.process_time()
-
     config = ModelConfig.preset(arguments.model)
-    weights = CAVMAE(config).to(device)
-    print(f"{describe(device)}; model {arguments.model}")
-    sides = arguments.sides or (GPU_SIDES if on_gpu else CPU_SIDES)
+    weights = CAVMAE(config)
+    print(f"{describe()}; model {arguments.model}")
     print(check_agreement(weights, Data.make(config, 2, device), device), flush=True)
-    if on_gpu or arguments.throughput:
-        batches = arguments.batch_sizes or [32, 64, 128, 256, 512]
-        throughputs = report_throughputs(sides, batches, weights, device, arguments.steps, clock)
-        write_rows(arguments.rows, throughputs)
-        return
     precisions = {"fp32", *(name.split("-")[1] for name in sides)}
     ceilings = {name: matmul_ceiling(device, DTYPES[name], clock) for name in precisions}
     rows: list[Row] = []
-    for batch in arguments.batch_sizes or [2]:
+    for batch in arguments.batch_sizes:
         print(f"\nBatch {batch}, CPU time, medians of {arguments.rounds} steps:\n")
         data = Data.make(config, batch, device)
         built = [Side(name, weights, device) for name in sides]

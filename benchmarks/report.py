@@ -10,6 +10,7 @@ reads. Then times, in turn, the whole report and `json.loads` of every index.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import random
 import resource
@@ -24,9 +25,9 @@ from rows import Row, add_rows_option, times, write_rows
 
 from avprep.audio import encode_flac
 from avprep.images import encode_jpeg
-from avprep.report.gallery import GalleryOptions
-from avprep.report.shard_report import ReportOptions, make_report
-from avprep.report.survey import survey_shards
+from avprep.pages.gallery import GalleryOptions
+from avprep.pages.shard_report import ReportOptions, make_report
+from avprep.pages.survey import survey_shards
 from avprep.shards.format import (
     TAR_BLOCK,
     DatasetInfo,
@@ -38,21 +39,21 @@ from avprep.shards.format import (
     sample_key,
     write_dataset,
 )
-from avprep.shards.writer import tar_member
+from avprep.shards.writer import tar_writer, write_members
 
 CLASSES, PER_SHARD, SECONDS, FRAMES = 527, 500, 10, 10
 
 
-def make_media() -> list[tuple[str, bytes]]:
+def make_media() -> dict[str, bytes]:
     """Noise of the size of real media: the members of a sample but its JSON."""
     rng = np.random.default_rng(0)
     pcm = (rng.standard_normal(SECONDS * 16000) * 200).astype(np.int16)
     small = rng.integers(0, 256, (28, 28, 3), np.uint8)
     jpeg = encode_jpeg(small.repeat(8, axis=0).repeat(8, axis=1))
-    return [("flac", encode_flac(pcm)), *((f"{number}.jpg", jpeg) for number in range(FRAMES))]
+    return {"flac": encode_flac(pcm), **{f"{number}.jpg": jpeg for number in range(FRAMES)}}
 
 
-def sample_bytes(entry: SampleEntry, media: list[tuple[str, bytes]]) -> bytes:
+def sample_bytes(entry: SampleEntry, media: dict[str, bytes]) -> bytes:
     """A whole sample of the entry's size, filled up inside its JSON."""
     facts = {
         "video_id": entry.video_id,
@@ -62,12 +63,13 @@ def sample_bytes(entry: SampleEntry, media: list[tuple[str, bytes]]) -> bytes:
         "source": f"/videos/{entry.video_id}.mp4",
     }
     text = json.dumps(facts).encode().ljust(TAR_BLOCK)
-    return b"".join(
-        tar_member(f"{entry.key}.{name}", data) for name, data in [("json", text), *media]
-    )
+    archive = io.BytesIO()
+    with tar_writer(archive) as tar:
+        size = write_members(tar, entry.key, {"json": text, **media})
+    return archive.getvalue()[:size]
 
 
-def make_set(folder: Path, clips: int, media: list[tuple[str, bytes]]) -> None:
+def make_set(folder: Path, clips: int, media: dict[str, bytes]) -> None:
     """Indexes, dataset.json, and shards that are holes."""
     rng = random.Random(0)
     weights = [1 / (number + 1) for number in range(CLASSES)]
@@ -104,7 +106,7 @@ def make_set(folder: Path, clips: int, media: list[tuple[str, bytes]]) -> None:
     write_dataset(folder, info)
 
 
-def fill_gallery(folder: Path, media: list[tuple[str, bytes]]) -> None:
+def fill_gallery(folder: Path, media: dict[str, bytes]) -> None:
     """Write the samples that a report will read into the holes."""
     survey = survey_shards(str(folder), read_dataset(folder), GalleryOptions())
     for candidate in survey.candidates:

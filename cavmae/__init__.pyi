@@ -1,4 +1,6 @@
 from .checkpoints import load_checkpoint, save_model
+from .checkpoints.average import Averaged, average
+from .checkpoints.convert import Converted, convert
 from .evaluation.embed import EmbedResult, embed
 from .evaluation.evaluate import EvaluateResult, evaluate
 from .evaluation.export import ExportResult, export
@@ -17,39 +19,69 @@ from .evaluation.predict import Prediction, Predictor, predict
 from .evaluation.retrieve import RetrieveResult, retrieve
 from .evaluation.trained import Trained, load_trained
 from .frontend import FrontEnd, FrontEndOptions
-from .model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
+from .frontend.stats import FbankStats, stats
+from .model import CAVMAE, CAVMAEClassifier, ModelConfig
+from .options import ConvertOptions, PretrainOptions, StatsOptions
+from .train.dry_run import DryRun
+from .train.events import Event, Measured, Normalisation, Note, OnEvent, Steps
+from .train.options import FinetuneRun, PretrainRun
+from .train.outlook import Outlook
+from .train.runs import FinetuneResult, PretrainResult, finetune, pretrain, rehearse
 
 __all__ = [
     "CAVMAE",
+    "Averaged",
     "CAVMAEClassifier",
+    "ConvertOptions",
+    "Converted",
+    "DryRun",
     "EmbedOptions",
     "EmbedResult",
     "EvaluateOptions",
     "EvaluateResult",
+    "Event",
     "ExportOptions",
     "ExportResult",
+    "FbankStats",
+    "FinetuneResult",
+    "FinetuneRun",
     "FrontEnd",
     "FrontEndOptions",
     "InpaintOptions",
     "InpaintResult",
     "KnnOptions",
     "KnnResult",
+    "Measured",
     "ModelConfig",
+    "Normalisation",
+    "Note",
+    "OnEvent",
+    "Outlook",
     "PredictOptions",
     "Prediction",
     "Predictor",
     "PretrainOptions",
+    "PretrainResult",
+    "PretrainRun",
     "RetrieveOptions",
     "RetrieveResult",
+    "StatsOptions",
+    "Steps",
     "Trained",
+    "average",
+    "convert",
     "embed",
     "evaluate",
     "export",
+    "finetune",
     "inpaint",
     "knn",
     "load_checkpoint",
     "load_trained",
     "predict",
+    "pretrain",
+    "rehearse",
     "retrieve",
     "save_model",
+    "stats",
 ]

@@ -75,6 +75,16 @@ class World:
         if error := next(filter(None, self.gather(failure)), None):
             raise error
 
+    def on_main(self, work: Callable[[], None]) -> None:
+        """Let one rank do what is done once; what ends it there ends every rank."""
+        failure: UserError | WorkFailed | None = None
+        if self.is_main:
+            try:
+                work()
+            except (UserError, WorkFailed) as error:
+                failure = error
+        self.raise_together(failure)
+
     def gather_results(self, work: Callable[[], Result]) -> list[Result]:
         """What a piece of work gives on every rank, in rank order, on every rank.
 

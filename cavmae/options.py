@@ -118,6 +118,48 @@ class StatedUsage(Options):
 
 
 @dataclass(frozen=True)
+class LengthOptions(Options):
+    """How much of each clip counts."""
+
+    target_length: int = option(
+        AUDIO_FRAMES, "fbank rows of a clip that count; padding never does.", at_least=1
+    )
+
+
+@dataclass(frozen=True)
+class StatsOptions(SkipOptions, WorkerOptions, ShardOptions, LengthOptions):
+    """Which samples' fbank is measured, and how they are read."""
+
+
+@dataclass(frozen=True)
+class FormatOptions(Options):
+    """What a conversion does besides changing the format."""
+
+    vision_mae: bool = option(False, "SRC is a vision MAE: make initial weights of it.")
+    module_prefix: bool = option(
+        True,
+        "Names in a .pth begin with module., as in published files.",
+        off="--no-module-prefix",
+    )
+    audio_frames: int | None = option(
+        None,
+        "Interpolate positions for clips of this many fbank rows. [default: as SRC]",
+        at_least=16,
+    )
+    image_size: int | None = option(
+        None,
+        "Interpolate positions for images of this many pixels. [default: as SRC]",
+        at_least=16,
+    )
+    audio_only: bool = option(False, "Leave the image weights of a classifier out.")
+
+
+@dataclass(frozen=True)
+class ConvertOptions(StatedUsage, FormatOptions):
+    """How a checkpoint is converted; mode, criterion and labels are stored with a classifier."""
+
+
+@dataclass(frozen=True)
 class PretrainOptions(Options):
     """What the pretraining loss is made of."""
 

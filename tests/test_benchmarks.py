@@ -15,7 +15,7 @@ SMALLEST = {
     "extract": ("--parts", "kinds", "--kinds", "H.264 360p", "--clips", "2", "--rounds", "1"),
     "manifest": ("--clips", "500", "--rounds", "1"),
     "model": (
-        *("--device", "cpu", "--model", "tiny", "--rounds", "1"),
+        *("--model", "tiny", "--rounds", "1"),
         *("--sides", "published-fp32", "ours-fp32"),
     ),
     "report": ("--clips", "1000", "--rounds", "1"),

@@ -20,7 +20,7 @@ from avprep.options import CheckOptions
 from avprep.wording import counted
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
-    from avprep.commands.manifest_check import ManifestFindings
+    from avprep.manifest.check import ManifestCheck
 
 _EXAMPLES = 3  # of each kind of problem
 
@@ -43,39 +43,39 @@ def check(manifest: Path, options: CheckOptions, strictness: Strictness, summary
       avprep manifest check manifest.json --plot classes.png
     """
     from avprep.cli.progress import Bars
+    from avprep.labels import class_csv_of
 
     with Bars("check") as bars:
-        findings = avprep.check_manifest(manifest, options, bars)
-    summary.show(facts_of(findings), "\n".join(described(findings, manifest)))
-    if strictness.strict and findings.found.problems:
-        raise WorkFailed(f"{manifest}: {counted(len(findings.found.problems), 'problem')}.")
+        found = avprep.check_manifest(manifest, options, bars)
+    label_csv = options.labels or class_csv_of(manifest)
+    summary.show(facts_of(found), "\n".join(described(found, manifest, label_csv)))
+    if strictness.strict and found.problems:
+        raise WorkFailed(f"{manifest}: {counted(len(found.problems), 'problem')}.")
 
 
-def facts_of(findings: ManifestFindings) -> dict[str, Any]:
+def facts_of(found: ManifestCheck) -> dict[str, Any]:
     """The findings for a program."""
-    found = findings.found
     return {
         "clips": found.clips,
         "labelled": found.clips - found.unlabelled,
         "problems": found.by_kind(),
-        "classes": None if findings.labels is None else len(findings.labels),
-        "class_counts": findings.class_counts,
-        "unknown_labels": findings.unknown_labels,
+        "classes": None if found.labels is None else len(found.labels),
+        "class_counts": found.class_counts(),
+        "unknown_labels": found.unknown_labels(),
     }
 
 
-def described(findings: ManifestFindings, manifest: Path) -> Iterator[str]:
+def described(found: ManifestCheck, manifest: Path, label_csv: Path) -> Iterator[str]:
     """The findings for a person."""
-    found = findings.found
     labelled = found.clips - found.unlabelled
     yield f"{manifest}: {counted(found.clips, 'clip')}, {labelled} with labels"
-    if findings.labels is None:
-        yield f"labels are not checked: there is no class CSV {findings.label_csv}"
-    if values := sorted(findings.class_counts.values()):
+    if found.labels is None:
+        yield f"labels are not checked: there is no class CSV {label_csv}"
+    if counts := sorted(found.class_counts().values()):
         yield (
-            f"{counted(len(values), 'class')}, {values.count(0)} of them without a clip; "
-            f"clips per class: least {values[0]}, median {statistics.median(values):g}, "
-            f"most {values[-1]}"
+            f"{counted(len(counts), 'class')}, {counts.count(0)} of them without a clip; "
+            f"clips per class: least {counts[0]}, median {statistics.median(counts):g}, "
+            f"most {counts[-1]}"
         )
     for kind, number in found.by_kind().items():
         yield f"{kind:>18}  {number}"

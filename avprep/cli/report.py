@@ -16,7 +16,7 @@ from avprep.options import ReportOptions
 from avprep.wording import counted
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
-    from avprep.report.shard_report import ReportSummary
+    from avprep.pages.shard_report import ReportSummary
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def report(shards: str, page: Page, options: ReportOptions, summary: Summary) ->
     from avprep.cli.progress import Bars
 
     with Bars("report") as bars:
-        made = avprep.write_report(shards, page.out, options, bars)
+        made = avprep.report(shards, page.out, options, bars)
     if not summary.as_json:
         for video_id in made.unreadable:
             note = f"{video_id}: cannot be read; run `avprep verify {shards}`."
@@ -64,7 +64,7 @@ def facts_of(made: ReportSummary, out: str) -> dict[str, Any]:
 
 def described(made: ReportSummary, out: str, options: ReportOptions) -> str:
     """The summary for a person."""
-    from avprep.report.shard_report import readable_size
+    from avprep.pages.shard_report import readable_size
 
     left_out = (
         f", {made.too_large} left out (--max-mb {options.max_mb:g})" if made.too_large else ""

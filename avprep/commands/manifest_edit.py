@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from avprep.clips import Clip
 from avprep.errors import UserError
 from avprep.labels import LabelSet, class_csv_of, labels_of
 from avprep.manifest.model import check_class_csv, iter_manifest, read_manifest, write_labelled
-from avprep.manifest.ops import merge_clips, sample_per_class, split_clips
+from avprep.manifest.ops import classes_of, merge_clips, sample_per_class, split_clips
 from avprep.manifest.paths import NewRoot, rerooted
 from avprep.options import MergeOptions, PerClassOptions, SplitOptions
 from avprep.wording import counted
@@ -182,8 +181,3 @@ def known_by(clips: Iterable[Clip], labels: LabelSet | None, source: Path) -> It
                     "the other manifests do not have, and it has no class CSV of its own."
                 )
         yield clip
-
-
-def classes_of(clips: Sequence[Clip]) -> Counter[str]:
-    """How many clips each label has."""
-    return Counter(label for clip in clips for label in set(clip.labels))

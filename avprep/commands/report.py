@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from avprep.options import ReportOptions
+from avprep.pages import shard_report
+from avprep.pages.shard_report import ReportSummary
 from avprep.progress import OnProgress, Progress, ignore
-from avprep.report import shard_report
-from avprep.report.shard_report import ReportSummary
 
 
-def write_report(
+def report(
     shards: str,
     out: str,
     options: ReportOptions = ReportOptions(),

@@ -44,12 +44,14 @@ class ManifestCheck:
     """What a manifest holds.
 
     Attributes:
+        labels: the label set; None where there is none to check against.
         clips: number of them.
         unlabelled: how many have no label.
         counts: clips of each label that occurs, known or not.
         problems: in the order of the manifest.
     """
 
+    labels: LabelSet | None = None
     clips: int = 0
     unlabelled: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -59,6 +61,23 @@ class ManifestCheck:
         """How many problems there are of each kind that occurs."""
         counts = Counter(problem.kind for problem in self.problems)
         return {kind: counts[kind] for kind in KINDS if counts[kind]}
+
+    def class_counts(self) -> dict[str, int]:
+        """Clips of each class, in the order of the label set; without one, of each label."""
+        order = self.labels.mids if self.labels is not None else sorted(self.counts)
+        return {mid: self.counts[mid] for mid in order}
+
+    def unknown_labels(self) -> dict[str, int]:
+        """Clips of each label that the label set lacks."""
+        if self.labels is None:
+            return {}
+        return {mid: count for mid, count in self.counts.items() if not self.labels.knows(mid)}
+
+    def names(self) -> dict[str, str]:
+        """Mid → display name of each class."""
+        if self.labels is None:
+            return {}
+        return dict(zip(self.labels.mids, self.labels.names, strict=True))
 
 
 def check_manifest(
@@ -73,7 +92,7 @@ def check_manifest(
             extracted audio and its first frame. No two videos, or two sounds, may be the same byte
             for byte; only files of one size are read for that.
     """
-    found = ManifestCheck()
+    found = ManifestCheck(labels)
     unlabelled: list[Problem] = []
     ids: dict[str, int] = {}
     sources: dict[tuple[str, float | None, float | None], int] = {}
@@ -116,13 +135,11 @@ def check_manifest(
     return found
 
 
-def plot_class_counts(found: ManifestCheck, labels: LabelSet | None, path: Path) -> None:
+def plot_class_counts(found: ManifestCheck, path: Path) -> None:
     """Write a PNG of how many clips each class has, the most frequent first."""
     from matplotlib.figure import Figure
 
-    names = {mid: mid for mid in found.counts}
-    if labels is not None:
-        names |= dict(zip(labels.mids, labels.names, strict=True))
+    names = {mid: mid for mid in found.counts} | found.names()
     counts = sorted(((found.counts[mid], name) for mid, name in names.items()), reverse=True)
     named = len(counts) <= _NAMED_CLASSES
     height = max(2.5, 0.22 * len(counts)) if named else 4.5
@@ -234,7 +251,7 @@ def _grouped(paths: Iterable[str], key: Callable[[str], object]) -> Iterator[lis
 
 
 def _sample_of(path: str) -> object:
-    """Bytes from the middle of a file: heads are alike in many; of an unreadable one, its name."""
+    """Bytes from the middle of a file, because many heads are alike; if unreadable, its name."""
     try:
         with open(path, "rb") as file:
             file.seek(os.fstat(file.fileno()).st_size // 2)

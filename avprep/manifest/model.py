@@ -9,7 +9,7 @@ that read the published format ignore them. A file's suffix tells its format.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -194,20 +194,25 @@ def _parsed(text: str, where: str) -> Any:
 def _write_document(file: IO[bytes], entries: Iterable[Mapping[str, Any]]) -> None:
     file.write(b'{"data": [\n')
     for number, group in enumerate(tables.batched(entries)):
-        file.write((b",\n" if number else b"") + b",\n".join(map(_json, group)))
+        file.write((b",\n" if number else b"") + _json(group, ",\n"))
     file.write(b"\n]}\n")
 
 
 def _write_lines(file: IO[bytes], entries: Iterable[Mapping[str, Any]]) -> None:
     for group in tables.batched(entries):
-        file.write(b"".join(_json(entry) + b"\n" for entry in group))
+        file.write(_json(group, "\n") + b"\n")
 
 
-def _json(entry: Mapping[str, Any]) -> bytes:
+def _json(entries: Sequence[Mapping[str, Any]], between: str) -> bytes:
+    """Entries with something between them, encoded in one call because that is much faster."""
+    # A quote within a string is escaped, so `}, {"` is where one entry ends.
+    text = _ENCODER.encode(entries)[1:-1].replace('}, {"', f'}}{between}{{"')
     try:
-        return _ENCODER.encode(entry).encode()
+        return text.encode()
     except UnicodeEncodeError:  # a file name that is not UTF-8; JSON's \u escapes can carry it
-        return json.dumps(entry).encode()
+        if len(entries) == 1:
+            return json.dumps(entries[0]).encode()
+        return between.encode().join(_json([entry], between) for entry in entries)
 
 
 def _writer_of(path: Path) -> Writer:

@@ -4,11 +4,8 @@
     SHARDS/shard-000000.tar          samples: KEY.json, KEY.flac, KEY.0.jpg … KEY.9.jpg
     SHARDS/shard-000000.index.json   byte range of every sample, and the clips that failed
 
-Both JSON files end in a digest of themselves, so that a flipped bit is found in them too. Every
-field is described in docs/formats.md. This module reads and writes JSON, and imports nothing heavy:
-`cavmae` reads shard sets with it. What else `cavmae` takes from `avprep`: errors and failures,
-storage, options, audio, label sets, the group of commands, the HTML page, and, for videos outside
-of a shard set, clips and their decoding in a child process.
+Every field is described in docs/formats.md. This module imports nothing heavy: `cavmae` reads shard
+sets with it.
 """
 
 from __future__ import annotations
@@ -19,13 +16,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from avprep import storage
 from avprep.errors import UserError
 from avprep.failures import ClipFailure
+from avprep.shards.seal import is_sealed, sealed, unsealed
 
 FORMAT = "avprep-shards"
 VERSION = 1
@@ -56,25 +54,6 @@ def class_weights(counts: Iterable[int]) -> tuple[float, ...]:
     return tuple(1000.0 / (int(count) + 0.01) for count in counts)
 
 
-_SEAL = b',\n"digest": '
-
-
-def sealed(document: str) -> bytes:
-    """The JSON text of an object as bytes, with a last key `digest`: sha256 of all before it."""
-    body = document.rstrip().removesuffix("}").rstrip().encode()
-    return body + _SEAL + _digest(body) + b"}\n"
-
-
-def is_sealed(data: bytes) -> bool:
-    """Whether the digest at the end of a file that `sealed` made is still that of its bytes."""
-    body, seal, digest = data.rpartition(_SEAL)
-    return bool(seal) and digest == _digest(body) + b"}\n"
-
-
-def _digest(body: bytes) -> bytes:
-    return b'"%s"' % hashlib.sha256(body).hexdigest().encode()
-
-
 @dataclass(frozen=True, slots=True)
 class SampleEntry:
     """Where one sample lies in its shard."""
@@ -87,23 +66,20 @@ class SampleEntry:
     split: str = ""  # as the manifest names it
     num_samples: int = 0  # of its audio; 0 where whoever made the entry does not know
     complete: bool = True  # whether its source holds what it promises
-    seconds_found: float = 0.0  # of an incomplete one
+    seconds_found: float = 0.0  # written for incomplete ones only
     seconds_promised: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields for JSON; without a split, and for a complete sample, some are left out."""
-        fields = asdict(self)
+        """The fields for JSON; those that hold nothing of note are left out."""
+        left_out = {"complete", "seconds_found", "seconds_promised"} if self.complete else set()
         if not self.split:
-            del fields["split"]
-        if self.complete:
-            for name in ("complete", "seconds_found", "seconds_promised"):
-                del fields[name]
-        return fields
+            left_out.add("split")
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """`shard-NNNNNN.index.json`: what the job that built a shard has to say about it."""
+    """`shard-NNNNNN.index.json`: what a shard holds, and which of its clips failed."""
 
     name: str  # of the tar file; also when it holds no sample and was not written
     fingerprint: str  # of the plan this shard belongs to
@@ -114,41 +90,28 @@ class ShardIndex:
     failures: tuple[ClipFailure, ...]
 
     def to_bytes(self) -> builtins.bytes:
-        """UTF-8 JSON, one sample a line, the same bytes for the same content."""
-        head = {
-            "name": self.name,
-            "fingerprint": self.fingerprint,
-            "bytes": self.bytes,
-            "sha256": self.sha256,
-            "seconds": self.seconds,
-            "failures": [asdict(failure) for failure in self.failures],
-        }
-        text = json.dumps(head, ensure_ascii=True)[:-1]
-        rows = ",\n".join(json.dumps(entry.to_dict(), ensure_ascii=True) for entry in self.samples)
-        return sealed(f'{text}, "samples": [\n{rows}\n]}}')
+        """UTF-8 JSON with a line per sample, the same bytes for the same content."""
+        head = {name: getattr(self, name) for name in _HEAD}
+        text = json.dumps({**head, "failures": [asdict(failure) for failure in self.failures]})
+        rows = ",\n".join(json.dumps(entry.to_dict()) for entry in self.samples)
+        return sealed(f'{text[:-1]}, "samples": [\n{rows}\n]}}')
 
     @classmethod
     def from_bytes(cls, data: builtins.bytes, where: str) -> ShardIndex:
         """Parse an index.
 
         Raises:
-            UserError: not an index of this format, or its bytes have changed since it was
-                written; `where` names the file in the message.
+            UserError: not an index of this format, or changed since it was written; `where` names
+                the file in the message.
         """
         try:
-            raw = json.loads(data)
-            if not is_sealed(data):
-                raise ValueError("its digest is not that of its bytes")
+            raw = unsealed(data)
             return cls(
-                name=raw["name"],
-                fingerprint=raw["fingerprint"],
-                bytes=raw["bytes"],
-                sha256=raw["sha256"],
-                seconds=raw["seconds"],
+                **_head_of(raw),
                 samples=tuple(
-                    SampleEntry(**{**s, "labels": tuple(s["labels"])}) for s in raw["samples"]
+                    SampleEntry(**{**entry, "labels": tuple(entry["labels"])})
+                    for entry in raw["samples"]
                 ),
-                failures=tuple(ClipFailure(**failure) for failure in raw["failures"]),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
@@ -163,13 +126,13 @@ class ShardSummary:
 
     name: str
     fingerprint: str
-    samples: int
     bytes: int
     sha256: str
     seconds: float  # of audio
+    failures: tuple[ClipFailure, ...]
+    samples: int
     class_counts: Mapping[int, int]  # samples by label index
     incomplete: int  # samples whose source holds less than it promises
-    failures: tuple[ClipFailure, ...]
     index_sha256: str  # of the index file itself
 
     @classmethod
@@ -179,21 +142,25 @@ class ShardSummary:
         Raises:
             ValueError, KeyError, TypeError: it is damaged.
         """
-        if not is_sealed(data):
-            raise ValueError("its digest is not that of its bytes")
-        raw = json.loads(data)
+        raw = unsealed(data)
+        entries = raw["samples"]
         return cls(
-            name=raw["name"],
-            fingerprint=raw["fingerprint"],
-            samples=len(raw["samples"]),
-            bytes=raw["bytes"],
-            sha256=raw["sha256"],
-            seconds=raw["seconds"],
-            class_counts=Counter(label for entry in raw["samples"] for label in entry["labels"]),
-            incomplete=sum(not entry.get("complete", True) for entry in raw["samples"]),
-            failures=tuple(ClipFailure(**failure) for failure in raw["failures"]),
+            **_head_of(raw),
+            samples=len(entries),
+            class_counts=Counter(label for entry in entries for label in entry["labels"]),
+            incomplete=sum(not entry.get("complete", True) for entry in entries),
             index_sha256=hashlib.sha256(data).hexdigest(),
         )
+
+
+_HEAD = ("name", "fingerprint", "bytes", "sha256", "seconds")
+
+
+def _head_of(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What an index says of the shard as a whole, but its samples."""
+    failures = tuple(ClipFailure(**failure) for failure in raw["failures"])
+    head = {name: raw[name] for name in _HEAD}
+    return {**head, "seconds": float(raw["seconds"]), "failures": failures}
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +224,25 @@ class DatasetInfo:
         }
         return sealed(json.dumps(document, indent=1, ensure_ascii=False))
 
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> DatasetInfo:
+        """What `to_bytes` wrote.
 
-_KNOWN = {
-    "format", "version", "fingerprint", "samples", "clips", "seconds", "failures", "options",
-    "tools", "labels", "class_counts", "shards", "files", "digest", "incomplete",
-}  # fmt: skip
+        Raises:
+            KeyError, TypeError: something is missing, or of another type.
+        """
+        own = {one.name for one in fields(cls)}
+        return cls(
+            **{name: value for name, value in raw.items() if name in own and name not in _LISTS},
+            labels=tuple((label["mid"], label["name"]) for label in raw["labels"]),
+            shards=tuple(ShardInfo(**shard) for shard in raw["shards"]),
+            class_counts=tuple(raw["class_counts"]),
+            extra={name: value for name, value in raw.items() if name not in own | _FRAME},
+        )
+
+
+_LISTS = {"labels", "shards", "class_counts"}
+_FRAME = {"format", "version", "digest"}
 
 
 def read_dataset(location: str | Path) -> DatasetInfo:
@@ -272,17 +253,7 @@ def read_dataset(location: str | Path) -> DatasetInfo:
             was written, or one that names files outside of the folder.
     """
     path = storage.join(location, DATASET_FILE)
-    if not storage.is_url(location) and not Path(location).is_dir():
-        raise UserError(f"{location}: no such folder. Give the folder that `avprep shard` wrote.")
-    try:
-        data = storage.read_bytes(path)
-    except FileNotFoundError:
-        tars = [name for name in storage.list_names(location) if name.endswith(".tar")]
-        found = f"{len(tars)} .tar files but no {DATASET_FILE}" if tars else f"no {DATASET_FILE}"
-        raise UserError(
-            f"{location}: {found}, so this is not a finished shard set. Run "
-            f"`avprep shard MANIFEST --out {location}` (again) to finish it."
-        ) from None
+    data = _dataset_bytes(location, path)
     try:
         raw = json.loads(data)
         if raw["format"] != FORMAT:
@@ -294,36 +265,36 @@ def read_dataset(location: str | Path) -> DatasetInfo:
             )
         if not is_sealed(data):
             raise UserError(
-                f"{path}: its digest is not that of its bytes, so it has changed since it was "
+                f"{path}: its digest is not that of its content, so it has changed since it was "
                 "written. `avprep verify --discard` on its folder deletes it, and the `avprep "
-                "shard` command that built the set writes it anew."
+                "shard` command that built the set writes it again."
             )
-        info = DatasetInfo(
-            labels=tuple((label["mid"], label["name"]) for label in raw["labels"]),
-            options=raw["options"],
-            tools=raw["tools"],
-            shards=tuple(ShardInfo(**shard) for shard in raw["shards"]),
-            samples=raw["samples"],
-            clips=raw["clips"],
-            seconds=raw["seconds"],
-            failures=raw["failures"],
-            class_counts=tuple(raw["class_counts"]),
-            fingerprint=raw["fingerprint"],
-            incomplete=raw.get("incomplete", 0),
-            files=raw["files"],
-            extra={key: value for key, value in raw.items() if key not in _KNOWN},
-        )
-        for name in (*(shard.name for shard in info.shards), *info.files):
-            if not _is_file_name(name):
-                raise UserError(
-                    f"{path}: names {name!r}, which is no name of a file beside it. This was not "
-                    "written by `avprep shard`; do not use this shard set."
-                )
+        info = DatasetInfo.from_dict(raw)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: not a dataset.json of this format ({error!r}). Run `avprep shard` again."
         ) from error
+    for name in (*(shard.name for shard in info.shards), *info.files):
+        if not _is_file_name(name):
+            raise UserError(
+                f"{path}: names {name!r}, which is not the name of a file beside it. This was not "
+                "written by `avprep shard`; do not use this shard set."
+            )
     return info
+
+
+def _dataset_bytes(location: str | Path, path: str) -> bytes:
+    if not storage.is_url(location) and not Path(location).is_dir():
+        raise UserError(f"{location}: no such folder. Give the folder that `avprep shard` wrote.")
+    try:
+        return storage.read_bytes(path)
+    except FileNotFoundError:
+        tars = [name for name in storage.list_names(location) if name.endswith(".tar")]
+        found = f"{len(tars)} .tar files but no {DATASET_FILE}" if tars else f"no {DATASET_FILE}"
+        raise UserError(
+            f"{location}: {found}, so this is not a finished shard set. Run "
+            f"`avprep shard MANIFEST --out {location}` (again) to finish it."
+        ) from None
 
 
 def _is_file_name(name: Any) -> bool:
@@ -340,7 +311,7 @@ def update_dataset(location: str | Path, **extra: Any) -> None:
     """Set keys of `DatasetInfo.extra` (such as `fbank` or `weights`) in `dataset.json`.
 
     Raises:
-        UserError: see `read_dataset`; a damaged file is not written anew with a fresh digest.
+        UserError: see `read_dataset`; a damaged file does not get a fresh digest.
     """
     info = read_dataset(location)
     write_dataset(location, replace(info, extra={**info.extra, **extra}))

@@ -1,8 +1,7 @@
 """Read a shard set again and compare every byte with what was written down about it.
 
-Each byte is vouched for: a shard's by the sha256 in `dataset.json` and in its index, those of an
-index and of `dataset.json` by the digest at their own end, those of the other files by the sha256
-in `dataset.json`.
+`dataset.json` has the sha256 of every shard, as the shard's index has, and that of the other files.
+It and the indexes hold a digest of themselves.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import functools
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from avprep.audio import decode_audio
 from avprep.errors import UserError
 from avprep.images import decode_jpeg
 from avprep.jobs import PoolOptions, run_jobs
+from avprep.processes import check_stop
 from avprep.shards.format import (
     DATASET_FILE,
     INDEX_SUFFIX,
@@ -29,11 +30,11 @@ from avprep.shards.format import (
     ShardIndex,
     ShardInfo,
     index_name,
-    is_sealed,
     read_dataset,
     read_index,
     split_members,
 )
+from avprep.shards.seal import unsealed
 
 _LISTED = 20  # problems of one shard; a torn one has thousands
 _CHUNK = 1 << 20
@@ -66,7 +67,7 @@ class Findings:
 
     @property
     def damaged(self) -> tuple[ShardCheck, ...]:
-        """The shards to build anew."""
+        """The shards to build again."""
         return tuple(check for check in self.checks if check.problems)
 
     @property
@@ -93,10 +94,11 @@ def verify_shard_set(
         UserError: no shard set there.
     """
     data = storage.read_if_there(storage.join(location, DATASET_FILE))
-    if data is not None and not is_sealed(data):
-        # Then nothing that it says of the shards can be held against them.
-        problem = "its digest is not that of its bytes: changed since it was written"
-        return Findings((), {DATASET_FILE: (problem,)})
+    try:
+        if data is not None:
+            unsealed(data)
+    except ValueError as error:  # nothing that it says of the shards can be held against them
+        return Findings((), {DATASET_FILE: (f"has changed since it was written: {error}",)})
     info = read_dataset(location)
     # What is sent to the workers with every shard; the rest is as large as there are shards.
     about = replace(info, shards=(), files={}, extra={})
@@ -118,9 +120,8 @@ def check_shard(shard: ShardInfo, location: str, info: DatasetInfo, deep: bool) 
     index = None
     try:
         index = read_index(location, shard.name)
-        told = (shard.name, info.fingerprint, shard.bytes, shard.sha256, shard.samples)
-        own = (index.name, index.fingerprint, index.bytes, index.sha256, len(index.samples))
-        if own != told:
+        listed = ShardInfo(index.name, len(index.samples), index.bytes, index.sha256)
+        if (listed, index.fingerprint) != (shard, info.fingerprint):
             problems.append("its index and dataset.json disagree")
     except (UserError, OSError) as error:
         problems.append(str(error))
@@ -131,19 +132,11 @@ def check_shard(shard: ShardInfo, location: str, info: DatasetInfo, deep: bool) 
         problems.append("is missing")
     except OSError as error:
         problems.append(f"cannot be read: {error}")
-    return _shard_check(shard.name, index, problems)
-
-
-def _shard_check(name: str, index: ShardIndex | None, problems: list[str]) -> ShardCheck:
     if len(problems) > _LISTED:
         problems[_LISTED:] = [f"… and {len(problems) - _LISTED} more"]
-    counts: dict[int, int] = {}
-    entries = index.samples if index else ()
-    for entry in entries:
-        for label in entry.labels:
-            counts[label] = counts.get(label, 0) + 1
-    seconds = index.seconds if index else 0.0
-    return ShardCheck(name, len(entries), counts, seconds, tuple(problems))
+    samples, seconds = (index.samples, index.seconds) if index else ((), 0.0)
+    counts = Counter(label for entry in samples for label in entry.labels)
+    return ShardCheck(shard.name, len(samples), counts, seconds, tuple(problems))
 
 
 def _opened(path: str) -> BinaryIO:
@@ -158,20 +151,21 @@ def _check_tar(
     digest = hashlib.sha256()
     position = 0
     for entry in index.samples if index else ():
+        check_stop()
         data = file.read(entry.size)
         digest.update(data)
         if entry.offset != position:
             yield f"{entry.video_id}: begins at byte {position}, the index says {entry.offset}"
         position += len(data)
         yield from check_sample(data, entry, info, deep)
-    rest = position
-    strange = False
+    end = position
+    empty = True
     while data := file.read(_CHUNK):
         digest.update(data)
-        strange = strange or any(data)
+        empty = empty and not any(data)
         position += len(data)
-    if index and strange:
-        yield f"holds something after its last sample, from byte {rest}"
+    if index and not empty:
+        yield f"holds something after its last sample, from byte {end}"
     if position != shard.bytes:
         yield f"has {position} bytes, dataset.json says {shard.bytes}"
     if digest.hexdigest() != shard.sha256:
@@ -197,13 +191,12 @@ def check_sample(data: bytes, entry: SampleEntry, info: DatasetInfo, deep: bool)
         return
     try:
         facts = json.loads(bytes(members["json"]))
-        told = (facts["video_id"], tuple(facts["label_indices"]), facts["num_samples"])
+        found = [facts[key] for key in ("video_id", "num_samples", "label_indices", "labels")]
         mids = [info.labels[label][0] for label in entry.labels]
-        same = told == (name, entry.labels, entry.num_samples) and facts["labels"] == mids
     except (ValueError, KeyError, TypeError, IndexError) as error:
         yield f"{name}: its JSON is damaged ({error!r})"
         return
-    if not same:
+    if found != [name, entry.num_samples, list(entry.labels), mids]:
         yield f"{name}: its JSON and the index disagree"
     if deep:
         yield from _check_media(members, entry, info, audio, pictures)
@@ -236,55 +229,64 @@ def _check_media(
 
 def check_files(location: str, info: DatasetInfo) -> dict[str, tuple[str, ...]]:
     """Problems of the files that dataset.json names beside the shards and their indexes."""
-    found: dict[str, tuple[str, ...]] = {}
-    for name, sha256 in info.files.items():
-        try:
-            data = storage.read_bytes(storage.join(location, name))
-        except OSError as error:
-            missing = isinstance(error, FileNotFoundError)
-            found[name] = ("is missing" if missing else f"cannot be read: {error}",)
-            continue
-        if hashlib.sha256(data).hexdigest() != sha256:
-            found[name] = ("its sha256 is not the one in dataset.json: bytes have changed",)
-    return found
+    found = {name: tuple(_check_file(location, name, info)) for name in info.files}
+    return {name: problems for name, problems in found.items() if problems}
+
+
+def _check_file(location: str, name: str, info: DatasetInfo) -> Iterator[str]:
+    path = storage.join(location, name)
+    try:
+        data = storage.read_bytes(path)
+        if hashlib.sha256(data).hexdigest() == info.files[name]:
+            return
+        if not name.endswith(INDEX_SUFFIX):
+            yield "its sha256 is not the one in dataset.json: bytes have changed"
+            return
+        index = ShardIndex.from_bytes(data, path)  # may have been laid out in another way
+        if (index_name(index.name), index.fingerprint) != (name, info.fingerprint):
+            yield "it and dataset.json disagree"
+    except FileNotFoundError:
+        yield "is missing"
+    except OSError as error:
+        yield f"cannot be read: {error}"
+    except UserError as error:
+        yield str(error)
 
 
 def find_strangers(location: str, info: DatasetInfo) -> tuple[str, ...]:
     """Shards and indexes in the folder that dataset.json does not name."""
-    ours = set(info.files)
-    for shard in info.shards:
-        ours |= {shard.name, index_name(shard.name)}
+    shards = {shard.name for shard in info.shards}
+    named = {*info.files, *shards, *map(index_name, shards)}
     names = storage.list_names(location)
     return tuple(
-        name for name in names if name.endswith((".tar", INDEX_SUFFIX)) and name not in ours
+        name for name in names if name.endswith((".tar", INDEX_SUFFIX)) and name not in named
     )
 
 
 def _wrong_totals(info: DatasetInfo, checks: tuple[ShardCheck, ...]) -> tuple[str, ...]:
     """Totals in dataset.json that are not the sums over the shards."""
-    counts = [0] * len(info.labels)
+    counts: Counter[int] = Counter()
     for check in checks:
-        for label, count in check.class_counts.items():
-            counts[label] += count
+        counts.update(check.class_counts)
     samples = sum(check.samples for check in checks)
     totals = {
         "samples": (info.samples, samples),
         "clips": (info.clips, samples + sum(info.failures.values())),
         "seconds": (info.seconds, round(sum(check.seconds for check in checks), 3)),
-        "class_counts": (list(info.class_counts), counts),
+        "class_counts": (list(info.class_counts), [counts[n] for n in range(len(info.labels))]),
     }
     return tuple(
-        f"says {name} {told}, the shards have {found}"
-        for name, (told, found) in totals.items()
-        if told != found
+        f"says {name} {stated}, the shards have {found}"
+        for name, (stated, found) in totals.items()
+        if stated != found
     )
 
 
 def discard_damaged(location: str, findings: Findings) -> None:
     """Delete the indexes of damaged shards, and other damaged files.
 
-    `avprep shard` then builds those shards, and writes those files, anew. Shards stay as they are
-    until then; strangers stay.
+    `avprep shard` then builds those shards and writes those files again. Until then the shards stay
+    as they are; strangers stay.
     """
     for name in (*(index_name(check.name) for check in findings.damaged), *findings.files):
         storage.delete(storage.join(location, name))

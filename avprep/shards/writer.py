@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
 
 from avprep import storage
 from avprep.clips import Clip
-from avprep.encoded import EncodedSample
-from avprep.errors import DecodeError
+from avprep.encode.process import ClipDecoder
+from avprep.encode.wire import EncodedSample
+from avprep.errors import DecodeError, Unreadable
 from avprep.failures import ClipFailure
-from avprep.isolation import IsolatedEncoder
 from avprep.labels import LabelSet
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.format import (
@@ -27,7 +26,8 @@ from avprep.shards.format import (
 )
 from avprep.shards.plan import ShardJob
 
-_RECORD = 10240
+if TYPE_CHECKING:
+    from webdataset import TarWriter
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ShardSettings:
 
 @dataclass(frozen=True)
 class BuiltShard:
-    """What a job has to say when its shard is there."""
+    """The result of a job."""
 
     summary: ShardSummary
     found: bool  # another machine built it meanwhile
@@ -53,22 +53,23 @@ class BuiltShard:
 def build_shard(job: ShardJob, settings: ShardSettings) -> BuiltShard:
     """Decode the clips of one job and write its shard and index.
 
-    The tar gets its final name before the index does, so an index that is there vouches for a
-    whole shard. A clip that fails is recorded in the index and costs nothing else.
+    The tar gets its final name before the index does, so a shard that has an index is whole. A clip
+    that fails is recorded in the index and costs nothing else.
 
     Raises:
         UserError: the folder cannot be written to.
         WorkFailed: the shard cannot be written, because the disk is full or the like.
     """
-    files = {name: storage.size(storage.join(settings.out, name)) for name in names_of(job.name)}
-    there = {name: size for name, size in files.items() if size is not None}
-    if found := find_shards([job.name], there, settings).whole:
+    names = job.name, index_name(job.name)
+    sizes = {name: storage.size(storage.join(settings.out, name)) for name in names}
+    files = {name: size for name, size in sizes.items() if size is not None}
+    if found := find_shards([job.name], files, settings).whole:
         return BuiltShard(found[job.name], found=True)
     with (
         storage.scratch_file(storage.scratch_folder(settings.out)) as file,
-        IsolatedEncoder(settings.sample, settings.limits) as encoder,
+        ClipDecoder(settings.sample, settings.limits) as decoder,
     ):
-        index = write_samples(file, job, settings, encoder.encode)
+        index = write_samples(file, job, settings, decoder.decode)
         data = index.to_bytes()
         _put_in_place(file, index, data, settings)
     return BuiltShard(ShardSummary.from_bytes(data), found=False)
@@ -77,38 +78,35 @@ def build_shard(job: ShardJob, settings: ShardSettings) -> BuiltShard:
 def _put_in_place(
     file: storage.ScratchFile, index: ShardIndex, data: bytes, settings: ShardSettings
 ) -> None:
-    tar_path, index_path = (storage.join(settings.out, name) for name in names_of(index.name))
-    there = storage.read_if_there(index_path)
-    if there is not None and there != data:
-        # It vouches for another tar file than this one, so it goes before that comes.
-        storage.delete(index_path)
+    tar_path = storage.join(settings.out, index.name)
+    index_path = storage.join(settings.out, index_name(index.name))
+    old_index = storage.read_if_there(index_path)
+    if old_index is not None and old_index != data:
+        storage.delete(index_path)  # first: it describes a different tar
     if index.samples:
         file.publish(tar_path)
     else:
         storage.delete(tar_path)
-    if there != data:
+    if old_index != data:
         storage.write_atomic(index_path, data)
 
 
-def names_of(shard_name: str) -> tuple[str, str]:
-    """The files of a shard: the tar file and its index."""
-    return shard_name, index_name(shard_name)
-
-
 @dataclass(frozen=True)
-class Survey:
-    """Which shards are there already."""
+class FoundShards:
+    """The shards that a folder already holds."""
 
     whole: dict[str, ShardSummary]  # by name
-    damaged: tuple[str, ...]  # an index that is none, or that belongs to another tar file
+    damaged: tuple[str, ...]  # with an unreadable index, or one that describes another tar
 
 
-def find_shards(names: Iterable[str], files: Mapping[str, int], settings: ShardSettings) -> Survey:
-    """Tell the shards that are whole and of this plan from those that are to be built.
+def find_shards(
+    names: Iterable[str], files: Mapping[str, int], settings: ShardSettings
+) -> FoundShards:
+    """Find the shards that are whole and of this plan; the others are to be built.
 
     Args:
         names: of the tar files.
-        files: name → bytes of what lies in the folder.
+        files: name → bytes of each file in the folder.
         settings: which plan, and whether shards with failed clips count.
     """
     whole: dict[str, ShardSummary] = {}
@@ -116,78 +114,80 @@ def find_shards(names: Iterable[str], files: Mapping[str, int], settings: ShardS
     indexes = {index_name(name): name for name in names if index_name(name) in files}
     for file, data in storage.read_files(settings.out, indexes):
         name = indexes[file]
-        try:
-            if isinstance(data, OSError):
-                raise data
-            summary = ShardSummary.from_bytes(data)
-        except FileNotFoundError:  # deleted since the folder was listed
+        if isinstance(data, Unreadable):
+            if data.cause != "missing":  # deleted since the folder was listed
+                damaged.append(name)
             continue
-        except (OSError, ValueError, KeyError, TypeError):
+        try:
+            summary = ShardSummary.from_bytes(data)
+        except (ValueError, KeyError, TypeError):
             damaged.append(name)
             continue
-        is_same_size = not summary.samples or files.get(name) == summary.bytes
-        if (summary.name, summary.fingerprint) != (name, settings.fingerprint) or not is_same_size:
+        has_its_tar = not summary.samples or files.get(name) == summary.bytes
+        if (summary.name, summary.fingerprint) != (name, settings.fingerprint) or not has_its_tar:
             damaged.append(name)
         elif not (settings.retry_failed and summary.failures):
             whole[name] = summary
-    return Survey(whole, tuple(damaged))
+    return FoundShards(whole, tuple(damaged))
 
 
-class Writable(Protocol):
-    """What the samples are written to."""
+class _MeasuredFile:
+    """Passes bytes on to a file, and counts and digests them."""
 
-    def write(self, data: bytes, /) -> object:
-        """Append."""
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.size = 0
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.size += len(data)
+        self.digest.update(data)
 
 
 def write_samples(
-    file: Writable,
+    file: BinaryIO,
     job: ShardJob,
     settings: ShardSettings,
     encode: Callable[[Clip], EncodedSample],
 ) -> ShardIndex:
     """Write the samples of a job to an open file as a tar archive; returns its index."""
-    digest = hashlib.sha256()
+    archive = _MeasuredFile(file)
     entries: list[SampleEntry] = []
     failures: list[ClipFailure] = []
     offset = 0
-    audio_samples = 0
-
-    def write(data: bytes) -> None:
-        nonlocal offset
-        file.write(data)
-        digest.update(data)
-        offset += len(data)
-
-    for clip in job.clips:
-        try:
-            sample = encode(clip)
-        except DecodeError as error:
-            path = clip.video or clip.wav
-            stage = "pack" if clip.wav else "decode"
-            failures.append(ClipFailure(clip.video_id, path, stage, error.cause, error.detail))
-            continue
-        start = offset
-        members = sample_members(clip, sample, settings.labels, settings.sample)
-        write(b"".join(tar_member(name, data) for name, data in members))
-        labels = settings.labels.indices_of(clip.labels)
-        key = sample_key(clip.video_id)
-        size, length = offset - start, sample.num_samples
-        entry = SampleEntry(key, clip.video_id, start, size, labels, clip.split, length)
-        if not sample.complete:
-            lengths = (sample.seconds_found, sample.seconds_promised)
-            entry = replace(
-                entry, complete=False, seconds_found=lengths[0], seconds_promised=lengths[1]
+    with tar_writer(archive) as tar:
+        for clip in job.clips:
+            try:
+                sample = encode(clip)
+            except DecodeError as error:
+                stage = "pack" if clip.wav else "decode"
+                failure = (clip.video_id, clip.file, stage, error.cause, error.detail)
+                failures.append(ClipFailure(*failure))
+                continue
+            key = sample_key(clip.video_id)
+            members = sample_members(clip, sample, settings.labels, settings.sample)
+            size = write_members(tar, key, members)
+            entry = SampleEntry(
+                key=key,
+                video_id=clip.video_id,
+                offset=offset,
+                size=size,
+                labels=settings.labels.indices_of(clip.labels),
+                split=clip.split,
+                num_samples=sample.num_samples,
+                complete=sample.complete,
+                seconds_found=sample.seconds_found,
+                seconds_promised=sample.seconds_promised,
             )
-        entries.append(entry)
-        audio_samples += length
-    # Two empty blocks end an archive, and its length is a whole number of records.
-    write(bytes(-(offset + 2 * TAR_BLOCK) % _RECORD + 2 * TAR_BLOCK))
+            entries.append(entry)
+            offset += size
+    audio_samples = sum(entry.num_samples for entry in entries)
     return ShardIndex(
         name=job.name,
         fingerprint=settings.fingerprint,
-        bytes=offset,
-        sha256=digest.hexdigest(),
+        bytes=archive.size,
+        sha256=archive.digest.hexdigest(),
         seconds=round(audio_samples / settings.sample.decode.sample_rate, 3),
         samples=tuple(entries),
         failures=tuple(failures),
@@ -196,13 +196,12 @@ def write_samples(
 
 def sample_members(
     clip: Clip, sample: EncodedSample, labels: LabelSet, options: SampleOptions
-) -> list[tuple[str, bytes]]:
-    """Names and contents of a sample's members, in the order they are written.
+) -> dict[str, bytes]:
+    """A sample's members by suffix, in the order they are written.
 
-    The JSON has every key, each with a value of the key's one type: readers that learn the types
-    from the first samples (Hugging Face `datasets`) would take null for a type of its own.
+    The JSON always has every key, with a value of the same type: readers that infer types from the
+    first samples (Hugging Face `datasets`) would take null for a type of its own.
     """
-    key = sample_key(clip.video_id)
     start = clip.start or 0.0
     end = round(start + sample.seconds_found, 3) if clip.end is None else clip.end
     facts = {
@@ -221,17 +220,20 @@ def sample_members(
         "seconds_promised": float(sample.seconds_promised),
         "audio_shortened": sample.audio_shortened,
     }
-    members = [
-        (f"{key}.json", json.dumps(facts).encode()),
-        (f"{key}.{options.audio}", sample.audio),
-    ]
-    members += [(f"{key}.{number}.jpg", jpeg) for number, jpeg in enumerate(sample.frames)]
-    return members
+    pictures = {f"{number}.jpg": jpeg for number, jpeg in enumerate(sample.frames)}
+    return {"json": json.dumps(facts).encode(), options.audio: sample.audio, **pictures}
 
 
-def tar_member(name: str, data: bytes) -> bytes:
-    """One archive member with a fixed header: no time stamp, owner or mode of this machine."""
-    header = tarfile.TarInfo(name)
-    header.size = len(data)
-    header.mode = 0o644
-    return header.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % TAR_BLOCK)
+def tar_writer(file: BinaryIO | _MeasuredFile) -> TarWriter:
+    """A writer of tar archives with fixed headers: no time, owner or mode of this machine."""
+    # Here because it imports torch, which takes a second and a quarter of a gigabyte.
+    from webdataset import TarWriter
+
+    return TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False)
+
+
+def write_members(tar: TarWriter, key: str, members: Mapping[str, bytes]) -> int:
+    """Write a sample; returns its size in the archive."""
+    for suffix, data in members.items():
+        tar.write({"__key__": key, suffix: data})  # one at a time: it would sort them
+    return sum(TAR_BLOCK + -(-len(data) // TAR_BLOCK) * TAR_BLOCK for data in members.values())

@@ -13,7 +13,7 @@ import click
 
 from avprep.cli.common import Tolerance
 from avprep.cli.flags import PATH, flags
-from avprep.errors import DecodeError
+from avprep.errors import Unreadable
 from avprep.failures import check_failures, printable
 from avprep.option import Options, option
 from avprep.progress import Progress
@@ -31,7 +31,7 @@ class Rows(Options):
     top: int = option(5, "Labels per file.", at_least=1)
     as_json: bool = option(False, "Print one line of JSON per file.", flag="--json")
 
-    def shown(self, path: str, outcome: Prediction | DecodeError) -> str:
+    def shown(self, path: str, outcome: Prediction | Unreadable) -> str:
         """A file and its labels, for a program or for a person."""
         return (as_json if self.as_json else as_text)(path, outcome, self.top)
 
@@ -68,24 +68,24 @@ def predict(
             warn(note)
         bars(Progress("file", 0, len(files)))
         for done, (path, outcome) in enumerate(predictor.predict_many(files), start=1):
-            failed += isinstance(outcome, DecodeError)
+            failed += isinstance(outcome, Unreadable)
             bars.say(rows.shown(path, outcome), sys.stdout)
             bars(Progress("file", done, len(files), failed))
     check_failures(failed, len(files), tolerance.max_failures)
 
 
-def as_json(path: str, outcome: Prediction | DecodeError, top: int) -> str:
+def as_json(path: str, outcome: Prediction | Unreadable, top: int) -> str:
     """One line of JSON."""
-    if isinstance(outcome, DecodeError):
+    if isinstance(outcome, Unreadable):
         return json.dumps({"path": path, "cause": outcome.cause, "detail": outcome.detail})
     labels = [dataclasses.asdict(label) for label in outcome.top(top)]
     return json.dumps({"path": path, "mode": outcome.mode, "labels": labels})
 
 
-def as_text(path: str, outcome: Prediction | DecodeError, top: int) -> str:
+def as_text(path: str, outcome: Prediction | Unreadable, top: int) -> str:
     """A line for the file, and one for each label."""
     shown = printable(path)
-    if isinstance(outcome, DecodeError):
+    if isinstance(outcome, Unreadable):
         return f"{shown}\n{'':>9}  {outcome.cause}: {printable(outcome.detail)}"
     labels = [f"{label.score:9.4f}  {label.name}" for label in outcome.top(top)]
     mode = "" if outcome.mode == "multimodal" else f"  ({outcome.mode})"

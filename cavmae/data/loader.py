@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from avprep.errors import UserError, WorkFailed
+from avprep.processes import held
 from cavmae.data.batch import Batch, PackedBatch, Partners, allocate, pack
 from cavmae.data.plan import (
     EpochPlan,
@@ -100,6 +101,8 @@ class ShardLoader:
         self._requests: list[_Request] = []
         self._weights = self._sample_weights() if options.balanced else None
         shards.prepare()
+        # A worker forked from a process whose OpenCV has threads waits for them for ever.
+        cv2.setNumThreads(1)
         self._loader = DataLoader(
             _BatchReader(shards, options),
             batch_size=None,
@@ -331,6 +334,7 @@ class _BatchReader(Dataset[PackedBatch]):
 def _settle_worker(number: int) -> None:
     """Workers are as many as the user wants; their libraries must not add threads."""
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     # Ctrl-C reaches the whole process group, Slurm's SIGTERM all processes of a step, and the main
     # process still has a step to finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -363,9 +367,8 @@ def _signals_kept() -> Iterator[None]:
         yield
         return
     previous = signal.getsignal(signal.SIGCHLD)
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, previous or signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    with held(signal.SIGINT, signal.SIGTERM):
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGCHLD, previous or signal.SIG_DFL)

@@ -16,10 +16,6 @@ from avprep.audio import SAMPLE_RATE
 from avprep.images import JPEG_END
 from avprep.shards.format import SampleEntry
 
-# One picture is too small to share between threads, and a worker forked from a process whose
-# OpenCV has threads waits for them for ever.
-cv2.setNumThreads(1)
-
 
 class DamagedSample(Exception):
     """A sample whose bytes are not what the index promises.

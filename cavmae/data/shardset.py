@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import storage
-from avprep.errors import UserError
+from avprep.errors import Unreadable, UserError
 from avprep.labels import LabelSet
+from avprep.retries import with_retries
 from avprep.shards.format import (
     DatasetInfo,
     SampleEntry,
@@ -23,7 +24,7 @@ from avprep.shards.format import (
     read_index,
     split_members,
 )
-from cavmae.data.reader import Range, Reader, open_reader, with_retries
+from cavmae.data.reader import Range, Reader, open_reader
 from cavmae.data.sample import DamagedSample, StoredSample
 from cavmae.data.table import SampleTable, build_table
 from cavmae.options import ReadOptions, ShardOptions, pick
@@ -277,8 +278,8 @@ class ShardSet:
         for row, wanted, data in zip(rows, ranges, found, strict=True):
             entry = table.entry(row)
             where = f"{entry.video_id} in {storage.join(self.location, wanted.shard)}"
-            if isinstance(data, OSError):
-                yield DamagedSample(entry.video_id, f"{where}: {data}")
+            if isinstance(data, Unreadable):
+                yield DamagedSample(entry.video_id, f"{where}: {data.detail}")
             elif len(data) != wanted.size:
                 yield DamagedSample(entry.video_id, f"{where}: the shard is cut short")
             else:

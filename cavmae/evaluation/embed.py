@@ -190,17 +190,15 @@ def claim(parts: Parts, about: str, world: World) -> None:
     Raises:
         UserError: it holds parts of another run.
     """
-    plan = parts.folder / _PLAN_FILE
-    if plan.exists() and plan.read_text() != about:
-        raise UserError(
-            f"{parts.folder}: holds parts of another run. Give the same options to resume it, "
-            "or delete this folder."
-        )
-    world.barrier()
-    if world.is_main:
-        storage.make_folder(parts.folder)
-        storage.write_atomic(plan, about.encode())
-    world.barrier()
+
+    def check(content: bytes) -> None:
+        if content != about.encode():
+            raise UserError(
+                f"{parts.folder}: holds parts of another run. Give the same options to resume it, "
+                "or delete this folder."
+            )
+
+    world.on_main(lambda: storage.claim(parts.folder, _PLAN_FILE, about.encode(), check))
 
 
 def drop(parts: Parts, about: str) -> None:

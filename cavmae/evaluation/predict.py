@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from avprep.audio import decode_audio
 from avprep.clips import Clip, discover_clips
-from avprep.encoded import EncodedSample
-from avprep.errors import DecodeError
-from avprep.isolation import IsolatedEncoder
+from avprep.encode.process import ClipDecoder
+from avprep.encode.wire import EncodedSample
+from avprep.errors import DecodeError, Unreadable
 from avprep.labels import LabelSet
 from avprep.options import DecodeOptions, SampleOptions
 from cavmae.data import Batch
@@ -125,7 +125,7 @@ class Predictor(ExitStack):
 
     def predict_many(
         self, paths: Sequence[str | Path]
-    ) -> Iterator[tuple[str, Prediction | DecodeError]]:
+    ) -> Iterator[tuple[str, Prediction | Unreadable]]:
         """Classify files in order; while one is classified the next ones are decoded.
 
         Args:
@@ -136,7 +136,7 @@ class Predictor(ExitStack):
         """
         with ReaderPool(self._options, self._classifier.usage.mode) as pool:
             for path, outcome in pool.read_all(paths):
-                if isinstance(outcome, DecodeError):
+                if isinstance(outcome, Unreadable):
                     yield str(path), outcome
                 else:
                     yield str(path), self.classify(path, outcome)
@@ -202,11 +202,11 @@ class ClipReader:
             wanted = replace(decode, missing_audio="omit")
         else:
             wanted = replace(decode, missing_audio="fail")
-        self._encoder = self._new_encoder(wanted)
-        self._audio_encoder = self._new_encoder(audio_only)
+        self._decoder = self._new_decoder(wanted)
+        self._audio_decoder = self._new_decoder(audio_only)
 
-    def _new_encoder(self, decode: DecodeOptions) -> IsolatedEncoder:
-        return IsolatedEncoder(SampleOptions(decode, audio="wav"), self._options.limits)
+    def _new_decoder(self, decode: DecodeOptions) -> ClipDecoder:
+        return ClipDecoder(SampleOptions(decode, audio="wav"), self._options.limits)
 
     def read(self, path: str | Path) -> EncodedSample:
         """Decode a file: both streams, or the one it has where that is enough.
@@ -216,16 +216,16 @@ class ClipReader:
         """
         clip = Clip("", video=str(path), start=self._options.start, end=self._options.end)
         try:
-            return self._encoder.encode(clip)
+            return self._decoder.decode(clip)
         except DecodeError as error:
             if error.cause != "no-video" or not self._is_optional:
                 raise
-        return self._audio_encoder.encode(clip)
+        return self._audio_decoder.decode(clip)
 
     def close(self) -> None:
         """End the child processes."""
-        for encoder in (self._encoder, self._audio_encoder):
-            encoder.close()
+        for decoder in (self._decoder, self._audio_decoder):
+            decoder.close()
 
 
 class ReaderPool(ExitStack):
@@ -242,9 +242,9 @@ class ReaderPool(ExitStack):
 
     def read_all(
         self, paths: Sequence[str | Path]
-    ) -> Iterator[tuple[str | Path, EncodedSample | DecodeError]]:
+    ) -> Iterator[tuple[str | Path, EncodedSample | Unreadable]]:
         """Decode files in order; no more than twice the workers wait to be taken."""
-        waiting: deque[tuple[str | Path, Future[EncodedSample | DecodeError]]] = deque()
+        waiting: deque[tuple[str | Path, Future[EncodedSample | Unreadable]]] = deque()
         for path in paths:
             waiting.append((path, self._threads.submit(self._read, path)))
             if len(waiting) > 2 * self._options.workers:
@@ -253,14 +253,14 @@ class ReaderPool(ExitStack):
         for done, future in waiting:
             yield done, future.result()
 
-    def _read(self, path: str | Path) -> EncodedSample | DecodeError:
+    def _read(self, path: str | Path) -> EncodedSample | Unreadable:
         if not hasattr(self._own, "reader"):
             self._own.reader = ClipReader(self._options, self._trained_mode)
             self._readers.callback(self._own.reader.close)
         try:
             return self._own.reader.read(path)
         except DecodeError as error:
-            return error
+            return error.outcome
 
 
 def find_files(places: Sequence[Path]) -> list[str]:

@@ -19,6 +19,7 @@ from cavmae.options import PretrainOptions
 
 TEMPERATURE = 0.05
 _EPSILON = 1e-6  # of a patch's variance
+_PUBLISHED = PretrainOptions()  # made here, since torch.compile cannot trace its checks
 
 
 @dataclass
@@ -95,7 +96,7 @@ class CAVMAE(Encoder):
             UserError: inputs of another shape than the model's, or a mask ratio that leaves
                 nothing to see or nothing to predict.
         """
-        options = options or PretrainOptions()
+        options = options or _PUBLISHED
         check_ratios(self.config, options)
         audio_patches, image_patches = self.audio_patches(audio), self.image_patches(image)
         if noise_audio is None or noise_image is None:

@@ -7,7 +7,7 @@ of it, and neither do checkpoints, which hold whole tensors under the model's ow
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -21,7 +21,10 @@ from torch.utils.checkpoint import checkpoint
 
 from cavmae.distributed import World
 from cavmae.model.blocks import Block
-from cavmae.train.options import TrainOptions
+from cavmae.train.options import Parallel, TrainOptions
+
+# Of a block: sequence lengths, streams, batch sizes, training and evaluation, multiplied.
+_PROGRAMS = 64
 
 
 def spread_model(model: nn.Module, world: World, options: TrainOptions) -> nn.Module:
@@ -38,25 +41,40 @@ def spread_model(model: nn.Module, world: World, options: TrainOptions) -> nn.Mo
     Returns:
         What a training step has to call.
     """
-    blocks = [module for module in model.modules() if isinstance(module, Block)]
     # The forward function is replaced and not the module, so that no parameter gets another name
     # and FSDP's hooks stay outside of what is recomputed or compiled.
-    for block in blocks:
-        if options.compile:  # one program serves all blocks of a shape
-            block.forward = torch.compile(block.forward)  # type: ignore[method-assign]
+    for block in _blocks(model):
+        if options.compile:
+            block.forward = _compiled(block.forward)  # type: ignore[method-assign]
         if options.activation_checkpointing:
             block.forward = functools.partial(  # type: ignore[method-assign]
                 checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
             )
-    if world.size == 1:
-        return model
-    if options.parallel == "fsdp":
-        mesh = init_device_mesh(world.device.type, (world.size,))
-        for block in blocks:
-            fully_shard(block, mesh=mesh)
-        fully_shard(model, mesh=mesh)
-        return model
-    return DistributedDataParallel(model)
+    return model if world.size == 1 else distribute(model, world, options.parallel)
+
+
+def distribute(model: nn.Module, world: World, parallel: Parallel) -> nn.Module:
+    """Give each rank a replica or a shard of a model, in place; returns what a step has to call."""
+    if parallel == "ddp":
+        return DistributedDataParallel(model)
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    for block in _blocks(model):
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model
+
+
+def _blocks(model: nn.Module) -> list[Block]:
+    return [module for module in model.modules() if isinstance(module, Block)]
+
+
+def _compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A block's forward function as programs that all blocks share, one for each shape.
+
+    A program for any shape would be slower, and PyTorch would give up compiling after eight.
+    """
+    torch._dynamo.config.recompile_limit = _PROGRAMS
+    return torch.compile(forward, dynamic=False, fullgraph=True)
 
 
 def without_gradient_exchange(model: nn.Module) -> AbstractContextManager[Any]:

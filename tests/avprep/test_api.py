@@ -68,7 +68,7 @@ def test_videos_become_checked_shards_and_a_report_without_a_word(demo_videos, t
     findings = avprep.verify(shards, pool=pool, on_progress=(heard := Listener()))
     assert findings.damaged == ()
     assert heard.last["shard"].done == heard.last["shard"].total == len(findings.checks)
-    made = avprep.write_report(shards, str(tmp_path / "page.html"), on_progress=Listener())
+    made = avprep.report(shards, str(tmp_path / "page.html"), on_progress=Listener())
     assert (tmp_path / "page.html").read_bytes() == made.page
     assert capfd.readouterr() == ("", "")
 
@@ -79,7 +79,7 @@ def test_manifests_are_checked_and_changed_without_a_word(demo_videos, tmp_path,
     avprep.write_manifest(manifest, clips)
     options = avprep.CheckOptions(counts=tmp_path / "counts.csv")
     findings = avprep.check_manifest(manifest, options, heard := Listener())
-    assert findings.class_counts == Counter(label for clip in clips for label in clip.labels)
+    assert findings.class_counts() == Counter(label for clip in clips for label in clip.labels)
     assert findings.labels is None
     assert heard.done() == {"clip": (18, None)}
     assert (tmp_path / "counts.csv").read_text().startswith("index,mid,display_name,clips\n")
@@ -132,6 +132,11 @@ def test_only_the_command_line_prints():
 def test_every_flag_is_a_stated_option(name):
     for parameter in COMMANDS[name].params:
         assert isinstance(parameter, (Flag, click.Argument)), parameter
+
+
+def test_no_module_hides_a_public_name():
+    modules = {path.stem for path in (REPOSITORY / "avprep").iterdir()}
+    assert not modules & {*avprep.__all__}
 
 
 def test_every_public_name_exists_and_every_function_is_typed_and_documented():

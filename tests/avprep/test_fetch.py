@@ -208,6 +208,14 @@ def test_only_http_is_fetched(url, tmp_path):
         fetch_file(url, tmp_path / "l.csv")
 
 
+@pytest.mark.parametrize(
+    "url", ["http://a b/l.csv", "http://x:port/l.csv", "http://[x/l.csv", "http://x/é\n.csv"]
+)
+def test_an_address_that_is_none_is_refused_at_once(url, tmp_path):
+    with pytest.raises(UserError, match="not a URL"):
+        fetch_file(url, tmp_path / "l.csv", None, QUICK)
+
+
 def test_what_is_no_digest_is_refused(server, tmp_path):
     with pytest.raises(UserError, match="64 hex digits"):
         fetch_file(f"{server.url}/good/l.csv", tmp_path / "l.csv", "abc")

@@ -52,7 +52,7 @@ def test_a_folder_of_unlabelled_videos_is_no_class(tmp_path):
     assert found == {
         "1": ("train", "ant"), "2": ("unlabelled", ""), "3": ("unlabeled", ""), "4": ("", ""),
     }  # fmt: skip
-    assert "3 videos in no class folder, left unlabelled" in said
+    assert "3 clips without a label" in said
 
 
 def test_an_unlabelled_folder_beside_classes_is_no_class(tmp_path):

@@ -183,6 +183,19 @@ def test_segments_that_differ_by_milliseconds_have_ids_of_their_own(tmp_path):
     ]
 
 
+def test_a_file_that_rows_spell_differently_is_one_clip(tmp_path):
+    (tmp_path / "v/x").mkdir(parents=True)
+    (tmp_path / "v/x/a.mp4").touch()
+    table = tmp_path / "l.csv"
+    names = ("x/a.mp4", "./x/a.mp4", "x/a", "a", tmp_path / "v/x/a.mp4")
+    table.write_text("path,label\n" + "".join(f"{name},{n}\n" for n, name in enumerate(names)))
+    data_set = read_listing(table, None)
+    (clip,) = match_listing(data_set, tmp_path / "v", None).clips()
+    assert (clip.video_id, clip.labels) == ("a", ("0", "1", "2", "3", "4"))
+    ((_, lines),) = data_set.notes.corrected.items()
+    assert sorted(lines) == [3, 4, 5, 6]
+
+
 def test_sub_folders_are_classes_and_loose_videos_stay_unlabelled(tmp_path):
     for name in ("dog, bark/a.mp4", "cat/deep/b.mp4", "loose.mp4"):
         path = tmp_path / name

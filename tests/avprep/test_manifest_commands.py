@@ -190,7 +190,7 @@ def test_a_flat_folder_is_unlabelled_and_can_get_classes_later(tmp_path):
     assert "1 clip, 0 classes" in run("manifest", "folder", tmp_path / "v", "--out", out)
     touch(tmp_path / "v", "ant/2.mp4")
     said = run("manifest", "folder", tmp_path / "v", "--out", out)
-    assert "1 video in no class folder, left unlabelled" in said
+    assert "1 clip without a label" in said
     assert read_label_csv(tmp_path / "m.classes.csv").names == ("ant",)
 
 

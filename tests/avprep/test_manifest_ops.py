@@ -220,7 +220,7 @@ def test_the_plot_is_a_picture_with_a_bar_for_each_class(classes, tmp_path):
     labels = LabelSet(tuple(f"/m/{n}" for n in range(classes)), tuple(names))
     clips = [Clip(f"{n}-{i}", (f"/m/{n}",), "x.mp4") for n in range(classes) for i in range(n % 7)]
     path = tmp_path / "plots" / "classes.png"
-    plot_class_counts(check_manifest(clips, labels, check_files=False), labels, path)
+    plot_class_counts(check_manifest(clips, labels, check_files=False), path)
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.width > 600

@@ -307,3 +307,27 @@ def test_packed_files_and_decoded_videos_give_the_same_sample(demo_videos, tmp_p
 def test_unknown_label_is_named(manifest, demo_clip, tmp_path):
     with pytest.raises(UserError, match="purring"):
         build([Clip("x", ("purring",), video=str(demo_clip))], manifest[1], tmp_path / "s")
+
+
+def test_torch_is_loaded_only_where_a_shard_is_written(demo_videos, tmp_path):
+    """webdataset brings it in."""
+    videos = str(demo_videos / "test")
+    program = """
+import sys
+from avprep.cli import group
+
+group.main(sys.argv[1:], "avprep", standalone_mode=False)
+print("LOADED", *sorted({"torch", "webdataset", "av"} & set(sys.modules)))
+"""
+
+    def loaded(*words):
+        command = [sys.executable, "-c", program, *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.rpartition("LOADED")[2].split()
+
+    assert loaded("manifest", "folder", videos, "--out", "m.json") == []
+    assert loaded("extract", videos, "--out", "extracted", "--workers", "1") == []
+    shard = ("shard", "m.json", "--out", "shards", "--workers", "1")
+    loaded(*shard)
+    assert loaded(*shard) == []  # finds the set finished
+    assert loaded("verify", "shards", "--workers", "1") == []

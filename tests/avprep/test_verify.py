@@ -25,14 +25,14 @@ from avprep.manifest.sources.folder import folder_manifest
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
 from avprep.shards.format import (
-    is_sealed,
+    class_weights,
     read_dataset,
     read_index,
-    sealed,
     split_members,
     update_dataset,
     write_dataset,
 )
+from avprep.shards.seal import is_sealed, sealed
 from avprep.shards.verify import discard_damaged, verify_shard_set
 
 ALONE = PoolOptions(1)
@@ -368,7 +368,9 @@ def test_a_shard_set_that_names_a_file_outside_of_its_folder_is_refused(fresh, p
     else:
         stranger = replace(info.shards[0], name=name)
         write_dataset(fresh, replace(info, shards=(*info.shards, stranger)))
-    with pytest.raises(UserError, match=r"dataset\.json: names .* no name of a file beside it"):
+    with pytest.raises(
+        UserError, match=r"dataset\.json: names .* not the name of a file beside it"
+    ):
         read_dataset(fresh)
 
 
@@ -392,6 +394,79 @@ def test_a_sealed_document_is_the_document_with_a_digest(document):
     assert parsed == {key: value for key, value in document.items() if key != "digest"}
     for change in (data[:-1], data + b" ", data.replace(b"digest", b"digesT"), b"{}", b""):
         assert not is_sealed(change)
+
+
+NUMBERS = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+SEALED = st.dictionaries(
+    st.text(), st.recursive(NUMBERS | st.text() | st.booleans() | st.none(), st.lists), min_size=1
+)
+
+
+@given(SEALED, st.booleans(), st.sampled_from([None, 2]), st.booleans())
+def test_another_layout_of_a_sealed_document_is_as_good(document, ascii_only, indent, sort):
+    laid_out = with_short_numbers(json.loads(sealed(json.dumps(document))))
+    text = json.dumps(laid_out, ensure_ascii=ascii_only, indent=indent, sort_keys=sort)
+    assert is_sealed(f"{text}\n".encode())
+    key = next(iter(document))
+    for other in ({**laid_out, key: [document[key]]}, {**laid_out, f"{key}?": 0}):
+        assert not is_sealed(f"{json.dumps(other)}\n".encode())
+
+
+def with_short_numbers(value):
+    """5.0 as 5, as jq 1.6 writes it."""
+    if isinstance(value, dict):
+        return {key: with_short_numbers(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [with_short_numbers(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def test_a_set_whose_json_was_laid_out_in_another_way_is_whole(build, original, fresh):
+    for path in [*fresh.glob("*.index.json"), fresh / "dataset.json"]:
+        text = json.dumps(with_short_numbers(json.loads(path.read_bytes())), indent=2)
+        path.write_text(text + "\n")
+    assert read_dataset(fresh) == read_dataset(original)
+    findings = verify(fresh, deep=True)
+    assert (blamed(findings), findings.strangers) == ([], ())
+    assert build(fresh).built == 0
+
+
+def test_a_set_survives_jq(fresh):
+    if not shutil.which("jq"):
+        pytest.skip("needs jq: apt-get install jq")
+    update_dataset(fresh, weights={"classes": class_weights(range(500))})
+    for path in [*fresh.glob("*.index.json"), fresh / "dataset.json"]:
+        done = subprocess.run(["jq", "-S", ".", str(path)], capture_output=True, check=True)
+        assert done.stdout != path.read_bytes()
+        path.write_bytes(done.stdout)
+    assert blamed(verify(fresh)) == []
+    path.write_bytes(path.read_bytes().replace(b'"samples": 16', b'"samples": 17'))
+    assert blamed(verify(fresh)) == ["dataset.json"]
+
+
+def test_an_older_set_whose_digests_are_of_bytes_is_whole_until_it_is_laid_out_anew(build, fresh):
+    def seal_as_before(path):
+        body = path.read_bytes().rpartition(b',\n"digest": ')[0]
+        path.write_bytes(b'%s,\n"digest": "%s"}\n' % (body, sha256_of(body)))
+
+    for path in fresh.glob("*.index.json"):
+        seal_as_before(path)
+    info = read_dataset(fresh)
+    files = {name: sha256_of((fresh / name).read_bytes()).decode() for name in info.files}
+    write_dataset(fresh, replace(info, files=files))
+    path = fresh / "dataset.json"
+    seal_as_before(path)
+    assert blamed(verify(fresh, deep=True)) == []
+    path.write_text(json.dumps(json.loads(path.read_bytes()), indent=2) + "\n")
+    with pytest.raises(UserError, match=r"dataset\.json: .* has changed since .*--discard"):
+        read_dataset(fresh)
+    discard_damaged(str(fresh), verify(fresh))
+    assert build(fresh).built == 0
+    assert blamed(verify(fresh)) == []
+
+
+def sha256_of(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
 
 
 def command(folder, *options):

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 import pytest
 
+from avprep import retries
 from avprep.errors import UserError, WorkFailed
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet, reader
 from cavmae.data.reader import ReadOptions
@@ -80,7 +81,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture
 def server(tiny, monkeypatch):
-    monkeypatch.setattr(reader, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(retries, "_FIRST_WAIT", 0.01)
     server = Server(tiny.folder)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -151,7 +152,7 @@ class LockedStore(fsspec.AbstractFileSystem):
 
 def test_a_store_that_refuses_access_is_named_at_once(monkeypatch):
     fsspec.register_implementation("locked", LockedStore)
-    monkeypatch.setattr(reader, "_FIRST_WAIT", 1e6)
+    monkeypatch.setattr(retries, "_FIRST_WAIT", 1e6)
     with pytest.raises(UserError, match=r"^locked://x/dataset\.json: access is refused \(Access D"):
         ShardSet.open("locked://x", ReadOptions(retries=1))
 

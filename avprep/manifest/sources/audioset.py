@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from pathlib import Path
@@ -37,19 +38,19 @@ def read_audioset(path: Path, labels: LabelSet) -> DataSet:
         UserError: the file cannot be read, or holds no row.
     """
     notes = CsvNotes()
-    seen: dict[str, tuple[str, ...]] = {}  # one tuple for each list of mids, not one per row
+    # Millions of rows share few times and lists of mids, so each of these is kept once.
+    seconds = functools.cache(float)
+    seen: dict[str, tuple[str, ...]] = {}
 
     def parse_published(line: int, text: str) -> Row | None:
         match = _AS_PUBLISHED.fullmatch(text)
         if match is None:
             return None
-        video_id, start, end, listed = match.groups()
-        mids = seen.get(listed)
+        video_id, first, last, listed = match.groups()
+        start, end, mids = seconds(first), seconds(last), seen.get(listed)
         if mids is None and labels.know_all(parts := listed.split(",")):
             mids = seen[listed] = tuple(map(sys.intern, parts))
-        if mids is None or not float(start) < float(end):
-            return None
-        return Row(line, video_id, float(start), float(end), mids)
+        return Row(line, video_id, start, end, mids) if mids and start < end else None
 
     def parse(line: int, text: str, fields: list[str]) -> Row:
         return _parse_row(line, text, fields, labels, notes)

@@ -16,7 +16,6 @@ from avprep.labels import LabelSet, label_set_for
 from avprep.manifest.sources.match import UNNAMEABLE, Matches, extracted_audio
 from avprep.manifest.sources.matched import DataSet, Matched
 from avprep.manifest.sources.rows import Row, Segments
-from avprep.wording import counted
 
 _NO_LABELS = "unlabell?ed|unsupervised|nolabels?"
 _UNLABELLED = re.compile(_NO_LABELS, re.IGNORECASE)
@@ -78,21 +77,18 @@ def match_folder(
     remarks = [*_about_splits(data_set, root, labels is None)]
     if labels is None:
         remarks += _doubtful_classes(data_set)
-    unlabelled = sum(not row.labels for row in segments.rows if data_set.wants(row))
-    if unlabelled and len(label_set):
-        remarks.append(f"{counted(unlabelled, 'video')} in no class folder, left unlabelled")
-    if extras:
-        remarks.append(f"{counted(len(extras), 'path')} left out, not being UTF-8")
     ids = [clip.video_id for clip in clips]
+    videos = Matches.named([clip.video for clip in clips], extras)
     return Matched(
         data_set,
         ids,
-        Matches.named([clip.video for clip in clips], extras),
-        extracted_audio(ids, extracted),
+        videos,
+        extracted_audio(videos, ids, extracted),
         extracted,
         is_cut=False,
         passed_over=passed_over,
-        why_nothing=f"not one of its {len(extras)} videos has a path that is UTF-8.",
+        looked_in=str(root),
+        looked_for="",
         remarks=remarks,
     )
 

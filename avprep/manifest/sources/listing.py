@@ -32,7 +32,6 @@ from avprep.manifest.sources.rows import (
     checked_seconds,
     numbered,
 )
-from avprep.wording import counted
 
 _KNOWN = {"path": (*PATHS, *IDS), "label": LABEL, "labels": LABELS, "split": SPLIT}
 _SEVERAL = "a file that stands in several rows has the classes of all"
@@ -93,8 +92,8 @@ def match_listing(
         UserError: no such folder, or one that cannot be listed.
     """
     passed_over: list[str] = []
-    found = scan_files(root, VIDEO_SUFFIXES, passed_over, on_file)
-    scanned = [os.path.join(folder, name) for folder, name in found]
+    files = scan_files(root, VIDEO_SUFFIXES, passed_over, on_file)
+    scanned = [os.path.join(folder, name) for folder, name in files]
     videos = {os.path.relpath(path, root): path for path in scanned if is_writable(path)}
     rows = [row._replace(name=_below(root, row.name)) for row in data_set.segments.rows]
     for name in {row.name for row in rows} - videos.keys():
@@ -110,17 +109,17 @@ def match_listing(
     for name in sorted(videos.keys() - {row.name for row in rows}):
         extras.append((videos[name], "no row of the CSV names it"))
     data_set = replace(data_set, segments=segments)
-    unlabelled = sum(not row.labels for row in segments.rows if data_set.wants(row))
+    found = Matches.named([videos.get(row.name, "") for row in segments.rows], extras)
     return Matched(
         data_set,
         ids,
-        Matches.named([videos.get(row.name, "") for row in segments.rows], extras),
-        extracted_audio(ids, extracted),
+        found,
+        extracted_audio(found, ids, extracted),
         extracted,
         is_cut=True,
         passed_over=passed_over,
-        why_nothing=_why_nothing(data_set, videos),
-        remarks=[f"{counted(unlabelled, 'row')} without a label"] if unlabelled else [],
+        looked_in=str(root),
+        looked_for=rows[0].name if rows else "",
     )
 
 
@@ -235,14 +234,3 @@ def _seconds(time: float) -> str:
     """`30`, `30.5`; different for different times."""
     short = f"{time:g}"
     return short if float(short) == time else repr(time)
-
-
-def _why_nothing(data_set: DataSet, videos: Collection[str]) -> str:
-    rows = data_set.segments.rows
-    if not rows:
-        return f"not one of its {len(data_set.notes.bad)} rows can be used."
-    there = f"one that is there is {min(videos)}" if videos else "there is none"
-    return (
-        f"not one of the {len(rows)} files it names is there. The first is {rows[0].name}; below "
-        f"the folder {there}."
-    )

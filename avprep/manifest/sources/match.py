@@ -106,12 +106,14 @@ def check_extracted(folder: Path | None) -> None:
         raise UserError(f"{folder}: no audio/ in it; give what `avprep extract` wrote.")
 
 
-def extracted_audio(ids: Sequence[str], extracted: Path | None) -> Matches:
-    """The sound that `avprep extract` wrote for each clip."""
+def extracted_audio(videos: Matches, ids: Sequence[str], extracted: Path | None) -> Matches:
+    """The sound that `avprep extract` wrote for each row's video."""
+    if extracted is None:
+        return Matches.named([""] * len(ids))
     return Matches.named(
         [
-            str(audio_path(extracted, name)) if extracted and is_extracted(extracted, name) else ""
-            for name in ids
+            str(audio_path(extracted, name)) if video and is_extracted(extracted, name) else ""
+            for video, name in zip(videos.paths, ids, strict=True)
         ]
     )
 
@@ -122,7 +124,7 @@ def _judge(stem: str, segments: Segments, whole_videos: bool) -> _Verdict:
         places = segments.places_of(reading.video_id)
         if not places:
             continue
-        if any(map(segments.places_of, reading.rivals)):
+        if reading.rivals and any(map(segments.places_of, reading.rivals)):
             reason = "the name holds two ids of the CSV"
         elif reading.is_unclear:
             reason = "its name may give times or a part in an unknown form; use ID_START_END"

@@ -15,7 +15,7 @@ from avprep.clips import Clip, described_passed_over
 from avprep.errors import UserError, WorkFailed
 from avprep.labels import LabelSet, class_csv_of, known_labels, write_label_csv
 from avprep.manifest.model import check_class_csv, write_labelled
-from avprep.manifest.sources.match import Matches
+from avprep.manifest.sources.match import UNNAMEABLE, Matches
 from avprep.manifest.sources.rows import CsvNotes, Row, Segments
 from avprep.options import ManifestOutput
 from avprep.wording import counted
@@ -86,8 +86,8 @@ class Matched:
         extracted: what `avprep extract` wrote; the frames of `audio` are there.
         is_cut: whether a file whose name has no times is cut to the times of its row.
         passed_over: see `avprep.clips.scan_files`.
+        looked_in, looked_for: folders, and names of the first row's file.
         remarks: what else a person should know.
-        why_nothing: where not one row has a file: what was looked for and what was there.
     """
 
     data_set: DataSet
@@ -97,7 +97,8 @@ class Matched:
     extracted: Path | None
     is_cut: bool
     passed_over: Sequence[str]
-    why_nothing: str
+    looked_in: str
+    looked_for: str
     remarks: Sequence[str] = ()
 
     def clips(self) -> Iterator[Clip]:
@@ -145,11 +146,37 @@ class Matched:
 
     def notes(self, source: object) -> list[str]:
         """Lines for a person; `source` names the CSV or folder."""
+        unlabelled = sum(not row.labels for _, row in self._wanted())
+        unnameable = sum(reason == UNNAMEABLE for _, reason in self._extras())
+        remarks = [*self.remarks]
+        if unlabelled and len(self.data_set.labels):
+            remarks.append(f"{counted(unlabelled, 'clip')} without a label")
+        if unnameable:
+            remarks.append(f"{counted(unnameable, 'path')} left out, not being UTF-8")
         return [
             *self.data_set.notes.lines(source),
-            *(f"{source}: {remark}" for remark in self.remarks),
+            *(f"{source}: {remark}" for remark in remarks),
             *described_passed_over(self.passed_over),
         ]
+
+    def why_nothing(self) -> str:
+        """Where not one row has a file: what was looked for and what was there."""
+        count, bad, extras = len(self.ids), len(self.data_set.notes.bad), self._extras()
+        if not count:
+            return f"not one of its {bad or len(extras)} {'rows' if bad else 'paths'} can be used."
+        there = (
+            f"{counted(len(extras), 'other file')}, such as {extras[0][0]}"
+            if extras
+            else "no other file"
+        )
+        passed_over = "".join(f" {text}." for text in described_passed_over(self.passed_over))
+        return (
+            f"not one of its {count} clips has a file in {self.looked_in}. Looked for names such "
+            f"as {self.looked_for}; found {there}.{passed_over}"
+        )
+
+    def _extras(self) -> list[tuple[str, str]]:
+        return [*self.videos.extras, *self.audio.extras]
 
     def _wanted(self) -> Iterator[tuple[int, Row]]:
         rows = enumerate(self.data_set.segments.rows)
@@ -197,7 +224,7 @@ def write_matched(
     counts = write_report(output.report_path, matched.report())
     missing, bad = counts["missing"], counts["bad-row"]
     if not counts["matched"]:
-        raise UserError(f"{source}: {matched.why_nothing} Listed in {output.report_path}.")
+        raise UserError(f"{source}: {matched.why_nothing()} Listed in {output.report_path}.")
     if output.strict and missing + bad:
         raise WorkFailed(
             f"{source}: {counted(missing, 'clip')} missing and {counted(bad, 'row')} bad, "

@@ -77,7 +77,7 @@ def readings(stem: str) -> Iterator[Reading]:
     one; then the same behind a leading Y; then what other downloaders make of it.
     """
     yield from _plain(stem)
-    if stem.startswith("Y") and len(stem) > 1:
+    if stem[:1] == "Y" and len(stem) > 1:
         yield from _plain(stem[1:])
     name = _tidied(stem)
     if name != stem:

@@ -71,6 +71,10 @@ class Segments:
         self.rows.append(row)
         return True
 
+    def shares_id(self, row: Row) -> bool:
+        """Whether other segments have the same id."""
+        return len(self._several.get(row.name, ())) > 1
+
     def places_of(self, name: str) -> Collection[int]:
         """The places of an id's rows."""
         first = self._first.get(name)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from avprep.clips import VIDEO_SUFFIXES, described_passed_over, scan_files
+from avprep.clips import VIDEO_SUFFIXES, scan_files
 from avprep.errors import UserError
 from avprep.manifest.sources.match import check_extracted, match_files
 from avprep.manifest.sources.matched import DataSet, Matched
@@ -47,33 +47,17 @@ def match_segments(
             for file in scan_files(folder, suffixes, passed_over, on_file)
         )
 
-    videos = match_files(segments, files(sources.videos, VIDEO_SUFFIXES), sources.trim)
-    audio = match_files(segments, files(sources.audio, AUDIO_SUFFIXES))
+    row = next(iter(segments.rows), None)
     return Matched(
         data_set,
         clip_ids(segments, data_set.named_by == "id and start"),
-        videos,
-        audio,
+        match_files(segments, files(sources.videos, VIDEO_SUFFIXES), sources.trim),
+        match_files(segments, files(sources.audio, AUDIO_SUFFIXES)),
         sources.extracted,
         sources.trim,
         passed_over,
-        _why_nothing(data_set, sources, [*videos.extras, *audio.extras], passed_over),
-    )
-
-
-def _why_nothing(
-    data_set: DataSet, sources: Sources, extras: list[tuple[str, str]], passed_over: list[str]
-) -> str:
-    rows = data_set.segments.rows
-    if not rows:
-        return f"not one of its {len(data_set.notes.bad)} rows can be used."
-    there = f"the first of the {len(extras)} there is {extras[0][0]}" if extras else "none there"
-    folders = ", ".join(map(str, (*sources.videos, *sources.audio)))
-    name = rows[0].name
-    return (
-        f"not one of its {len(rows)} clips has a file in {folders}. Looked for names such as "
-        f"{name}.mp4 and {name}_{_seconds(rows[0].start)}.mp4; {there}."
-        + "".join(f" {text}." for text in described_passed_over(passed_over))
+        looked_in=", ".join(map(str, (*sources.videos, *sources.audio))),
+        looked_for=f"{row.name}.mp4 and {row.name}_{_seconds(row.start)}.mp4" if row else "",
     )
 
 
@@ -85,13 +69,15 @@ def clip_ids(segments: Segments, named_by_start: bool) -> list[str]:
         named_by_start: `ID_000030` for all, as VGGSound's clips are called; otherwise `ID`, as
             AudioSet's, and `ID_000030` where an id has several segments.
     """
-    starts = Counter(row[1:3] for row in segments.rows if len(segments.places_of(row.name)) > 1)
+    starts = Counter((row.name, row.start) for row in segments.rows if segments.shares_id(row))
     ids = []
     for row in segments.rows:
-        sharing = starts.get(row[1:3], 0)  # segments of this id that start together
-        start = f"_{_seconds(row.start)}" if named_by_start or sharing else ""
-        end = f"_{_seconds(row.end)}" if sharing > 1 else ""
-        ids.append(f"{row.name}{start}{end}" if start else row.name)
+        video_id = row.name
+        if named_by_start or segments.shares_id(row):
+            video_id += f"_{_seconds(row.start)}"
+        if starts and starts[row.name, row.start] > 1:
+            video_id += f"_{_seconds(row.end)}"
+        ids.append(video_id)
     return ids
 
 
