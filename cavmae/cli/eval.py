@@ -10,8 +10,8 @@ import click
 
 import cavmae
 from avprep.cli.flags import flags
-from cavmae.cli.options import RecipeCommand, is_from_recipe
-from cavmae.cli.results import OneLine, warn
+from cavmae.cli.options import RecipeCommand, is_from_recipe, warn
+from cavmae.cli.results import OneLine
 from cavmae.evaluation.options import EvaluateOptions
 from cavmae.options import StatedUsage
 

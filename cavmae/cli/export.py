@@ -8,7 +8,7 @@ import click
 
 import cavmae
 from avprep.cli.flags import PATH, flags
-from cavmae.cli.results import warn
+from cavmae.cli.options import warn
 from cavmae.evaluation.options import ExportOptions
 
 

@@ -17,7 +17,7 @@ from avprep.errors import Unreadable
 from avprep.failures import check_failures, printable
 from avprep.option import Options, option
 from avprep.progress import Progress
-from cavmae.cli.results import warn
+from cavmae.cli.options import warn
 from cavmae.evaluation.options import PredictOptions
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
@@ -64,8 +64,7 @@ def predict(
     files = find_files(videos)
     failed = 0
     with Predictor(options) as predictor, Bars("predict") as bars:
-        for note in predictor.notes:
-            warn(note)
+        warn(*predictor.notes)
         bars(Progress("file", 0, len(files)))
         for done, (path, outcome) in enumerate(predictor.predict_many(files), start=1):
             failed += isinstance(outcome, Unreadable)

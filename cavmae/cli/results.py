@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import click
-
 from avprep.cli.common import Summary
 from avprep.option import option
 
@@ -25,8 +23,3 @@ class OneLine(Summary):
 
         if is_main_process():
             super().show(finite(facts), words)
-
-
-def warn(note: str) -> None:
-    """Print what had to be assumed to the error stream, apart from results."""
-    click.echo(f"Warning: {note}", err=True)

@@ -12,7 +12,7 @@ import torch
 from avprep.errors import UserError
 from avprep.labels import LabelSet, read_label_csv
 from cavmae.checkpoints import load_checkpoint, read_metadata, weights_file
-from cavmae.checkpoints.usage import Stated, Usage, label_notes, labels_of, usage_of
+from cavmae.checkpoints.usage import Usage, label_notes, labels_of, usage_of
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAE, CAVMAEClassifier
@@ -112,8 +112,7 @@ def load_classifier(
             f"{trained.file}: a pretrained model without a classifier; run `cavmae finetune`."
         )
     file, metadata, classes = trained.file, trained.metadata, trained.model.num_classes
-    flags, fallback = Stated(stated.mode, stated.criterion), Stated(recipe.mode, recipe.criterion)
-    usage = usage_of(file, metadata, classes, flags, fallback)
+    usage = usage_of(file, metadata, classes, stated, recipe)
     given = read_label_csv(stated.labels) if stated.labels is not None else None
     labels = labels_of(file, metadata, classes, given)
     return Classifier(file, trained.model, trained.frontend, metadata, usage, labels)

@@ -176,7 +176,8 @@ def test_a_misspelt_name_fails(options):
 def test_every_public_name_exists_and_every_function_is_typed_and_documented():
     for name in cavmae.__all__:
         public = getattr(cavmae, name)
-        assert public.__doc__, name
+        if inspect.isclass(public) or inspect.isfunction(public):
+            assert public.__doc__, name
         if inspect.isfunction(public):
             signature = inspect.signature(public)
             assert signature.return_annotation is not inspect.Signature.empty, name
