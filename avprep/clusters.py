@@ -70,12 +70,15 @@ def run_on_dask(
         submit()
         try:
             client.wait_for_workers(1, _CONNECT_SECONDS)
+        except asyncio.TimeoutError as error:
+            raise UserError(
+                f"--address {address}: this dask cluster has no worker. Start some."
+            ) from error
+        try:
             for done in pending:
                 result = done.result()
                 submit()
                 yield result
-        except asyncio.TimeoutError as error:
-            raise UserError(f"--address {address}: this dask cluster has no worker.") from error
         except KilledWorker as error:
             raise WorkFailed(
                 f"workers of the dask cluster died again and again at the same job. {_ADVICE}"

@@ -32,7 +32,7 @@ def failures_csv(failures: Sequence[ClipFailure]) -> bytes:
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: names may hold line breaks, control codes, or bytes that are no text."""
+    """Text for a terminal: names may contain line breaks, control codes or undecodable bytes."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
@@ -84,10 +84,10 @@ def check_failures(failed: int, clips: int, limit: FailureLimit | None) -> None:
     """Turn too many failures into a failed command.
 
     Raises:
-        WorkFailed: not one clip succeeded, or more failed than `--max-failures` allows.
+        WorkFailed: no clip succeeded, or more failed than `--max-failures` allows.
     """
     if clips and failed == clips:
-        raise WorkFailed(f"not one of {clips} clips could be used; see the causes above.")
+        raise WorkFailed(f"none of the {clips} clips could be used; see the causes above.")
     if limit is None:
         return
     if failed > (clips * limit.value / 100 if limit.is_share else limit.value):

@@ -15,7 +15,7 @@ JPEG_END = b"\xff\xd9"  # the last bytes of a whole JPEG image
 
 
 def resize_and_crop(
-    rgb: NDArray[Any], size: int = 224, pixel_aspect: Fraction | float = 1
+    rgb: NDArray[Any], size: int, pixel_aspect: Fraction | float
 ) -> NDArray[np.uint8]:
     """Scale the short side to `size` (bilinear, antialiased) and cut the centre out.
 
@@ -47,7 +47,7 @@ def crop_box(
     return left * x, top * y, min((left + size) * x, width), min((top + size) * y, height)
 
 
-def encode_jpeg(rgb: NDArray[np.uint8], quality: int = 75) -> bytes:
+def encode_jpeg(rgb: NDArray[np.uint8], quality: int) -> bytes:
     """JPEG bytes of uint8 [height, width, 3]."""
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "JPEG", quality=quality)

@@ -440,6 +440,6 @@ class DemoDataOptions(Options):
     """The made-up videos."""
 
     train_clips: int = option(64, "Clips per class.", at_least=1)
-    test_clips: int = option(12, "Clips per class.", at_least=0)
+    test_clips: int = option(12, "Clips per class.", at_least=1, also=(0,))
     seconds: float = option(1.5, "Length of a clip.", at_least=1)
     seed: int = option(0, "Seed of all that varies.")

@@ -49,7 +49,7 @@ def make_media() -> dict[str, bytes]:
     rng = np.random.default_rng(0)
     pcm = (rng.standard_normal(SECONDS * 16000) * 200).astype(np.int16)
     small = rng.integers(0, 256, (28, 28, 3), np.uint8)
-    jpeg = encode_jpeg(small.repeat(8, axis=0).repeat(8, axis=1))
+    jpeg = encode_jpeg(small.repeat(8, axis=0).repeat(8, axis=1), 75)
     return {"flac": encode_flac(pcm), **{f"{number}.jpg": jpeg for number in range(FRAMES)}}
 
 

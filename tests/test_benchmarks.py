@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -47,6 +48,32 @@ def test_a_benchmark_runs_and_hands_over_its_rows(name, tmp_path):
         check=True,
     )
     assert int(counted.stdout) >= 1
+
+
+def test_learning_is_skipped_without_its_clips(tmp_path):
+    script = REPOSITORY / "benchmarks" / "learning.py"
+    command = [sys.executable, str(script), "--grid", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, f"skipped: {tmp_path} is not there\n")
+
+
+def test_learning_with_few_labels_takes_other_clips_for_every_seed_and_none_of_the_test():
+    sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+    try:
+        from learning import FEW, labelled
+    finally:
+        sys.path.pop(0)
+    rows = [
+        {"path": f"{number}.mp4", "split": "test" if number % 5 == 0 else "train", "word": word}
+        for word in ("now", "soon")
+        for number in range(100)
+    ]
+    dealt = Counter((label, split) for _, label, split in labelled(rows, "word"))
+    for word in ("now", "soon"):
+        assert [dealt[word, f"few-{seed}"] for seed in range(3)] == [FEW] * 3
+        assert (dealt[word, "rest"], dealt[word, "test"]) == (20, 20)
+    tested = {path for path, _, split in labelled(rows, "word") if split == "test"}
+    assert tested == {f"{number}.mp4" for number in range(0, 100, 5)}
 
 
 def test_every_row_names_a_script_and_both_pages_show_the_same():

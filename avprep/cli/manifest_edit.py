@@ -69,7 +69,7 @@ def merge(sources: tuple[Path, ...], target: ManifestFile, options: MergeOptions
       avprep manifest merge balanced.json unbalanced.jsonl --out all.jsonl
     """
     merged = avprep.merge_manifests(sources, target.out, options)
-    repeated = f", {merged.repeated} were there again" if merged.repeated else ""
+    repeated = f", {merged.repeated} repeated" if merged.repeated else ""
     left_out = (
         f", {merged.conflicts} others of the same video_id left out" if merged.conflicts else ""
     )

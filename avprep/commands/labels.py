@@ -42,7 +42,7 @@ def write_folder_labels(
     clips = discover_clips(root, on_file=each("file", on_progress))
     names = {place.label for place in places_of(clips, root)} - {""}
     if not names:
-        raise UserError(f"{root}: its videos lie in no sub-folder, so there are no classes.")
+        raise UserError(f"{root}: its videos are in no sub-folder, so there are no classes.")
     for name in names:
         if not is_writable(name):
             raise UserError(f"{root / name}: a name that is not UTF-8; rename the folder.")
@@ -77,7 +77,7 @@ def write_vggsound_labels(
 
 @dataclass(frozen=True)
 class LabelCheck:
-    """What a class CSV holds."""
+    """What was found in a class CSV."""
 
     classes: int
     shared_names: dict[str, int]  # display names of several classes, and of how many
@@ -157,8 +157,8 @@ def _check_fetched(fetched: Fetched, url: str) -> None:
 
 def _write_new(path: Path, labels: LabelSet) -> None:
     """Raises:
-    UserError: the file is there and holds other classes: manifests may count on it.
+    UserError: the file exists and has other classes, which manifests may rely on.
     """
     if path.exists() and read_label_csv(path) != labels:
-        raise UserError(f"{path}: holds other classes. Delete it, or choose another --out.")
+        raise UserError(f"{path}: has other classes. Delete it, or choose another --out.")
     write_label_csv(path, labels)

@@ -41,7 +41,7 @@ class Merged:
     """What several manifests hold together."""
 
     clips: int
-    repeated: int  # entries left out because the same was there already
+    repeated: int  # entries left out because they were there already
     conflicts: int  # entries left out because another clip had the same video_id
 
 
@@ -96,7 +96,7 @@ def split_manifest(
         options: the parts.
 
     Raises:
-        UserError: a part would get no clip, or another class CSV lies where one would go.
+        UserError: a part would get no clip, or the path of a class CSV is taken by other classes.
     """
     source = Path(source)
     clips = read_manifest(source)
@@ -133,13 +133,13 @@ def sample_manifest(source: str | Path, out: str | Path, options: PerClassOption
     Clips with several labels count for each of them, so frequent classes may get more.
 
     Raises:
-        UserError: not one clip has a label.
+        UserError: no clip has a label.
     """
     source = Path(source)
     clips = read_manifest(source)
     chosen = sample_per_class(clips, options.per_class, options.seed)
     if not chosen:
-        raise UserError(f"{source}: not one of its {len(clips)} clips has a label.")
+        raise UserError(f"{source}: none of its {len(clips)} clips has a label.")
     write_labelled(Path(out), chosen, labels_of(source))
     counts = classes_of(chosen)
     short = sorted(label for label, count in counts.items() if count < options.per_class)
@@ -148,7 +148,7 @@ def sample_manifest(source: str | Path, out: str | Path, options: PerClassOption
 
 
 def common_labels(sources: Sequence[Path]) -> LabelSet | None:
-    """The label set that all manifests with classes share; None if not one has a class CSV.
+    """The label set that all manifests with classes share; None if none has a class CSV.
 
     Raises:
         UserError: two differ.
@@ -160,8 +160,9 @@ def common_labels(sources: Sequence[Path]) -> LabelSet | None:
             continue
         if common and labels != common:
             raise UserError(
-                f"{class_csv_of(source)}: holds other classes than {class_csv_of(first)}, or the "
-                "same in another order. Build both manifests with one class CSV, given by --labels."
+                f"{class_csv_of(source)}: its classes differ from those of "
+                f"{class_csv_of(first)}, or are in another order. Build both manifests with "
+                "one class CSV, given by --labels."
             )
         common, first = labels, source
     return common
@@ -171,7 +172,7 @@ def known_by(clips: Iterable[Clip], labels: LabelSet | None, source: Path) -> It
     """The clips of a manifest, whose labels must be in the label set, if there is one.
 
     Raises:
-        UserError: one is not.
+        UserError: a label is not.
     """
     for clip in clips:
         for label in clip.labels:

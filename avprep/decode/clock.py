@@ -37,37 +37,26 @@ def running_on(
     if not may_jump(container):
         yield from packets
         return
-    offset = _Offset(leader)
+    # One offset for all streams, so that a jump moves picture and sound alike.
+    offset, is_leaders = 0.0, True  # seconds; whether it is the leader's own
+    spans: dict[int, tuple[float, float]] = {}  # seconds, of each stream's last packet
     for packet in packets:
-        offset.correct(packet)
-        yield packet
-
-
-class _Offset:
-    """One offset for all streams, so that a jump moves picture and sound alike."""
-
-    def __init__(self, leader: int) -> None:
-        self._leader = leader
-        self._offset = 0.0  # seconds
-        self._led = True  # whether the offset is the leader's own
-        self._spans: dict[int, tuple[float, float]] = {}  # seconds, of each stream's last packet
-
-    def correct(self, packet: Packet) -> None:
         base = packet.time_base
         if packet.dts is not None and base:
-            time = float(packet.dts * base) + self._offset
-            begin, end = self._spans.get(packet.stream_index, (time, time))
-            leads = packet.stream_index == self._leader
+            time = float(packet.dts * base) + offset
+            begin, end = spans.get(packet.stream_index, (time, time))
+            leads = packet.stream_index == leader
             has_jumped = not begin - _LONGEST_STEP_BACK <= time <= end + _LONGEST_PAUSE
-            if has_jumped or (leads and not self._led):
-                self._offset += end - time
-                self._led = leads
+            if has_jumped or (leads and not is_leaders):
+                offset += end - time
+                is_leaders = leads
                 time = end
-            self._spans[packet.stream_index] = time, time + float((packet.duration or 0) * base)
-        if self._offset and base:
-            shift = round(self._offset / float(base))
+            spans[packet.stream_index] = time, time + float((packet.duration or 0) * base)
+        if offset and base:
+            shift = round(offset / float(base))
             packet.dts = None if packet.dts is None else packet.dts + shift
             packet.pts = None if packet.pts is None else packet.pts + shift
+        yield packet
 
 
 class PacketClock:

@@ -37,7 +37,7 @@ class Window:
         return self.begin is not None and time <= self.begin + SAME_TIME
 
 
-def wanted_indices(available: int, count: int = 10) -> list[int]:
+def wanted_indices(available: int, count: int) -> list[int]:
     """The published frame indices.
 
     Args:

@@ -255,7 +255,7 @@ class ShardSet:
 
     def read_many(
         self, numbers: Iterable[int], scattered: bool = False
-    ) -> Iterator[StoredSample | DamagedSample]:
+    ) -> Iterator[StoredSample | Unreadable]:
         """Read samples' bytes, in order.
 
         Args:
@@ -278,15 +278,15 @@ class ShardSet:
             entry = table.entry(row)
             where = f"{entry.video_id} in {storage.join(self.location, wanted.shard)}"
             if isinstance(data, Unreadable):
-                yield DamagedSample(entry.video_id, f"{where}: {data.detail}")
+                yield Unreadable(data.cause, f"{where}: {data.detail}")
             elif len(data) != wanted.size:
-                yield DamagedSample(entry.video_id, f"{where}: the shard is cut short")
+                yield Unreadable("truncated", f"{where}: the shard is cut short")
             else:
                 try:
                     yield StoredSample(entry, split_members(data, entry.key))
                 except ValueError as error:
                     place = f"from byte {entry.offset} of the shard"
-                    yield DamagedSample(entry.video_id, f"{where}, {place}: {error}")
+                    yield Unreadable("garbage", f"{where}, {place}: {error}")
 
     def read(self, number: int) -> StoredSample:
         """Read one sample's bytes.
@@ -295,8 +295,8 @@ class ShardSet:
             DamagedSample: see `read_many`.
         """
         (sample,) = self.read_many([number], scattered=True)
-        if isinstance(sample, DamagedSample):
-            raise sample
+        if isinstance(sample, Unreadable):
+            raise DamagedSample(sample.detail)
         return sample
 
     def _row(self, number: int) -> int:

@@ -27,6 +27,7 @@ from avprep.encode.wire import EncodedSample
 from avprep.errors import DecodeError, Unreadable
 from avprep.labels import LabelSet
 from avprep.options import DecodeOptions, SampleOptions
+from avprep.processes import stopped_by
 from cavmae.data import Batch
 from cavmae.data.sample import decode_frame
 from cavmae.distributed import choose_device
@@ -239,6 +240,8 @@ class ReaderPool(ExitStack):
         self._threads = ThreadPoolExecutor(options.workers, "decode")
         self._readers = self.enter_context(ExitStack())
         self.callback(self._threads.shutdown, cancel_futures=True)
+        self._stop = threading.Event()
+        self.callback(self._stop.set)  # first of the three
 
     def read_all(
         self, paths: Sequence[str | Path]
@@ -258,7 +261,8 @@ class ReaderPool(ExitStack):
             self._own.reader = ClipReader(self._options, self._trained_mode)
             self._readers.callback(self._own.reader.close)
         try:
-            return self._own.reader.read(path)
+            with stopped_by(self._stop):
+                return self._own.reader.read(path)
         except DecodeError as error:
             return error.outcome
 

@@ -52,7 +52,7 @@ def sample_members(kind="flac", seconds=1.0, times=True, **facts):
     return {
         "json": json.dumps(facts).encode(),
         kind: (encode_flac if kind == "flac" else encode_wav)(pcm),
-        **{f"{n}.jpg": encode_jpeg(frame) for n, frame in enumerate(frames)},
+        **{f"{n}.jpg": encode_jpeg(frame, 75) for n, frame in enumerate(frames)},
     }
 
 

@@ -174,5 +174,5 @@ def test_more_failures_than_allowed_fail_the_command(limit, failed, clips, passe
     if passes:
         check_failures(failed, clips, allowed)
     else:
-        with pytest.raises(WorkFailed, match=f"{failed} of {clips}|not one of {clips}"):
+        with pytest.raises(WorkFailed, match=f"{failed} of {clips}|none of the {clips}"):
             check_failures(failed, clips, allowed)

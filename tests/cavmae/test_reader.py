@@ -12,10 +12,9 @@ import fsspec
 import pytest
 
 from avprep import retries
-from avprep.errors import UserError, WorkFailed
+from avprep.errors import Unreadable, UserError, WorkFailed
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet, reader
 from cavmae.data.reader import ReadOptions
-from cavmae.data.sample import DamagedSample
 from tests.cavmae.tiny_shards import write_tiny_shards
 
 
@@ -134,7 +133,7 @@ def test_a_server_that_stays_away_costs_the_samples_by_name(server):
     shards.entry(0)
     server.failing = {"shard-000001.tar": 10**6}
     found = list(shards.read_many(range(40)))
-    bad = [number for number, sample in enumerate(found) if isinstance(sample, DamagedSample)]
+    bad = [number for number, sample in enumerate(found) if isinstance(sample, Unreadable)]
     assert bad == list(range(7, 14))
     assert "clip.7 in http" in str(found[7])
     assert "503" in str(found[7])
@@ -164,7 +163,7 @@ def test_a_shard_that_is_gone_is_not_tried_again(server, tiny, tmp_path):
     shards.entry(0)
     (copy.folder / "shard-000000.tar").unlink()
     began = time.monotonic()
-    assert isinstance(next(iter(shards.read_many([0]))), DamagedSample)
+    assert isinstance(next(iter(shards.read_many([0]))), Unreadable)
     assert time.monotonic() - began < 30
 
 
@@ -174,7 +173,7 @@ def test_a_server_that_hangs_is_given_up(server):
     server.stall = 60.0
     began = time.monotonic()
     (sample,) = shards.read_many([0])
-    assert isinstance(sample, DamagedSample)
+    assert isinstance(sample, Unreadable)
     assert "TimeoutError" in str(sample)
     assert time.monotonic() - began < 50
 
@@ -254,7 +253,7 @@ def test_a_half_fetched_shard_is_never_read(server, tiny, tmp_path):
     shards.entry(0)
     server.failing = {"": 1}
     (first,) = shards.read_many([0])
-    assert isinstance(first, DamagedSample)
+    assert isinstance(first, Unreadable)
     assert not list(tmp_path.glob("*/*.tar"))
     assert shards.read(0).entry.video_id == "clip.0"
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from avprep.errors import WorkFailed
+from avprep import clusters
+from avprep.errors import UserError, WorkFailed
 from avprep.jobs import PoolOptions, run_jobs
 from tests.faults.conftest import build, contents, environment, run_shard, summary_of, wait_until
 
@@ -47,6 +48,15 @@ def test_an_address_where_nobody_answers_is_named(tmp_path, manifest, backend, a
     assert result.returncode == 2, result.stderr
     assert f"--address {address}" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_dask_cluster_without_a_worker_is_named(monkeypatch):
+    distributed = pytest.importorskip("distributed", reason="needs the extra dask")
+    monkeypatch.setattr(clusters, "_CONNECT_SECONDS", 1.0)
+    with distributed.LocalCluster(n_workers=0, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        with pytest.raises(UserError, match=f"{address}: this dask cluster has no worker"):
+            list(run_jobs(refuse, [1], PoolOptions(0, "dask", address)))
 
 
 @pytest.mark.parametrize("backend", ["dask", "ray"])

@@ -232,7 +232,7 @@ def test_a_name_that_is_not_utf8_is_named_by_the_manifest_and_extracted(hostile_
         [*command, "--out", tmp_path / "m.json"], capture_output=True, text=True, env=environment()
     )
     assert result.returncode == 0, result.stderr
-    assert "1 path left out, not being UTF-8" in result.stdout
+    assert "1 path not in UTF-8, left out" in result.stdout
     (clip,) = (c for c in discover_clips(hostile_names) if c.video_id.startswith("not-utf8"))
     with ClipDecoder(SampleOptions(), IsolationOptions()) as decoder:
         assert len(decoder.decode(clip).frames) == 10

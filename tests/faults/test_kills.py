@@ -17,6 +17,7 @@ import pytest
 from avprep import storage
 from avprep.clips import Clip
 from avprep.manifest.model import write_manifest
+from avprep.options import IsolationOptions
 from tests.faults.conftest import (
     PATIENCE,
     build,
@@ -134,8 +135,9 @@ def test_ctrl_c_and_sigterm_are_130_leave_no_process_and_can_be_resumed(
     assert not list(out.glob(".tmp-*"))
 
 
-def test_ctrl_c_ends_clips_that_never_end(hostile_decoder, clip, tmp_path):
-    """No thread waits for the time limit, and what they had begun to write is gone with them."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_clips_that_never_end_end_with_the_command(hostile_decoder, clip, tmp_path, number):
+    """No thread waits for the time limit, and no child outlives a killed parent."""
     clips = [Clip(name, video=str(tmp_path / f"{name}.mp4")) for name in ("hang0", "hang1")]
     for entry in clips:
         Path(entry.video).write_bytes(clip.read_bytes())
@@ -144,11 +146,30 @@ def test_ctrl_c_ends_clips_that_never_end(hostile_decoder, clip, tmp_path):
     options = ("--workers", "2", "--samples-per-shard", "1", "--time-limit", "100000")
     run = Run(tmp_path / "m.json", out, *options, env=hostile_decoder)
     wait_until(lambda: len(run.descendants()) == 2)
-    os.killpg(run.process.pid, signal.SIGINT)
-    assert run.end()[0] == 130
+    os.killpg(run.process.pid, number)
+    assert run.end()[0] == (130 if number == signal.SIGINT else -number)
     wait_until(lambda: not run.descendants())
     assert contents(out).keys() == {"plan.json"}
-    assert not list(out.glob(".tmp-*"))
+    assert bool(list(out.glob(".tmp-*"))) == (number == signal.SIGKILL)  # the next run's to clean
+
+
+def test_an_interrupted_prediction_does_not_wait_for_clips_that_never_end(
+    hostile_decoder, clip, tmp_path, monkeypatch
+):
+    from cavmae.evaluation.options import PredictOptions
+    from cavmae.evaluation.predict import ReaderPool
+
+    monkeypatch.syspath_prepend(hostile_decoder["PYTHONPATH"].split(os.pathsep)[0])
+    hanging = [tmp_path / f"hang{k}.mp4" for k in range(2)]
+    for path in hanging:
+        path.write_bytes(clip.read_bytes())
+    options = PredictOptions(
+        checkpoint=tmp_path, workers=1, limits=IsolationOptions(time_limit=PATIENCE)
+    )
+    started = time.monotonic()
+    with ReaderPool(options, "multimodal") as pool:
+        assert next(pool.read_all([clip, *hanging]))[0] == clip
+    assert time.monotonic() - started < PATIENCE
 
 
 @pytest.mark.parametrize("moment", ["before the shard", "before the index", "after the index"])

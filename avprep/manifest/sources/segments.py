@@ -1,4 +1,4 @@
-"""The files of a data set's segments, and the clips that they become."""
+"""The files of a data set's segments, and the ids of its clips."""
 
 from __future__ import annotations
 
