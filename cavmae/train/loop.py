@@ -451,7 +451,9 @@ class Trainer:
             self._records.add({**row, "split": "train", **means, "lr": position.lr})
             if validation:
                 self._records.add({**row, "split": "validation", **validation})
-        shown = self._described("train", means) + self._described("validation", validation)
+        shown = self._described("train", means)
+        if validation:
+            shown += ["validation:", *self._described("validation", validation)]
         self._say(f"epoch {position.epoch}/{self.options.epochs}", shown)
         self._save()
         if self.world.any(bool(stop)):
