@@ -1,40 +1,148 @@
 from .clips import Clip, discover_clips
+from .commands.extract import extract
+from .commands.labels import (
+    LabelCheck,
+    check_labels,
+    fetch_labels,
+    write_folder_labels,
+    write_vggsound_labels,
+)
+from .commands.manifest_check import check_manifest
+from .commands.manifest_edit import (
+    Chosen,
+    ManifestPart,
+    Merged,
+    convert_manifest,
+    merge_manifests,
+    sample_manifest,
+    split_manifest,
+)
+from .commands.report import report
+from .commands.shard import build_shards
+from .commands.verify import verify
+from .commands.weights import Weights, weigh_clips
 from .decode import Media, decode_clip
+from .demo_data import DemoData, make_demo_data
+from .encode.process import ClipDecoder
 from .errors import DecodeError, UserError, WorkFailed
-from .isolation import IsolatedEncoder
-from .jobs import PoolOptions
+from .extraction import ExtractReport
+from .fetch import Fetched
 from .labels import LabelSet, label_set_from_names, read_label_csv
-from .manifest.folder import folder_manifest
+from .manifest.check import ManifestCheck
+from .manifest.make import (
+    make_audioset_manifest,
+    make_folder_manifest,
+    make_vggsound_manifest,
+)
 from .manifest.model import iter_manifest, read_manifest, write_manifest
-from .options import DecodeOptions, IsolationOptions, SampleOptions
-from .shards.build import BuildReport, ShardSetOptions, build_shard_set
+from .manifest.paths import NewRoot
+from .manifest.sources.folder import folder_manifest
+from .manifest.sources.matched import ManifestSummary
+from .options import (
+    AudioSetOptions,
+    BuildOptions,
+    CheckOptions,
+    DecodeOptions,
+    DemoDataOptions,
+    Digest,
+    FetchOptions,
+    FolderOptions,
+    IsolationOptions,
+    ManifestOutput,
+    MergeOptions,
+    Part,
+    PerClassOptions,
+    PoolOptions,
+    ReportOptions,
+    SampleOptions,
+    ShardSetOptions,
+    Shares,
+    Sources,
+    SplitOptions,
+    VerifyOptions,
+    VGGSoundOptions,
+)
+from .pages.shard_report import ReportSummary
+from .progress import OnProgress, Progress
+from .shards.build import BuildReport, build_shard_set
 from .shards.format import DatasetInfo, read_dataset
+from .shards.verify import Findings
 
 __version__: str
 
 __all__ = [
+    "AudioSetOptions",
+    "BuildOptions",
     "BuildReport",
+    "CheckOptions",
+    "Chosen",
     "Clip",
+    "ClipDecoder",
     "DatasetInfo",
     "DecodeError",
     "DecodeOptions",
-    "IsolatedEncoder",
+    "DemoData",
+    "DemoDataOptions",
+    "Digest",
+    "ExtractReport",
+    "FetchOptions",
+    "Fetched",
+    "Findings",
+    "FolderOptions",
     "IsolationOptions",
+    "LabelCheck",
     "LabelSet",
+    "ManifestCheck",
+    "ManifestOutput",
+    "ManifestPart",
+    "ManifestSummary",
     "Media",
+    "MergeOptions",
+    "Merged",
+    "NewRoot",
+    "OnProgress",
+    "Part",
+    "PerClassOptions",
     "PoolOptions",
+    "Progress",
+    "ReportOptions",
+    "ReportSummary",
     "SampleOptions",
     "ShardSetOptions",
+    "Shares",
+    "Sources",
+    "SplitOptions",
     "UserError",
+    "VGGSoundOptions",
+    "VerifyOptions",
+    "Weights",
     "WorkFailed",
     "build_shard_set",
+    "build_shards",
+    "check_labels",
+    "check_manifest",
+    "convert_manifest",
     "decode_clip",
     "discover_clips",
+    "extract",
+    "fetch_labels",
     "folder_manifest",
     "iter_manifest",
     "label_set_from_names",
+    "make_audioset_manifest",
+    "make_demo_data",
+    "make_folder_manifest",
+    "make_vggsound_manifest",
+    "merge_manifests",
     "read_dataset",
     "read_label_csv",
     "read_manifest",
+    "report",
+    "sample_manifest",
+    "split_manifest",
+    "verify",
+    "weigh_clips",
+    "write_folder_labels",
     "write_manifest",
+    "write_vggsound_labels",
 ]

@@ -37,7 +37,7 @@ def decode_audio(data: bytes, sample_rate: int = SAMPLE_RATE) -> NDArray[np.int1
 
 
 def promised_samples(data: bytes) -> int:
-    """Samples that the head of mono FLAC or WAV bytes announces; 0 where it does not know."""
+    """Samples announced by the head of mono FLAC or WAV bytes; 0 if it does not say."""
     if data.startswith(b"fLaC"):
         return int.from_bytes(data[18:26], "big") & ((1 << 36) - 1)
     form, content = data.find(b"fmt ", 12, 4096), data.find(b"data", 12, 4096)
@@ -45,7 +45,7 @@ def promised_samples(data: bytes) -> int:
         return 0
     sample = int.from_bytes(data[form + 20 : form + 22], "little")
     size = int.from_bytes(data[content + 4 : content + 8], "little")
-    is_unknown = size == 2**32 - 1 or not sample  # what is written to a pipe
+    is_unknown = size == 2**32 - 1 or not sample  # as when it was written to a pipe
     return 0 if is_unknown else size // sample
 
 

@@ -24,7 +24,7 @@ _NO_CLIPS_IN = re.compile(
     r"@eadir|@recycle|@sharebin|@recently-snapshot|@tmp|#recycle|#snapshot|~snapshot|rsync~tmp|"
     r"_gsdata_|__pycache__|.*\.(?:download|part)"
 )
-# Last parts of the names of unfinished downloads, `a.mp4.part`; some stand before the suffix.
+# Suffixes of unfinished downloads, as in `a.mp4.part`; some come before the video's suffix.
 _UNFINISHED = frozenset(
     (
         *("part", "partial", "crdownload", "opdownload", "ytdl", "aria2", "!ut", "!qb", "bc!"),
@@ -61,6 +61,11 @@ class Clip:
     video_path: str = ""
     split: str = ""
 
+    @property
+    def file(self) -> str:
+        """The file that messages name."""
+        return self.video or self.wav
+
 
 def discover_clips(
     root: Path,
@@ -75,12 +80,12 @@ def discover_clips(
 
     Args:
         root: folder.
-        passed_over: gets the files that are no clips though they may look like it; see
+        passed_over: gets the files that look like clips but are not; see
             `scan_files`.
         on_file: called after each file found.
 
     Raises:
-        UserError: no such folder, or not one video in it.
+        UserError: no such folder, or no video in it.
     """
     passed_over = [] if passed_over is None else passed_over
     files = scan_files(root, VIDEO_SUFFIXES, passed_over, on_file)
@@ -88,7 +93,7 @@ def discover_clips(
     if not paths:
         suffixes = " ".join(sorted(VIDEO_SUFFIXES))
         rest = "".join(f" {text}." for text in described_passed_over(passed_over))
-        raise UserError(f"{root}: holds no video. Looked in all sub-folders for {suffixes}.{rest}")
+        raise UserError(f"{root}: has no videos. Looked in all sub-folders for {suffixes}.{rest}")
     ids = video_ids(paths)
     return [
         Clip(video_id, video=str(root / path)) for video_id, path in zip(ids, paths, strict=True)
@@ -115,7 +120,7 @@ def video_ids(paths: Sequence[str]) -> list[str]:
 
 
 def _forms(path: str) -> tuple[str, str, str, str]:
-    """What a file may be called, from the short to the unmistakable."""
+    """Possible ids of a file, from the shortest to one that no other file has."""
     name = PurePath(path)
     route = "__".join(name.parts[1:] if name.is_absolute() else name.parts)
     escaped = path.replace("=", "=3D").replace("_", "=5F").replace("/", "__")
@@ -123,7 +128,7 @@ def _forms(path: str) -> tuple[str, str, str, str]:
 
 
 def is_writable(text: str) -> bool:
-    """Whether a file's name can stand in a manifest: it is UTF-8."""
+    """Whether a file's name can be written into a manifest, that is, is UTF-8."""
     if text.isascii():
         return True
     try:
@@ -141,14 +146,14 @@ def scan_files(
 ) -> Iterator[tuple[str, str]]:
     """Every file below `root` that has one of the suffixes, in one pass and no order.
 
-    Symbolic links to folders are followed, each folder once, so a link to a parent is no loop.
-    Passed over are hidden files, such as macOS puts beside each file on foreign disks; what lies in
-    hidden, trash and system folders; unfinished downloads; and single streams of a video that lies
-    beside them.
+    Symbolic links to folders are followed, each folder once, so a link to a parent does not loop.
+    Hidden files (macOS writes one beside each file on foreign disks), everything in hidden, trash
+    and system folders, unfinished downloads, and single streams beside their whole video are
+    passed over.
 
     Args:
         root: folder; it may be hidden itself.
-        suffixes: lower-case, with their dot; files match whatever their case.
+        suffixes: lower-case, with their dot; the case of files does not matter.
         passed_over: gets the paths of these.
         on_file: called before each file that is given.
 
@@ -161,7 +166,7 @@ def scan_files(
     if not root.exists():
         raise UserError(f"{root}: no such folder.")
     if not root.is_dir():
-        raise UserError(f"{root}: is a file; give the folder that holds the files.")
+        raise UserError(f"{root}: is a file; give the folder that contains the files.")
     passed_over = [] if passed_over is None else passed_over
     seen: set[tuple[int, int]] = set()
     folders = [(str(root), True)]
@@ -196,7 +201,7 @@ def scan_files(
 
 
 def described_passed_over(paths: Sequence[str]) -> list[str]:
-    """A line for a person about the files that a scan passed over, if there are any."""
+    """A line for a person about the files that a scan passed over, if any."""
     if not paths:
         return []
     first = sorted(paths)
@@ -223,7 +228,7 @@ def _may_hold_clips(folder: str) -> bool:
 
 
 def _sorted_out(names: Iterable[str], suffixes: Collection[str]) -> tuple[list[str], list[str]]:
-    """The finished files of a folder that have a suffix; and those that are none of these."""
+    """The finished files of a folder that have one of the suffixes; and what was passed over."""
     finished: list[str] = []
     others: list[str] = []
     for name in names:

@@ -1,7 +1,7 @@
-"""What the columns of a CSV are, by their names: in any order, case and spelling.
+"""What the columns of a CSV are, by their names, in any order, case and spelling.
 
-A column that speaks of time is read or refused, never passed over: a list of segments whose times
-are not understood would otherwise become a list of whole files.
+A column that may hold times is read or refused, never ignored: a list of segments whose times
+are not understood would become a list of whole files.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _CALENDAR = _set(
     "upload uploaded publish published create created creation modified update updated download "
     "downloaded recorded date day daytime zone"
 )
-_SHORT = _set("t s m h to in at of us ms ts ss st et len dur beg")  # stand in many other words
+_SHORT = _set("t s m h to in at of us ms ts ss st et len dur beg")  # part of many other words
 _VOCABULARY = sorted(_UNDERSTOOD - _SHORT, key=len, reverse=True)
 _RUN_TOGETHER = re.compile(f"({'|'.join(_VOCABULARY)})")  # `starttime`, `timestart`
 _PREFIXED = re.compile(r"t(start|begin|end|stop)")
@@ -71,9 +71,9 @@ class Columns:
     """Where each known column stands.
 
     Attributes:
-        places: what it holds → its position.
-        seconds_per: for the times, what one of their unit is.
-        others: names of the columns that are none of these.
+        places: role → position.
+        seconds_per: role of a time → seconds per unit.
+        others: names of all other columns.
         width: number of columns.
     """
 
@@ -95,12 +95,11 @@ def known_columns(
 
     Args:
         where: file and line, for messages.
-        header: the names as they stand there.
-        known: what a column may hold → its names, folded as `folded` does, the best first.
+        header: the names as written.
+        known: role → its names, folded as `folded` does, the best first.
 
     Raises:
-        UserError: a column looks like a time and cannot be told to be which, or two columns are
-            the same.
+        UserError: a column looks like a time of an unknown kind, or two columns have the same role.
     """
     names = [folded(name) for name in header]
     places: dict[str, int] = {}
@@ -139,9 +138,9 @@ def folded(name: str) -> str:
 
 
 def times_of(row: Sequence[str], columns: Columns) -> tuple[str, str]:
-    """Start and end of a row in seconds, as text; what is no number stays as it is written.
+    """Start and end of a row in seconds, as text; what is not a number is kept as written.
 
-    The end may be given by a duration. Either is empty where the row has none.
+    The end may come from a duration. Either is empty where the row has none.
     """
     start, end, duration = (
         _in_seconds(columns.cell(row, role), columns.seconds_per.get(role, 1.0))
@@ -195,8 +194,8 @@ def _times(where: object, header: Sequence[str], taken: set[int]) -> dict[str, t
         name = header[place].strip()
         if role == "unclear":
             raise UserError(
-                f"{where}: the column {shown(name)} looks like a time, but not like one that is "
-                "known. Call it start, end or duration (in seconds; start_ms and its like are "
+                f"{where}: the column {shown(name)} looks like a time, but it is not clear which. "
+                "Call it start, end or duration (in seconds; start_ms and the like are "
                 "milliseconds), or leave it out."
             )
         if role in found:
@@ -211,10 +210,10 @@ def _times(where: object, header: Sequence[str], taken: set[int]) -> dict[str, t
 
 
 def _role(words: frozenset[str], paired: bool) -> str | None:
-    """What a column of times is, from the words of its name.
+    """The role of a column of times, from the words of its name.
 
     Returns:
-        `start`, `end`, `duration`, `offset`; `unclear`; None if it is no time.
+        `start`, `end`, `duration`, `offset`; `unclear`; None if it is not a time.
     """
     if words & _CALENDAR or not words:
         return None
@@ -241,7 +240,7 @@ def _role(words: frozenset[str], paired: bool) -> str | None:
 
 
 def _time_words(name: str) -> frozenset[str]:
-    """The words of a name, those that are written together taken apart."""
+    """The words of a name; words that are written together are separated."""
     words: list[str] = []
     squeezed = folded(name)
     if squeezed in _START | _END or re.fullmatch(r"t\d", squeezed):

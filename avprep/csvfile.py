@@ -1,7 +1,7 @@
-"""CSV files as people have them: gzipped or not, with a byte order mark or not, any line ends.
+"""CSV files as people have them: with or without gzip and byte order mark, with any line ends.
 
-Everything here knows the number of the line it speaks of, because "line 17" is what lets a person
-mend a table of two million lines.
+Every error names its line, because that is what lets a person correct a table of two million
+lines.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _OTHER_FORMATS = {
     b"PK\x03\x04": "a zip archive or an Excel workbook; unpack it, or save it as CSV",
     b"\xd0\xcf\x11\xe0": "an Excel workbook; save it as CSV",
     b"PAR1": "a Parquet file",
-    b"<": "a web page or XML, perhaps what a server sent instead of the file; download it again",
+    b"<": "a web page or XML, perhaps an error page of the server; download it again",
 }
 _SPACE_AFTER_QUOTE = re.compile(r'(?<=[^",])"\s+(?=,)')
 _QUOTED = re.compile('"[^"]*"')
@@ -45,10 +45,10 @@ def csv_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The records of a CSV file, each with the number of its first line; empty lines left out.
+    """The records of a CSV file, each with the number of its first line; without empty lines.
 
-    A quoted field may hold line ends. Spaces belong to the fields. They are separated by what
-    separates those of the first line; see `delimiter_of`.
+    Quoted fields may contain line ends, and spaces are part of the fields. The first line
+    determines the delimiter; see `delimiter_of`.
 
     Raises:
         UserError: see `csv_lines`; or a quote is never closed or closed within a field.
@@ -76,7 +76,7 @@ def csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def delimiter_of(line: str) -> str:
-    """What separates a line's fields: the first comma, semicolon or tab that is in no quotes."""
+    """The delimiter of a line's fields: the first comma, semicolon or tab outside quotes."""
     match = re.search("[,;\t]", _QUOTED.sub("", line))
     return match[0] if match else ","
 
@@ -150,7 +150,7 @@ def _check_text(line: str, path: Path, number: int) -> None:
                 f"{path}: line {number}: not UTF-8 (byte 0x{byte:02x}). Save the file as UTF-8."
             )
         if character == "\0":
-            raise UserError(f"{path}: line {number}: holds a zero byte, so this is no text file.")
+            raise UserError(f"{path}: line {number}: has a zero byte, so this is not a text file.")
 
 
 def _quoting_fault(error: csv.Error) -> str:

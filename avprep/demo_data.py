@@ -1,10 +1,10 @@
 """A small labelled video set, made on the spot with ffmpeg: real files, real codecs.
 
-Eight classes. Each shows one of four shapes and plays one of four sounds; a shape occurs in two
-classes and so does a sound, so neither alone tells the class (at best one guess in two) and both
-together do.
+Eight classes. Each shows one of four shapes and plays one of four sounds. Every shape and every
+sound occurs in two classes, so either alone gives at best one right guess in two, and both together
+give the class.
 
-Within a class every clip has traits of its own, each to be seen and to be heard (`Traits`), so that
+Within a class every clip has its own traits, which can be both seen and heard (`Traits`), so that
 a sound can find its own picture among many of its class. The hue of the background, angles and
 loudness say nothing about the other modality.
 """
@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import storage
-from avprep.errors import UserError, WorkFailed
+from avprep.errors import WorkFailed
 from avprep.ffmpeg_binary import find_ffmpeg
-from avprep.jobs import PoolOptions, run_jobs
-from avprep.options import DemoDataOptions
+from avprep.jobs import run_jobs
+from avprep.options import DemoDataOptions, PoolOptions
+from avprep.progress import OnProgress, Progress, ignore
 
 SHAPES = ("circle", "rings", "stripes", "cross")
 SOUNDS = ("tone", "rising", "bursts", "falling")
@@ -37,96 +38,88 @@ BROKEN = ("broken_cut_short.mp4", "broken_not_a_video.mp4")
 _AUDIO_RATE = 44100
 
 
-@dataclass(frozen=True)
-class Container:
-    """A file type with its codecs, as ffmpeg names them."""
-
-    suffix: str
-    video: dict[str, str | int]
-    audio: dict[str, str | int]
-
-
-_H264: dict[str, str | int] = {
-    "vcodec": "libx264",
-    "preset": "ultrafast",
-    "crf": 24,
-    "pix_fmt": "yuv420p",
+_Codecs = dict[str, str | int]
+_H264: _Codecs = {"vcodec": "libx264", "preset": "ultrafast", "crf": 24, "pix_fmt": "yuv420p"}
+_VP9: _Codecs = {
+    "vcodec": "libvpx-vp9",
+    "deadline": "realtime",
+    "cpu-used": 8,
+    "video_bitrate": "600k",
 }
-_COMMON = Container("mp4", _H264, {"acodec": "aac", "audio_bitrate": "96k"})
-_OTHERS = (
-    Container("mkv", _H264, {"acodec": "flac"}),
-    Container(
-        "webm",
-        {"vcodec": "libvpx-vp9", "deadline": "realtime", "cpu-used": 8, "video_bitrate": "600k"},
-        {"acodec": "libopus", "audio_bitrate": "64k"},
-    ),
-    Container("avi", {"vcodec": "mpeg4", "qscale:v": 5}, {"acodec": "libmp3lame"}),
-)
-_EVERY_NTH_IS_ANOTHER_CONTAINER = 9
+# As ffmpeg names them, by the suffix of the file.
+_CODECS: dict[str, _Codecs] = {
+    "mp4": {**_H264, "acodec": "aac", "audio_bitrate": "96k"},
+    "mkv": {**_H264, "acodec": "flac"},
+    "webm": {**_VP9, "acodec": "libopus", "audio_bitrate": "64k"},
+    "avi": {"vcodec": "mpeg4", "qscale:v": 5, "acodec": "libmp3lame"},
+}
+_USUAL, *_OTHERS = _CODECS
+_EVERY_NTH_IS_ANOTHER = 9
 
 
 @dataclass(frozen=True)
 class DemoClip:
     """One video to make; everything about it follows from `seed`."""
 
-    path: Path
-    label: str
+    path: Path  # …/CLASS/NAME.SUFFIX
     seed: int
-    container: Container
     seconds: float
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What a clip shows and plays beside its class, each from 0 to 1."""
+    """What a clip shows and plays besides its class, each from 0 to 1."""
 
     size: float  # of the shape; a large one lies low and sounds low
     haze: float  # how light the background is; a light one hisses
 
 
-def make_demo_data(
-    out: Path,
-    options: DemoDataOptions,
-    pool: PoolOptions,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> None:
-    """Make OUT/train/CLASS/* and OUT/test/CLASS/*; files already there are kept.
+@dataclass(frozen=True)
+class DemoData:
+    """The videos that are there now."""
 
-    Two files of the training set are broken on purpose.
+    clips: int
+    classes: int
+    broken: tuple[str, ...]  # names of files of the training set that are broken on purpose
+
+
+def make_demo_data(
+    out: str | Path,
+    options: DemoDataOptions = DemoDataOptions(),
+    pool: PoolOptions = PoolOptions(),
+    on_progress: OnProgress = ignore,
+) -> DemoData:
+    """Make OUT/train/CLASS/* and OUT/test/CLASS/*; files already there are kept.
 
     Raises:
         UserError: the folder cannot be made.
         WorkFailed: ffmpeg could not encode a clip.
     """
-    clips = list(plan_demo_clips(out, options))
+    clips = list(plan_demo_clips(Path(out), options))
     for folder in {clip.path.parent for clip in clips}:
         storage.make_folder(folder)
-        storage.remove_abandoned(folder)  # of a run that was killed
+        storage.remove_abandoned(folder)  # by a run that was killed
     missing = [clip for clip in clips if not clip.path.exists()]
     done = len(clips) - len(missing)
-    on_progress(done, len(clips))
+    on_progress(Progress("clip", done, len(clips)))
     for _ in run_jobs(make_clip, missing, pool):
         done += 1
-        on_progress(done, len(clips))
+        on_progress(Progress("clip", done, len(clips)))
     make_broken_files(clips[0].path)
+    return DemoData(len(clips), len(CLASSES), BROKEN)
 
 
 def plan_demo_clips(out: Path, options: DemoDataOptions) -> Iterator[DemoClip]:
     """Every clip of the set, in a fixed order."""
-    if options.seconds < 1:
-        raise UserError(f"--seconds {options.seconds:g}: clips need at least 1 s.")
     number = 0
     for split, count in (("train", options.train_clips), ("test", options.test_clips)):
         for label in CLASSES:
             for position in range(count):
                 number += 1
-                other = number // _EVERY_NTH_IS_ANOTHER_CONTAINER % len(_OTHERS)
-                is_other = number % _EVERY_NTH_IS_ANOTHER_CONTAINER == 0
-                container = _OTHERS[other] if is_other else _COMMON
-                name = f"{label}_{split}_{position:03d}.{container.suffix}"
-                seed = options.seed * 1_000_003 + number
-                path = out / split / label / name
-                yield DemoClip(path, label, seed, container, options.seconds)
+                others, is_usual = divmod(number, _EVERY_NTH_IS_ANOTHER)
+                suffix = _USUAL if is_usual else _OTHERS[others % len(_OTHERS)]
+                path = out / split / label / f"{label}_{split}_{position:03d}.{suffix}"
+                yield DemoClip(path, options.seed * 1_000_003 + number, options.seconds)
 
 
 def make_clip(clip: DemoClip) -> None:
@@ -135,7 +128,7 @@ def make_clip(clip: DemoClip) -> None:
     traits = draw_traits(rng)
     rate = float(rng.choice([10, 12.5, 15, 15000 / 1001]))
     width, height = (208, 160) if rng.random() < 0.7 else (160, 208)
-    shape, sound = clip.label.split("-")
+    shape, sound = clip.path.parent.name.split("-")
     frames = render_frames(shape, traits, round(clip.seconds * rate), rate, width, height, rng)
     audio = render_sound(sound, traits, clip.seconds, rng)
 
@@ -146,9 +139,8 @@ def make_clip(clip: DemoClip) -> None:
             "pipe:0", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", r=rate
         )
         channel = ffmpeg.input(str(sound_file), format="s16le", ar=_AUDIO_RATE, ac=1)
-        output = ffmpeg.output(
-            picture, channel, str(target), threads=1, **clip.container.video, **clip.container.audio
-        )
+        codecs = _CODECS[clip.path.suffix[1:]]
+        output = ffmpeg.output(picture, channel, str(target), threads=1, **codecs)
         try:
             output.run(cmd=find_ffmpeg(), input=frames.tobytes(), quiet=True)
         except ffmpeg.Error as error:
@@ -199,7 +191,7 @@ def render_frames(
         cos, sin = np.float32(np.cos(turn) / radius), np.float32(np.sin(turn) / radius)
         dx, dy = x - np.float32(mid_x + swing), y - np.float32(mid_y)
         mask = _MASKS[shape](dx * cos + dy * sin, dy * cos - dx * sin)
-        # One fixed texture: noise of its own in every frame would fill the file with bits.
+        # The same noise in every frame: changing noise would make the files large.
         frames[number] = np.clip(np.where(mask[..., None], colour, ground) + noise, 0, 255)
     return frames
 

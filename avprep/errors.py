@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 # The closed list of reasons a clip can fail for. Documented in docs/faults.md.
 CAUSES = (
     "missing",  # no file at that path
@@ -41,6 +43,20 @@ class WorkFailed(ReportedError):
     """The input was fine and the work still failed, or too many clips failed. Exit code 1."""
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands in the place of what could not be read, where one failure must not end the rest."""
+
+    cause: str  # one of `CAUSES`
+    detail: str  # one line for a person: what was found
+
+    @classmethod
+    def of(cls, error: OSError) -> Unreadable:
+        """What is left of an error, when something else stands for the place."""
+        cause = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
+        return cls(cause, error.strerror or str(error))
+
+
 class DecodeError(Exception):
     """A clip that cannot become a sample.
 
@@ -58,3 +74,8 @@ class DecodeError(Exception):
 
     def __str__(self) -> str:
         return f"{self.cause}: {self.detail}"
+
+    @property
+    def outcome(self) -> Unreadable:
+        """The same as a value."""
+        return Unreadable(self.cause, self.detail)

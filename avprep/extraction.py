@@ -20,10 +20,10 @@ from pathlib import Path
 
 from avprep import storage
 from avprep.clips import Clip
-from avprep.encoded import EncodedSample
+from avprep.encode.process import ClipDecoder
+from avprep.encode.wire import EncodedSample
 from avprep.errors import DecodeError, UserError
 from avprep.failures import FAILURES_FILE, ClipFailure, failures_csv
-from avprep.isolation import IsolatedEncoder
 from avprep.jobs import PoolOptions, run_jobs
 from avprep.options import IsolationOptions, SampleOptions
 
@@ -52,6 +52,7 @@ class ExtractReport:
     extracted: int
     incomplete: int  # of those, clips whose files hold less than they promise
     failures: tuple[ClipFailure, ...]
+    passed_over: tuple[str, ...] = ()  # files that are not clips though they look like it
 
 
 def extract_clips(
@@ -87,7 +88,8 @@ def extract_clips(
         on_progress(done, len(failures))
     failures.sort(key=lambda failure: failure.video_id)
     storage.write_atomic(settings.out / FAILURES_FILE, failures_csv(failures))
-    _write_facts(settings, clips=len(clips), failures=failures)
+    facts = _facts(settings, len(clips), failures)
+    storage.write_atomic(settings.out / EXTRACT_FILE, facts)
     extracted = len(todo) - len(failures)
     return ExtractReport(len(clips), found, extracted, incomplete, tuple(failures))
 
@@ -102,16 +104,12 @@ def make_layout(settings: ExtractSettings) -> None:
 
     Two folders of videos cannot share one: a file's stem is the id in both.
     """
-    facts_path = settings.out / EXTRACT_FILE
-    found = storage.read_if_there(facts_path)
-    if found is not None:
-        _check_facts(found, settings)
+    check = functools.partial(_check_facts, settings=settings)
+    storage.claim(settings.out, EXTRACT_FILE, _facts(settings, clips=0, failures=[]), check)
     frames = [f"frames/frame_{number}" for number in range(settings.sample.decode.frames)]
     for folder in ("audio", *frames):
         storage.make_folder(settings.out / folder)
         storage.remove_abandoned(settings.out / folder)
-    if found is None:
-        _write_facts(settings, clips=0, failures=[])
 
 
 def _check_facts(data: bytes, settings: ExtractSettings) -> None:
@@ -172,12 +170,12 @@ class _Batch:
 def _extract_batch(clips: tuple[Clip, ...], settings: ExtractSettings) -> _Batch:
     failures = []
     incomplete = 0
-    with IsolatedEncoder(settings.sample, settings.limits) as encoder:
+    with ClipDecoder(settings.sample, settings.limits) as decoder:
         for clip in clips:
             try:
                 if len(os.fsencode(clip.video_id)) + len(".wav") > _LONGEST_NAME:
                     raise DecodeError("bad-name", f"{clip.video}: its name is too long for ID.wav")
-                sample = encoder.encode(clip)
+                sample = decoder.decode(clip)
                 _write_files(clip, sample, settings.out)
                 incomplete += not sample.complete
             except DecodeError as error:
@@ -200,14 +198,14 @@ def _write_files(clip: Clip, sample: EncodedSample, out: Path) -> None:
             file.rename(path)
 
 
-def _write_facts(settings: ExtractSettings, clips: int, failures: Sequence[ClipFailure]) -> None:
+def _facts(settings: ExtractSettings, clips: int, failures: Sequence[ClipFailure]) -> bytes:
     facts = {
         "videos": _named(settings.videos),
         "options": asdict(settings.sample),
         "clips": clips,
         "failures": dict(Counter(failure.cause for failure in failures)),
     }
-    storage.write_json(settings.out / EXTRACT_FILE, facts)
+    return storage.json_bytes(facts)
 
 
 def _batches(clips: Sequence[Clip], size: int) -> Iterator[tuple[Clip, ...]]:

@@ -32,7 +32,7 @@ def failures_csv(failures: Sequence[ClipFailure]) -> bytes:
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: names may hold line breaks, control codes, or bytes that are no text."""
+    """Text for a terminal: names may contain line breaks, control codes or undecodable bytes."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
@@ -51,36 +51,46 @@ def failure_table(failures: Sequence[ClipFailure], examples: int = 3) -> str:
     return "\n".join(lines)
 
 
-def parse_limit(text: str) -> tuple[float, bool]:
-    """`"20"` → (20, False), a number of clips; `"5%"` → (5, True), a share of them.
+@dataclass(frozen=True)
+class FailureLimit:
+    """How many clips may fail: a number of them, or a share of all in percent."""
 
-    Raises:
-        UserError: neither.
-    """
-    number, percent = text.removesuffix("%"), text.endswith("%")
-    try:
-        value = float(number)
-    except ValueError:
-        value = -1.0
-    if not value >= 0 or (percent and value > 100):
-        raise UserError(f"--max-failures {text!r}: give a number of clips, or a share such as 5%.")
-    return value, percent
+    value: float
+    is_share: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> FailureLimit:
+        """`20` clips, or `5%` of them.
+
+        Raises:
+            UserError: neither.
+        """
+        number, is_share = text.removesuffix("%"), text.endswith("%")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if not value >= 0 or (is_share and value > 100):
+            raise UserError(
+                f"--max-failures {text!r}: give a number of clips, or a share such as 5%."
+            )
+        return cls(value, is_share)
+
+    def __str__(self) -> str:
+        return f"{self.value:g}%" if self.is_share else f"{self.value:g}"
 
 
-def check_failures(failed: int, clips: int, limit: tuple[float, bool] | None) -> None:
+def check_failures(failed: int, clips: int, limit: FailureLimit | None) -> None:
     """Turn too many failures into a failed command.
 
     Raises:
-        WorkFailed: not one clip succeeded, or more failed than `--max-failures` allows.
+        WorkFailed: no clip succeeded, or more failed than `--max-failures` allows.
     """
     if clips and failed == clips:
-        raise WorkFailed(f"not one of {clips} clips could be used; see the causes above.")
+        raise WorkFailed(f"none of the {clips} clips could be used; see the causes above.")
     if limit is None:
         return
-    value, percent = limit
-    allowed = clips * value / 100 if percent else value
-    if failed > allowed:
-        shown = f"{value:g}%" if percent else f"{value:g}"
+    if failed > (clips * limit.value / 100 if limit.is_share else limit.value):
         raise WorkFailed(
-            f"{failed} of {counted(clips, 'clip')} failed, more than --max-failures {shown}."
+            f"{failed} of {counted(clips, 'clip')} failed, more than --max-failures {limit}."
         )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPException, IncompleteRead, InvalidURL
@@ -15,6 +13,8 @@ from urllib.request import Request, urlopen
 
 from avprep import storage
 from avprep.errors import UserError, WorkFailed
+from avprep.options import FetchOptions
+from avprep.retries import attempts
 
 # Of each data set: file → where its authors publish it.
 SOURCES: Mapping[str, Mapping[str, str]] = {
@@ -33,15 +33,6 @@ SOURCES: Mapping[str, Mapping[str, str]] = {
 }
 _RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))  # a server that may do better later
 _CHUNK = 1 << 18
-
-
-@dataclass(frozen=True)
-class FetchOptions:
-    """How patiently a file is fetched."""
-
-    timeout: float = 30.0  # seconds without a byte
-    retries: int = 4  # after the first attempt
-    wait: float = 1.0  # seconds before the first of them; doubled each time
 
 
 @dataclass(frozen=True)
@@ -95,9 +86,7 @@ def fetch_file(
             )
         return Fetched(path, len(data), digest, found=True)
     storage.make_folder(path.parent)
-    for attempt in range(options.retries + 1):
-        if attempt:
-            time.sleep(options.wait * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
+    for _ in attempts(options.retries, options.wait):
         try:
             return _attempt(request, path, sha256, options.timeout, on_bytes)
         except (InvalidURL, UnicodeError) as error:
@@ -110,8 +99,8 @@ def fetch_file(
                 ) from error
         except (HTTPException, OSError) as error:
             reason = _reason(error, options.timeout)
-    attempts = options.retries + 1
-    raise WorkFailed(f"{url}: {reason}; tried {attempts} times. Run the command again later.")
+    tried = f"tried {options.retries + 1} times"
+    raise WorkFailed(f"{url}: {reason}; {tried}. Run the command again later.")
 
 
 def _attempt(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from fractions import Fraction
 from typing import Any
 
@@ -14,7 +15,7 @@ JPEG_END = b"\xff\xd9"  # the last bytes of a whole JPEG image
 
 
 def resize_and_crop(
-    rgb: NDArray[Any], size: int = 224, pixel_aspect: Fraction | float = 1
+    rgb: NDArray[Any], size: int, pixel_aspect: Fraction | float
 ) -> NDArray[np.uint8]:
     """Scale the short side to `size` (bilinear, antialiased) and cut the centre out.
 
@@ -46,7 +47,7 @@ def crop_box(
     return left * x, top * y, min((left + size) * x, width), min((top + size) * y, height)
 
 
-def encode_jpeg(rgb: NDArray[np.uint8], quality: int = 75) -> bytes:
+def encode_jpeg(rgb: NDArray[np.uint8], quality: int) -> bytes:
     """JPEG bytes of uint8 [height, width, 3]."""
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "JPEG", quality=quality)
@@ -63,28 +64,20 @@ def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) of JPEG bytes without decoding them; None where they are none.
+    """(width, height) of JPEG bytes without decoding them; None if they are not JPEG.
 
     Reads the headers alone: opening an image costs ten times as much, and packing asks for ten
-    sizes a clip.
+    sizes per clip.
     """
-    if not data.startswith(b"\xff\xd8"):
-        return None
-    at = 2
+    at = 2 if data.startswith(b"\xff\xd8") else len(data)
     while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif marker in _FRAME_MARKERS:
-            height = int.from_bytes(data[at + 5 : at + 7], "big")
-            width = int.from_bytes(data[at + 7 : at + 9], "big")
+        marker, length, height, width = struct.unpack_from(">xBHxHH", data, at)
+        if marker in _FRAME_MARKERS:
             return (width, height) if width and height else None
-        elif marker in _BARE_MARKERS:
-            at += 2
-        elif marker in _END_OF_HEADERS:
+        if marker in _END_OF_HEADERS:
             return None
-        else:
-            at += 2 + max(int.from_bytes(data[at + 2 : at + 4], "big"), 2)
+        is_fill_byte = marker == 0xFF
+        at += 1 if is_fill_byte else 2 if marker in _BARE_MARKERS else 2 + max(length, 2)
     return None
 
 

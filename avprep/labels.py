@@ -20,7 +20,7 @@ _VGGSOUND = Path(__file__).parent / "label_sets" / "vggsound.csv"
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Classes in order: `mids` are what manifests hold, `names` are for people."""
+    """Classes in order: `mids` are used in manifests, `names` are for people."""
 
     mids: tuple[str, ...]
     names: tuple[str, ...]
@@ -67,8 +67,8 @@ class LabelSet:
     def resolve(self, text: str) -> str | None:
         """The mid of a class given by its mid or, failing that, by its display name.
 
-        A name is recognised whatever its case, and with spaces or underscores for its commas,
-        unless two classes then look alike. None if there is no such class.
+        Case is ignored, and spaces or underscores may replace commas, unless two classes then
+        look alike. None if there is no such class.
         """
         if text in self._positions:
             return text
@@ -77,11 +77,10 @@ class LabelSet:
     def resolve_list(self, text: str) -> list[str]:
         """The mids of a comma-separated list of mids or display names, which may hold commas.
 
-        Of the ways to read the list, the one with the longest name first is taken, so that
-        `Male speech, man speaking` is one class.
+        The longest possible name is taken first, so that `Male speech, man speaking` is one class.
 
         Raises:
-            ValueError: a part of it is no class; the argument is that part.
+            ValueError: a part of it is not a class; the argument is that part.
         """
         parts = [part.strip() for part in text.split(",")]
         if self.know_all(parts):
@@ -103,7 +102,7 @@ class LabelSet:
         return near[0] if near else None
 
     def indices_of(self, labels: Iterable[str]) -> tuple[int, ...]:
-        """The class indices of a clip's labels, ascending, each once."""
+        """The distinct class indices of a clip's labels, ascending."""
         return tuple(sorted({self.index_of(label) for label in labels}))
 
 
@@ -137,7 +136,7 @@ def read_label_csv(path: Path) -> LabelSet:
 
     Raises:
         UserError: no such file, another header, rows out of order, a mid or name that is empty,
-            a mid that stands there twice; with the line.
+            a repeated mid; with the line.
     """
     records = csv_records(path)
     header = _without_trailing_blanks(next(records, (1, []))[1])
@@ -164,9 +163,12 @@ def read_label_csv(path: Path) -> LabelSet:
                 f"found {','.join(row)!r}."
             )
         if not mid or not name or "," in mid:
-            raise UserError(f"{where}: the mid is {mid!r} and the name {name!r}; need one each.")
+            raise UserError(
+                f"{where}: the mid is {mid!r} and the name {name!r}; give both, "
+                "the mid without commas."
+            )
         if mid in lines:
-            raise UserError(f"{where}: the mid {mid!r} stands there twice (line {lines[mid]}).")
+            raise UserError(f"{where}: the mid {mid!r} was used before (line {lines[mid]}).")
         lines[mid] = line
         display_names.append(name)
     return LabelSet(tuple(lines), tuple(display_names))
@@ -184,7 +186,7 @@ def label_csv(labels: LabelSet) -> bytes:
 
 
 def class_csv_of(manifest: Path) -> Path:
-    """Where the class CSV of a manifest lies: `m.classes.csv` beside `m.json`."""
+    """The path of a manifest's class CSV: `m.classes.csv` beside `m.json`."""
     return manifest.with_suffix(".classes.csv")
 
 
@@ -192,7 +194,7 @@ def labels_of(manifest: Path) -> LabelSet | None:
     """The label set in the class CSV of a manifest; None if it has none.
 
     Raises:
-        UserError: what lies there is not a class CSV.
+        UserError: the file of that name is not a class CSV.
     """
     path = class_csv_of(manifest)
     if not path.exists():
@@ -201,13 +203,13 @@ def labels_of(manifest: Path) -> LabelSet | None:
         return read_label_csv(path)
     except UserError as error:
         raise UserError(
-            f"{error} A file of this name is taken for the class CSV of {manifest.name}: mend it, "
+            f"{error} A file of this name is read as the class CSV of {manifest.name}: correct it, "
             "or rename it if it is something else."
         ) from error
 
 
 def known_labels(path: Path) -> LabelSet | None:
-    """The label set of a class CSV; None where no file is there, or one without a class."""
+    """The label set of a class CSV; None if there is no such file, or no class in it."""
     return (read_label_csv(path) or None) if path.exists() else None
 
 

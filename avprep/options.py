@@ -1,48 +1,445 @@
-"""What can be chosen when videos are made or turned into samples, and the defaults, stated once."""
+"""The options of avprep's commands, each stated once; `avprep.option` says how.
+
+Imports nothing heavy: `--help` shows them.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+from avprep.errors import UserError
+from avprep.option import Options, option
+from avprep.processes import available_cores
+
 
 @dataclass(frozen=True)
-class DecodeOptions:
+class DecodeOptions(Options):
     """How a video becomes `Media`."""
 
-    frames: int = 10  # evenly spaced over the first 10 s; 0 leaves the video unread
-    frame_size: int = 224  # pixels, square
-    pixels: Literal["square", "stored"] = "square"  # stored: oblong ones as if they were square
-    sample_rate: int = 16000  # Hz, mono
-    channels: Literal["first", "mix"] = "first"  # the published choice, or the average
-    missing_audio: Literal["fail", "silence", "omit"] = "fail"  # omit: no sample; not for shards
-    decoder: Literal["auto", "pyav", "ffmpeg"] = "auto"
-    max_audio: float = 30.0  # seconds of sound that a sample holds at most, from the clip's start
-    incomplete: Literal["fail", "keep"] = "keep"  # of files that hold less than they promise
+    frames: int = option(  # 0 leaves the video unread
+        10, "Frames per clip, evenly spaced over its first 10 s.", at_least=1, also=(0,)
+    )
+    frame_size: int = option(224, "Width and height of a frame in pixels.", at_least=16)
+    pixels: Literal["square", "stored"] = option(
+        "square",
+        "Show oblong pixels as the file says, or as if they were square, as published.",
+    )
+    sample_rate: int = 16000  # Hz, mono; what the front end of the models is made for
+    channels: Literal["first", "mix"] = option(
+        "first", "Mono from the first channel, as published, or from all of them."
+    )
+    missing_audio: Literal["fail", "silence", "omit"] = option(  # omit: no sample; not for shards
+        "fail", "What a clip without an audio stream becomes.", also=("omit",)
+    )
+    decoder: Literal["auto", "pyav", "ffmpeg"] = option(
+        "auto", "auto: PyAV, and ffmpeg + OpenCV for files that PyAV cannot read."
+    )
+    max_audio: float = option(
+        30.0, "Seconds of sound that a sample holds at most, from the clip's start.", at_least=1
+    )
+    incomplete: Literal["keep", "fail"] = option(
+        "keep", "What a clip becomes whose file holds less than it promises."
+    )
 
 
 @dataclass(frozen=True)
-class SampleOptions:
+class SampleOptions(Options):
     """How a clip becomes the members of a sample."""
 
     decode: DecodeOptions = field(default_factory=DecodeOptions)
-    audio: Literal["flac", "wav"] = "flac"
-    jpeg_quality: int = 75
+    audio: Literal["flac", "wav"] = option(
+        "flac", "Both are lossless: flac is half the size, wav loads several times faster."
+    )
+    jpeg_quality: int = option(
+        75, "Quality of the frames' JPEG files; 75 as published.", at_least=1, at_most=100
+    )
 
 
 @dataclass(frozen=True)
-class IsolationOptions:
+class IsolationOptions(Options):
     """What one clip may cost before it is given up."""
 
-    time_limit: float = 120.0  # seconds a clip
-    memory_limit: float = 4.0  # GiB a worker
+    time_limit: float = option(120.0, "Seconds that one clip may take.", above=0)
+    memory_limit: float = option(4.0, "GiB that decoding one clip may take.", at_least=0.25)
 
 
 @dataclass(frozen=True)
-class DemoDataOptions:
+class PoolOptions(Options):
+    """Who does the work."""
+
+    workers: int = option(0, "Jobs at a time. [default: one per core]", at_least=0)
+    backend: Literal["local", "loky", "dask", "ray"] = option(
+        "local", "Work on this machine (loky is its old name), or on a dask or ray cluster."
+    )
+    address: str = option(
+        "", "Address of a running dask scheduler or ray cluster. [default: a local one]"
+    )
+
+    def count(self) -> int:
+        """Number of workers."""
+        return self.workers or available_cores()
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+class ByteSize(int):
+    """A number of bytes."""
+
+    @classmethod
+    def parse(cls, text: str) -> ByteSize:
+        """`500MB` → 500,000,000; also `1.5GB`, `256MiB`, and plain bytes.
+
+        Raises:
+            UserError: not a size, or not above zero.
+        """
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", text.strip().upper())
+        size = int(float(match[1]) * _UNITS[match[2] or ""]) if match else 0
+        if size <= 0:
+            raise UserError(f"--shard-size {text!r}: give a size such as 500MB or 1GB.")
+        return cls(size)
+
+
+@dataclass(frozen=True)
+class ShardSetOptions(Options):
+    """What a shard set is made of, apart from the manifest and the label set."""
+
+    sample: SampleOptions = field(default_factory=SampleOptions)
+    limits: IsolationOptions = field(default_factory=IsolationOptions)
+    samples_per_shard: int | None = option(
+        None, "Clips per shard. [default: 500, fewer for a set of under 4000]", at_least=1
+    )
+    seed: int = option(0, "Seed of the clips' order.")
+    shard_bytes: ByteSize | None = option(
+        None,
+        "Bytes per shard instead, as in 1GB or 500MB; by what clips of their length should take.",
+        flag="--shard-size",
+        above=0,
+    )
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value is not allowed, or both ways to cut the clips into shards are given.
+        """
+        super().__post_init__()
+        if self.shard_bytes is not None and self.samples_per_shard is not None:
+            raise UserError("give --samples-per-shard or --shard-size, not both.")
+
+
+@dataclass(frozen=True)
+class Part:
+    """The k-th of n equal parts of the shards."""
+
+    k: int = 1
+    n: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """`2/8` → the second of eight.
+
+        Raises:
+            UserError: not of the form k/n with 1 ≤ k ≤ n.
+        """
+        part, slash, parts = text.partition("/")
+        if slash and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts):
+            return cls(int(part), int(parts))
+        raise UserError(f"--part {text!r}: give k/n with 1 ≤ k ≤ n, for example --part 3/16.")
+
+    def __str__(self) -> str:
+        return f"{self.k}/{self.n}"
+
+
+@dataclass(frozen=True)
+class BuildOptions(Options):
+    """Which shards of a set one call builds."""
+
+    part: Part = option(Part(), "Build only the k-th of n parts, as in --part 3/16.")
+    retry_failed: bool = option(False, "Build shards with failed clips again.")
+
+
+@dataclass(frozen=True)
+class VerifyOptions(Options):
+    """How thoroughly a shard set is checked, and what becomes of damage."""
+
+    deep: bool = option(False, "Also decode all audio and images.")
+    discard: bool = option(
+        False,
+        "Delete the indexes of damaged shards, and other damaged files, so that `avprep shard` "
+        "makes them again.",
+    )
+
+
+@dataclass(frozen=True)
+class GalleryOptions(Options):
+    """How many clips a report shows, and which."""
+
+    clips: int | None = option(
+        None,
+        "Clips in the gallery. [default: 32, or what --per-class asks for]",
+        at_least=0,
+    )
+    per_class: int | None = option(
+        None,
+        "Clips of each class in the gallery. [default: as even as --clips allows]",
+        at_least=1,
+    )
+    seed: int = option(0, "Seed of the choice of clips.")
+
+    @property
+    def most(self) -> float:
+        """Clips in all."""
+        if self.clips is None:
+            return 32 if self.per_class is None else float("inf")
+        return self.clips
+
+    @property
+    def kept(self) -> int:
+        """Clips of each class that may be needed."""
+        return int(min(self.most, self.most if self.per_class is None else self.per_class))
+
+
+@dataclass(frozen=True)
+class ReportOptions(Options):
+    """What goes onto the page of a report."""
+
+    gallery: GalleryOptions = field(default_factory=GalleryOptions)
+    max_mb: float = option(
+        15.0, "Size of the page; clips that would make it larger are left out.", above=0
+    )
+    failures: int = option(500, "Failed clips listed with details; all are counted.", at_least=0)
+    title: str = option("", "Heading of the page. [default: the folder's name]")
+
+
+@dataclass(frozen=True)
+class ManifestFile(Options):
+    """The manifest that is written."""
+
+    out: Path = option(help="Manifest to write: .json, .jsonl, .csv or .parquet.")
+
+
+@dataclass(frozen=True)
+class ManifestOutput(ManifestFile):
+    """What is written of a data set, and how strict that is."""
+
+    report: Path | None = option(
+        None, "CSV of what matched and what did not. [default: M.report.csv beside M.json]"
+    )
+    bad_rows: Literal["refuse", "skip"] = option(
+        "refuse", "Rows of the CSV that cannot be used: an error, or left out and reported."
+    )
+    strict: bool = option(
+        False,
+        "Write no manifest and end with exit code 1 if a clip is missing or a row is bad.",
+    )
+
+    @property
+    def report_path(self) -> Path:
+        """The report's file."""
+        return self.report or self.out.with_suffix(".report.csv")
+
+
+@dataclass(frozen=True)
+class Sources(Options):
+    """Where the files of a data set's clips are."""
+
+    videos: tuple[Path, ...] = option(
+        (), "Folder of the videos, with sub-folders. May be given several times."
+    )
+    extracted: Path | None = option(
+        None, "Output of `avprep extract`: shards are packed from its audio/ and frames/."
+    )
+    trim: bool = option(
+        False, "Files named by the id alone are whole videos: take the CSV's start and end."
+    )
+
+    @property
+    def audio(self) -> tuple[Path, ...]:
+        """The folders of extracted sound."""
+        return (self.extracted / "audio",) if self.extracted else ()
+
+
+@dataclass(frozen=True)
+class FolderOptions(Options):
+    """How the videos of a folder are listed and labelled."""
+
+    csv: Path | None = option(
+        None,
+        "Take the classes not from the sub-folders but from this CSV with the columns path and "
+        "label (or labels), and optionally split, start, and end or duration.",
+    )
+    labels: Path | None = option(
+        None,
+        "Class CSV: read if it is there, else written from the sorted names. "
+        "[default: M.classes.csv beside M.json]",
+    )
+    split: str = option(
+        "",
+        "Only this split: one of the folders train/, test/ … in DIR, or of the CSV's column. "
+        "[default: all]",
+    )
+    extracted: Path | None = option(
+        None,
+        "Output of `avprep extract` for the same folder; shards are packed from its files.",
+    )
+
+
+@dataclass(frozen=True)
+class AudioSetOptions(Options):
+    """AudioSet's files."""
+
+    segments: Path = option(help="Segments CSV, gzipped or not.")
+    labels: Path = option(help="Class CSV: class_labels_indices.csv.")
+
+
+@dataclass(frozen=True)
+class VGGSoundOptions(Options):
+    """VGGSound's files, and which rows of them are taken."""
+
+    csv: Path = option(help="VGGSound's CSV, any release.")
+    split: str = option("", "Only the rows of this split: train or test. [default: all]")
+    labels: Path | None = option(
+        None,
+        "Class CSV: read if it is there, else written from the CSV's sorted names. "
+        "[default: VGGSound's 309 classes in their published order]",
+    )
+
+
+@dataclass(frozen=True)
+class CheckOptions(Options):
+    """What is checked of a manifest, and what is written about it."""
+
+    labels: Path | None = option(
+        None, "Class CSV. [default: M.classes.csv beside M.json, if there]"
+    )
+    check_files: bool = option(
+        True,
+        "Whether to look at the clips' files: there, not empty, no two the same.",
+        flag="--files",
+        off="--no-files",
+    )
+    counts: Path | None = option(None, "CSV to write: clips of each class.")
+    report: Path | None = option(None, "CSV to write: every problem.")
+    plot: Path | None = option(None, "PNG to write: clips of each class, as bars.")
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value is not allowed, or the plot's name is not that of a PNG.
+        """
+        super().__post_init__()
+        if self.plot is not None and self.plot.suffix != ".png":
+            raise UserError(f"--plot {self.plot}: give a name that ends in .png.")
+
+
+@dataclass(frozen=True)
+class MergeOptions(Options):
+    """How manifests are put together."""
+
+    on_conflict: Literal["refuse", "first"] = option(
+        "refuse", "One video_id with two contents: an error, or the first is taken."
+    )
+
+
+class Shares(dict[str, float]):
+    """The share of each part, by its name."""
+
+    @classmethod
+    def parse(cls, text: str) -> Shares:
+        """`train=0.8,test=0.2` → shares by name.
+
+        Raises:
+            UserError: not of this form.
+        """
+        shares = cls()
+        for part in text.split(","):
+            name, _, share = part.strip().partition("=")
+            try:
+                value = float(share)
+            except ValueError:
+                value = -1.0
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) or not 0 < value < math.inf:
+                raise UserError(
+                    f"--parts {text!r}: {part.strip()!r} is not NAME=SHARE with a name of letters "
+                    "and digits and a share above 0; for example train=0.9,test=0.1."
+                )
+            if name in shares:
+                raise UserError(f"--parts {text!r}: {name!r} stands there twice.")
+            shares[name] = value
+        if len(shares) < 2:
+            raise UserError(f"--parts {text!r}: give at least two parts, as in train=0.9,test=0.1.")
+        return shares
+
+
+@dataclass(frozen=True)
+class SplitOptions(Options):
+    """How a manifest is divided."""
+
+    parts: Shares = option(
+        help="Parts and their shares, as in train=0.8,val=0.1,test=0.1 or train=8,val=1,test=1.",
+        metavar="NAME=SHARE,…",
+    )
+    seed: int = option(0, "Seed of the split.")
+
+
+@dataclass(frozen=True)
+class PerClassOptions(Options):
+    """Which clips of a manifest are chosen."""
+
+    per_class: int = option(help="Clips per class.", at_least=1)
+    seed: int = option(0, "Seed of the choice.")
+
+
+@dataclass(frozen=True)
+class Digest:
+    """The sha256 that a file must have."""
+
+    file: str
+    sha256: str  # hex
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """`FILE=HEX`.
+
+        Raises:
+            UserError: not of this form.
+        """
+        file, equals, sha256 = text.partition("=")
+        if not equals:
+            raise UserError(f"--sha256 {text!r}: give FILE=HEX, as in vggsound.csv=0123….")
+        return cls(file, sha256)
+
+
+@dataclass(frozen=True)
+class FetchOptions(Options):
+    """Which files of a data set are fetched, from where, and how patiently."""
+
+    files: tuple[str, ...] = option(
+        (), "Only this file. May be given several times. [default: all]", flag="--file"
+    )
+    base_url: str | None = option(None, "Fetch BASE_URL/FILE instead of the authors' addresses.")
+    digests: tuple[Digest, ...] = option(
+        (),
+        "Digest that a file must have. May be given several times.",
+        flag="--sha256",
+        metavar="FILE=HEX",
+    )
+    timeout: float = option(
+        30.0, "Seconds without a byte after which an attempt is given up.", above=0
+    )
+    retries: int = option(
+        4, "Further attempts at a file, with a growing pause before each.", at_least=0
+    )
+    wait: float = 1.0  # seconds before the first of them; doubled each time
+
+
+@dataclass(frozen=True)
+class DemoDataOptions(Options):
     """The made-up videos."""
 
-    train_clips: int = 64  # per class
-    test_clips: int = 12  # per class
-    seconds: float = 1.5
-    seed: int = 0
+    train_clips: int = option(64, "Clips per class.", at_least=1)
+    test_clips: int = option(12, "Clips per class.", at_least=1, also=(0,))
+    seconds: float = option(1.5, "Length of a clip.", at_least=1)
+    seed: int = option(0, "Seed of all that varies.")

@@ -1,129 +1,48 @@
-"""How far a long command is, on standard error: a bar on a terminal, elsewhere a line at times."""
+"""How far a long function is: what it hands to its `on_progress`. `cli/progress.py` shows it."""
 
 from __future__ import annotations
 
-import sys
-import threading
-import time
-from collections.abc import Iterable, Iterator
-from types import TracebackType
-from typing import TextIO, TypeVar, cast
-
-from tqdm import tqdm
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
 
 Item = TypeVar("Item")
 
-LINE_SECONDS = 30.0
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is done so far; the first one of a stage comes before its work begins, or with it."""
+
+    unit: str  # what is counted, in the singular: "file", "clip", "shard"; "B" for bytes
+    done: int
+    total: int | None = None  # None: not known yet
+    failed: int = 0  # of those done
+    stage: str = ""  # what this is a part of, such as the file that is fetched
 
 
-class ProgressBar:
-    """Counts what is done while a `with` block runs.
+OnProgress = Callable[[Progress], None]
 
-    Off a terminal a thread writes the lines, so that they come while nothing gets done, too, and
-    a last one says how it ended. Work that takes less than the time between two stays silent.
 
-    Args:
-        name: of the command.
-        unit: what is counted, in the singular; "B" for bytes.
-        total: how many there are; 0 where that is not known yet.
-        initial: how many were done before; None where the first call of `reach` says it.
-        shown: whether this process says anything; of several ranks only one should.
-        seconds: time between two lines.
-    """
+def ignore(progress: Progress) -> None:
+    """For callers who do not want to know."""
 
-    def __init__(
-        self,
-        name: str,
-        unit: str,
-        total: int = 0,
-        *,
-        initial: int | None = None,
-        shown: bool = True,
-        seconds: float = LINE_SECONDS,
-    ) -> None:
-        self._name, self._unit, self._seconds = name, unit, seconds
-        self._total, self._initial, self._done, self._failed = total, initial, initial or 0, 0
-        self._began = time.monotonic()
-        self._over = threading.Event()
-        has_terminal = sys.stderr.isatty()
-        self._bar = tqdm(
-            total=total,
-            initial=initial or 0,
-            unit=unit,
-            unit_scale=unit == "B",
-            desc=name,
-            disable=not (shown and has_terminal),
-            smoothing=0.05,
-        )
-        self._lines = None
-        if shown and not has_terminal:
-            self._lines = threading.Thread(target=self._write_lines, daemon=True)
 
-    def __enter__(self) -> ProgressBar:
-        if self._lines is not None:
-            self._lines.start()
-        return self
+def each(unit: str, on_progress: OnProgress) -> Callable[[], None]:
+    """A function to call whenever one more is done."""
+    done = 0
+    on_progress(Progress(unit, done))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        if self._lines is not None:
-            self._lines.join()
-            if time.monotonic() - self._began >= self._seconds:
-                self._write_line()
-        self._bar.close()
+    def count() -> None:
+        nonlocal done
+        done += 1
+        on_progress(Progress(unit, done))
 
-    def update(self, count: int = 1, total: int | None = None) -> None:
-        """This many more are done; the total may become known only now."""
-        if total is not None:
-            self._total = self._bar.total = total
-        self._done += count
-        self._bar.update(count)
+    return count
 
-    def reach(self, done: int, total: int | None = None, failed: int = 0) -> None:
-        """This many are done by now; in the first call, before the work began."""
-        if failed != self._failed:
-            self._bar.set_postfix(failed=failed, refresh=False)
-        self._failed = failed
-        if self._initial is None:
-            self._initial = self._bar.initial = done
-        self.update(done - self._done, total)
 
-    def say(self, lines: str, file: TextIO | None = None) -> None:
-        """Write to standard error, or elsewhere, without disturbing the bar."""
-        file = file or sys.stderr
-        tqdm.write(lines, file=file)
-        file.flush()
-
-    def counted(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Pass items on, counting them."""
-        for item in items:
-            yield item
-            self.update()
-
-    def line(self) -> str:
-        """`shard: 1200/20000 clips, 3 failed, 10.25clip/s, 30:34 left`."""
-        units = self._unit if self._unit == "B" else f"{self._unit}s"
-        return tqdm.format_meter(
-            n=self._done,
-            total=cast(float, self._total or None),
-            elapsed=time.monotonic() - self._began,
-            initial=self._initial or 0,
-            unit=self._unit,
-            unit_scale=self._unit == "B",
-            prefix=self._name,
-            postfix=f"{self._failed} failed" if self._failed else "",
-            bar_format=f"{{desc}}: {{n_fmt}}/{{total_fmt}} {units}{{postfix}}, "
-            "{rate_fmt}, {remaining} left",
-        )
-
-    def _write_lines(self) -> None:
-        while not self._over.wait(self._seconds):
-            self._write_line()
-
-    def _write_line(self) -> None:
-        print(self.line(), file=sys.stderr, flush=True)
+def counted(items: Iterable[Item], unit: str, on_progress: OnProgress) -> Iterator[Item]:
+    """Pass items on, counting them."""
+    count = each(unit, on_progress)
+    for item in items:
+        yield item
+        count()

@@ -313,11 +313,11 @@ def memory(folder: Path, clips: int, workers: int = 2) -> dict[str, object]:
 
 
 def _watch_memory(parent: int, readings: list[list[float]], done: threading.Event) -> None:
-    """Proportional memory in MB of each decoding process together with the worker that owns it."""
+    """Proportional memory in MB of each decoding process with its share of the command's own."""
     while not done.wait(0.5):
         parents = _parents()
         servers = [pid for pid in parents if _is_decoder(pid) and _below(pid, parent, parents)]
-        readings.append([_pss(pid) + _pss(parents[pid]) for pid in servers])
+        readings.append([_pss(pid) + _pss(parents[pid]) / len(servers) for pid in servers])
 
 
 def _parents() -> dict[int, int]:
@@ -340,7 +340,7 @@ def _below(pid: int, ancestor: int, parents: dict[int, int]) -> bool:
 
 def _is_decoder(pid: int) -> bool:
     try:
-        return b"avprep.decode_server" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"avprep.encode.server" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
 

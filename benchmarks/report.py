@@ -25,9 +25,9 @@ from rows import Row, add_rows_option, times, write_rows
 
 from avprep.audio import encode_flac
 from avprep.images import encode_jpeg
-from avprep.report.gallery import GalleryOptions
-from avprep.report.shard_report import ReportOptions, make_report
-from avprep.report.survey import survey_shards
+from avprep.pages.gallery import GalleryOptions
+from avprep.pages.shard_report import ReportOptions, make_report
+from avprep.pages.survey import survey_shards
 from avprep.shards.format import (
     TAR_BLOCK,
     DatasetInfo,
@@ -49,7 +49,7 @@ def make_media() -> dict[str, bytes]:
     rng = np.random.default_rng(0)
     pcm = (rng.standard_normal(SECONDS * 16000) * 200).astype(np.int16)
     small = rng.integers(0, 256, (28, 28, 3), np.uint8)
-    jpeg = encode_jpeg(small.repeat(8, axis=0).repeat(8, axis=1))
+    jpeg = encode_jpeg(small.repeat(8, axis=0).repeat(8, axis=1), 75)
     return {"flac": encode_flac(pcm), **{f"{number}.jpg": jpeg for number in range(FRAMES)}}
 
 

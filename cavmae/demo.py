@@ -8,16 +8,18 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from avprep import storage
+from avprep.errors import WorkFailed
 from cavmae.recipes import recipes_folder
 
 _OUT_IN_SCRIPT = "runs/demo"
-_DIRECTIONS = ("audio_to_image", "image_to_audio")
+DIRECTIONS = ("audio_to_image", "image_to_audio")
 _SEEDS = (0, 1, 2)  # of finetuning with few labels
 
 
@@ -29,22 +31,41 @@ class Cost:
     cpu: float = 0.0  # seconds of one core
 
 
-def run_demo(out: str) -> int:
-    """Run all stages; returns the exit code of the first command that fails, else 0."""
+class CommandFailed(WorkFailed):
+    """A command of the demo ended with another exit code than 0."""
+
+    def __init__(self, command: str, status: int) -> None:
+        super().__init__(f"`{command}` ended with exit code {status}")
+        self.status = status
+
+
+def run_demo(
+    out: str,
+    on_command: Callable[[str, str], None] = lambda stage, command: None,
+    on_line: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Run all stages in processes of their own; what they measured is OUT/summary.json as well.
+
+    Args:
+        out: the folder for everything.
+        on_command: called with a stage and a command before it runs.
+        on_line: called with each line that a command prints.
+
+    Raises:
+        CommandFailed: a command failed; the ones after it were not run.
+    """
     folder = Path(out)
     costs: dict[str, Cost] = {}
     printed: dict[str, str] = {}
     for stage, command in demo_commands(out):
-        print(f"\n\033[1m[{stage}]\033[0m $ {command}" if sys.stdout.isatty() else f"\n$ {command}")
-        sys.stdout.flush()
-        status, printed[command] = _run(command, costs.setdefault(stage, Cost()))
+        on_command(stage, command)
+        cost = costs.setdefault(stage, Cost())
+        status, printed[command] = _run(command, cost, on_line)
         if status:
-            print(f"demo: the command above ended with exit code {status}", file=sys.stderr)
-            return status
+            raise CommandFailed(command, status)
     summary = _summarise(folder, costs, printed)
     storage.write_json(folder / "summary.json", summary)
-    _print_summary(folder, summary)
-    return 0
+    return summary
 
 
 def demo_commands(out: str) -> list[tuple[str, str]]:
@@ -64,8 +85,8 @@ def demo_commands(out: str) -> list[tuple[str, str]]:
     return commands
 
 
-def _run(command: str, cost: Cost) -> tuple[int, str]:
-    """Run one command with this interpreter; returns (exit code, output), which is shown, too."""
+def _run(command: str, cost: Cost, on_line: Callable[[str], None]) -> tuple[int, str]:
+    """Run one command with this interpreter; returns (exit code, output)."""
     lines = []
     started, used = time.monotonic(), _cpu_seconds_of_children()
     with subprocess.Popen(
@@ -73,7 +94,7 @@ def _run(command: str, cost: Cost) -> tuple[int, str]:
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            print(line, end="", flush=True)
+            on_line(line)
             lines.append(line)
     cost.wall += time.monotonic() - started
     cost.cpu += _cpu_seconds_of_children() - used
@@ -114,8 +135,8 @@ def _summarise(out: Path, costs: dict[str, Cost], printed: dict[str, str]) -> di
         "retrieval": {
             "clips": retrieval["clips"],
             "chance_recall_at_10": min(10 / retrieval["clips"], 1.0),
-            **{name: retrieval[name] for name in _DIRECTIONS},
-            "random_start": {name: at_random[name] for name in _DIRECTIONS},
+            **{name: retrieval[name] for name in DIRECTIONS},
+            "random_start": {name: at_random[name] for name in DIRECTIONS},
         },
         "knn": {
             "accuracy": knn["accuracy"],
@@ -150,39 +171,3 @@ def _with_total(seconds: dict[str, float]) -> dict[str, float]:
     return {
         name: round(value, 1) for name, value in {**seconds, "total": sum(seconds.values())}.items()
     }
-
-
-def _print_summary(out: Path, summary: dict[str, Any]) -> None:
-    """The figures beside their baselines, and where everything lies."""
-    retrieval, knn, few = summary["retrieval"], summary["knn"], summary["few_labels"]
-    print(f"\n{'on clips never seen':34}{'pretrained':>12}{'without':>12}{'chance':>12}")
-    rows = [
-        (
-            f"retrieval R@10, {name.replace('_to_', ' → ')}",
-            retrieval[name]["recall_at_10"],
-            retrieval["random_start"][name]["recall_at_10"],
-            retrieval["chance_recall_at_10"],
-        )
-        for name in _DIRECTIONS
-    ]
-    rows += [
-        ("k-NN accuracy, frozen features", knn["accuracy"], knn["random_start"], knn["chance"]),
-        ("finetuned, 2 labels per class", few["accuracy"], few["from_scratch"], few["chance"]),
-    ]
-    for title, *figures in rows:
-        print(f"{title:34}" + "".join(f"{figure:12.1%}" for figure in figures))
-    every = summary["all_labels"]
-    print(f"{'finetuned, all labels':34}{every['accuracy']:12.1%}{'':12}{every['chance']:12.1%}\n")
-    seconds, cpu = summary["seconds"]["total"], summary["cpu_seconds"]["total"]
-    failed = f"{summary['failed_clips']} (two files are broken on purpose)"
-    for title, value in (
-        ("time", f"{seconds:.0f} s, {cpu:.0f} CPU-seconds"),
-        ("memory", f"{summary['largest_process_mb']} MB, the largest process"),
-        ("failed clips", f"{failed}, see {out}/shards/train/failures.csv"),
-        ("retrieval", f"{out}/retrieval/retrieval.html"),
-        ("inpainting", ", ".join(summary["inpainting"])),
-        ("loss curves", f"{out}/pretrain/curves.png, {out}/finetune/curves.png"),
-        ("shards", f"{out}/shards/train, {out}/shards/test"),
-        ("summary", f"{out}/summary.json"),
-    ):
-        print(f"{title:15} {value}")

@@ -75,6 +75,16 @@ class World:
         if error := next(filter(None, self.gather(failure)), None):
             raise error
 
+    def on_main(self, work: Callable[[], None]) -> None:
+        """Let one rank do what is done once; what ends it there ends every rank."""
+        failure: UserError | WorkFailed | None = None
+        if self.is_main:
+            try:
+                work()
+            except (UserError, WorkFailed) as error:
+                failure = error
+        self.raise_together(failure)
+
     def gather_results(self, work: Callable[[], Result]) -> list[Result]:
         """What a piece of work gives on every rank, in rank order, on every rank.
 
@@ -157,6 +167,11 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
             f"the environment speaks of several processes, but not rightly ({error!r}). Start them "
             "with torchrun or srun."
         ) from error
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one of those started together that speaks for all."""
+    return read_launch(os.environ).rank == 0
 
 
 def first_host(nodes: str) -> str:

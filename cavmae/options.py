@@ -1,11 +1,18 @@
-"""Options that data, training and evaluation share. Imports nothing heavy: `--help` shows them."""
+"""Options that data, training and evaluation share, each stated once; `avprep.option` says how.
+
+Imports nothing heavy: `--help` shows them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
+
+from avprep.errors import UserError
+from avprep.option import Options, option
 
 Mode = Literal["multimodal", "audioonly", "videoonly", "missingaudioonly", "missingvideoonly"]
 MODES: tuple[Mode, ...] = get_args(Mode)  # of a classifier: which modalities it is given
@@ -13,29 +20,188 @@ AUDIO_MODES: tuple[Mode, ...] = ("audioonly", "missingaudioonly")
 IMAGE_MODES: tuple[Mode, ...] = ("videoonly", "missingvideoonly")
 Criterion = Literal["bce", "ce"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)  # sigmoid and softmax give probabilities
+MaskMode = Literal["unstructured", "time", "freq", "tf"]
+MASK_MODES: tuple[MaskMode, ...] = get_args(MaskMode)
+AUDIO_FRAMES = 1024  # fbank rows of the published models, 10 ms each
 
-Options = TypeVar("Options")
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """How shards behind a URL are read. Local shards need none of it."""
-
-    retries: int = 6  # tries after the first
-    timeout: float = 30.0  # seconds a request
-    cache: str | None = None  # local folder that keeps whole shards
-    cache_gb: float = 100.0  # size at which the least recently used shards are deleted
+Chosen = TypeVar("Chosen")
 
 
 @dataclass(frozen=True)
-class Selection:
+class Selection(Options):
     """Which samples of a shard set are used; empty for all."""
 
-    classes: tuple[str, ...] = ()  # mids or display names: clips that have one of them
-    splits: tuple[str, ...] = ()  # as the manifest names them
+    classes: tuple[str, ...] = option(
+        (),
+        "Use clips of this class (mid or name) only; may be given several times.",
+        metavar="NAME",
+    )
+    splits: tuple[str, ...] = option(
+        (),
+        "Use clips of this split of the manifest only; may be given several times.",
+        flag="--split",
+        metavar="NAME",
+    )
 
 
-def pick(cls: type[Options], values: Mapping[str, Any]) -> Options:
+@dataclass(frozen=True)
+class ReadOptions(Options):
+    """How shards behind a URL are read. Local shards need none of it."""
+
+    retries: int = option(6, "Retries of a failed request for a shard behind a URL.", at_least=0)
+    timeout: float = option(30.0, "Seconds such a request may take.", above=0)
+    cache: Path | None = option(
+        None,
+        "Local folder that keeps shards from a URL. [default: none]",
+        flag="--cache-dir",
+        metavar="FOLDER",
+    )
+    cache_gb: float = option(
+        100.0,
+        "GB in it, after which the shards not used for longest are deleted.",
+        flag="--cache-size",
+        above=0,
+    )
+
+
+@dataclass(frozen=True)
+class ShardOptions(ReadOptions, Selection):
+    """Which samples of a shard set are used, and how they are read."""
+
+
+@dataclass(frozen=True)
+class SkipOptions(Options):
+    """How many unreadable samples a command endures."""
+
+    max_bad_samples: int = option(
+        10, "Unreadable samples that are skipped before the command gives up.", at_least=0
+    )
+
+
+@dataclass(frozen=True)
+class WorkerOptions(Options):
+    """Who loads the samples."""
+
+    workers: int = option(2, "Loading processes; 0 loads in the training process.", at_least=0)
+
+
+@dataclass(frozen=True)
+class DeviceOptions(Options):
+    """Where a model runs."""
+
+    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+
+
+@dataclass(frozen=True)
+class ValidationSplit(Options):
+    """Which samples of a second shard set are used."""
+
+    val_splits: tuple[str, ...] = option(
+        (),
+        "Use clips of this split of --val-shards only; may be given several times.",
+        flag="--val-split",
+        metavar="NAME",
+    )
+
+
+@dataclass(frozen=True)
+class StatedUsage(Options):
+    """What a person says of a classifier; None: as its file says."""
+
+    mode: Mode | None = option(None, "Modalities given. [default: as trained]")
+    criterion: Criterion | None = option(
+        None,
+        "What the classifier was trained with: ce gives softmax, bce sigmoid probabilities. "
+        "[default: as trained]",
+    )
+    labels: Path | None = option(None, "Class CSV of the checkpoint. [default: as stored in it]")
+
+
+@dataclass(frozen=True)
+class LengthOptions(Options):
+    """How much of each clip counts."""
+
+    target_length: int = option(
+        AUDIO_FRAMES, "fbank rows of a clip that count; padding never does.", at_least=1
+    )
+
+
+@dataclass(frozen=True)
+class StatsOptions(SkipOptions, WorkerOptions, ShardOptions, LengthOptions):
+    """Which samples' fbank is measured, and how they are read."""
+
+
+@dataclass(frozen=True)
+class FormatOptions(Options):
+    """What a conversion does besides changing the format."""
+
+    vision_mae: bool = option(False, "SRC is a vision MAE: make initial weights of it.")
+    module_prefix: bool = option(
+        True,
+        "Names in a .pth begin with module., as in published files.",
+        off="--no-module-prefix",
+    )
+    audio_frames: int | None = option(
+        None,
+        "Interpolate positions for clips of this many fbank rows. [default: as SRC]",
+        at_least=16,
+    )
+    image_size: int | None = option(
+        None,
+        "Interpolate positions for images of this many pixels. [default: as SRC]",
+        at_least=16,
+    )
+    audio_only: bool = option(False, "Leave the image weights of a classifier out.")
+
+
+@dataclass(frozen=True)
+class ConvertOptions(StatedUsage, FormatOptions):
+    """How a checkpoint is converted; mode, criterion and labels are stored with a classifier."""
+
+
+@dataclass(frozen=True)
+class PretrainOptions(Options):
+    """What the pretraining loss is made of."""
+
+    mask_ratio: float = option(0.75, "Share of patches hidden from the encoder.", above=0, below=1)
+    mask_mode: MaskMode = option(  # images are always unstructured
+        "unstructured", "How audio patches are chosen."
+    )
+    mae_weight: float = option(1.0, "Weight of the reconstruction loss.", at_least=0)
+    contrast_weight: float = option(0.01, "Weight of the contrastive loss.", at_least=0)
+    contrast_scope: Literal["per-rank", "global"] = option(
+        "per-rank",
+        "Contrast within each process's batch, as published, or over all of them.",
+    )
+    bidirectional: bool = option(
+        False, "Contrast image to audio as well as audio to image.", off="--one-direction"
+    )
+    norm_pix_loss: bool = option(
+        True, "Reconstruct patches normalised one by one.", off="--no-norm-pix-loss"
+    )
+
+
+class AudioFrames(int):
+    """fbank rows of a model."""
+
+    @classmethod
+    def parse(cls, text: str) -> AudioFrames:
+        """A number, or `fit`.
+
+        Raises:
+            UserError: something else.
+        """
+        if text == "fit":
+            return FIT
+        if text.isdecimal():
+            return cls(text)
+        raise UserError(f"--audio-frames {text!r}: give a number of fbank rows, or fit.")
+
+
+FIT = AudioFrames(0)  # as many as the clips need
+
+
+def pick(cls: type[Chosen], values: Mapping[str, Any]) -> Chosen:
     """An options dataclass from those of the values that it has fields for."""
     names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     return cls(**{name: value for name, value in values.items() if name in names})

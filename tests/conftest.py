@@ -92,7 +92,7 @@ def run_command(folder: Path, command: str, *arguments: str) -> str:
 @pytest.fixture
 def write_every(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Shorten the time between two progress lines; quick work writes one at its end."""
-    from avprep.progress import ProgressBar
+    from avprep.cli.progress import ProgressBar
 
     make = ProgressBar.__init__
 

@@ -106,10 +106,10 @@ def test_demo_recipe_is_valid_and_flags_override_it(line):
 
 BAD_INPUTS = {
     "missing folder": ("avprep extract {tmp}/nowhere --out {tmp}/x", "no such"),
-    "empty folder": ("avprep extract {tmp}/empty --out {tmp}/x", "holds no video"),
+    "empty folder": ("avprep extract {tmp}/empty --out {tmp}/x", "has no videos"),
     "folder without videos": (
         "avprep manifest folder {tmp}/texts --out {tmp}/m.json",
-        "holds no video",
+        "has no videos",
     ),
     "a file for a folder": ("avprep extract {tmp}/texts/a.txt --out {tmp}/x", "is a file"),
     "missing manifest": ("avprep shard {tmp}/no.json --out {tmp}/s", "no.json"),

@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from cavmae import demo
+from cavmae.cli import group
 from tests.conftest import REPOSITORY
 
 FEWER = {
@@ -41,12 +43,11 @@ def short_recipes(tmp_path, monkeypatch) -> Path:
     return recipes
 
 
-def test_demo_runs_to_its_summary_and_pretraining_pays(
-    short_recipes, tmp_path, capsys, monkeypatch
-):
+def test_demo_runs_to_its_summary_and_pretraining_pays(short_recipes, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     out = tmp_path / "out"
-    assert demo.run_demo(str(out)) == 0
+    result = CliRunner().invoke(group, ["demo", "--out", str(out)])
+    assert result.exit_code == 0, result.output
     summary = json.loads((out / "summary.json").read_text())
 
     retrieval = summary["retrieval"]
@@ -70,18 +71,19 @@ def test_demo_runs_to_its_summary_and_pretraining_pays(
         *stages, total = seconds.values()
         assert total == pytest.approx(sum(stages), abs=1)
 
-    printed = capsys.readouterr().out
+    printed = result.stdout
     assert "retrieval R@10" in printed
     for line in printed.splitlines()[-4:]:
         for place in line.partition("  ")[2].strip().split(", "):
             assert Path(place).exists(), place
 
 
-def test_demo_ends_with_the_code_of_the_command_that_fails(short_recipes, tmp_path, capsys):
+def test_demo_ends_with_the_code_of_the_command_that_fails(short_recipes, tmp_path):
     script = short_recipes / "demo" / "commands.sh"
     script.write_text(
         "# title\n\n# manifest\navprep manifest folder nowhere --out runs/demo/m.json\n"
     )
-    assert demo.run_demo(str(tmp_path / "out")) == 2
-    assert "exit code 2" in capsys.readouterr().err
+    result = CliRunner().invoke(group, ["demo", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert "exit code 2" in result.stderr
     assert not (tmp_path / "out" / "summary.json").exists()

@@ -6,48 +6,16 @@ from pathlib import Path
 
 import click
 
-from avprep.options import DemoDataOptions
+import avprep
+from avprep.cli.flags import PATH, flags
+from avprep.options import DemoDataOptions, PoolOptions
 from avprep.wording import counted
-
-_DEFAULTS = DemoDataOptions()
 
 
 @click.command("demo-data")
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option(
-    "--train-clips",
-    type=click.IntRange(min=1),
-    default=_DEFAULTS.train_clips,
-    show_default=True,
-    help="Clips per class.",
-)
-@click.option(
-    "--test-clips",
-    type=click.IntRange(min=1),
-    default=_DEFAULTS.test_clips,
-    show_default=True,
-    help="Clips per class.",
-)
-@click.option(
-    "--seconds",
-    type=float,
-    default=_DEFAULTS.seconds,
-    show_default=True,
-    help="Length of a clip.",
-)
-@click.option(
-    "--seed",
-    type=int,
-    default=_DEFAULTS.seed,
-    show_default=True,
-    help="Seed of all that varies.",
-)
-@click.option(
-    "--workers", type=click.IntRange(min=0), default=0, help="Processes. [default: one per core]"
-)
-def demo_data(
-    out: Path, train_clips: int, test_clips: int, seconds: float, seed: int, workers: int
-) -> None:
+@click.argument("out", type=PATH)
+@flags(options=DemoDataOptions, pool=PoolOptions, without=("backend", "address"))
+def demo_data(out: Path, options: DemoDataOptions, pool: PoolOptions) -> None:
     """Make a video set of 8 classes in OUT: train/CLASS/* and test/CLASS/*.
 
     Picture and sound together tell the class, and what a clip shows says how it sounds: large
@@ -58,14 +26,11 @@ def demo_data(
     Example:
       avprep demo-data runs/demo/videos
     """
-    from avprep.demo_data import BROKEN, CLASSES, make_demo_data
-    from avprep.jobs import PoolOptions
-    from avprep.progress import ProgressBar
+    from avprep.cli.progress import Bars
 
-    options = DemoDataOptions(train_clips, test_clips, seconds, seed)
-    with ProgressBar("demo-data", "clip") as bar:
-        make_demo_data(out, options, PoolOptions(workers), bar.reach)
-    clips = (train_clips + test_clips) * len(CLASSES)
+    with Bars("demo-data") as bars:
+        made = avprep.make_demo_data(out, options, pool, bars)
     click.echo(
-        f"{out}: {counted(clips, 'clip')} in {len(CLASSES)} classes, and {len(BROKEN)} broken files"
+        f"{out}: {counted(made.clips, 'clip')} in {made.classes} classes, "
+        f"and {len(made.broken)} broken files"
     )

@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from avprep.cli.options import (
-    decode_options,
-    incomplete_line,
-    limit_options,
-    pool_options,
-    sample_options,
-    worker_pool,
-)
-from avprep.failures import check_failures, failure_table, parse_limit, printable
+import avprep
+from avprep.cli.common import Summary, Tolerance, incomplete_line
+from avprep.cli.flags import PATH, flags
+from avprep.failures import check_failures, failure_table, printable
+from avprep.option import Options, option
+from avprep.options import IsolationOptions, PoolOptions, SampleOptions
 from avprep.wording import counted
+
+if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
+    from avprep.extraction import ExtractReport
+
+
+@dataclass(frozen=True)
+class Target(Options):
+    """Where the files go."""
+
+    out: Path = option(help="Output folder.")
 
 
 @click.command()
-@click.argument("videos", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Output folder.")
-@click.option("--max-failures", help="End with exit code 1 above this many (20) or share (5%).")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-@decode_options
-@pool_options
+@click.argument("videos", type=PATH)
+@flags(
+    target=Target,
+    tolerance=Tolerance,
+    summary=Summary,
+    sample=SampleOptions,
+    limits=IsolationOptions,
+    pool=PoolOptions,
+    without=("audio",),
+)
 def extract(
-    videos: Path, out: Path, max_failures: str | None, as_json: bool, **options: Any
+    videos: Path,
+    target: Target,
+    tolerance: Tolerance,
+    summary: Summary,
+    sample: SampleOptions,
+    limits: IsolationOptions,
+    pool: PoolOptions,
 ) -> None:
     """Extract 16 kHz mono audio and 10 frames of every video in the folder VIDEOS.
 
@@ -43,45 +61,39 @@ def extract(
       avprep extract videos/ --out extracted/
       avprep manifest folder videos/ --extracted extracted/ --out manifest.json
     """
-    from avprep.clips import described_passed_over, discover_clips
-    from avprep.extraction import ExtractSettings, extract_clips
-    from avprep.progress import ProgressBar
+    from avprep.cli.progress import Bars
 
-    limit = parse_limit(max_failures) if max_failures is not None else None
-    passed_over: list[str] = []
-    with ProgressBar("extract", "file") as bar:
-        clips = discover_clips(videos, passed_over, bar.update)
-    settings = ExtractSettings(videos, out, sample_options(options, "wav"), limit_options(options))
-    pool = worker_pool(options)
     started = time.monotonic()
-    with ProgressBar("extract", "clip", len(clips)) as bar:
+    with Bars("extract") as bars:
+        report = avprep.extract(videos, target.out, sample, limits, pool, bars)
+    facts = {**facts_of(report, target.out), "seconds": round(time.monotonic() - started, 2)}
+    summary.show(facts, "\n".join(described(report, target.out)))
+    check_failures(len(report.failures), report.clips, tolerance.max_failures)
 
-        def show(done: int, failed: int) -> None:
-            bar.reach(done, failed=failed)
 
-        report = extract_clips(clips, settings, pool, show)
-    if as_json:
-        summary = {
-            "out": str(out),
-            "clips": report.clips,
-            "found": report.found,
-            "extracted": report.extracted,
-            "incomplete": report.incomplete,
-            "passed_over": len(passed_over),
-            "failed": dict(Counter(failure.cause for failure in report.failures)),
-            "seconds": round(time.monotonic() - started, 2),
-        }
-        click.echo(json.dumps(summary))
-    else:
-        if report.found:
-            click.echo(f"found {counted(report.found, 'clip')} extracted before")
-        click.echo(f"{out}: extracted {report.extracted} of {counted(report.clips, 'clip')}")
-        if report.incomplete:
-            click.echo(incomplete_line(report.incomplete))
-        for note in described_passed_over(passed_over):
-            click.echo(printable(note))
-        if report.failures:
-            click.echo(
-                f"{counted(len(report.failures), 'clip')} failed:\n{failure_table(report.failures)}"
-            )
-    check_failures(len(report.failures), report.clips, limit)
+def facts_of(report: ExtractReport, out: Path) -> dict[str, Any]:
+    """The summary for a program."""
+    return {
+        "out": str(out),
+        "clips": report.clips,
+        "found": report.found,
+        "extracted": report.extracted,
+        "incomplete": report.incomplete,
+        "passed_over": len(report.passed_over),
+        "failed": dict(Counter(failure.cause for failure in report.failures)),
+    }
+
+
+def described(report: ExtractReport, out: Path) -> Iterator[str]:
+    """The summary for a person."""
+    from avprep.clips import described_passed_over
+
+    if report.found:
+        yield f"found {counted(report.found, 'clip')} extracted before"
+    yield f"{out}: extracted {report.extracted} of {counted(report.clips, 'clip')}"
+    if report.incomplete:
+        yield incomplete_line(report.incomplete)
+    yield from map(printable, described_passed_over(report.passed_over))
+    if report.failures:
+        yield f"{counted(len(report.failures), 'clip')} failed:"
+        yield failure_table(report.failures)

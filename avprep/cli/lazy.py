@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import click
 
 from avprep.errors import ReportedError, UserError, WorkFailed
 from avprep.failures import printable
+from avprep.processes import ignore_sigterm, interrupt_on_sigterm
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,8 @@ def run_group(group: click.Group, prog_name: str) -> None:
     0 success; 1 the work failed (`WorkFailed`); 2 the user's input is wrong (`UserError` and
     click's own usage errors); 130 interrupted, by Ctrl-C or SIGTERM.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_sigterm()
     sys.exit(_exit_code(lambda: group.main(prog_name=prog_name, standalone_mode=False)))
-
-
-def _interrupt(*_: object) -> None:
-    """Let SIGTERM end a command as Ctrl-C does. A second one changes nothing any more."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _exit_code(command: Callable[[], Any]) -> int:
@@ -96,8 +90,7 @@ def _exit_code(command: Callable[[], Any]) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        # From here to the end of the process the exit code is to stay what it is.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        ignore_sigterm()
         click.echo("Interrupted: run the same command again to resume from here.", err=True)
         return 130
 

@@ -2,55 +2,34 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
+import avprep
+from avprep.cli.common import Summary
+from avprep.cli.flags import flags
 from avprep.failures import printable
+from avprep.option import Options, option
+from avprep.options import ReportOptions
 from avprep.wording import counted
+
+if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
+    from avprep.pages.shard_report import ReportSummary
+
+
+@dataclass(frozen=True)
+class Page(Options):
+    """Where the page goes."""
+
+    out: str = option(help="HTML file to write, or URL of one.")
 
 
 @click.command()
 @click.argument("shards")
-@click.option("--out", required=True, help="HTML file to write, or URL of one.")
-@click.option(
-    "--clips",
-    type=click.IntRange(min=0),
-    help="Clips in the gallery. [default: 32, or what --per-class asks for]",
-)
-@click.option(
-    "--per-class",
-    type=click.IntRange(min=1),
-    help="Clips of each class in the gallery. [default: as even as --clips allows]",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the choice of clips.")
-@click.option(
-    "--max-mb",
-    type=click.FloatRange(min=0, min_open=True),
-    default=15.0,
-    show_default=True,
-    help="Size of the page; clips that would make it larger are left out.",
-)
-@click.option(
-    "--failures",
-    type=click.IntRange(min=0),
-    default=500,
-    show_default=True,
-    help="Failed clips listed with details; all are counted.",
-)
-@click.option("--title", default="", help="Heading of the page. [default: the folder's name]")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def report(
-    shards: str,
-    out: str,
-    clips: int | None,
-    per_class: int | None,
-    seed: int,
-    max_mb: float,
-    failures: int,
-    title: str,
-    as_json: bool,
-) -> None:
+@flags(page=Page, options=ReportOptions, summary=Summary)
+def report(shards: str, page: Page, options: ReportOptions, summary: Summary) -> None:
     """Show the shard set SHARDS on one HTML page that needs no network.
 
     Totals, classes, durations, failures by cause, and a gallery of clips with their frames,
@@ -60,32 +39,34 @@ def report(
     Example:
       avprep report shards/train --out train.html
     """
-    from avprep.progress import ProgressBar
-    from avprep.report.gallery import GalleryOptions
-    from avprep.report.shard_report import ReportOptions, readable_size, write_report
+    from avprep.cli.progress import Bars
 
-    options = ReportOptions(GalleryOptions(clips, per_class, seed), max_mb, failures, title)
-    with ProgressBar("report", "shard") as bar:
+    with Bars("report") as bars:
+        made = avprep.report(shards, page.out, options, bars)
+    if not summary.as_json:
+        for video_id in made.unreadable:
+            note = f"{video_id}: cannot be read; run `avprep verify {shards}`."
+            click.echo(printable(note), err=True)
+    summary.show(facts_of(made, page.out), described(made, page.out, options))
 
-        def show(total: int) -> None:
-            bar.update(total=total)
 
-        made = write_report(shards, out, options, show)
-    size = len(made.page)
-    if as_json:
-        summary = {
-            "page": out,
-            "bytes": size,
-            "clips": made.clips,
-            "too_large": made.too_large,
-            "unreadable": made.unreadable,
-            "incomplete": made.incomplete,
-        }
-        click.echo(json.dumps(summary))
-        return
-    for video_id in made.unreadable:
-        click.echo(
-            printable(f"{video_id}: cannot be read; run `avprep verify {shards}`."), err=True
-        )
-    left_out = f", {made.too_large} left out (--max-mb {max_mb:g})" if made.too_large else ""
-    click.echo(f"{out}: {readable_size(size)}, {counted(made.clips, 'clip')}{left_out}")
+def facts_of(made: ReportSummary, out: str) -> dict[str, Any]:
+    """The summary for a program."""
+    return {
+        "page": out,
+        "bytes": len(made.page),
+        "clips": made.clips,
+        "too_large": made.too_large,
+        "unreadable": made.unreadable,
+        "incomplete": made.incomplete,
+    }
+
+
+def described(made: ReportSummary, out: str, options: ReportOptions) -> str:
+    """The summary for a person."""
+    from avprep.pages.shard_report import readable_size
+
+    left_out = (
+        f", {made.too_large} left out (--max-mb {options.max_mb:g})" if made.too_large else ""
+    )
+    return f"{out}: {readable_size(len(made.page))}, {counted(made.clips, 'clip')}{left_out}"

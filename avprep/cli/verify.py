@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from avprep.cli.options import pool_options, worker_pool
+import avprep
+from avprep.cli.common import Summary, some_of
+from avprep.cli.flags import flags
 from avprep.errors import WorkFailed
 from avprep.failures import printable
+from avprep.options import PoolOptions, VerifyOptions
 from avprep.shards.format import DATASET_FILE
 from avprep.wording import counted
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
-    from avprep.shards.verify import Findings, ShardCheck
+    from avprep.shards.verify import Findings
 
 
 @click.command()
 @click.argument("shards")
-@click.option("--deep", is_flag=True, help="Also decode all audio and images.")
-@click.option(
-    "--discard",
-    is_flag=True,
-    help="Delete the indexes of damaged shards, and other damaged files, so that `avprep shard` "
-    "makes them again.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-@pool_options
-def verify(shards: str, deep: bool, discard: bool, as_json: bool, **options: Any) -> None:
+@flags(options=VerifyOptions, summary=Summary, pool=PoolOptions)
+def verify(shards: str, options: VerifyOptions, summary: Summary, pool: PoolOptions) -> None:
     """Compare every byte of the shard set SHARDS with its dataset.json and indexes.
 
     Finds any flipped bit, cut, missing, renamed or added shard. Ends with exit code 1 if there is
@@ -39,29 +32,28 @@ def verify(shards: str, deep: bool, discard: bool, as_json: bool, **options: Any
     Example:
       avprep verify shards/train --deep
     """
-    from avprep.progress import ProgressBar
-    from avprep.shards.verify import discard_damaged, verify_shard_set
+    from avprep.cli.progress import Bars
 
-    pool = worker_pool(options)
-    with ProgressBar("verify", "shard") as bar:
+    with Bars("verify") as bars:
+        findings = avprep.verify(shards, options, pool, bars)
+    summary.show(facts_of(findings), describe(findings, shards))
+    refuse_damage(findings, shards, options.discard)
 
-        def show(check: ShardCheck, total: int) -> None:
-            bar.update(total=total)
 
-        findings = verify_shard_set(shards, deep, pool, show)
-    click.echo(as_document(findings) if as_json else describe(findings, shards))
-    if discard:
-        discard_damaged(shards, findings)
+def refuse_damage(findings: Findings, shards: str, is_discarded: bool) -> None:
+    """Raises:
+    WorkFailed: something is damaged, or does not belong to the shard set.
+    """
     if findings.damaged or findings.files:
         names = [*(check.name for check in findings.damaged), *findings.files]
-        todo = "run" if discard else "run `avprep verify --discard` and then"
+        todo = "run" if is_discarded else "run `avprep verify --discard` and then"
         raise WorkFailed(
-            f"{shorten(names)}: {todo} the `avprep shard` command that built {shards} again; "
+            f"{some_of(names)}: {todo} the `avprep shard` command that built {shards} again; "
             f"it rebuilds just {'this' if len(names) == 1 else 'these'}."
         )
     if findings.strangers:
         raise WorkFailed(
-            f"{shorten(findings.strangers)}: not part of {shards}; move away what readers of "
+            f"{some_of(findings.strangers)}: not part of {shards}; move away what readers of "
             "*.tar must not take for a part of it."
         )
 
@@ -84,19 +76,12 @@ def describe(findings: Findings, shards: str) -> str:
     return "\n".join(printable(line) for line in lines)
 
 
-def as_document(findings: Findings) -> str:
-    """The findings as JSON."""
-    return json.dumps(
-        {
-            "shards": len(findings.checks),
-            "samples": findings.samples,
-            "damaged": {check.name: check.problems for check in findings.damaged},
-            "files": dict(findings.files),
-            "strangers": findings.strangers,
-        }
-    )
-
-
-def shorten(names: Sequence[str]) -> str:
-    """The first few names."""
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+def facts_of(findings: Findings) -> dict[str, Any]:
+    """The findings for a program."""
+    return {
+        "shards": len(findings.checks),
+        "samples": findings.samples,
+        "damaged": {check.name: check.problems for check in findings.damaged},
+        "files": dict(findings.files),
+        "strangers": findings.strangers,
+    }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 from pathlib import Path
 
 from avprep.decode.header import Header, read_header
-from avprep.decode.media import Media
+from avprep.decode.media import Media, Reading, Request, to_media
 from avprep.decode.pyav import decode_with_pyav
 from avprep.errors import DecodeError
 from avprep.options import DecodeOptions
@@ -39,7 +40,8 @@ def decode_clip(
     options = options or DecodeOptions()
     check_file(Path(path))
     header = _checked_header(path, options)
-    media = _decode(path, start, end, options, header)
+    request = Request(path, start or 0.0, math.inf if end is None else end, options, header)
+    media = _decode(request)
     extent = media.extent
     if options.incomplete == "fail" and not extent.is_complete:
         raise DecodeError(
@@ -49,24 +51,30 @@ def decode_clip(
     return media
 
 
-def _decode(
-    path: str | Path, start: float | None, end: float | None, options: DecodeOptions, header: Header
-) -> Media:
-    if options.decoder == "ffmpeg":
-        return _decode_with_ffmpeg(path, start, end, options, header)
+def _decode(request: Request) -> Media:
+    engine = request.options.decoder
+    if engine == "ffmpeg":
+        return to_media(request, _decode_with_ffmpeg(request))
     try:
-        return decode_with_pyav(path, start, end, options, header)
+        return to_media(request, decode_with_pyav(request))
     except DecodeError as error:
-        if options.decoder == "pyav" or error.cause not in _WORTH_A_SECOND_TRY:
+        if engine == "pyav" or error.cause not in _WORTH_A_SECOND_TRY:
             raise
         try:
-            return _decode_with_ffmpeg(path, start, end, options, header)
+            return to_media(request, _decode_with_ffmpeg(request))
         except DecodeError:
             raise error from None
 
 
+def _decode_with_ffmpeg(request: Request) -> Reading:
+    # OpenCV takes 60 MB and a quarter of a second to import, and few runs ever need it.
+    from avprep.decode.ffmpeg import decode_with_ffmpeg
+
+    return decode_with_ffmpeg(request)
+
+
 def _checked_header(path: str | Path, options: DecodeOptions) -> Header:
-    """Read a file's head, and refuse what decoders would take without a word."""
+    """Read a file's head, and refuse what decoders would accept without complaint."""
     try:
         header = read_header(path)
     except OSError as error:
@@ -102,12 +110,3 @@ def check_file(path: Path) -> None:
         raise DecodeError("unreadable", f"{path}: permission denied")
     if status.st_size == 0:
         raise DecodeError("empty", f"{path}: zero bytes")
-
-
-def _decode_with_ffmpeg(
-    path: str | Path, start: float | None, end: float | None, options: DecodeOptions, header: Header
-) -> Media:
-    # OpenCV takes 60 MB and a quarter of a second to import, and few runs ever need it.
-    from avprep.decode.ffmpeg import decode_with_ffmpeg
-
-    return decode_with_ffmpeg(path, start, end, options, header)

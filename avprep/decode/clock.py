@@ -1,4 +1,4 @@
-"""Time stamps that run on where a stream's clock jumps.
+"""When packets are shown and heard, and time stamps that run on where a stream's clock jumps.
 
 Transport and program streams are cut and joined as bytes, and their clocks wrap around, so time
 stamps start over in mid-file. Jumps are closed by the rule of the ffmpeg program: the next packet
@@ -12,13 +12,15 @@ from collections.abc import Iterable, Iterator
 from av.container import InputContainer
 from av.format import Flags
 from av.packet import Packet
+from av.stream import Stream
 
 _LONGEST_PAUSE = 10.0  # seconds
 _LONGEST_STEP_BACK = 0.1  # seconds
+_LONGEST_FRAME = 10.0  # seconds; lower rates are hardly real
 
 
 def may_jump(container: InputContainer) -> bool:
-    """Whether the container's kind is one whose clock may jump."""
+    """Whether the clock of a container of this kind may jump."""
     return bool(container.format.flags & Flags.ts_discont.value)  # type: ignore[operator]
 
 
@@ -30,39 +32,46 @@ def running_on(
     Args:
         container: where they come from.
         packets: in the order they are read.
-        leader: index of the stream that sets the clock for all, the pictures' where there are any.
+        leader: index of the stream that sets the clock for all: the pictures', if there are any.
     """
     if not may_jump(container):
         yield from packets
         return
-    clock = _Clock(leader)
+    # One offset for all streams, so that a jump moves picture and sound alike.
+    offset, is_leaders = 0.0, True  # seconds; whether it is the leader's own
+    spans: dict[int, tuple[float, float]] = {}  # seconds, of each stream's last packet
     for packet in packets:
-        clock.correct(packet)
+        base = packet.time_base
+        if packet.dts is not None and base:
+            time = float(packet.dts * base) + offset
+            begin, end = spans.get(packet.stream_index, (time, time))
+            leads = packet.stream_index == leader
+            has_jumped = not begin - _LONGEST_STEP_BACK <= time <= end + _LONGEST_PAUSE
+            if has_jumped or (leads and not is_leaders):
+                offset += end - time
+                is_leaders = leads
+                time = end
+            spans[packet.stream_index] = time, time + float((packet.duration or 0) * base)
+        if offset and base:
+            shift = round(offset / float(base))
+            packet.dts = None if packet.dts is None else packet.dts + shift
+            packet.pts = None if packet.pts is None else packet.pts + shift
         yield packet
 
 
-class _Clock:
-    """One offset for all streams, so that a jump moves picture and sound alike."""
+class PacketClock:
+    """Seconds of a stream's packets; counted where an elementary stream has no time stamps."""
 
-    def __init__(self, leader: int) -> None:
-        self._leader = leader
-        self._offset = 0.0  # seconds
-        self._led = True  # whether the offset is the leader's own
-        self._spans: dict[int, tuple[float, float]] = {}  # seconds, of each stream's last packet
+    def __init__(self, stream: Stream) -> None:
+        self._base = float(stream.time_base or 0)
+        rate = getattr(stream, "average_rate", None)
+        self._frame = min(1 / float(rate), _LONGEST_FRAME) if rate else 0.0
+        self._next = 0.0
 
-    def correct(self, packet: Packet) -> None:
-        base = packet.time_base
-        if packet.dts is not None and base:
-            time = float(packet.dts * base) + self._offset
-            begin, end = self._spans.get(packet.stream_index, (time, time))
-            leads = packet.stream_index == self._leader
-            has_jumped = not begin - _LONGEST_STEP_BACK <= time <= end + _LONGEST_PAUSE
-            if has_jumped or (leads and not self._led):
-                self._offset += end - time
-                self._led = leads
-                time = end
-            self._spans[packet.stream_index] = time, time + float((packet.duration or 0) * base)
-        if self._offset and base:
-            shift = round(self._offset / float(base))
-            packet.dts = None if packet.dts is None else packet.dts + shift
-            packet.pts = None if packet.pts is None else packet.pts + shift
+    def time_of(self, packet: Packet) -> tuple[float, float]:
+        """(start, duration)."""
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        start = self._next if stamp is None else stamp * self._base
+        length = (packet.duration or 0) * self._base or self._frame
+        self._next = start + length
+        return start, length

@@ -1,8 +1,8 @@
-"""How much of a clip a file really holds, beside what its head promises.
+"""How much of a clip a file really holds, compared with what its head promises.
 
-A download that was cut and a film whose fragment is damaged decode without an error: they are only
-shorter. What counts is what a sample would use: an hour-long film cut after fifty minutes has all
-of its first ten seconds.
+A download that was cut and a film with a damaged fragment decode without an error: they are only
+shorter. What counts is what a sample uses: an hour-long film cut after fifty minutes has all of its
+first ten seconds.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Span = tuple[float, float]  # seconds
 
 @dataclass(frozen=True)
 class Extent:
-    """Seconds of the clip found and promised; the same where the file promises nothing."""
+    """Seconds of the clip found and promised; equal if the file promises nothing."""
 
     found: float
     promised: float
 
     @property
     def is_complete(self) -> bool:
-        """Whether the file holds what it promises, as far as a sample uses it."""
+        """Whether the file holds what it promises of what a sample uses."""
         return self.found >= self.promised - TOLERANCE
 
 
@@ -45,8 +45,12 @@ class PacketSpans:
         self._spans: defaultdict[Kind | None, list[Span]] = defaultdict(list)
 
     def add(self, kind: Kind | None, start: float, duration: float) -> None:
-        """Note a packet; `kind` is None for streams that are not used."""
+        """Note a packet; `kind` is None for unused streams."""
         self._spans[kind].append((start, start + duration))
+
+    def begin(self, kind: Kind) -> float | None:
+        """When the first packet of the stream begins."""
+        return min((start for start, _ in self._spans[kind]), default=None)
 
     def end(self, kind: Kind) -> float | None:
         """When the last packet of the stream ends."""
@@ -54,11 +58,13 @@ class PacketSpans:
 
     def length(self, kind: Kind, begin: float, until: float) -> float:
         """Seconds from the first packet to the end of the last, between two times."""
-        first = min((start for start, _ in self._spans[kind]), default=begin)
-        return max(min(self.end(kind) or begin, until) - max(first, begin), 0.0)
+        first, last = self.begin(kind), self.end(kind)
+        if first is None or last is None:
+            return 0.0
+        return max(min(last, until) - max(first, begin), 0.0)
 
     def check_begin(self, path: str | Path, header: Header, begin: float) -> None:
-        """Refuse a clip of which nothing is left, though the file promises it.
+        """Refuse a clip that the file promises but no longer holds.
 
         Raises:
             DecodeError: truncated.
@@ -78,11 +84,11 @@ class PacketSpans:
         Args:
             header: what the file promises.
             begin: when the clip begins.
-            wanted: until when a sample uses each kind of stream.
-            heard: seconds of sound that were decoded; None where the clip has none.
+            wanted: when a sample stops using each kind of stream.
+            heard: seconds of decoded sound; None if the clip has no sound.
 
         Returns:
-            for the file or, where that can be told, for the stream that lacks most.
+            for the file or, if that is known, for the stream that lacks most.
         """
         until = max(wanted.values(), default=begin)
         everything = [span for spans in self._spans.values() for span in spans]

@@ -1,11 +1,15 @@
 """The second engine: audio through ffmpeg-python, frames through OpenCV.
 
-Slower than the first and built on other code, so it can read what PyAV cannot, and bears witness
-against it in tests. Frames are grabbed one after another, never sought by number.
+Slower than the first and built on other code, so it can read what PyAV cannot, and tests compare
+the two. Frames are grabbed one after another, never sought by number.
+
+The ffmpeg program runs three times: it lists the packets, describes the frames and resamples the
+sound. The times it prints count from the file's beginning as long as all streams are mapped.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import struct
@@ -21,277 +25,273 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep.decode.extent import PacketSpans
-from avprep.decode.frames import (
-    PUBLISHED_SECONDS,
-    SAME_TIME,
-    choose_frames,
-    step_for,
-    window_end,
-)
-from avprep.decode.header import KINDS, Header, Kind
-from avprep.decode.media import SHORTEST_AUDIO, Media, channels_to_mono, no_frames
+from avprep.decode.frames import PUBLISHED_SECONDS, SAME_TIME, choose_frames, step_for
+from avprep.decode.header import Kind
+from avprep.decode.media import NO_VIDEO, Reading, Request, no_frame_error, no_frames
 from avprep.decode.sniff import INPUT_OPTIONS, why_not_media
 from avprep.errors import DecodeError
 from avprep.ffmpeg_binary import find_ffmpeg
 from avprep.images import resize_and_crop
 from avprep.options import DecodeOptions
 
-cv2.setNumThreads(1)  # as many workers as cores share the machine already
-# OpenCV has an ffmpeg of its own, which takes its orders from here alone.
-os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join(map(";".join, INPUT_OPTIONS.items()))
+_MORE = 1.0  # seconds read beyond what a sample holds, to tell whether there is more
 
 
-def decode_with_ffmpeg(
-    path: str | Path,
-    start: float | None,
-    end: float | None,
-    options: DecodeOptions,
-    header: Header,
-) -> Media:
+def decode_with_ffmpeg(request: Request) -> Reading:
     """Decode a file, or a segment of it, with ffmpeg and OpenCV.
 
     Raises:
         DecodeError: see `avprep.decode.decode_clip`.
     """
-    listing = _list_packets(path, start, end, options)
-    spans, begin = listing.spans, listing.origin + (start or 0.0)
+    options = request.options
+    listing = _list_packets(request)
+    begin = listing.origin + request.start
     if listing.is_read:
-        spans.check_begin(path, header, begin)
-    clock = _read_clock(path)
-    frames, times = no_frames(options)
-    if options.frames:
-        frames, times = _read_frames(path, start, end, options, clock)
-    pcm = _read_audio(path, start, end, options, clock, listing.audio)
-    is_over = max(spans.end(kind) or begin for kind in KINDS) <= begin
-    if start and not any(times) and (pcm is None or is_over):
-        detail = f"{path}: has nothing to show or to hear from {start:g} s on"
-        raise DecodeError("too-short", detail)
-    longest = float("inf") if end is None else end - (start or 0.0)
-    wanted: dict[Kind, float] = {}
-    if options.frames:
-        wanted["video"] = begin + min(PUBLISHED_SECONDS, longest)
-    if pcm is not None:
-        wanted["audio"] = begin + min(options.max_audio, longest)
-    heard = None if pcm is None else len(pcm) / options.sample_rate
-    extent = spans.extent(header, begin, wanted, heard)
-    if pcm is None and options.frames and options.missing_audio == "omit":
-        return Media(np.empty(0, np.int16), frames, times, "ffmpeg", extent)
-    if pcm is None:
-        if options.missing_audio == "fail" or not options.frames:
-            raise DecodeError("no-audio", f"{path}: has no audio that ffmpeg can read")
-        seconds = spans.length("video", begin, begin + longest)
-        pcm = np.zeros(round(seconds * options.sample_rate), np.int16)
-    if len(pcm) < SHORTEST_AUDIO:
-        raise DecodeError("too-short", f"{path}: {len(pcm) / options.sample_rate:.3f} s of audio")
-    limit = round(options.max_audio * options.sample_rate)
-    return Media(pcm[:limit], frames, times, "ffmpeg", extent, len(pcm) > limit)
-
-
-_MORE = 1.0  # seconds read beyond what a sample holds, to tell whether there is more
-
-
-def _read_audio(
-    path: str | Path,
-    start: float | None,
-    end: float | None,
-    options: DecodeOptions,
-    clock: _Clock,
-    stream: int | None,
-) -> NDArray[np.int16] | None:
-    """int16 [samples] of an audio stream; None where there is none."""
-    if stream is None:
-        return None
-    # Where the clock jumps, no time leads to the right place; before the first picture, none does
-    # in some containers; and others cannot be entered at all.
-    if start and not clock.may_jump and clock.container + start >= clock.picture:
-        length = {} if end is None else {"t": end - start}
-        # By its own time stamps, for ffmpeg may count from the start of the sound instead of the
-        # file.
-        seek = {"seek_timestamp": 1, "ss": clock.container + start}
-        source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS, **seek)
-        samples = _run_resampler(_resampled(source[str(stream)], options, **length), options)
-        if samples is not None:
-            return samples
-    source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS)
-    if not start:
-        skip = {"ss": clock.priming} if clock.priming else {}
-        length = {} if end is None else {"t": end}
-        return _run_resampler(_resampled(source[str(stream)], options, **skip, **length), options)
-    window = {"start": start, **({} if end is None else {"end": end})}
-    output = _resampled(source[str(stream)].filter("atrim", **window), options)
-    # Where pictures are not read, ffmpeg counts from the start of the sound.
-    pictures = ffmpeg.output(source["u"], os.devnull, format="null", codec="copy")
-    return _run_resampler(ffmpeg.merge_outputs(output, pictures), options)
-
-
-def _resampled(sound: Any, options: DecodeOptions, **limits: float) -> Any:
-    """An output of 16 bits at the wanted rate, a little longer than what a sample holds."""
-    longest = round((options.max_audio + _MORE) * options.sample_rate)
-    # All channels are resampled and one is taken afterwards, in the published order.
-    return ffmpeg.output(
-        # Older versions resample 16 bits with less precision unless told otherwise.
-        sound.filter("aresample", options.sample_rate, internal_sample_fmt="fltp").filter(
-            "atrim", end_sample=longest
-        ),
-        "pipe:1",
-        format="au",  # the simplest stream that says how many channels it has
-        acodec="pcm_s16be",
-        **limits,
-    )
-
-
-def _run_resampler(output: Any, options: DecodeOptions) -> NDArray[np.int16] | None:
-    """int16 [samples]; None where there are none."""
-    try:
-        data, _ = _run(output)
-    except ffmpeg.Error:
-        return None
-    _, payload, _, _, _, channels = struct.unpack(">6I", data[:24])
-    samples = np.frombuffer(data, ">i2", offset=payload).reshape(-1, channels)
-    if not len(samples):
-        return None
-    return channels_to_mono(samples.T.astype(np.int16), options.channels)
-
-
-def _run(output: Any) -> tuple[bytes, bytes]:
-    """What ffmpeg writes, and what it says."""
-    # A stream that begins within a group of pictures may have more errors than frames at first.
-    output = output.global_args("-max_error_rate", "1")
-    return output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)
+        listing.spans.check_begin(request.path, request.header, begin)
+    frames, times = _read_frames(request, listing) if options.frames else no_frames(options)
+    pcm = None if listing.audio is None else _read_audio(request, listing, listing.audio)
+    if pcm is not None and (listing.spans.end("audio") or begin) <= begin:
+        pcm = pcm[:0]  # past the end, ffmpeg returns the last packet
+    return Reading("ffmpeg", listing.origin, listing.spans, frames, times, pcm)
 
 
 @dataclass(frozen=True)
 class _Listing:
-    """What is in a file from its beginning to the clip's end."""
+    """What ffmpeg lists of a file, from its beginning to the clip's end.
 
+    Attributes:
+        is_read: whether ffmpeg can open the file and copy its packets.
+        kinds: of its streams, except for cover pictures.
+        origin: seconds, the file's beginning on its own clock, which the spans are in, too.
+        priming: seconds at its beginning that only warm up the decoder.
+        may_jump: whether time stamps may start over in a container of this kind.
+        spans: when the packets are shown and heard.
+        audio: number of the first audio stream that can be decoded.
+    """
+
+    is_read: bool
+    kinds: frozenset[Kind]
+    origin: float
+    priming: float
+    may_jump: bool
     spans: PacketSpans
-    origin: float  # the file's beginning on its own clock, which the spans are in, too
-    audio: int | None  # number of the first audio stream that there is something of
-    is_read: bool  # false where ffmpeg cannot open the file
+    audio: int | None
 
 
-def _list_packets(
-    path: str | Path, start: float | None, end: float | None, options: DecodeOptions
-) -> _Listing:
-    """What the clip's packets are, by ffmpeg; nothing is decoded."""
-    source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS)
-    longest = (start or 0.0) + max(options.max_audio + _MORE, PUBLISHED_SECONDS)
-    output = ffmpeg.output(
-        source["u"],  # whatever is known well enough to be decoded
-        "pipe:1",
-        format="framecrc",
-        codec="copy",
-        t=min(longest, end or longest),
-    )
-    spans = PacketSpans()
-    try:
-        listing, words = _run(output)
-    except ffmpeg.Error:
-        return _Listing(spans, 0.0, None, is_read=False)
-    start_told = re.search(rb"Duration: .*, start: (-?\d+\.\d+)", words)
-    origin = float(start_told[1]) if start_told else 0.0
-    inputs, _, _ = words.partition(b"Output #0")
-    covers = re.findall(
-        rb"Stream #0:(\d+).*: Video: .*\((?:attached pic|timed thumbnails)\)", inputs
-    )
-    sources = dict(re.findall(rb"Stream #0:(\d+) -> #0:(\d+) \(copy\)", words))
-    numbers = {int(output): int(source) for source, output in sources.items()}
-    first: dict[Kind, int] = {}
-    bases: dict[int, float] = {}
-    for line in listing.decode("ascii", "replace").splitlines():
-        if told := re.match(r"#tb (\d+): (\d+)/(\d+)", line):
-            bases[int(told[1])] = int(told[2]) / int(told[3])
-        elif told := re.match(r"#media_type (\d+): (video|audio)", line):
-            number = int(told[1])
-            if b"%d" % numbers[number] not in covers:
-                first.setdefault("video" if told[2] == "video" else "audio", number)
-        elif told := re.match(r"(\d+), *(-?\d+), *(-?\d+), *(\d+),", line):
-            number, dts, pts, length = map(int, told.groups())
-            kind = next((kind for kind in first if first[kind] == number), None)
-            stamp = dts if pts == _NO_STAMP else pts
-            spans.add(kind, origin + stamp * bases[number], length * bases[number])
-    audio = numbers[first["audio"]] if "audio" in first else None
-    return _Listing(spans, origin, audio, is_read=True)
-
-
+_ORIGIN = re.compile(rb"Duration: .*, start: (-?\d+\.\d+)")
+_MAY_JUMP = re.compile(rb"Input #0, (?:mpegts|mpeg|ogg),")
+_STREAM = re.compile(rb"Stream #0:(\d+).*?: (Video|Audio): (.*)")
+_COVER = re.compile(rb"\((?:attached pic|timed thumbnails)\)")
 _NO_STAMP = -(2**63)
 
 
+def _list_packets(request: Request) -> _Listing:
+    """What the clip's packets are; nothing is decoded."""
+    longest = request.start + max(request.options.max_audio + _MORE, PUBLISHED_SECONDS)
+    output = ffmpeg.output(
+        _input(request)["u"],  # whatever can be decoded
+        "pipe:1",
+        format="framecrc",
+        codec="copy",
+        t=min(longest, request.end),
+    )
+    try:
+        packets, words = _run(output)
+    except ffmpeg.Error as error:
+        packets, words = b"", error.stderr
+    inputs, _, _ = words.partition(b"Output #0")
+    streams = {
+        int(number): _KINDS[kind]
+        for number, kind, rest in _STREAM.findall(inputs)
+        if not _COVER.search(rest)
+    }
+    copies = re.findall(rb"Stream #0:(\d+) -> #0:(\d+) \(copy\)", words)
+    numbers = {int(output): int(number) for number, output in copies}
+    match = _ORIGIN.search(inputs)
+    origin = float(match[1]) if match else 0.0
+    spans, audio = _read_packets(packets, streams, numbers, origin)
+    # Matroska has no time before 0, but older versions count the decoder's warming up as such, and
+    # keep its sound for some codecs.
+    priming = max(-origin, 0.0) if b"Input #0, matroska" in inputs else 0.0
+    may_jump = _MAY_JUMP.search(inputs) is not None
+    kinds = frozenset(streams.values())
+    return _Listing(bool(packets), kinds, origin, priming, may_jump, spans, audio)
+
+
+_KINDS: dict[bytes, Kind] = {b"Video": "video", b"Audio": "audio"}
+
+
+def _read_packets(
+    packets: bytes, streams: dict[int, Kind], numbers: dict[int, int], origin: float
+) -> tuple[PacketSpans, int | None]:
+    """When the listed packets are shown and heard, and the number of the first audio stream.
+
+    Args:
+        packets: in the form of ffmpeg's `framecrc`.
+        streams: kinds of the file's streams, by their numbers.
+        numbers: of the file's streams, by the numbers they have in the list.
+        origin: seconds, the beginning of the file on its own clock.
+    """
+    spans = PacketSpans()
+    used: dict[Kind, int] = {}  # the first stream of each kind, by its number in the list
+    ticks: dict[int, float] = {}  # seconds
+    for line in packets.decode("ascii", "replace").splitlines():
+        if match := re.match(r"#tb (\d+): (\d+)/(\d+)", line):
+            output = int(match[1])
+            ticks[output] = int(match[2]) / int(match[3])
+            if numbers[output] in streams:
+                used.setdefault(streams[numbers[output]], output)
+        elif match := re.match(r"(\d+), *(-?\d+), *(-?\d+), *(\d+),", line):
+            output, dts, pts, length = map(int, match.groups())
+            kind = next((kind for kind in used if used[kind] == output), None)
+            start = origin + (dts if pts == _NO_STAMP else pts) * ticks[output]
+            spans.add(kind, start, length * ticks[output])
+    return spans, numbers[used["audio"]] if "audio" in used else None
+
+
+def _read_audio(request: Request, listing: _Listing, stream: int) -> NDArray[np.int16]:
+    """int16 [samples] of an audio stream, up to a little more than `max_audio`."""
+    start, end = request.start, request.end
+    begin, first_picture = listing.origin + listing.priming + start, listing.spans.begin("video")
+    if first_picture is None and "video" in listing.kinds:
+        first_picture = math.inf  # it is shown after the clip
+    # Seeking by time fails where the clock jumps, in some containers before the first picture, and
+    # in others altogether.
+    if start and not listing.may_jump and begin >= (first_picture or 0.0):
+        # By the file's own time stamps, since ffmpeg may count from the start of the sound.
+        source = _input(request, seek_timestamp=1, ss=begin)
+        samples = _resample(source[str(stream)], request, **_limits(t=end - start))
+        if len(samples):
+            return samples
+    source = _input(request)
+    if not start:
+        limits = _limits(ss=listing.priming, t=end)
+        return _resample(source[str(stream)], request, **limits)
+    window = _limits(start=start, end=end)
+    return _resample(source[str(stream)].filter("atrim", **window), request, also=source)
+
+
+def _limits(**seconds: float) -> dict[str, float]:
+    """Only those limits that are neither zero nor infinite."""
+    return {name: value for name, value in seconds.items() if 0 < value < math.inf}
+
+
+def _resample(sound: Any, request: Request, also: Any = None, **limits: float) -> NDArray[np.int16]:
+    """int16 [samples] at the wanted rate.
+
+    Args:
+        sound: a stream of ffmpeg-python.
+        request: the rate and channels.
+        also: an input whose other streams are read too, so that times count from its beginning.
+        limits: options of the output.
+    """
+    options = request.options
+    longest = round((options.max_audio + _MORE) * options.sample_rate)
+    # All channels are resampled and one is taken afterwards, in the published order.
+    output = ffmpeg.output(
+        # By default, older versions resample 16 bits with less precision.
+        sound.filter("aresample", options.sample_rate, internal_sample_fmt="fltp").filter(
+            "atrim", end_sample=longest
+        ),
+        "pipe:1",
+        format="au",  # the simplest format that states the number of channels
+        acodec="pcm_s16be",
+        **limits,
+    )
+    try:
+        data, _ = _run(output if also is None else _with_all_streams(output, also))
+    except ffmpeg.Error:
+        return np.empty(0, np.int16)
+    _, payload, _, _, _, channels = struct.unpack(">6I", data[:24])
+    samples = np.frombuffer(data, ">i2", offset=payload).reshape(-1, channels).astype(np.int16)
+    if options.channels == "first" or channels == 1:
+        return samples[:, 0].copy()
+    return np.rint(samples.mean(axis=1)).astype(np.int16)
+
+
 def _read_frames(
-    path: str | Path,
-    start: float | None,
-    end: float | None,
-    options: DecodeOptions,
-    clock: _Clock,
+    request: Request, listing: _Listing
 ) -> tuple[NDArray[np.uint8], tuple[float, ...]]:
     """The chosen frames, and the times they are shown at: one pass for times, one for pictures."""
-    begin = start or None
-    frames = _on_screen(_list_frames(path, begin, end, clock))
+    window, rate = request.window(0.0), _reported_rate(request.path)
+    frames = _on_screen(_list_frames(request, listing.priming, step_for(rate)))
     if not frames:
-        raise _why_no_frames(path, start)
+        raise _why_no_frames(request, listing)
     times = [frame.time for frame in frames]
-    positions = choose_frames(times, _reported_rate(path), options.frames, begin=begin, end=end)
-    chosen = [frames[i] for i in positions]
-    pictures = _fetch(path, {frame.number: frame for frame in chosen}, options)
-    since = times[0] if begin is None else begin
+    chosen = [frames[i] for i in choose_frames(times, rate, request.options.frames, window)]
+    pictures = _fetch(request, {frame.number: frame for frame in chosen})
+    since = times[0] if window.begin is None else window.begin
     shown = tuple(round(max(frame.time - since, 0.0), 6) for frame in chosen)
     return np.stack([pictures[frame.number] for frame in chosen]), shown
 
 
+def _why_no_frames(request: Request, listing: _Listing) -> DecodeError:
+    if "video" in listing.kinds:
+        return no_frame_error(request, "ffmpeg can decode none of its video frames")
+    if listing.kinds:
+        return DecodeError("no-video", f"{request.path}: {NO_VIDEO}")
+    return why_not_media(request.path)
+
+
 @dataclass(frozen=True)
 class _Frame:
-    """What the ffmpeg program says of a frame that it shows."""
+    """A frame as the ffmpeg program describes it."""
 
     number: int  # in the order they come out of the decoder
     time: float  # seconds after the container's start
     pixel_aspect: float  # shown width of a pixel over its shown height
-    is_plain: bool  # OpenCV can be trusted with it
+    is_plain: bool  # OpenCV decodes it correctly
 
 
-_MAY_JUMP = re.compile(rb"Input #0, (?:mpegts|mpeg|ogg),")
 _TIME_BASE = re.compile(rb"config in time_base: (\d+)/(\d+)")
 _FRAME = re.compile(
-    rb" n: *\d+ pts: *(?P<pts>-?\d+|NOPTS) .* sar:(?P<wide>\d+)/(?P<high>\d+) .*"
-    rb" i:(?P<fields>.) iskey:. type:(?P<type>.)"
+    rb" n: *\d+ pts: *(?P<pts>-?\d+|NOPTS) .* sar:(?P<wide>\d+)/(?P<high>\d+)"
+    rb" s:(?P<width>\d+)x(?P<height>\d+) i:(?P<fields>.) iskey:. type:(?P<type>.)"
 )
 
 
-def _list_frames(
-    path: str | Path, begin: float | None, end: float | None, clock: _Clock
-) -> list[_Frame]:
-    """The frames up to the end of the part of the clip that frames are taken from, and one more."""
-    step, tick, offset = step_for(_reported_rate(path)), 0.0, 0.0
+def _list_frames(request: Request, priming: float, step: float) -> list[_Frame]:
+    """The frames up to the end of the part of the clip that frames are taken from, and one more.
+
+    Args:
+        request: what is asked for.
+        priming: seconds at the file's beginning that are not part of it.
+        step: seconds between frames where none has a time stamp.
+    """
+    window, tick = request.window(0.0), 0.0
     is_guessing, is_odd = True, False
     frames: list[_Frame] = []
     number, time = 0, -step
-    with closing(_describe_frames(path)) as lines:
+    with closing(_describe_frames(request)) as lines:
         for line in lines:
             if base := _TIME_BASE.search(line):
                 tick = int(base[1]) / int(base[2])
             elif b": Video: h264" in line or b"Input #0, mov,mp4" in line:
-                is_guessing = False  # gives no picture before all it refers to is there
-            elif b"displaymatrix" in line:  # said before the first frame, or behind its own
+                is_guessing = False  # outputs no picture whose references are missing
+            elif b"displaymatrix" in line:  # printed before the first frame, or after its own
                 is_odd = True
-            elif told := _FRAME.search(line):
-                time = time + step if told["pts"] == b"NOPTS" else int(told["pts"]) * tick + offset
-                if not number and begin is not None:
-                    offset = clock.picture - clock.container - time
-                    time += offset
-                if is_guessing and told["type"] == b"I":
+            elif match := _FRAME.search(line):
+                stamp = match["pts"]
+                time = time + step if stamp == b"NOPTS" else int(stamp) * tick - priming
+                if is_guessing and match["type"] == b"I":
                     is_guessing, is_odd, frames = False, is_odd or bool(frames), []
-                frames.append(_Frame(number, time, _pixel_aspect(told), told["fields"] == b"P"))
+                frames.append(_Frame(number, time, _pixel_aspect(match), match["fields"] == b"P"))
                 number += 1
-                if time >= window_end(frames[0].time, begin, end):
+                if time >= window.frames_end(frames[0].time):
                     break
     return [replace(one, is_plain=one.is_plain and not is_odd) for one in frames]
 
 
-def _describe_frames(path: str | Path) -> Generator[bytes, None, None]:
-    """What ffmpeg says of a file and of each frame that it decodes, line by line."""
-    source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS, noautorotate=None)["V:0"]
+def _describe_frames(request: Request) -> Generator[bytes, None, None]:
+    """What ffmpeg prints about a file and each frame that it decodes, line by line."""
+    source = _input(request, noautorotate=None)
     output = ffmpeg.output(
-        source.filter("showinfo", checksum=0), "pipe:1", format="null", fps_mode="passthrough"
-    ).global_args("-nostdin", "-nostats")
+        source["V:0"].filter("showinfo", checksum=0),
+        "pipe:1",
+        format="null",
+        fps_mode="passthrough",
+    )
+    output = _with_all_streams(output, source).global_args("-nostdin", "-nostats")
     process = output.run_async(cmd=find_ffmpeg(), pipe_stderr=True)
     try:
         yield from process.stderr
@@ -302,7 +302,7 @@ def _describe_frames(path: str | Path) -> Generator[bytes, None, None]:
 
 
 def _on_screen(frames: list[_Frame]) -> list[_Frame]:
-    """Those that are shown: what comes out late is not; of equal times, the later frame is."""
+    """The frames that are shown: not those that come out late; of equal times, the later one."""
     shown: list[_Frame] = []
     for frame in frames:
         if not shown or frame.time > shown[-1].time - SAME_TIME:
@@ -310,24 +310,19 @@ def _on_screen(frames: list[_Frame]) -> list[_Frame]:
     return shown
 
 
-def _fetch(
-    path: str | Path, wanted: dict[int, _Frame], options: DecodeOptions
-) -> dict[int, NDArray[np.uint8]]:
+def _fetch(request: Request, wanted: dict[int, _Frame]) -> dict[int, NDArray[np.uint8]]:
     """The frames of the given numbers, resized."""
-    # OpenCV 5 fails to convert interlaced pictures and hands out whatever was in memory, without
-    # a word; of display matrices it knows quarter turns alone; and of what a stream that begins
-    # within a group of pictures shows first, it may count other frames.
+    # OpenCV 5 silently returns uninitialised memory for interlaced pictures, knows only quarter
+    # turns, and may count other frames where a stream begins within a group of pictures.
     pictures = None
     if all(frame.is_plain for frame in wanted.values()):
-        pictures = _grab(path, wanted, options)
-    return _select(path, wanted, options) if pictures is None else pictures
+        pictures = _grab(request, wanted)
+    return _select(request, wanted) if pictures is None else pictures
 
 
-def _grab(
-    path: str | Path, wanted: dict[int, _Frame], options: DecodeOptions
-) -> dict[int, NDArray[np.uint8]] | None:
-    """The same as `_fetch` through OpenCV alone; None where it gives up earlier than ffmpeg."""
-    capture = _open(path)
+def _grab(request: Request, wanted: dict[int, _Frame]) -> dict[int, NDArray[np.uint8]] | None:
+    """`_fetch` by OpenCV alone; None if it stops earlier than ffmpeg."""
+    capture = _open(request.path)
     pictures = {}
     for number in range(max(wanted) + 1):
         if not capture.grab():
@@ -337,23 +332,19 @@ def _grab(
             if not converted:
                 return None
             rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-            pictures[number] = _resized(rgb, wanted[number].pixel_aspect, options)
+            pictures[number] = _resized(rgb, wanted[number].pixel_aspect, request.options)
     capture.release()
     return pictures
 
 
-def _select(
-    path: str | Path, wanted: dict[int, _Frame], options: DecodeOptions
-) -> dict[int, NDArray[np.uint8]]:
-    """The same as `_fetch` through ffmpeg alone, turned as it turns them."""
+def _select(request: Request, wanted: dict[int, _Frame]) -> dict[int, NDArray[np.uint8]]:
+    """`_fetch` by ffmpeg alone, which turns pictures as their display matrix says."""
     numbers = sorted(wanted)
-    source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS)["V:0"]
     any_of = "+".join(f"eq(n,{number})" for number in numbers)
     output = ffmpeg.output(
-        source.filter("select", any_of).filter("showinfo", checksum=0),
+        _input(request)["V:0"].filter("select", any_of).filter("showinfo", checksum=0),
         "pipe:1",
-        format="image2pipe",
-        vcodec="ppm",
+        format="rawvideo",
         pix_fmt="rgb24",
         fps_mode="passthrough",
         **{"frames:v": len(numbers)},
@@ -361,34 +352,24 @@ def _select(
     try:
         raw, words = _run(output)
     except ffmpeg.Error as error:
-        detail = f"{path}: neither OpenCV nor ffmpeg converts its pictures"
+        detail = f"{request.path}: neither OpenCV nor ffmpeg can convert its pictures"
         raise DecodeError("no-frames", detail) from error
-    pictures, told = _read_ppm(raw), list(_FRAME.finditer(words))
-    if len(pictures) != len(numbers) or len(told) != len(numbers):
-        raise DecodeError("truncated", f"{path}: ends before frame {numbers[-1]} for ffmpeg")
-    return {
-        number: _resized(picture, _pixel_aspect(words_of_it), options)
-        for number, picture, words_of_it in zip(numbers, pictures, told, strict=True)
-    }
+    pictures, rest = {}, np.frombuffer(raw, np.uint8)
+    for number, match in zip(numbers, _FRAME.finditer(words), strict=False):
+        shape = (int(match["height"]), int(match["width"]), 3)
+        size = math.prod(shape)
+        if len(rest) >= size:
+            rgb, rest = rest[:size].reshape(shape), rest[size:]
+            pictures[number] = _resized(rgb, _pixel_aspect(match), request.options)
+    if len(pictures) < len(numbers):
+        detail = f"{request.path}: ends before frame {numbers[-1]} for ffmpeg"
+        raise DecodeError("truncated", detail)
+    return pictures
 
 
-def _read_ppm(raw: bytes) -> list[NDArray[np.uint8]]:
-    """The whole images of a stream of PPM files, each uint8 [height, width, 3]."""
-    images = []
-    while head := re.match(rb"P6\s(\d+) (\d+)\s255\s", raw):
-        width, height = int(head[1]), int(head[2])
-        end = head.end() + width * height * 3
-        if len(raw) < end:
-            break
-        pixels = np.frombuffer(raw[head.end() : end], np.uint8)
-        images.append(pixels.reshape(height, width, 3))
-        raw = raw[end:]
-    return images
-
-
-def _pixel_aspect(told: re.Match[bytes]) -> float:
+def _pixel_aspect(match: re.Match[bytes]) -> float:
     """Shown width of a pixel over its shown height."""
-    wide, high = int(told["wide"]), int(told["high"])
+    wide, high = int(match["wide"]), int(match["high"])
     return wide / high if wide and high else 1.0
 
 
@@ -397,78 +378,10 @@ def _resized(rgb: NDArray[Any], pixel_aspect: float, options: DecodeOptions) -> 
     return resize_and_crop(rgb, options.frame_size, aspect)
 
 
-@dataclass(frozen=True)
-class _Clock:
-    """Where things begin, in seconds of the container's own time stamps.
-
-    Attributes:
-        container: the beginning of the file.
-        picture: the first picture.
-        priming: seconds before both that hold what an encoder put there to warm up.
-        may_jump: whether the container's kind is one whose time stamps may start over.
-    """
-
-    container: float = 0.0
-    picture: float = 0.0
-    priming: float = 0.0
-    may_jump: bool = False
-
-
-def _read_clock(path: str | Path) -> _Clock:
-    """What ffmpeg says of the beginning of a file; its times may count from that of one stream."""
-    source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS)
-    output = ffmpeg.output(
-        source["V:0"],
-        "pipe:1",
-        format="framecrc",
-        fps_mode="passthrough",
-        enc_time_base="1/90000",
-        **{"frames:v": 1},
-    ).global_args("-copyts")
-    try:
-        listing, words = _run(output)
-    except ffmpeg.Error:
-        return _Clock()
-    container = re.search(rb"Duration: .*, start: (-?\d+\.\d+)", words)
-    time_base = re.search(rb"^#tb 0: (\d+)/(\d+)", listing, re.MULTILINE)
-    frame = re.search(rb"^0, *-?\d+, *(-?\d+),", listing, re.MULTILINE)
-    if container is None or time_base is None or frame is None:
-        return _Clock()
-    picture = int(frame[1]) * int(time_base[1]) / int(time_base[2])
-    begin = float(container[1])
-    if begin < 0 and b"Input #0, matroska" in words:
-        # Matroska has no time before 0. Older versions count what warms up the decoder as such,
-        # and keep its sound for some codecs.
-        return _Clock(0.0, picture, -begin)
-    return _Clock(begin, picture, may_jump=_MAY_JUMP.search(words) is not None)
-
-
-def _description(path: str | Path) -> bytes:
-    """What ffmpeg says of a file's streams."""
-    source = ffmpeg.input(f"file:{path}", **INPUT_OPTIONS)
-    nothing = ffmpeg.output(source, "pipe:1", format="null", codec="copy")
-    try:
-        _, words = _run(nothing)
-    except ffmpeg.Error as error:
-        words = error.stderr
-    return words
-
-
-def _why_no_frames(path: str | Path, start: float | None) -> DecodeError:
-    capture = _open(path)
-    opened, streams = capture.isOpened(), capture.get(cv2.CAP_PROP_FRAME_WIDTH)
-    capture.release()
-    if opened and streams:
-        if start:
-            return DecodeError("too-short", f"{path}: ends before the segment at {start:g} s")
-        return DecodeError("no-frames", f"{path}: OpenCV decodes not one frame of it")
-    kinds = set(re.findall(rb"Stream #0:.*: (Audio|Video):", _description(path)))
-    if kinds == {b"Audio"}:
-        return DecodeError("no-video", f"{path}: has no video stream")
-    return why_not_media(path)
-
-
 def _open(path: str | Path) -> cv2.VideoCapture:
+    cv2.setNumThreads(1)  # as many workers as cores share the machine already
+    # OpenCV has an ffmpeg of its own, which takes its orders from here alone.
+    os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join(map(";".join, INPUT_OPTIONS.items()))
     return cv2.VideoCapture(f"file:{path}", cv2.CAP_FFMPEG)
 
 
@@ -477,3 +390,20 @@ def _reported_rate(path: str | Path) -> float:
     rate = capture.get(cv2.CAP_PROP_FPS)
     capture.release()
     return rate
+
+
+def _input(request: Request, **options: Any) -> Any:
+    return ffmpeg.input(f"file:{request.path}", **INPUT_OPTIONS, **options)
+
+
+def _with_all_streams(output: Any, source: Any) -> Any:
+    """Make an output's times count from the file's beginning, not from its own stream's."""
+    rest = ffmpeg.output(source["u"], os.devnull, format="null", codec="copy")
+    return ffmpeg.merge_outputs(output, rest)
+
+
+def _run(output: Any) -> tuple[bytes, bytes]:
+    """What ffmpeg writes, and its messages."""
+    # A stream that begins within a group of pictures may begin with more errors than frames.
+    output = output.global_args("-max_error_rate", "1")
+    return output.run(cmd=find_ffmpeg(), capture_stdout=True, capture_stderr=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 PUBLISHED_SECONDS = 10  # frames are taken from the clip's first 10 s
 SAME_TIME = 1e-6  # seconds; far below a frame, far above rounding
@@ -19,11 +20,28 @@ _USUAL_RATE = 25.0
 _HIGHEST_PLAUSIBLE_RATE = 240.0  # containers without a rate report their clock's, such as 1000
 
 
-def wanted_indices(available: int, count: int = 10) -> list[int]:
+@dataclass(frozen=True)
+class Window:
+    """The part of a file that is the clip, in seconds of one of the file's clocks."""
+
+    begin: float | None  # None: the file's beginning, wherever its first frame is
+    end: float  # exclusive; may be infinite
+
+    def frames_end(self, first: float) -> float:
+        """When the part that frames are taken from ends, if the first frame is shown at `first`."""
+        begin = first if self.begin is None else self.begin
+        return min(begin + PUBLISHED_SECONDS, self.end)
+
+    def is_before(self, time: float) -> bool:
+        """Whether a time is not later than the beginning of a segment."""
+        return self.begin is not None and time <= self.begin + SAME_TIME
+
+
+def wanted_indices(available: int, count: int) -> list[int]:
     """The published frame indices.
 
     Args:
-        available: frames in the clip's first 10 s, or fewer where its rate says so.
+        available: frames in the clip's first 10 s, limited by its rate.
         count: how many to take.
 
     Returns:
@@ -33,41 +51,27 @@ def wanted_indices(available: int, count: int = 10) -> list[int]:
 
 
 def step_for(reported_rate: float) -> float:
-    """Seconds between frames, where nothing but the container's word is known."""
+    """Seconds between frames, if only the container's rate is known."""
     is_plausible = 0 < reported_rate <= _HIGHEST_PLAUSIBLE_RATE
     return 1 / (reported_rate if is_plausible else _USUAL_RATE)
-
-
-def window_end(first: float, begin: float | None, end: float | None) -> float:
-    """When the part of a clip that frames are taken from is over, seconds.
-
-    Args:
-        first: when the first frame is shown.
-        begin: of the segment; None where the clip is the whole file.
-        end: of the segment; None for the file's end.
-    """
-    limit = (first if begin is None else begin) + PUBLISHED_SECONDS
-    return limit if end is None else min(limit, end)
 
 
 def choose_frames(
     times: Sequence[float],
     reported_rate: float,
-    count: int = 10,
+    count: int,
+    window: Window,
     *,
-    begin: float | None = None,
-    end: float | None = None,
-    goes_on: bool = False,
+    more_follow: bool = False,
 ) -> list[int]:
     """Positions in `times` of the frames to take.
 
     Args:
         times: ascending display times, seconds; they may reach beyond the clip on either side.
-        reported_rate: frames per second as the container has it; 0 where it does not say.
+        reported_rate: frames per second according to the container; 0 if unknown.
         count: how many to take.
-        begin: of the segment; None where the clip is the whole file.
-        end: of the segment; None for the file's end.
-        goes_on: whether more frames follow after `times`.
+        window: the clip, on the same clock.
+        more_follow: whether more frames follow after `times`.
 
     Returns:
         `count` ascending positions.
@@ -76,10 +80,11 @@ def choose_frames(
         ValueError: `times` is empty.
     """
     if not times:
-        raise ValueError("a clip without a frame has none to choose from")
+        raise ValueError("a clip without frames has none to choose from")
     # The frame on screen when the segment begins is its first.
+    begin = window.begin
     first = 0 if begin is None else max(bisect_right(times, begin + SAME_TIME) - 1, 0)
-    limit = window_end(times[0], begin, end)
+    limit = window.frames_end(times[0])
     last = max(bisect_left(times, limit - SAME_TIME), first + 1)
     clip = list(times[first:last])
     steps, span = len(clip) - 1, clip[-1] - clip[0]
@@ -91,7 +96,7 @@ def choose_frames(
         rate = reported_rate
         available = min(available, int(rate * PUBLISHED_SECONDS))
     else:
-        is_followed = goes_on or last < len(times)
+        is_followed = more_follow or last < len(times)
         over = limit if is_followed or not steps else min(clip[-1] + span / steps, limit)
         rate = available / max(over - clip[0], SAME_TIME)
     slack = _TOLERANCE / rate

@@ -1,4 +1,4 @@
-"""What the head of a file says, read without a decoder, so the same for every engine.
+"""What the head of a file says, read without a decoder, so that it is the same for all engines.
 
 Is it encrypted, how long does it claim to be, does it keep its media in other files? Damaged heads
 are read as far as they make sense: nothing in here can cost a clip that a decoder can read.
@@ -7,15 +7,17 @@ are read as far as they make sense: nothing in here can cost a clip that a decod
 from __future__ import annotations
 
 import contextlib
+import io
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
+
+from avprep.decode.sniff import container_of
 
 Kind = Literal["video", "audio"]
-KINDS: tuple[Kind, Kind] = ("video", "audio")
 
 _LONGEST_WALK = 200_000  # boxes; a day in fragments of a second
 _LONGEST_LEAF = 1 << 20  # bytes of one box or element that are looked at
@@ -29,7 +31,7 @@ class Header:
 
     Attributes:
         protected: how the first stream of each kind is encrypted; clear ones are left out.
-        elsewhere: name of another file that holds the media; empty where there is none.
+        elsewhere: name of another file that holds the media; empty if there is no such file.
         promised: end of the file, in seconds of its own clock; None where it does not say.
         promised_by_kind: the same for the first stream of each kind, where that is known.
     """
@@ -40,25 +42,54 @@ class Header:
     promised_by_kind: dict[Kind, float] = field(default_factory=dict)
 
     def promise(self, seconds: float, kind: Kind | None = None) -> None:
-        """Note a length; of several the greatest counts."""
+        """Note a length; the greatest of several counts."""
         if not 0 < seconds < _LONGEST_PROMISE:
             return
         self.promised = max(seconds, self.promised or 0.0)
         if kind is not None:
             self.promised_by_kind[kind] = max(seconds, self.promised_by_kind.get(kind, 0.0))
 
+    def find_first(self, tracks: Sequence[_Track], kinds: dict[bytes, Kind]) -> None:
+        """Find the first track of each kind, by its handler, and note whether it is encrypted."""
+        for handler, kind in kinds.items():
+            track = next((track for track in tracks if track.handler == handler), _Track())
+            track.kind = kind
+            if track.protection:
+                self.protected[kind] = track.protection
+
+
+@dataclass
+class _Track:
+    """What is known of a track so far."""
+
+    handler: bytes = b""  # what the container calls its kind
+    kind: Kind | None = None  # only of the first track of each kind
+    protection: str = ""  # how it is encrypted, if it is
+    number: int = 0
+    scale: int = 0  # units of the media per second
+    length: int = 0  # of all samples, in units of the media
+    shown: int = 0  # length of what an edit list shows, in units of the film
+    empty: int = 0  # length of its empty edits
+    skipped: int | None = None  # units of the media before what the edit list shows
+    sample: int = 0  # default duration of a fragment's samples
+
+    def seconds(self, movie_scale: int) -> float:
+        """When the track ends: after its samples, or earlier where an edit list cuts them."""
+        samples = self.length / self.scale if self.scale else 0.0
+        if not movie_scale or not self.shown:
+            return samples
+        return min(self.shown / movie_scale, samples) + self.empty / movie_scale
+
 
 def read_header(path: str | Path) -> Header:
-    """Read the head of a file of any kind; an empty `Header` where it is of no known one."""
+    """Read the head of a file of any kind; an empty `Header` if its kind is unknown."""
     header = Header()
     with open(path, "rb") as file:
-        start = file.read(16)
-        for is_one, read in _READERS:
-            if is_one(start):
-                # Of a damaged head counts what was read so far.
-                with contextlib.suppress(*_DAMAGE):
-                    read(file, header)
-                break
+        # A transport stream may begin anywhere within a packet.
+        read = _READERS.get(container_of(file.read(256)), _read_transport_stream)
+        # What was read before the damage counts.
+        with contextlib.suppress(*_DAMAGE):
+            read(file, header)
     return header
 
 
@@ -68,30 +99,7 @@ _MP4_CONTAINERS = frozenset(
     (b"moov", b"trak", b"edts", b"mdia", b"minf", b"dinf", b"stbl", b"mvex")
 )
 _ENCRYPTED_ENTRIES = frozenset({b"encv", b"enca", b"drmi", b"drms"})  # Common Encryption; FairPlay
-_KINDS: dict[bytes, Kind] = {b"vide": "video", b"soun": "audio"}
-
-
-@dataclass
-class _Track:
-    """What is known of a track so far."""
-
-    number: int = 0
-    scale: int = 0  # units of the media per second
-    handler: bytes = b""  # what the container calls its kind
-    kind: Kind | None = None  # if it is the first of it
-    protection: str = ""
-    length: int = 0  # of all samples, in units of the media
-    edits: tuple[int, int] = (0, 0)  # lengths of what the edit list shows and of its empty edits
-    skipped: int | None = None  # units of the media before what the edit list shows
-    sample: int = 0  # default duration of a fragment's samples
-
-    def seconds(self, movie_scale: int) -> float:
-        """When the track ends: after its samples, or earlier where an edit list cuts them."""
-        samples = self.length / self.scale if self.scale else 0.0
-        if not movie_scale or not self.edits[0]:
-            return samples
-        shown, empty = (length / movie_scale for length in self.edits)
-        return min(shown, samples) + empty
+_MP4_KINDS: dict[bytes, Kind] = {b"vide": "video", b"soun": "audio"}
 
 
 def _read_mp4(file: BinaryIO, header: Header) -> None:
@@ -106,13 +114,13 @@ def _read_mp4(file: BinaryIO, header: Header) -> None:
         if name in (b"moof", b"mdat") or name in _MP4_CONTAINERS:
             continue
         data = _read(file, start, end)
-        with contextlib.suppress(*_DAMAGE):  # which costs what this box says, and no more
+        with contextlib.suppress(*_DAMAGE):  # which costs only what this box says
             if name == b"mvhd":
-                movie_scale = _timescale(data)
+                movie_scale = _after_dates(data)
             elif name == b"mehd" and movie_scale:
-                header.promise(_integer(data, 4, wide=data[0] == 1) / movie_scale)
+                header.promise(_unpack(_word(data), data, 4)[0] / movie_scale)
             elif name == b"trex":
-                number, _, sample = struct.unpack_from(">3I", data, 4)
+                number, _, sample = _unpack("3I", data, 4)
                 for track in tracks:
                     if track.number == number:
                         track.sample = sample
@@ -120,77 +128,65 @@ def _read_mp4(file: BinaryIO, header: Header) -> None:
                 header.promise(_end_of_index(data))
             elif tracks:
                 _read_track_box(name, data, tracks[-1], header)
-    for kind, track in _first_of_each_kind(tracks, _KINDS):
-        track.kind = kind
-        if track.protection:
-            header.protected[kind] = track.protection
-        # What is in fragments promises its own length.
-        header.promise(track.seconds(movie_scale), None if fragments else kind)
-    scales = {track.number: track for track in tracks if track.scale}
-    for start, end in fragments[-4:]:  # the last of each track, unless it ends early
-        _read_fragment(file, start, end, scales, header)
+    header.find_first(tracks, _MP4_KINDS)
+    for track in tracks:
+        if track.kind is not None:  # fragments promise their own lengths
+            header.promise(track.seconds(movie_scale), None if fragments else track.kind)
     if fragments:
-        _read_fragment_index(file, scales, header)
-
-
-def _first_of_each_kind(
-    tracks: Iterable[_Track], kinds: dict[bytes, Kind]
-) -> Iterator[tuple[Kind, _Track]]:
-    for handler, kind in kinds.items():
-        track = next((track for track in tracks if track.handler == handler), None)
-        if track is not None:
-            yield kind, track
+        timed = {track.number: track for track in tracks if track.scale}
+        for start, end in fragments[-4:]:  # the last of each track, unless it ends early
+            _read_fragment(file, start, end, timed, header)
+        _read_fragment_index(file, timed, header)
 
 
 def _read_track_box(name: bytes, data: bytes, track: _Track, header: Header) -> None:
-    wide = bool(data) and data[0] == 1
     if name == b"tkhd":
-        track.number = _integer(data, 20 if wide else 12)
+        track.number = _after_dates(data)
     elif name == b"mdhd":
-        track.scale = _timescale(data)
+        track.scale = _after_dates(data)
     elif name == b"hdlr" and not track.handler:
         track.handler = data[8:12]
     elif name == b"elst":
-        step = 20 if wide else 12
-        for number in range(_integer(data, 4)):
-            length = _integer(data, 8 + number * step, wide)
-            media_time = _integer(data, 8 + number * step + (8 if wide else 4), wide)
-            is_empty = media_time >> (63 if wide else 31)  # it is negative
-            if not is_empty and track.skipped is None:
-                track.skipped = media_time
-            shown, empty = track.edits
-            track.edits = (shown, empty + length) if is_empty else (shown + length, empty)
+        layout = "QqI" if data[0] == 1 else "IiI"
+        for length, media_time, _ in _rows(layout, data, 8, *_unpack("I", data, 4)):
+            if media_time < 0:
+                track.empty += length
+            else:
+                track.shown += length
+                track.skipped = media_time if track.skipped is None else track.skipped
     elif name == b"stts":
-        runs = (struct.unpack_from(">2I", data, 8 + 8 * run) for run in range(_integer(data, 4)))
+        runs = _rows("2I", data, 8, *_unpack("I", data, 4))
         track.length = sum(count * duration for count, duration in runs)
     elif name == b"stsd":
-        for entry, start, end in _boxes_in(data, 8):
+        for entry, start, end in _boxes(io.BytesIO(data), 8, len(data)):
             if entry in _ENCRYPTED_ENTRIES:
                 scheme = data.find(b"schm", start, end)
                 system = f", scheme {_text(data[scheme + 8 : scheme + 12])}" if scheme > 0 else ""
                 track.protection = f"sample entry {_text(entry)}{system}"
-    elif name == b"dref" and track.handler in _KINDS:
-        for entry, start, end in _boxes_in(data, 8):
+    elif name == b"dref" and track.handler in _MP4_KINDS:
+        for entry, start, end in _boxes(io.BytesIO(data), 8, len(data)):
             is_here = data[start + 3] & 1
             name_there = data[start + 4 : end].strip(b"\0")
             if not is_here and name_there and entry in (b"url ", b"alis"):
                 header.elsewhere = _text(name_there[:200])
 
 
-def _timescale(data: bytes) -> int:
-    """Units per second, of an `mvhd` or `mdhd` box."""
-    return _integer(data, 20 if data[0] == 1 else 12)
+def _word(data: bytes) -> str:
+    """The layout of those numbers of a box whose size depends on its version."""
+    return "Q" if data[0] == 1 else "I"
+
+
+def _after_dates(data: bytes) -> int:
+    """Units per second in an `mvhd` or `mdhd` box, the track's number in a `tkhd` box."""
+    return _unpack(f"2{_word(data)}I", data, 4)[2]
 
 
 def _end_of_index(data: bytes) -> float:
     """Seconds at which the last subsegment of a `sidx` box ends."""
-    wide = data[0] == 1
-    scale = _integer(data, 8)
-    first = _integer(data, 12, wide)
-    offset = 28 if wide else 20
-    count = struct.unpack_from(">H", data, offset + 2)[0]
-    lengths = (_integer(data, offset + 8 + 12 * number) for number in range(count))
-    return (first + sum(lengths)) / scale if scale else 0.0
+    layout = f"2I2{_word(data)}2H"
+    _, scale, first, _, _, count = _unpack(layout, data, 4)
+    rows = _rows("3I", data, 4 + struct.calcsize(f">{layout}"), count)
+    return (first + sum(length for _, length, _ in rows)) / scale if scale else 0.0
 
 
 def _read_fragment(
@@ -201,24 +197,25 @@ def _read_fragment(
     for name, begin, stop in _boxes(file, start, end, frozenset({b"traf"})):
         data = b"" if name == b"traf" else _read(file, begin, stop)
         if name == b"tfhd":
-            flags, number = _integer(data, 0) & 0xFFFFFF, _integer(data, 4)
+            flags, number = _unpack("2I", data)
             track = tracks.get(number)
-            offset = 8 + 8 * bool(flags & 1) + 4 * bool(flags & 2)
-            sample = _integer(data, offset) if flags & 8 else track.sample if track else 0
+            sample = track.sample if track else 0
+            if flags & 8:
+                sample = _unpack("I", data, 8 + 8 * bool(flags & 1) + 4 * bool(flags & 2))[0]
         elif name == b"tfdt":
-            base = _integer(data, 4, wide=data[0] == 1)
+            base = _unpack(_word(data), data, 4)[0]
         elif name == b"trun" and track is not None:
             base += _length_of_run(data, sample)
             header.promise((base - (track.skipped or 0)) / track.scale, track.kind)
 
 
 def _length_of_run(data: bytes, sample: int) -> int:
-    flags, count = _integer(data, 0) & 0xFFFFFF, _integer(data, 4)
+    flags, count = _unpack("2I", data)
     if not flags & 0x100:
         return count * sample
     first = 8 + 4 * bool(flags & 1) + 4 * bool(flags & 4)
-    step = 4 * sum(bool(flags & bit) for bit in (0x100, 0x200, 0x400, 0x800))
-    return sum(_integer(data, first + number * step) for number in range(count))
+    columns = sum(bool(flags & bit) for bit in (0x100, 0x200, 0x400, 0x800))
+    return sum(row[0] for row in _rows(f"{columns}I", data, first, count))
 
 
 def _read_fragment_index(file: BinaryIO, tracks: dict[int, _Track], header: Header) -> None:
@@ -227,21 +224,20 @@ def _read_fragment_index(file: BinaryIO, tracks: dict[int, _Track], header: Head
     last = _read(file, size - 16, size)
     if last[4:8] != b"mfro":
         return
-    begin = max(size - _integer(last, 12), 0)
+    begin = max(size - _unpack("I", last, 12)[0], 0)
     for name, start, end in _boxes(file, begin, size, frozenset({b"mfra"})):
         if name != b"tfra":
             continue
         data = _read(file, start, end)
-        track = tracks.get(_integer(data, 4))
-        lengths, count = _integer(data, 8), _integer(data, 12)
-        wide = data[0] == 1
-        step = (16 if wide else 8) + sum((lengths >> shift & 3) + 1 for shift in (0, 2, 4))
+        number, lengths, count = _unpack("3I", data, 4)
+        track, word = tracks.get(number), _word(data)
+        row = 2 * struct.calcsize(word) + sum((lengths >> shift & 3) + 1 for shift in (0, 2, 4))
         if track is not None and count:
-            header.promise(_integer(data, 16 + (count - 1) * step, wide) / track.scale)
+            header.promise(_unpack(word, data, 16 + (count - 1) * row)[0] / track.scale)
 
 
 def _boxes(
-    file: BinaryIO, start: int, end: int, entered: frozenset[bytes]
+    file: BinaryIO, start: int, end: int, entered: frozenset[bytes] = frozenset()
 ) -> Iterator[tuple[bytes, int, int]]:
     """(type, first byte of its content, end) of the boxes of a file, those in `entered` opened."""
     for _ in range(_LONGEST_WALK):
@@ -249,25 +245,15 @@ def _boxes(
             return
         file.seek(start)
         head = file.read(16)
-        size, name = struct.unpack_from(">I4s", head)
+        size, name = _unpack("I4s", head)
         content = start + 8
         if size == 1:
-            size, content = _integer(head, 8, wide=True), start + 16
+            size, content = _unpack("Q", head, 8)[0], start + 16
         stop = end if size == 0 else start + size
         if stop < content:
             return
         yield name, content, min(stop, end)
         start = content if name in entered else stop
-
-
-def _boxes_in(data: bytes, start: int) -> Iterator[tuple[bytes, int, int]]:
-    """The same of boxes in memory."""
-    while start + 8 <= len(data):
-        size, name = struct.unpack_from(">I4s", data, start)
-        if size < 8:
-            return
-        yield name, start + 8, min(start + size, len(data))
-        start += size
 
 
 # Matroska, WebM -------------------------------------------------------------------------------
@@ -276,7 +262,6 @@ _SEGMENT, _INFO, _TRACKS, _TRACK, _CLUSTER = 0x18538067, 0x1549A966, 0x1654AE6B,
 _ENCODINGS, _ENCODING, _ENCRYPTION = 0x6D80, 0x6240, 0x5035
 _SCALE, _DURATION, _TRACK_TYPE = 0x2AD7B1, 0x4489, 0x83
 _MKV_CONTAINERS = frozenset({_SEGMENT, _INFO, _TRACKS, _TRACK, _ENCODINGS, _ENCODING, _ENCRYPTION})
-_MKV_KINDS: dict[bytes, Kind] = {b"\1": "video", b"\2": "audio"}
 
 
 def _read_matroska(file: BinaryIO, header: Header) -> None:
@@ -287,17 +272,13 @@ def _read_matroska(file: BinaryIO, header: Header) -> None:
             tracks.append(_Track())
         elif element == _SCALE:
             scale = int.from_bytes(_read(file, start, end), "big")
-        elif element == _DURATION:
-            data = _read(file, start, end)
-            if len(data) in (4, 8):
-                duration = struct.unpack(">f" if len(data) == 4 else ">d", data)[0]
+        elif element == _DURATION and end - start in (4, 8):
+            duration = _unpack("f" if end - start == 4 else "d", _read(file, start, end))[0]
         elif element == _TRACK_TYPE and tracks:
             tracks[-1].handler = _read(file, start, end)[-1:]
         elif element == _ENCRYPTION and tracks:
             tracks[-1].protection = "ContentEncryption"
-    for kind, track in _first_of_each_kind(tracks, _MKV_KINDS):
-        if track.protection:
-            header.protected[kind] = track.protection
+    header.find_first(tracks, {b"\1": "video", b"\2": "audio"})
     header.promise(duration * scale / 1e9)
 
 
@@ -324,7 +305,7 @@ def _elements(file: BinaryIO) -> Iterator[tuple[int, int, int]]:
         start = content if element in _MKV_CONTAINERS else end
 
 
-# AVI ------------------------------------------------------------------------------------------
+# AVI, FLV, ASF --------------------------------------------------------------------------------
 
 
 def _read_avi(file: BinaryIO, header: Header) -> None:
@@ -339,15 +320,15 @@ def _read_avi(file: BinaryIO, header: Header) -> None:
         if name == b"LIST" and content[:4] == b"movi":
             return
         if name == b"strh":
-            # Of the whole only: pictures that repeat the one before may hold nothing, and where
-            # the sound begins is not kept to.
+            # Not by kind: pictures that repeat the one before may be empty, and sound may begin
+            # elsewhere than the head says.
             scale, rate, _, length = struct.unpack_from("<4I", content, 20)
             if content[:4] in (b"vids", b"auds") and rate:
                 header.promise(length * scale / rate)
         start += 8 + size + size % 2
 
 
-# FLV, ASF --------------------------------------------------------------------------------
+_FLV_KINDS: dict[int, Kind] = {8: "audio", 9: "video"}
 
 
 def _read_flv(file: BinaryIO, header: Header) -> None:
@@ -355,15 +336,14 @@ def _read_flv(file: BinaryIO, header: Header) -> None:
     key = b"\x00\x08duration\x00"
     found = data.find(key, 0, 1 << 16)
     if found >= 0:
-        header.promise(struct.unpack_from(">d", data, found + len(key))[0])
-    start = struct.unpack_from(">I", data, 5)[0] + 4
-    kinds: dict[int, Kind] = {8: "audio", 9: "video"}
+        header.promise(_unpack("d", data, found + len(key))[0])
+    start = _unpack("I", data, 5)[0] + 4
     while start + 11 <= len(data):
         tag, size = data[start], int.from_bytes(data[start + 1 : start + 4], "big")
-        kind = kinds.get(tag & 0x1F)
+        kind = _FLV_KINDS.get(tag & 0x1F)
         if tag & 0x20 and kind is not None:
             header.protected[kind] = "Adobe Access"
-        if tag & 0xC0 or (tag & 0x1F) not in (8, 9, 18):
+        if tag & 0xC0 or (kind is None and tag & 0x1F != 18):
             return
         start += 11 + size + 4
 
@@ -385,18 +365,20 @@ def _read_asf(file: BinaryIO, header: Header) -> None:
     found = data.find(_ASF_FILE)
     if found >= 0:
         length, _, preroll, flags = struct.unpack_from("<3QI", data, found + 64)
-        if not flags & 1:  # a broadcast knows no length
+        if not flags & 1:  # the length of a broadcast is unknown
             header.promise(length / 1e7 - preroll / 1e3)
 
 
 # MPEG transport and program streams -----------------------------------------------------------
 
-_PLACES = 16  # of a stream that are looked at, for one may be scrambled from somewhere on
-_PIECE = 1 << 16  # bytes at each
-_FEWEST = 8  # scrambled packets; a flipped bit scrambles nothing
-_LATEST_PAYLOAD = 176  # byte of a transport packet; what begins later says nothing
-_VIDEO_TYPES = frozenset({0x01, 0x02, 0x10, 0x1B, 0x20, 0x24, 0x33, 0x42, 0xD1, 0xDB, 0xEA})
-_AUDIO_TYPES = frozenset({0x03, 0x04, 0x0F, 0x11, 0x81, 0x83, 0x87, 0xC1, 0xC2, 0xCF})
+_PLACES = 16  # read per file, since scrambling may begin anywhere
+_PIECE = 1 << 16  # bytes read at each
+_FEWEST = 8  # scrambled packets; a single one is a flipped bit
+_LATEST_PAYLOAD = 176  # byte of a transport packet; a later payload is too short to tell anything
+_TYPES: dict[int, Kind] = {
+    **dict.fromkeys((0x01, 0x02, 0x10, 0x1B, 0x20, 0x24, 0x33, 0x42, 0xD1, 0xDB, 0xEA), "video"),
+    **dict.fromkeys((0x03, 0x04, 0x0F, 0x11, 0x81, 0x83, 0x87, 0xC1, 0xC2, 0xCF), "audio"),
+}
 _SAMPLE_AES = frozenset({0xDB, 0xC1, 0xC2, 0xCF})
 
 
@@ -404,7 +386,7 @@ def _read_transport_stream(file: BinaryIO, header: Header) -> None:
     streams: dict[int, Kind] = {}
     map_pid: int | None = None
     for piece in _pieces(file):
-        # Whether they are scrambled: by PID, transport packets and the PES packets they begin.
+        # By PID: whether transport packets, and the PES packets that begin in them, are scrambled.
         packets: defaultdict[int, list[bool]] = defaultdict(list)
         heads: defaultdict[int, list[bool]] = defaultdict(list)
         for packet in _transport_packets(piece):
@@ -412,8 +394,9 @@ def _read_transport_stream(file: BinaryIO, header: Header) -> None:
             begin = 5 + packet[4] if packet[3] & 0x20 else 4
             if not packet[3] & 0x10 or begin > _LATEST_PAYLOAD:
                 continue
-            packets[pid].append(bool(packet[3] & 0xC0))
-            if packets[pid][-1] or not packet[1] & 0x40:
+            is_scrambled = bool(packet[3] & 0xC0)
+            packets[pid].append(is_scrambled)
+            if is_scrambled or not packet[1] & 0x40:
                 continue
             payload = packet[begin:]
             if pid == 0 and map_pid is None:
@@ -425,11 +408,11 @@ def _read_transport_stream(file: BinaryIO, header: Header) -> None:
         if not packets and not streams:
             return  # of another kind
         for pid, kind in streams.items():
-            if _is_scrambled(packets[pid]) or _is_scrambled(heads[pid]):
+            if _are_scrambled(packets[pid]) or _are_scrambled(heads[pid]):
                 header.protected[kind] = "scrambled transport stream"
 
 
-def _is_scrambled(packets: Sequence[bool]) -> bool:
+def _are_scrambled(packets: Sequence[bool]) -> bool:
     """Whether most of some packets are scrambled."""
     return sum(packets) >= _FEWEST and 2 * sum(packets) > len(packets)
 
@@ -437,49 +420,44 @@ def _is_scrambled(packets: Sequence[bool]) -> bool:
 def _transport_packets(piece: bytes) -> Iterator[bytes]:
     """Packets of 188 bytes, which may be followed or preceded by up to 16 more."""
     for step in (188, 192, 204):
-        start = next(
-            (
-                at
-                for at in range(min(step, len(piece)))
-                if all(piece[at + n * step : at + n * step + 1] == b"\x47" for n in range(8))
-            ),
-            None,
-        )
-        if start is not None:
-            for at in range(start, len(piece) - 187, step):
-                if piece[at] == 0x47:
-                    yield piece[at : at + 188]
-            return
+        for start in range(min(step, len(piece))):
+            if piece[start : start + 8 * step : step] == b"\x47" * 8:
+                for at in range(start, len(piece) - 187, step):
+                    if piece[at] == 0x47:
+                        yield piece[at : at + 188]
+                return
 
 
-def _first_map(section: bytes) -> int | None:
-    """The PID of the first programme's map, by the association table."""
-    start = section[0] + 1
-    length = (section[start + 1] & 0x0F) << 8 | section[start + 2]
-    for at in range(start + 8, start + 3 + length - 4, 4):
-        programme, pid = struct.unpack_from(">2H", section, at)
-        if programme:
+def _first_map(payload: bytes) -> int | None:
+    """The PID of the first program's map, by the association table."""
+    table = _table(payload)
+    for at in range(8, len(table), 4):
+        program, pid = _unpack("2H", table, at)
+        if program:
             return pid & 0x1FFF
     return None
 
 
-def _streams_of(section: bytes, header: Header) -> dict[int, Kind]:
-    """PID of the first stream of each kind, by a programme's map."""
-    start = section[0] + 1
-    end = start + 3 + ((section[start + 1] & 0x0F) << 8 | section[start + 2]) - 4
-    at = start + 12 + ((section[start + 10] & 0x0F) << 8 | section[start + 11])
+def _streams_of(payload: bytes, header: Header) -> dict[int, Kind]:
+    """PID of the first stream of each kind, by a program's map."""
+    table = _table(payload)
+    at = 12 + (_unpack("H", table, 10)[0] & 0xFFF)
     found: dict[int, Kind] = {}
-    while at + 5 <= min(end, len(section)):
-        what, pid = section[at], (section[at + 1] & 0x1F) << 8 | section[at + 2]
-        kind: Kind | None = (
-            "video" if what in _VIDEO_TYPES else "audio" if what in _AUDIO_TYPES else None
-        )
+    while at + 5 <= len(table):
+        form, pid, length = _unpack("B2H", table, at)
+        kind = _TYPES.get(form)
         if kind is not None and kind not in found.values():
-            found[pid] = kind
-            if what in _SAMPLE_AES:
+            found[pid & 0x1FFF] = kind
+            if form in _SAMPLE_AES:
                 header.protected[kind] = "SAMPLE-AES"
-        at += 5 + ((section[at + 3] & 0x0F) << 8 | section[at + 4])
+        at += 5 + (length & 0xFFF)
     return found
+
+
+def _table(payload: bytes) -> bytes:
+    """The table that begins in a transport packet, without its checksum."""
+    table = payload[payload[0] + 1 :]
+    return table[: 3 + (_unpack("H", table, 1)[0] & 0xFFF) - 4]
 
 
 def _read_program_stream(file: BinaryIO, header: Header) -> None:
@@ -493,10 +471,10 @@ def _read_program_stream(file: BinaryIO, header: Header) -> None:
                 packets["video" if is_video else "audio"].append(
                     _is_scrambled_pes(piece[at : at + 9])
                 )
-                at += struct.unpack_from(">H", piece, at + 4)[0]
+                at += _unpack("H", piece, at + 4)[0]
             at = piece.find(b"\0\0\1", at + 3)
         for kind, scrambled in packets.items():
-            if _is_scrambled(scrambled):
+            if _are_scrambled(scrambled):
                 header.protected[kind] = "scrambled program stream"
 
 
@@ -525,24 +503,26 @@ def _read(file: BinaryIO, start: int, end: int) -> bytes:
     return file.read(max(min(end - start, _LONGEST_LEAF), 0))
 
 
-def _integer(data: bytes, offset: int, wide: bool = False) -> int:
-    return int(struct.unpack_from(">Q" if wide else ">I", data, offset)[0])
+def _unpack(layout: str, data: bytes, at: int = 0) -> tuple[Any, ...]:
+    """Big-endian values."""
+    return struct.unpack_from(f">{layout}", data, at)
+
+
+def _rows(layout: str, data: bytes, at: int, count: int) -> Iterator[tuple[Any, ...]]:
+    """The rows of a table of big-endian values."""
+    size = struct.calcsize(f">{layout}")
+    return (_unpack(layout, data, at + number * size) for number in range(count))
 
 
 def _text(data: bytes) -> str:
     return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data)
 
 
-_MP4_FIRST = frozenset(
-    (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"moof", b"sidx")
-)
-_Reader = Callable[[BinaryIO, Header], None]
-_READERS: tuple[tuple[Callable[[bytes], bool], _Reader], ...] = (
-    (lambda start: start[4:8] in _MP4_FIRST, _read_mp4),
-    (lambda start: start.startswith(b"\x1a\x45\xdf\xa3"), _read_matroska),
-    (lambda start: start.startswith(b"RIFF"), _read_avi),
-    (lambda start: start.startswith(b"FLV"), _read_flv),
-    (lambda start: start.startswith(b"\x30\x26\xb2\x75"), _read_asf),
-    (lambda start: start.startswith(b"\x00\x00\x01\xba"), _read_program_stream),
-    (lambda start: True, _read_transport_stream),  # which may begin anywhere within a packet
-)
+_READERS: dict[str, Callable[[BinaryIO, Header], None]] = {
+    "mp4": _read_mp4,
+    "matroska": _read_matroska,
+    "avi": _read_avi,
+    "flv": _read_flv,
+    "asf": _read_asf,
+    "mpeg": _read_program_stream,
+}

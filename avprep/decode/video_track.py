@@ -1,52 +1,44 @@
 """The pictures of a clip in the first engine.
 
 Two ways to the same frames. `PacketTrack` is fast: it chooses frames by the time stamps of their
-packets and decodes only what those need. It is for containers that say of each picture when it is
-shown and where decoding can begin, and it checks what they say against what comes out.
+packets and decodes only what those need. It is for containers that state when each picture is shown
+and where decoding can begin, and it checks their statements against the decoder's output.
 `FrameTrack` is for all other files: it decodes everything in the stream's order, as the ffmpeg
 program does, chooses among the pictures that came out, and decodes again to fetch them.
 """
 
 from __future__ import annotations
 
-import errno
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from pathlib import Path
 
-import av
 import numpy as np
-from av.error import FFmpegError
 from av.packet import Packet
-from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from avprep.decode.frames import SAME_TIME, choose_frames, step_for, window_end
-from avprep.decode.media import Segment
-from avprep.decode.orientation import Orientation, orientation_of, read_matrix
+from avprep.decode.frames import SAME_TIME, choose_frames, step_for
+from avprep.decode.libav import decoded, open_file
+from avprep.decode.media import Request, no_frame_error
+from avprep.decode.picture import picture_of
 from avprep.errors import DecodeError
-from avprep.images import resize_and_crop
-from avprep.options import DecodeOptions
 
-# Decoders that can be told packet by packet to leave out frames that no other refers to. Some take
-# the order only once (libdav1d, for AV1), and then leave out wanted frames as well.
+# Decoders that can skip, packet by packet, frames that no other refers to. Others (libdav1d, for
+# AV1) read this setting only once, and then skip wanted frames as well.
 _CAN_SKIP = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9"})
 
-# Decoders that hand out no picture before all it refers to is there.
+# Decoders that output no picture whose references are missing.
 _HIDES_BROKEN = frozenset({"h264"})
 
-# Containers that store a time of showing for each picture, and where decoding can begin.
-_TELLING_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm", "flv", "mpegts"})
-_PROGRESSIVE = frozenset({0, 1})  # AVFieldOrder; 0: not said. Fields may be packets of their own.
+# Containers that state when each picture is shown and where decoding can begin.
+_RELIABLE_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm", "flv", "mpegts"})
+_PROGRESSIVE = frozenset({0, 1})  # AVFieldOrder; 0: unknown. Each field may be a packet.
 
 
 class ReadAgain(Exception):
-    """What was relied on is not so: the file is to be read again in a more careful way."""
+    """The file breaks an assumption and has to be read again in a more careful way."""
 
     def __init__(self, kind: type[VideoTrack]) -> None:
         super().__init__(kind.__name__)
@@ -57,28 +49,19 @@ class VideoTrack(ABC):
     """Takes the video packets of a clip, gives its frames.
 
     Args:
+        request: what is asked for.
         stream: where the packets come from.
         origin: the container's start, seconds.
-        segment: what part of the file is the clip.
-        new_decoder: makes a decoder that has seen nothing of the stream yet.
     """
 
     seeks = True  # whether reading may begin at a key frame before the segment
 
-    def __init__(
-        self,
-        stream: VideoStream,
-        origin: float,
-        segment: Segment,
-        new_decoder: Callable[[], VideoCodecContext],
-    ) -> None:
+    def __init__(self, request: Request, stream: VideoStream, origin: float) -> None:
         self.stream = stream
-        self.segment = segment
         self.complete = False
-        self._new_decoder = new_decoder
+        self._request = request
+        self._window = request.window(origin)
         self._base = float(stream.time_base)
-        self._begin = origin + segment.begin if segment.start else None
-        self._end = None if segment.end is None else origin + segment.end
         self._packets: list[Packet] = []
         self._group = 0  # where in the packets the latest group of pictures begins
         stream.codec_context.thread_count = 1
@@ -86,19 +69,17 @@ class VideoTrack(ABC):
 
     @abstractmethod
     def add(self, packet: Packet) -> None:
-        """Take the next packet in the order of the file (an empty one ends it)."""
+        """Take the next packet in the order of the file."""
 
     @abstractmethod
-    def ends_before_segment(self) -> bool:
-        """Whether the last picture was over when the segment begins."""
+    def _shown(self) -> tuple[list[int], list[float]]:
+        """Numbers of the pictures on screen, and the ascending seconds at which they are shown."""
 
     @abstractmethod
-    def _take(self, options: DecodeOptions, path: str | Path) -> tuple[float, list[_Picture]]:
-        """When the file's first picture is shown, seconds, and the chosen pictures."""
+    def _frames(self, wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """Numbers and frames, as they are decoded; those that are not wanted may be left out."""
 
-    def take(
-        self, options: DecodeOptions, path: str | Path
-    ) -> tuple[NDArray[np.uint8], tuple[float, ...]]:
+    def take(self) -> tuple[NDArray[np.uint8], tuple[float, ...]]:
         """The chosen frames, resized, and the times they are shown at.
 
         Raises:
@@ -106,15 +87,24 @@ class VideoTrack(ABC):
             DecodeError: there is no frame to take.
         """
         if not self._packets:
-            if self._begin is not None:
-                raise DecodeError(
-                    "too-short", f"{path}: ends before the segment at {self.segment.begin:g} s"
-                )
-            raise DecodeError("no-frames", f"{path}: its video stream holds no frame")
-        first, chosen = self._take(options, path)
-        begin = first if self._begin is None else self._begin
-        frames = np.stack([one.pixels for one in chosen])
-        return frames, tuple(round(max(one.time - begin, 0.0), 6) for one in chosen)
+            raise no_frame_error(self._request, "its video stream holds no frame")
+        numbers, times = self._shown()
+        rate, count = _rate_of(self.stream), self._request.options.frames
+        chosen = choose_frames(times, rate, count, self._window, more_follow=self.complete)
+        pictures = self._pictures({numbers[i] for i in chosen})
+        begin = times[0] if self._window.begin is None else self._window.begin
+        frames = np.stack([pictures[numbers[i]] for i in chosen])
+        return frames, tuple(round(max(times[i] - begin, 0.0), 6) for i in chosen)
+
+    def _pictures(self, wanted: set[int]) -> dict[int, NDArray[np.uint8]]:
+        """The pictures of some numbers, in their final form."""
+        pictures: dict[int, NDArray[np.uint8]] = {}
+        for number, frame in self._frames(wanted):
+            if number in wanted:
+                pictures[number] = picture_of(frame, self.stream, self._request.options)
+                if len(pictures) == len(wanted):
+                    break
+        return pictures
 
     def _keep(self, packet: Packet) -> None:
         """Keep a packet; of what comes before a segment, the last two groups of pictures.
@@ -122,65 +112,44 @@ class VideoTrack(ABC):
         Frames shown before their group's key frame refer to the group before as well.
         """
         time = self._time_of(packet)
-        if packet.is_keyframe and self.seeks and time is not None and self._is_before(time):
+        if packet.is_keyframe and self.seeks and time is not None and self._window.is_before(time):
             del self._packets[: self._group]
             self._group = len(self._packets)
         self._packets.append(packet)
-
-    def _is_before(self, time: float) -> bool:
-        return self._begin is not None and time <= self._begin + SAME_TIME
 
     def _time_of(self, packet: Packet) -> float | None:
         """Seconds at which a packet is decoded; none of its frames is shown earlier."""
         stamp = packet.dts if packet.dts is not None else packet.pts
         return None if stamp is None else stamp * self._base
 
-    def _choose(self, times: Sequence[float], count: int, *, goes_on: bool = False) -> list[int]:
-        """Positions of the frames to take among ascending display times."""
-        return choose_frames(
-            times, _rate_of(self.stream), count, begin=self._begin, end=self._end, goes_on=goes_on
-        )
-
 
 class PacketTrack(VideoTrack):
-    """Relies on what the packets say, and checks it."""
+    """Relies on what the packets state, and checks it."""
 
     _first_shown = float("inf")  # seconds, of the packets so far
 
     def add(self, packet: Packet) -> None:
-        if self.complete or not packet.size:
+        if self.complete:
             return
-        time = self._time_of(packet)
+        time, limit = self._time_of(packet), self._window.frames_end(self._first_shown)
         # A frame is never decoded after it is shown, so later packets hold later frames.
-        if time is not None and self._packets and time >= self._horizon() - SAME_TIME:
+        if time is not None and self._packets and time >= limit - SAME_TIME:
             self.complete = True
             return
         self._keep(packet)
         if packet.pts is not None and not packet.is_discard:
             self._first_shown = min(self._first_shown, packet.pts * self._base)
 
-    def ends_before_segment(self) -> bool:
-        ends = [p.pts + (p.duration or 0) for p in self._packets if p.pts is not None]
-        return self._is_before(max(ends, default=0) * self._base)
-
-    def _horizon(self) -> float:
-        return window_end(self._first_shown, self._begin, self._end)
-
-    def _take(self, options: DecodeOptions, path: str | Path) -> tuple[float, list[_Picture]]:
+    def _shown(self) -> tuple[list[int], list[float]]:
         if not self._packets_agree():
             raise ReadAgain(FrameTrack)
         stamps = sorted(p.pts for p in self._packets if _is_shown(p, self.stream))
         if not stamps:
             raise ReadAgain(FrameTrack)
-        times = [stamp * self._base for stamp in stamps]
-        wanted = [stamps[i] for i in self._choose(times, options.frames, goes_on=self.complete)]
-        if wanted[0] < self._packets[0].pts:  # a leading frame whose references are missing
-            raise ReadAgain(FrameTrack)
-        found = self._decode(set(wanted), options)
-        return times[0], [found[stamp] for stamp in wanted]
+        return stamps, [stamp * self._base for stamp in stamps]
 
     def _packets_agree(self) -> bool:
-        """Whether the packets' words make sense, each alone and all together."""
+        """Whether the packets' time stamps and flags make sense, alone and together."""
         shown = [packet.pts for packet in self._packets]
         decoded = [packet.dts for packet in self._packets]
         if None in shown or None in decoded or len(set(shown)) < len(shown):
@@ -194,24 +163,22 @@ class PacketTrack(VideoTrack):
         reorders = self.stream.codec_context.reorder_depth > 0
         return self._packets[0].is_keyframe and (is_reordered or not reorders)
 
-    def _decode(self, wanted: set[int], options: DecodeOptions) -> dict[int, _Picture]:
-        """Decode what the wanted frames need."""
+    def _frames(self, wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """Decode what the wanted frames need; their numbers are their time stamps."""
+        if min(wanted) < self._packets[0].pts:  # a leading frame whose references are missing
+            raise ReadAgain(FrameTrack)
         groups = self._needed(wanted)
         keys = {group[0].pts for group in groups}
         packets = [packet for group in groups for packet in group]
         last = max(i for i, packet in enumerate(packets) if packet.pts in wanted)
-        found: dict[int, _Picture] = {}
         latest: int | None = None
         for frame in self._decoded(packets[: last + 1], wanted):
             is_late = frame.pts is None or (latest is not None and frame.pts <= latest)
             if is_late or (frame.pts in keys and not _begins_a_group(frame)):
                 raise ReadAgain(FrameTrack)
             latest = frame.pts
-            if frame.pts in wanted:
-                found[frame.pts] = _Picture.of(frame, frame.pts * self._base, options, self.stream)
-                if len(found) == len(wanted):
-                    return found
-        raise ReadAgain(FrameTrack)
+            yield frame.pts, frame
+        raise ReadAgain(FrameTrack)  # a wanted one is missing
 
     def _needed(self, wanted: set[int]) -> list[list[Packet]]:
         """The groups of pictures that hold a wanted frame, or are referred to by one."""
@@ -234,95 +201,81 @@ class PacketTrack(VideoTrack):
         can_skip = context.name in _CAN_SKIP
         for packet in packets:
             context.skip_frame = "NONREF" if can_skip and packet.pts not in wanted else "DEFAULT"
-            yield from _decode_packet(context, packet)
-        yield from _decode_packet(context, None)
+            yield from decoded(context, packet)
+        yield from decoded(context, None)
 
 
 class FrameTrack(VideoTrack):
-    """Decodes everything: what ffmpeg shows, in its order, is what counts."""
+    """Decodes everything, in the order in which the ffmpeg program shows it."""
 
-    def __init__(
-        self,
-        stream: VideoStream,
-        origin: float,
-        segment: Segment,
-        new_decoder: Callable[[], VideoCodecContext],
-    ) -> None:
-        super().__init__(stream, origin, segment, new_decoder)
+    def __init__(self, request: Request, stream: VideoStream, origin: float) -> None:
+        super().__init__(request, stream, origin)
         self._clock = _FrameClock(self._base, step_for(_rate_of(stream)))
-        self._waits = self._begin is not None and self.seeks
-        self._begins_well = False  # whether the first picture is complete in itself
-        self._is_guessing = False  # whether pictures lack what they refer to
-        self._numbers: list[int] = []  # of the pictures on screen, as they come out of the decoder
+        self._waits = self._window.begin is not None and self.seeks
+        self._begins_with_key = False  # whether the first picture is complete in itself
+        self._lacks_references = False  # whether pictures refer to missing ones
+        self._numbers: list[int] = []  # of the pictures on screen, in decoding order
         self._times: list[float] = []  # seconds at which each of them is shown
-        self._count = 0  # pictures that came out
+        self._count = 0  # decoded pictures
 
     def add(self, packet: Packet) -> None:
-        if self.complete or not packet.size:
+        if self.complete:
             return
         if not self._packets:
             hides_broken = self.stream.codec_context.name in _HIDES_BROKEN
-            self._is_guessing = not (packet.is_keyframe or hides_broken)
+            self._lacks_references = not (packet.is_keyframe or hides_broken)
         self._keep(packet)
         time = self._time_of(packet)
         if not self._waits:
-            self._look(_decode_packet(self.stream.codec_context, packet))
-        elif time is None or not self._is_before(time):
-            self._begin_to_look()
+            self._note(decoded(self.stream.codec_context, packet))
+        elif time is None or not self._window.is_before(time):
+            self._start_decoding()
 
-    def ends_before_segment(self) -> bool:
-        return bool(self._times) and self._is_before(self._times[-1] + self._clock.step)
-
-    def _begin_to_look(self) -> None:
+    def _start_decoding(self) -> None:
         self._waits = False
         for packet in self._packets:
-            self._look(_decode_packet(self.stream.codec_context, packet))
+            self._note(decoded(self.stream.codec_context, packet))
 
-    def _look(self, frames: Iterable[VideoFrame]) -> None:
-        """Note when the frames that came out are shown."""
+    def _note(self, frames: Iterable[VideoFrame]) -> None:
+        """Note when decoded frames are shown."""
         for frame in frames:
             time = self._clock.time(frame)
             if not self._count:
-                self._begins_well = _begins_a_group(frame)
-            if self._is_guessing and frame.pict_type == PictureType.I:
-                self._is_guessing = False
+                self._begins_with_key = _begins_a_group(frame)
+            if self._lacks_references and frame.pict_type == PictureType.I:
+                self._lacks_references = False
                 self._numbers, self._times = [], []
-            # What comes out late is not shown any more; of equal times, the later frame is.
+            # What comes out late is not shown; of equal times, the later frame is.
             if not self._times or time > self._times[-1] - SAME_TIME:
                 self._numbers.append(self._count)
                 self._times.append(time)
             self._count += 1
-            limit = window_end(self._times[0], self._begin, self._end)
+            limit = self._window.frames_end(self._times[0])
             self.complete = self.complete or time >= limit - SAME_TIME
 
-    def _take(self, options: DecodeOptions, path: str | Path) -> tuple[float, list[_Picture]]:
+    def _shown(self) -> tuple[list[int], list[float]]:
         if self._waits:
-            self._begin_to_look()
+            self._start_decoding()
         if not self.complete:
-            self._look(_decode_packet(self.stream.codec_context, None))
-        if self._begin is not None and self.seeks:
-            begins_late = not self._times or not self._is_before(self._times[0])
-            if begins_late or not self._begins_well:
+            self._note(decoded(self.stream.codec_context, None))
+        if self._window.begin is not None and self.seeks:
+            begins_late = not self._times or not self._window.is_before(self._times[0])
+            if begins_late or not self._begins_with_key:
                 raise ReadAgain(PatientTrack)
         if not self._times:
-            raise DecodeError("no-frames", f"{path}: not one frame of its video can be decoded")
-        chosen = self._choose(self._times, options.frames)
-        found = self._fetch({self._numbers[i]: self._times[i] for i in chosen}, options)
-        return self._times[0], [found[self._numbers[i]] for i in chosen]
+            detail = f"{self._request.path}: none of its video frames can be decoded"
+            raise DecodeError("no-frames", detail)
+        return self._numbers, self._times
 
-    def _fetch(self, wanted: dict[int, float], options: DecodeOptions) -> dict[int, _Picture]:
-        """Decode again, in the same way, up to the last wanted frame."""
-        found: dict[int, _Picture] = {}
-        # A decoder that has seen the stream holds back another number of frames than a new one.
-        decoder = self._new_decoder()
+    def _frames(self, wanted: set[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """Decode again, in the same way."""
+        # A used decoder holds back another number of frames than a new one.
+        with open_file(self._request.path) as container:
+            stream = container.streams[self.stream.index]
+            assert isinstance(stream, VideoStream)
+            decoder = stream.codec_context
         packets: Iterable[Packet | None] = (*self._packets, None)
-        frames = (frame for packet in packets for frame in _decode_packet(decoder, packet))
-        for number, frame in enumerate(frames):
-            if number in wanted:
-                found[number] = _Picture.of(frame, wanted[number], options, self.stream)
-                if len(found) == len(wanted):
-                    break
-        return found
+        return enumerate(frame for packet in packets for frame in decoded(decoder, packet))
 
 
 class PatientTrack(FrameTrack):
@@ -332,36 +285,38 @@ class PatientTrack(FrameTrack):
 
 
 def kind_of_track(stream: VideoStream) -> type[VideoTrack]:
-    """The fastest track that may do for a stream."""
+    """The fastest track that may suit a stream."""
     containers = stream.container.format.name.split(",")  # type: ignore[attr-defined]
-    tells = not _TELLING_CONTAINERS.isdisjoint(containers)
-    return PacketTrack if tells and stream.codec_context.field_order in _PROGRESSIVE else FrameTrack
+    is_reliable = not _RELIABLE_CONTAINERS.isdisjoint(containers)
+    return (
+        PacketTrack
+        if is_reliable and stream.codec_context.field_order in _PROGRESSIVE
+        else FrameTrack
+    )
 
 
 class _FrameClock:
-    """When frames are shown, in the order they come out: libavcodec's best guess.
+    """When frames are shown, in decoding order: libavcodec's best guess.
 
     Time stamps of packets go with their frames, but some containers have only times of decoding,
-    or the one where the other should be. Whichever of the two runs backwards less often is right.
+    or have the two swapped. Whichever of the two runs backwards less often is right.
     """
 
     def __init__(self, base: float, step: float) -> None:
-        self.step = step  # seconds between frames that have no time stamp at all
+        self.step = step  # seconds between frames that have no time stamp
         self._base = base
         self._faults = [0, 0]  # in times of showing, of decoding
         self._last: list[float] = [float("-inf"), float("-inf")]
         self._time: float | None = None
 
     def time(self, frame: VideoFrame) -> float:
-        """Seconds; to be asked once per frame."""
+        """Seconds; call it once per frame."""
         stamps = (frame.pts, frame.dts)
         for i, stamp in enumerate(stamps):
-            other = stamps[1 - i]
             if stamp is not None:
                 self._faults[i] += stamp <= self._last[i]
-                self._last[i] = stamp
-            elif other is not None:
-                self._last[i] = other
+            known = stamp if stamp is not None else stamps[1 - i]
+            self._last[i] = self._last[i] if known is None else known
         shown, decoded = stamps
         is_sound = shown is not None and (decoded is None or self._faults[0] <= self._faults[1])
         stamp = shown if is_sound else decoded
@@ -372,53 +327,8 @@ class _FrameClock:
         return self._time
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """A chosen frame in its final form."""
-
-    pixels: NDArray[np.uint8]
-    time: float  # seconds
-
-    @classmethod
-    def of(
-        cls, frame: VideoFrame, time: float, options: DecodeOptions, stream: VideoStream
-    ) -> _Picture:
-        orientation = _orientation_of(frame)
-        if orientation.angle:
-            frame = _rotated(frame, orientation.angle)
-        rgb = frame.to_ndarray(format="rgb24")
-        square = resize_and_crop(rgb, options.frame_size, _pixel_aspect(stream, options))
-        # Turning the square after the crop is the same as turning the picture before it.
-        return cls(orientation.apply_moves(square), time)
-
-
-def _pixel_aspect(stream: VideoStream, options: DecodeOptions) -> Fraction | float:
-    """Shown width of a pixel over its shown height."""
-    if options.pixels == "stored":
-        return 1
-    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
-    return aspect if aspect and aspect > 0 else 1
-
-
-def _orientation_of(frame: VideoFrame) -> Orientation:
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    return Orientation() if matrix is None else orientation_of(read_matrix(bytes(matrix)))  # type: ignore[call-overload]
-
-
-def _rotated(frame: VideoFrame, degrees: float) -> VideoFrame:
-    """A frame rotated clockwise within its own size; corners are black, as in ffmpeg."""
-    graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
-    )
-    graph.link_nodes(source, graph.add("rotate", f"{degrees}*PI/180"), graph.add("buffersink"))
-    graph.configure()
-    graph.vpush(frame)
-    return graph.vpull()
-
-
 def _begins_a_group(frame: VideoFrame) -> bool:
-    """Whether a frame is complete in itself; not all decoders say of what type theirs are."""
+    """Whether a frame is complete in itself; not all decoders state the type of their frames."""
     return frame.pict_type not in (PictureType.P, PictureType.B, PictureType.S)
 
 
@@ -429,19 +339,9 @@ def _is_shown(packet: Packet, stream: VideoStream) -> bool:
     head, tail = memoryview(packet)[0], memoryview(packet)[packet.size - 1]
     if stream.codec_context.name == "vp8":
         return bool(head & 0x10)
-    if stream.codec_context.name == "vp9" and tail & 0xE0 != 0xC0:  # one frame, no superframe
+    if stream.codec_context.name == "vp9" and tail & 0xE0 != 0xC0:  # one frame, not a superframe
         return bool(head & 0b1010)  # shows an earlier frame or itself
     return True
-
-
-def _decode_packet(context: VideoCodecContext, packet: Packet | None) -> list[VideoFrame]:
-    """The frames that come out for a packet; None: all that are left."""
-    try:
-        return context.decode(packet)
-    except FFmpegError as error:  # a damaged packet costs its own frames
-        if error.errno == errno.ENOMEM:
-            raise
-        return []
 
 
 def _rate_of(stream: VideoStream) -> float:

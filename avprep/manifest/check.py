@@ -88,9 +88,9 @@ def check_manifest(
     Args:
         clips: the manifest.
         labels: its label set; None if there is none to check against.
-        check_files: whether the files must be there and hold something: the video; or the
-            extracted audio and its first frame. No two videos, or two sounds, may be the same byte
-            for byte; only files of one size are read for that.
+        check_files: whether the files must exist and not be empty: the video; or the extracted
+            audio and its first frame. No two videos, or two sounds, may have the same bytes; only
+            files of equal size are read for that.
     """
     found = ManifestCheck(labels)
     unlabelled: list[Problem] = []
@@ -190,7 +190,7 @@ _FAULTS = {
     "missing-file": "no such file",
     "dangling-link": "a link to a file that is not there",
     "no-file": "a folder or device, not a file",
-    "empty-file": "holds not one byte",
+    "empty-file": "is empty",
 }
 
 
@@ -203,7 +203,7 @@ class _Files:
         self._clips: dict[str, tuple[int, str]] = {}  # path → place and id of its first clip
 
     def fault_of(self, path: str) -> str:
-        """Why a file cannot be used, one of `_FAULTS`; "" for no reason."""
+        """Why a file cannot be used, one of `_FAULTS`; "" if it can."""
         size = self._sizes.get(path)
         if size is None:
             if not self._is_listed(path):
@@ -218,7 +218,7 @@ class _Files:
         return "" if size else "empty-file"
 
     def remember(self, path: str, place: int, video_id: str) -> None:
-        """Compare a file, if it is there, with the others at the end."""
+        """Compare a file, if it exists, with the others at the end."""
         if self._sizes.get(path):
             self._clips.setdefault(path, (place, video_id))
 

@@ -31,7 +31,7 @@ def read_manifest(path: Path) -> list[Clip]:
     """All clips of a manifest.
 
     Raises:
-        UserError: no such file, not of its format, or an entry that is not one; named by its place.
+        UserError: no such file, wrong format, or an invalid entry, with its place.
     """
     return list(iter_manifest(path))
 
@@ -94,7 +94,7 @@ def write_labelled(path: Path, clips: Iterable[Clip], labels: LabelSet | None) -
         return write_manifest(path, clips)
     with storage.scratch_file(path.parent) as file:
         file.write(label_csv(labels))
-        file.sync()  # so that nothing can fail once the manifest is there
+        file.sync()  # so that nothing can fail once the manifest exists
         count = write_manifest(path, clips)
         file.publish(class_csv_of(path))
     return count
@@ -102,12 +102,12 @@ def write_labelled(path: Path, clips: Iterable[Clip], labels: LabelSet | None) -
 
 def check_class_csv(manifest: Path, labels: LabelSet | None) -> None:
     """Raises:
-    UserError: where the class CSV of a manifest goes lies something else.
+    UserError: the path of the manifest's class CSV is taken by other classes.
     """
     found = labels_of(manifest) if labels is not None else None
     if found and found != labels:
         raise UserError(
-            f"{class_csv_of(manifest)}: holds other classes than {manifest.name} would have. "
+            f"{class_csv_of(manifest)}: its classes differ from those of {manifest.name}. "
             "Choose another --out, or delete it if nothing was built with it."
         )
 

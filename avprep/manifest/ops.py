@@ -102,7 +102,7 @@ def _dealt(
         shares: of each part; they sum to one.
         rng: chooses among parts that need a group equally.
     """
-    totals: Counter[str | None] = Counter({None: sum(sizes)})  # None: of whatever class
+    totals: Counter[str | None] = Counter({None: sum(sizes)})  # None: of any class
     for counts in labels:
         totals.update(counts)
     lacking = {label: [share * count for share in shares] for label, count in totals.items()}

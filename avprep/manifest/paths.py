@@ -34,7 +34,7 @@ class NewRoot:
         return cls(old.rstrip("/") or old[:1], new)
 
     def apply(self, path: str) -> str | None:
-        """The new path; None if `path` does not lie below `old`."""
+        """The new path; None if `path` is not below `old`."""
         if not self.old:
             rest = None if path.startswith("/") else path
         elif path == self.old:
@@ -53,7 +53,7 @@ def rerooted(clips: Iterable[Clip], roots: Sequence[NewRoot]) -> Iterator[Clip]:
     """The clips with their paths below new roots; the first root that fits a path is taken.
 
     Raises:
-        UserError: after the last clip, if a root fitted no path: it is then misspelt.
+        UserError: after the last clip, if a root fitted no path, which means that it is misspelled.
     """
     used: set[NewRoot] = set()
     example = ""
@@ -72,6 +72,6 @@ def rerooted(clips: Iterable[Clip], roots: Sequence[NewRoot]) -> Iterator[Clip]:
     for root in roots:
         if root not in used:
             raise UserError(
-                f"--root {root.old}={root.new}: no path lies below {root.old!r}; "
-                f"they look like {example!r}."
+                f"--root {root.old}={root.new}: no path is below {root.old!r}; "
+                f"paths look like {example!r}."
             )

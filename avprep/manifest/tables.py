@@ -37,7 +37,7 @@ def write_csv(file: IO[bytes], entries: Iterable[Mapping[str, Any]]) -> None:
     """Write entries as CSV, UTF-8; empty where a key is not set."""
     text = io.TextIOWrapper(file, "utf-8", newline="")
     plain = csv.writer(text, lineterminator="\n")
-    # A lone carriage return must stand in quotes, or readers take it for the end of a line.
+    # A lone carriage return must be quoted, or readers take it for the end of a line.
     quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     plain.writerow(COLUMNS)
     for entry in entries:
@@ -109,7 +109,7 @@ def iter_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             names = table.schema_arrow.names
             if "video_id" not in names:
                 found = ", ".join(names)
-                raise UserError(f"{path}: has no column video_id, so is no manifest; has {found}.")
+                raise UserError(f"{path}: not a manifest: it has no column video_id, only {found}.")
             known = [name for name in COLUMNS if name in names]
             groups = table.iter_batches(_ROWS_AT_ONCE, columns=known)
             for number, row in enumerate(row for group in groups for row in group.to_pylist()):

@@ -8,9 +8,10 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from avprep import storage
@@ -20,7 +21,7 @@ from avprep.failures import FAILURES_FILE, ClipFailure, failures_csv
 from avprep.ffmpeg_binary import ffmpeg_version
 from avprep.jobs import PoolOptions, run_jobs
 from avprep.labels import LabelSet
-from avprep.options import IsolationOptions, SampleOptions
+from avprep.options import SampleOptions, ShardSetOptions
 from avprep.shards.format import (
     DATASET_FILE,
     DatasetInfo,
@@ -34,32 +35,15 @@ from avprep.shards.plan import (
     CutByBytes,
     CutByCount,
     ShardCut,
+    ShardJob,
     ShardPlan,
     differences,
     part_of,
     plan_shards,
 )
-from avprep.shards.writer import ShardSettings, build_shard, find_shards
+from avprep.shards.writer import BuiltShard, ShardSettings, build_shard, find_shards
 
 PLAN_FILE = "plan.json"
-
-
-@dataclass(frozen=True)
-class ShardSetOptions:
-    """What a shard set is made of, apart from the manifest and the label set."""
-
-    sample: SampleOptions = field(default_factory=SampleOptions)
-    limits: IsolationOptions = field(default_factory=IsolationOptions)
-    samples_per_shard: int | None = None  # None: see `CutByCount`
-    seed: int = 0
-    shard_bytes: int | None = None  # cut by expected size instead
-
-    @property
-    def cut(self) -> ShardCut:
-        """How the clips are cut into shards."""
-        if self.shard_bytes is None:
-            return CutByCount(self.samples_per_shard)
-        return CutByBytes(self.shard_bytes, self.sample)
 
 
 @dataclass(frozen=True)
@@ -85,6 +69,7 @@ class BuildReport:
     seconds: float  # of audio
     incomplete: int  # samples whose source holds less than it promises
     failures: tuple[ClipFailure, ...]
+    label_csv: Path | None = None  # where the label set was read from
 
     @property
     def complete(self) -> bool:
@@ -134,58 +119,32 @@ def build_shard_set(
         WorkFailed: writing failed midway, or workers died again and again.
     """
     storage.check_writable(out)
-    if not clips:
-        raise UserError("the manifest holds no clip, so there is nothing to put into shards.")
-    for clip in clips:
-        labels.indices_of(clip.labels)
-    plan = plan_shards(
-        clips,
-        labels,
-        {"sample": asdict(options.sample), "seed": options.seed},
-        tool_versions(options.sample),
-        options.cut,
-        options.seed,
-    )
-    storage.make_folder(out)
+    plan = _plan(clips, labels, options)
     _claim(out, plan)
     settings = ShardSettings(
         out, labels, options.sample, options.limits, plan.fingerprint, retry_failed
     )
-    scratch = storage.scratch_folder(out)
-    leftovers = storage.remove_abandoned(scratch)
     mine = part_of(plan.jobs, *part)
+    leftovers = storage.remove_abandoned(storage.scratch_folder(out))
     survey = find_shards([job.name for job in mine], storage.list_files(out), settings)
-    whole = dict(survey.whole)
-    to_build = [job for job in mine if job.name not in whole]
-    on_found(Found(len(whole), survey.damaged, leftovers, len(to_build)))
+    to_build = [job for job in mine if job.name not in survey.whole]
+    on_found(Found(len(survey.whole), survey.damaged, leftovers, len(to_build)))
     previous = _withdraw_dataset(out) if retry_failed and to_build else None
 
-    done = sum(summary.samples + len(summary.failures) for summary in whole.values())
-    failed = sum(len(summary.failures) for summary in whole.values())
-    total = sum(len(job.clips) for job in mine)
-    built = 0
-    on_progress(Progress(done, total, failed))
-    random.Random().shuffle(to_build)  # so that machines at the same task seldom meet
-    try:
-        for result in run_jobs(functools.partial(build_shard, settings=settings), to_build, pool):
-            summary = result.summary
-            whole[summary.name] = summary
-            built += not result.found
-            done += summary.samples + len(summary.failures)
-            failed += len(summary.failures)
-            on_progress(Progress(done, total, failed))
-    finally:
-        storage.remove_abandoned(scratch)
+    whole, built = dict(survey.whole), 0
+    progress = _advanced(Progress(0, sum(len(job.clips) for job in mine), 0), whole.values())
+    on_progress(progress)
+    for shard in _build(to_build, settings, pool):
+        whole[shard.summary.name] = shard.summary
+        built += not shard.found
+        progress = _advanced(progress, [shard.summary])
+        on_progress(progress)
 
-    others = [job.name for job in plan.jobs if job.name not in whole]
-    if others:
-        anyhow = replace(settings, retry_failed=False)
-        whole |= find_shards(others, storage.list_files(out), anyhow).whole
-    ordered = [whole[job.name] for job in plan.jobs if job.name in whole]
-    missing = len(plan.jobs) - len(ordered)
+    ordered = _all_that_are_whole(plan, whole, settings)
     failures = plan.rejected + tuple(f for summary in ordered for f in summary.failures)
+    missing = len(plan.jobs) - len(ordered)
     if not missing:
-        _finish(out, plan, ordered, failures, labels, options.sample, previous)
+        _finish(plan, settings, ordered, failures, previous)
     samples = sum(summary.samples for summary in ordered)
     return BuildReport(
         found=len(mine) - built,
@@ -198,6 +157,58 @@ def build_shard_set(
         incomplete=sum(summary.incomplete for summary in ordered),
         failures=failures,
     )
+
+
+def _cut(options: ShardSetOptions) -> ShardCut:
+    """How the clips are cut into shards."""
+    if options.shard_bytes is None:
+        return CutByCount(options.samples_per_shard)
+    return CutByBytes(options.shard_bytes, options.sample)
+
+
+def _plan(clips: Sequence[Clip], labels: LabelSet, options: ShardSetOptions) -> ShardPlan:
+    if not clips:
+        raise UserError("the manifest holds no clip, so there is nothing to put into shards.")
+    for clip in clips:
+        labels.indices_of(clip.labels)
+    return plan_shards(
+        clips,
+        labels,
+        {"sample": asdict(options.sample), "seed": options.seed},
+        tool_versions(options.sample),
+        _cut(options),
+        options.seed,
+    )
+
+
+def _build(
+    jobs: Sequence[ShardJob], settings: ShardSettings, pool: PoolOptions
+) -> Iterator[BuiltShard]:
+    # In an order of its own, so that machines at the same task seldom meet.
+    shuffled = random.Random().sample(jobs, len(jobs))
+    try:
+        yield from run_jobs(functools.partial(build_shard, settings=settings), shuffled, pool)
+    finally:
+        storage.remove_abandoned(storage.scratch_folder(settings.out))
+
+
+def _advanced(progress: Progress, summaries: Iterable[ShardSummary]) -> Progress:
+    """How far a build is when these shards are done, too."""
+    summaries = list(summaries)
+    failed = sum(len(summary.failures) for summary in summaries)
+    done = failed + sum(summary.samples for summary in summaries)
+    return replace(progress, clips_done=progress.clips_done + done, failed=progress.failed + failed)
+
+
+def _all_that_are_whole(
+    plan: ShardPlan, whole: dict[str, ShardSummary], settings: ShardSettings
+) -> list[ShardSummary]:
+    """The shards of the set that are there, in order: of this part, and of others."""
+    others = [job.name for job in plan.jobs if job.name not in whole]
+    if others:
+        anyhow = replace(settings, retry_failed=False)
+        whole = whole | find_shards(others, storage.list_files(settings.out), anyhow).whole
+    return [whole[job.name] for job in plan.jobs if job.name in whole]
 
 
 def tool_versions(options: SampleOptions) -> dict[str, str]:
@@ -215,8 +226,8 @@ def tool_versions(options: SampleOptions) -> dict[str, str]:
 
 def _claim(out: str, plan: ShardPlan) -> None:
     """Mark the folder as this plan's, or refuse to mix two plans in one folder."""
-    path = storage.join(out, PLAN_FILE)
-    if not storage.exists(path):
+
+    def refuse_strangers() -> None:
         names = storage.list_names(out)
         strangers = [name for name in names if not storage.is_temporary(name)]
         finished = _finished_dataset(out)
@@ -226,13 +237,16 @@ def _claim(out: str, plan: ShardPlan) -> None:
                 f"{out}: not empty and not a shard set (holds {strangers[0]!r}). "
                 "Choose another --out."
             )
-        storage.write_new(path, _plan_bytes(plan))
-    theirs = _parsed_plan(storage.read_bytes(path), path)
-    if theirs["fingerprint"] != plan.fingerprint:
-        raise UserError(
-            f"{out}: holds shards of {', '.join(differences(theirs, plan))}. Choose another --out, "
-            "or delete this folder first."
-        )
+
+    def check(content: bytes) -> None:
+        theirs = _parsed_plan(content, storage.join(out, PLAN_FILE))
+        if theirs["fingerprint"] != plan.fingerprint:
+            raise UserError(
+                f"{out}: holds shards of {', '.join(differences(theirs, plan))}. Choose another "
+                "--out, or delete this folder first."
+            )
+
+    storage.claim(out, PLAN_FILE, _plan_bytes(plan), check, refuse_strangers)
 
 
 def _plan_bytes(plan: ShardPlan) -> bytes:
@@ -265,15 +279,14 @@ def _finished_dataset(out: str) -> DatasetInfo | None:
 
 
 def _finish(
-    out: str,
     plan: ShardPlan,
+    settings: ShardSettings,
     summaries: Sequence[ShardSummary],
     failures: tuple[ClipFailure, ...],
-    labels: LabelSet,
-    sample: SampleOptions,
     previous: DatasetInfo | None,
 ) -> None:
     """Write failures.csv and dataset.json; what was added to the same shards' one is kept."""
+    out, labels, sample = settings.out, settings.labels, settings.sample
     counts: Counter[int] = Counter()
     for summary in summaries:
         counts.update(summary.class_counts)

@@ -92,9 +92,9 @@ class ShardIndex:
     def to_bytes(self) -> builtins.bytes:
         """UTF-8 JSON with a line per sample, the same bytes for the same content."""
         head = {name: getattr(self, name) for name in _HEAD}
-        text = json.dumps({**head, "failures": [asdict(failure) for failure in self.failures]})
-        rows = ",\n".join(json.dumps(entry.to_dict()) for entry in self.samples)
-        return sealed(f'{text[:-1]}, "samples": [\n{rows}\n]}}')
+        failures = [asdict(failure) for failure in self.failures]
+        samples = [entry.to_dict() for entry in self.samples]
+        return sealed({**head, "failures": failures, "samples": samples})
 
     @classmethod
     def from_bytes(cls, data: builtins.bytes, where: str) -> ShardIndex:
@@ -222,7 +222,7 @@ class DatasetInfo:
             "shards": [asdict(shard) for shard in self.shards],
             "files": dict(self.files),
         }
-        return sealed(json.dumps(document, indent=1, ensure_ascii=False))
+        return sealed(document, indent=1)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> DatasetInfo:

@@ -164,8 +164,8 @@ def split_duplicates(clips: Iterable[Clip]) -> tuple[list[Clip], list[ClipFailur
         if first is None:
             unique[clip.video_id] = clip
         else:
-            path, other = clip.video or clip.wav, first.video or first.wav
-            detail = f"{path}: video_id {clip.video_id!r} already stands for {other}"
+            path = clip.file
+            detail = f"{path}: video_id {clip.video_id!r} already stands for {first.file}"
             rejected.append(ClipFailure(clip.video_id, path, "plan", "duplicate-id", detail))
     return list(unique.values()), rejected
 

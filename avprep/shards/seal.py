@@ -1,21 +1,34 @@
 """JSON files with a digest of what they say as their last key.
 
-A damaged file is told from a whole one, however a program such as `jq` has laid it out since.
+A damaged file is told from a whole one, however a program such as `jq` has laid it out since. The
+digest is of canonical JSON: keys sorted, ASCII only, no white space, whole numbers without a
+fraction.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def sealed(document: str) -> bytes:
-    """The JSON text of an object as UTF-8, with a last key `digest`."""
-    body = document.rstrip().removesuffix("}").rstrip()
-    return f'{body},\n"digest": "{_digest(_parse(document))}"}}\n'.encode()
+def sealed(content: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """An object as UTF-8 JSON with a last key `digest`.
+
+    Args:
+        content: JSON-able; a key `digest` is left out.
+        indent: to lay it out for people; otherwise it is canonical JSON with line breaks.
+    """
+    content = {key: value for key, value in content.items() if key != "digest"}
+    normal = _parsed(json.dumps(content))
+    digest = _sha256(_canonical(normal).encode())
+    text = (
+        _in_lines(normal)
+        if indent is None
+        else json.dumps(content, indent=indent, ensure_ascii=False)
+    )
+    return f'{text.removesuffix("}").rstrip()},\n"digest": "{digest}"}}\n'.encode()
 
 
 def unsealed(data: bytes) -> dict[str, Any]:
@@ -24,13 +37,12 @@ def unsealed(data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: this is no such object, or it says something else than when it was sealed.
     """
-    document = _parse(data)
-    if not isinstance(document, dict) or not data.endswith(b"}\n"):
+    content = _parsed(data)
+    if not isinstance(content, dict) or not data.endswith(b"}\n"):
         raise ValueError("it is cut short, or not an object")
-    digest = document.pop("digest", None)
-    if digest != _digest(document) and digest != _digest_of_bytes(data):
+    if content.pop("digest", None) not in _digests(data, content):
         raise ValueError("its digest is not that of its content")
-    return document
+    return content
 
 
 def is_sealed(data: bytes) -> bool:
@@ -42,15 +54,29 @@ def is_sealed(data: bytes) -> bool:
     return True
 
 
-def _digest(document: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in document.items() if key != "digest"}
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+def _digests(data: bytes, content: Mapping[str, Any]) -> Iterator[str]:
+    """The digests that a whole file may have, the cheapest first."""
+    body = data.rpartition(b',\n"digest": ')[0]
+    yield _sha256(body.replace(b"\n", b"") + b"}")  # canonical JSON in lines, as it was written
+    yield _sha256(_canonical(content).encode())
+    yield _sha256(body)  # what older files were sealed with
 
 
-def _digest_of_bytes(data: bytes) -> str:
-    """What older files were sealed with."""
-    return hashlib.sha256(data.rpartition(b',\n"digest": ')[0]).hexdigest()
+def _canonical(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def _in_lines(content: Mapping[str, Any]) -> str:
+    """Canonical JSON with a line per key, and per item of a list."""
+    lines = []
+    for key, value in sorted(content.items()):
+        items = ",\n".join(map(_canonical, value)) if isinstance(value, list) else ""
+        lines.append(f"{_canonical(key)}:" + (f"[\n{items}\n]" if items else _canonical(value)))
+    return "{" + ",\n".join(lines) + "}"
+
+
+def _parsed(text: str | bytes) -> Any:
+    return json.loads(text, parse_float=_number)
 
 
 def _number(literal: str) -> float:
@@ -59,4 +85,5 @@ def _number(literal: str) -> float:
     return int(value) if value.is_integer() else value
 
 
-_parse = functools.partial(json.loads, parse_float=_number)
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

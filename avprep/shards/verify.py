@@ -21,6 +21,7 @@ from avprep.audio import decode_audio
 from avprep.errors import UserError
 from avprep.images import decode_jpeg
 from avprep.jobs import PoolOptions, run_jobs
+from avprep.processes import check_stop
 from avprep.shards.format import (
     DATASET_FILE,
     INDEX_SUFFIX,
@@ -150,6 +151,7 @@ def _check_tar(
     digest = hashlib.sha256()
     position = 0
     for entry in index.samples if index else ():
+        check_stop()
         data = file.read(entry.size)
         digest.update(data)
         if entry.offset != position:

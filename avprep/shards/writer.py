@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from avprep import storage
 from avprep.clips import Clip
-from avprep.encoded import EncodedSample
-from avprep.errors import DecodeError
+from avprep.encode.process import ClipDecoder
+from avprep.encode.wire import EncodedSample
+from avprep.errors import DecodeError, Unreadable
 from avprep.failures import ClipFailure
-from avprep.isolation import IsolatedEncoder
 from avprep.labels import LabelSet
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.format import (
@@ -67,9 +67,9 @@ def build_shard(job: ShardJob, settings: ShardSettings) -> BuiltShard:
         return BuiltShard(found[job.name], found=True)
     with (
         storage.scratch_file(storage.scratch_folder(settings.out)) as file,
-        IsolatedEncoder(settings.sample, settings.limits) as encoder,
+        ClipDecoder(settings.sample, settings.limits) as decoder,
     ):
-        index = write_samples(file, job, settings, encoder.encode)
+        index = write_samples(file, job, settings, decoder.decode)
         data = index.to_bytes()
         _put_in_place(file, index, data, settings)
     return BuiltShard(ShardSummary.from_bytes(data), found=False)
@@ -114,13 +114,13 @@ def find_shards(
     indexes = {index_name(name): name for name in names if index_name(name) in files}
     for file, data in storage.read_files(settings.out, indexes):
         name = indexes[file]
-        try:
-            if isinstance(data, OSError):
-                raise data
-            summary = ShardSummary.from_bytes(data)
-        except FileNotFoundError:  # deleted since the folder was listed
+        if isinstance(data, Unreadable):
+            if data.cause != "missing":  # deleted since the folder was listed
+                damaged.append(name)
             continue
-        except (OSError, ValueError, KeyError, TypeError):
+        try:
+            summary = ShardSummary.from_bytes(data)
+        except (ValueError, KeyError, TypeError):
             damaged.append(name)
             continue
         has_its_tar = not summary.samples or files.get(name) == summary.bytes
@@ -161,9 +161,9 @@ def write_samples(
             try:
                 sample = encode(clip)
             except DecodeError as error:
-                path = clip.video or clip.wav
                 stage = "pack" if clip.wav else "decode"
-                failures.append(ClipFailure(clip.video_id, path, stage, error.cause, error.detail))
+                failure = (clip.video_id, clip.file, stage, error.cause, error.detail)
+                failures.append(ClipFailure(*failure))
                 continue
             key = sample_key(clip.video_id)
             members = sample_members(clip, sample, settings.labels, settings.sample)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,19 +19,27 @@ from cavmae.checkpoints import (
 )
 
 
-def average_checkpoints(sources: Sequence[Path], target: Path) -> int:
+@dataclass(frozen=True)
+class Averaged:
+    """What was written: a file, the mean of this many checkpoints."""
+
+    file: Path
+    count: int
+
+
+def average(sources: Sequence[str | Path], target: str | Path) -> Averaged:
     """Write the mean of the weights, each counting the same, with the first one's metadata.
 
     Args:
         sources: files, runs, or checkpoint folders of a run.
         target: a .safetensors file.
 
-    Returns:
-        How many there were.
-
     Raises:
-        UserError: models of another kind, size, input or label set among them.
+        UserError: no source at all, or models of another kind, size, input or label set among them.
     """
+    target = Path(target)
+    if not sources:
+        raise UserError(f"{target}: give at least one checkpoint to average.")
     if target.suffix != ".safetensors":
         raise UserError(f"{target}: the result is a .safetensors file; name it so.")
     storage.make_folder(target.parent)
@@ -56,4 +65,4 @@ def average_checkpoints(sources: Sequence[Path], target: Path) -> int:
     with torch.no_grad():
         model.load_state_dict(mean)
     save_model(target, model, metadata)
-    return len(files)
+    return Averaged(target, len(files))

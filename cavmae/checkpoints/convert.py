@@ -8,7 +8,7 @@ from pathlib import Path
 
 from avprep import storage
 from avprep.errors import UserError
-from avprep.labels import LabelSet
+from avprep.labels import LabelSet, read_label_csv
 from cavmae.checkpoints import (
     model_of,
     read_weights,
@@ -28,48 +28,43 @@ from cavmae.checkpoints.usage import (
 )
 from cavmae.checkpoints.vision_mae import from_vision_mae
 from cavmae.model import CAVMAE, CAVMAEClassifier
-from cavmae.options import AUDIO_MODES, Criterion, Mode
+from cavmae.options import AUDIO_MODES, ConvertOptions
 
 _OURS, _PUBLISHED = ".safetensors", ".pth"
 _KEPT = ("fbank_mean", "fbank_std", "norm_pix_loss")
 
 
 @dataclass(frozen=True)
-class ConvertOptions:
-    """What a conversion does besides changing the format."""
-
-    vision_mae: bool = False  # the source is a vision MAE: make initial weights of it
-    module_prefix: bool = True  # names in a .pth begin with `module.`, as in published files
-    audio_frames: int | None = None  # fbank rows that the result takes; None: as the source
-    image_size: int | None = None  # pixels, likewise
-    audio_only: bool = False  # leave the image weights of a classifier out
-    mode: Mode | None = None  # of a classifier, to store; None: as the source stores it
-    criterion: Criterion | None = None  # likewise
-
-
-@dataclass(frozen=True)
 class Converted:
-    """A converted model, and in words what was left out or assumed."""
+    """A converted model.
 
+    Attributes:
+        file: that was written.
+        model: that it holds.
+        notes: in words, what was left out or assumed.
+    """
+
+    file: Path
     model: CAVMAE | CAVMAEClassifier
     notes: tuple[str, ...]
 
 
 def convert(
-    source: Path, target: Path, options: ConvertOptions, labels: LabelSet | None = None
+    source: str | Path, target: str | Path, options: ConvertOptions | None = None
 ) -> Converted:
     """Convert a checkpoint. The endings of the names say the formats.
 
     Args:
         source: our safetensors, a run, or a published `.pth`.
         target: a `.safetensors` or `.pth`.
-        options: see `ConvertOptions`.
-        labels: the classes of a classifier, to store; None: as the source stores them.
+        options: what changes besides the format, and what is stored with a classifier.
 
     Raises:
         UserError: a tensor is missing, unexpected or misshapen, or an option does not fit.
     """
-    _check(target, options, labels)
+    target, options = Path(target), options or ConvertOptions()
+    labels = read_label_csv(options.labels) if options.labels is not None else None
+    _check(target, options)
     file = weights_file(source)
     weights, metadata = read_weights(file)
     model: CAVMAE | CAVMAEClassifier
@@ -98,21 +93,21 @@ def convert(
             notes += of_labels
         if options.audio_only:
             model.drop_images()
-    elif asked := _classifier_flags(options, labels):
+    elif asked := _classifier_flags(options):
         raise UserError(f"{file}: {asked[0]} is for classifiers; this is a pretrained model.")
     storage.make_folder(target.parent)
     if target.suffix == _OURS:
         save_model(target, model, kept)
     else:
         save_published(target, model, options.module_prefix)
-    return Converted(model, tuple(notes))
+    return Converted(target, model, tuple(notes))
 
 
-def _check(target: Path, options: ConvertOptions, labels: LabelSet | None) -> None:
+def _check(target: Path, options: ConvertOptions) -> None:
     """Raises UserError where the options contradict each other or the target's format."""
     if target.suffix not in (_OURS, _PUBLISHED):
         raise UserError(f"{target}: the name must end in {_OURS} or {_PUBLISHED}.")
-    if target.suffix == _PUBLISHED and (asked := _classifier_flags(options, labels)):
+    if target.suffix == _PUBLISHED and (asked := _classifier_flags(options)):
         raise UserError(
             f"{target}: {asked[0]} needs a {_OURS}; a .pth holds the tensors of whole models alone."
         )
@@ -122,13 +117,13 @@ def _check(target: Path, options: ConvertOptions, labels: LabelSet | None) -> No
         )
 
 
-def _classifier_flags(options: ConvertOptions, labels: LabelSet | None) -> list[str]:
+def _classifier_flags(options: ConvertOptions) -> list[str]:
     """The flags given that only a classifier has."""
     flags = {
         "--audio-only": options.audio_only,
         "--mode": options.mode,
         "--criterion": options.criterion,
-        "--labels": labels,
+        "--labels": options.labels,
     }
     return [flag for flag, value in flags.items() if value]
 

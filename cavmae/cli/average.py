@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+import cavmae
+from avprep.cli.flags import PATH, flags
+from avprep.option import Options, option
+
+
+@dataclass(frozen=True)
+class Target(Options):
+    """Where the result goes."""
+
+    out: Path = option(help="The .safetensors file to write.")
+
 
 @click.command()
-@click.argument(
-    "checkpoints", nargs=-1, required=True, metavar="CHECKPOINT…", type=click.Path(path_type=Path)
-)
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, help="The .safetensors file to write."
-)
-def average(checkpoints: tuple[Path, ...], out: Path) -> None:
+@click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT…", type=PATH)
+@flags(target=Target)
+def average(checkpoints: tuple[Path, ...], target: Target) -> None:
     """Write the mean of the weights of several checkpoints of one model.
 
     The checkpoints of a run stand in RUN/checkpoints; --keep-checkpoints says how many stay.
@@ -24,7 +32,5 @@ def average(checkpoints: tuple[Path, ...], out: Path) -> None:
     Example:
       cavmae average runs/finetune/checkpoints/step-* --out averaged.safetensors
     """
-    from cavmae.checkpoints.average import average_checkpoints
-
-    count = average_checkpoints(checkpoints, out)
-    click.echo(f"{out}: mean of {count} checkpoints")
+    averaged = cavmae.average(checkpoints, target.out)
+    click.echo(f"{averaged.file}: mean of {averaged.count} checkpoints")

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from avprep.errors import UserError, WorkFailed
+from avprep.errors import Unreadable, UserError, WorkFailed
+from avprep.processes import held
 from cavmae.data.batch import Batch, PackedBatch, Partners, allocate, pack
 from cavmae.data.plan import (
     EpochPlan,
@@ -100,6 +101,8 @@ class ShardLoader:
         self._requests: list[_Request] = []
         self._weights = self._sample_weights() if options.balanced else None
         shards.prepare()
+        # A worker forked from a process whose OpenCV has threads waits for them for ever.
+        cv2.setNumThreads(1)
         self._loader = DataLoader(
             _BatchReader(shards, options),
             batch_size=None,
@@ -232,14 +235,19 @@ class _BatchReader(Dataset[PackedBatch]):
         mixed = np.flatnonzero(request.partner >= 0)
         partners = self._read(request.partner[mixed], request.partner_frame[mixed], True)
         partner_of = dict(zip(mixed.tolist(), partners, strict=True))
-        unreadable = [p for p in partner_of.values() if isinstance(p, DamagedSample)]
+        unreadable = [
+            (self.shards.video_id(int(request.partner[place])), partner.detail)
+            for place, partner in partner_of.items()
+            if isinstance(partner, Unreadable)
+        ]
         rows: list[DecodedSample] = []
         others: list[DecodedSample] = []
         index, other_rows, shares = [], [], []
         samples = self._read(request.index, request.frame, self.options.balanced)
         for place, sample in enumerate(samples):
-            if isinstance(sample, DamagedSample):
-                unreadable.append(sample)
+            number = int(request.index[place])
+            if isinstance(sample, Unreadable):
+                unreadable.append((self.shards.video_id(number), sample.detail))
                 continue
             partner = partner_of.get(place)
             if isinstance(partner, DecodedSample):
@@ -247,7 +255,7 @@ class _BatchReader(Dataset[PackedBatch]):
                 other_rows.append(len(rows))
                 shares.append(float(request.share[place]))
             rows.append(sample)
-            index.append(int(request.index[place]))
+            index.append(number)
         memory, own, mates = self._allocate(rows, others)
         self._fill(own, rows)
         own["index"].copy_(torch.tensor(index, dtype=torch.int64))
@@ -259,18 +267,18 @@ class _BatchReader(Dataset[PackedBatch]):
             **own,
             video_ids=[row.entry.video_id for row in rows],
             partners=Partners(**mates) if others else None,
-            unreadable=[(sample.video_id, sample.reason) for sample in unreadable],
+            unreadable=unreadable,
             planned=request.planned,
         )
         return pack(batch, memory)
 
     def _read(
         self, numbers: NDArray[np.int64], frames: NDArray[np.int64], scattered: bool
-    ) -> Iterator[DecodedSample | DamagedSample]:
+    ) -> Iterator[DecodedSample | Unreadable]:
         every = range(self.shards.frames)
         stored = self.shards.read_many(numbers, scattered)
         for sample, frame in zip(stored, frames, strict=True):
-            if isinstance(sample, DamagedSample):
+            if isinstance(sample, Unreadable):
                 yield sample
                 continue
             try:
@@ -281,7 +289,7 @@ class _BatchReader(Dataset[PackedBatch]):
                     self.shards.frame_size,
                 )
             except DamagedSample as error:
-                yield error
+                yield Unreadable("garbage", str(error))
 
     def _allocate(
         self, rows: list[DecodedSample], others: list[DecodedSample]
@@ -331,6 +339,7 @@ class _BatchReader(Dataset[PackedBatch]):
 def _settle_worker(number: int) -> None:
     """Workers are as many as the user wants; their libraries must not add threads."""
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     # Ctrl-C reaches the whole process group, Slurm's SIGTERM all processes of a step, and the main
     # process still has a step to finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -363,9 +372,8 @@ def _signals_kept() -> Iterator[None]:
         yield
         return
     previous = signal.getsignal(signal.SIGCHLD)
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGCHLD, previous or signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    with held(signal.SIGINT, signal.SIGTERM):
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGCHLD, previous or signal.SIG_DFL)

@@ -7,24 +7,20 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 from avprep import storage
-from avprep.errors import UserError
+from avprep.errors import Unreadable, UserError
+from avprep.retries import attempts
 from cavmae.data.plan import SHUFFLE_WINDOW
 from cavmae.options import ReadOptions
-
-Result = TypeVar("Result")
 
 _OPEN_FILES = 128  # kept open by a process: more than the shards that are shuffled together
 _REQUESTS_AT_ONCE = 32  # of one loading process
 _PART = 16 * 2**20  # bytes of a shard fetched at a time for the cache
-_ABANDONED = 3600  # seconds after which an unfinished file in the cache is deleted
-_FIRST_WAIT = 0.5  # seconds before the second try; doubled for each further one
 
 
 class Range(NamedTuple):
@@ -40,7 +36,7 @@ class Reader(Protocol):
 
     def read_many(
         self, ranges: Sequence[Range], scattered: bool = False
-    ) -> Iterator[bytes | OSError]:
+    ) -> Iterator[bytes | Unreadable]:
         """The bytes of each range, in order; fewer where a shard ends before; or why not.
 
         Args:
@@ -75,13 +71,13 @@ class LocalReader:
 
     def read_many(
         self, ranges: Sequence[Range], scattered: bool = False
-    ) -> Iterator[bytes | OSError]:
+    ) -> Iterator[bytes | Unreadable]:
         """See `Reader`. Reads only as far as the iterator is used."""
         for wanted in ranges:
             try:
                 yield os.pread(self._file(wanted.shard), wanted.size, wanted.offset)
             except OSError as error:
-                yield error
+                yield Unreadable.of(error)
 
     def _file(self, shard: str) -> int:
         if shard not in self._files:
@@ -105,13 +101,11 @@ class RemoteReader:
 
     def read_many(
         self, ranges: Sequence[Range], scattered: bool = False
-    ) -> Iterator[bytes | OSError]:
+    ) -> Iterator[bytes | Unreadable]:
         """See `Reader`."""
         found: list[bytes | BaseException | None] = [None] * len(ranges)
         missing = list(range(len(ranges)))
-        for attempt in range(self._options.retries + 1):
-            if attempt:
-                time.sleep(_FIRST_WAIT * 2 ** (attempt - 1))
+        for _ in attempts(self._options.retries):
             for place, result in zip(
                 missing, self._request([ranges[place] for place in missing]), strict=True
             ):
@@ -123,9 +117,10 @@ class RemoteReader:
             if isinstance(outcome, bytes):
                 # A server that knows no ranges sends the whole file.
                 ignored = len(outcome) > wanted.size
-                yield OSError("the server does not answer range requests") if ignored else outcome
+                refusal = Unreadable("unreadable", "the server does not answer range requests")
+                yield refusal if ignored else outcome
             else:
-                yield OSError(f"{type(outcome).__name__}: {outcome}")
+                yield Unreadable("unreadable", f"{type(outcome).__name__}: {outcome}")
 
     def _request(self, ranges: Sequence[Range]) -> list[bytes | BaseException]:
         # Neither fsspec nor its back ends have one exception type for "the network failed".
@@ -172,23 +167,6 @@ def _is_worth_a_retry(result: bytes | BaseException | None) -> bool:
     return not isinstance(result, bytes | FileNotFoundError | PermissionError)
 
 
-def with_retries(function: Callable[[], Result], retries: int) -> Result:
-    """Call a function that reads from the network until it works.
-
-    Raises:
-        UserError, FileNotFoundError: at once, since trying again will not help.
-        Exception: what the last try raised.
-    """
-    for attempt in range(retries):
-        try:
-            return function()
-        except (UserError, FileNotFoundError, PermissionError):
-            raise
-        except Exception:  # see RemoteReader._request
-            time.sleep(_FIRST_WAIT * 2**attempt)
-    return function()
-
-
 class CachingReader:
     """Copies a shard into a local folder when it is first needed, and reads it there.
 
@@ -220,7 +198,7 @@ class CachingReader:
 
     def read_many(
         self, ranges: Sequence[Range], scattered: bool = False
-    ) -> Iterator[bytes | OSError]:
+    ) -> Iterator[bytes | Unreadable]:
         """See `Reader`."""
         if scattered and not self._holds_all:
             is_kept = [(self._folder / wanted.shard).exists() for wanted in ranges]
@@ -232,7 +210,7 @@ class CachingReader:
         for wanted in ranges:
             yield self._read(wanted)
 
-    def _read(self, wanted: Range) -> bytes | OSError:
+    def _read(self, wanted: Range) -> bytes | Unreadable:
         try:
             file = self._open(wanted.shard)
             try:
@@ -241,7 +219,7 @@ class CachingReader:
             finally:
                 os.close(file)  # a shard that stays open would keep its space when deleted
         except OSError as error:
-            return error
+            return Unreadable.of(error)
 
     def _open(self, shard: str) -> int:
         path = self._folder / shard
@@ -263,8 +241,8 @@ class CachingReader:
             for start in range(0, size, _PART):
                 part = Range(shard, start, min(_PART, size - start))
                 (data,) = self._remote.read_many([part])
-                if isinstance(data, OSError):
-                    raise data
+                if isinstance(data, Unreadable):
+                    raise OSError(data.detail)
                 if len(data) != part.size:
                     raise OSError(f"has {start + len(data)} bytes instead of {size}")
                 file.write(data)
@@ -277,10 +255,8 @@ class CachingReader:
                 break
             path.unlink(missing_ok=True)
             total -= status.st_size
-        for path in self._root.glob("*/.tmp-*"):  # what a killed process has left
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > _ABANDONED:
-                    path.unlink()
+        for folder in filter(Path.is_dir, self._root.iterdir()):
+            storage.remove_abandoned(folder)
 
     @contextlib.contextmanager
     def _locked(self, path: Path) -> Iterator[None]:

@@ -16,26 +16,9 @@ from avprep.audio import SAMPLE_RATE
 from avprep.images import JPEG_END
 from avprep.shards.format import SampleEntry
 
-# One picture is too small to share between threads, and a worker forked from a process whose
-# OpenCV has threads waits for them for ever.
-cv2.setNumThreads(1)
-
 
 class DamagedSample(Exception):
-    """A sample whose bytes are not what the index promises.
-
-    Args:
-        video_id: the clip's name.
-        reason: one line that names the clip and the place.
-    """
-
-    def __init__(self, video_id: str, reason: str) -> None:
-        super().__init__(video_id, reason)
-        self.video_id = video_id
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return self.reason
+    """A sample whose bytes are not what the index promises; says in a line which and where."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +67,16 @@ def decode_sample(
 def _decode_audio(members: dict[str, memoryview], longest: int, video_id: str) -> NDArray[np.int16]:
     data = members.get("flac") or members.get("wav")
     if not data:
-        raise DamagedSample(video_id, f"{video_id}: has no audio member")
+        raise DamagedSample(f"{video_id}: has no audio member")
     try:
         expected = min(json.loads(bytes(members["json"]))["num_samples"], longest)
         pcm, rate = soundfile.read(io.BytesIO(data), longest, dtype="int16")
     except (soundfile.LibsndfileError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise DamagedSample(video_id, f"{video_id}: audio: {error}") from error
+        raise DamagedSample(f"{video_id}: audio: {error}") from error
     if rate != SAMPLE_RATE or pcm.ndim != 1 or not len(pcm):
-        raise DamagedSample(video_id, f"{video_id}: audio is not {SAMPLE_RATE} Hz mono")
+        raise DamagedSample(f"{video_id}: audio is not {SAMPLE_RATE} Hz mono")
     if len(pcm) != expected:  # a damaged FLAC ends early, without an error
-        raise DamagedSample(
-            video_id, f"{video_id}: audio ends after {len(pcm)} of {expected} samples"
-        )
+        raise DamagedSample(f"{video_id}: audio ends after {len(pcm)} of {expected} samples")
     return pcm
 
 
@@ -113,10 +94,10 @@ def decode_frame(
     if jpeg and jpeg[-2:] == JPEG_END:
         picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
     if picture is None:
-        raise DamagedSample(video_id, f"{video_id}: frame {frame} is missing or not a JPEG")
+        raise DamagedSample(f"{video_id}: frame {frame} is missing or not a JPEG")
     if picture.shape != (size, size, 3):
         height, width = picture.shape[:2]
         raise DamagedSample(
-            video_id, f"{video_id}: frame {frame} is {width}x{height}, expected {size}x{size}"
+            f"{video_id}: frame {frame} is {width}x{height}, expected {size}x{size}"
         )
     return picture.astype(np.uint8, copy=False)

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import storage
-from avprep.errors import UserError
+from avprep.errors import Unreadable, UserError
 from avprep.labels import LabelSet
+from avprep.retries import with_retries
 from avprep.shards.format import (
     DatasetInfo,
     SampleEntry,
@@ -23,10 +24,10 @@ from avprep.shards.format import (
     read_index,
     split_members,
 )
-from cavmae.data.reader import Range, Reader, open_reader, with_retries
+from cavmae.data.reader import Range, Reader, open_reader
 from cavmae.data.sample import DamagedSample, StoredSample
 from cavmae.data.table import SampleTable, build_table
-from cavmae.options import ReadOptions, Selection, pick
+from cavmae.options import ReadOptions, ShardOptions, pick
 
 _INDEXES_AT_ONCE = 16  # fetched together from a URL
 
@@ -255,7 +256,7 @@ class ShardSet:
 
     def read_many(
         self, numbers: Iterable[int], scattered: bool = False
-    ) -> Iterator[StoredSample | DamagedSample]:
+    ) -> Iterator[StoredSample | Unreadable]:
         """Read samples' bytes, in order.
 
         Args:
@@ -277,16 +278,16 @@ class ShardSet:
         for row, wanted, data in zip(rows, ranges, found, strict=True):
             entry = table.entry(row)
             where = f"{entry.video_id} in {storage.join(self.location, wanted.shard)}"
-            if isinstance(data, OSError):
-                yield DamagedSample(entry.video_id, f"{where}: {data}")
+            if isinstance(data, Unreadable):
+                yield Unreadable(data.cause, f"{where}: {data.detail}")
             elif len(data) != wanted.size:
-                yield DamagedSample(entry.video_id, f"{where}: the shard is cut short")
+                yield Unreadable("truncated", f"{where}: the shard is cut short")
             else:
                 try:
                     yield StoredSample(entry, split_members(data, entry.key))
                 except ValueError as error:
                     place = f"from byte {entry.offset} of the shard"
-                    yield DamagedSample(entry.video_id, f"{where}, {place}: {error}")
+                    yield Unreadable("garbage", f"{where}, {place}: {error}")
 
     def read(self, number: int) -> StoredSample:
         """Read one sample's bytes.
@@ -295,8 +296,8 @@ class ShardSet:
             DamagedSample: see `read_many`.
         """
         (sample,) = self.read_many([number], scattered=True)
-        if isinstance(sample, DamagedSample):
-            raise sample
+        if isinstance(sample, Unreadable):
+            raise DamagedSample(sample.detail)
         return sample
 
     def _row(self, number: int) -> int:
@@ -333,18 +334,19 @@ class ShardSet:
         return index.samples
 
 
-def open_shards(location: str | Path, values: Mapping[str, Any]) -> ShardSet:
-    """The shard set, or the selection from it, that a command's values describe.
+def open_shards(location: str | Path, options: ShardOptions | Mapping[str, Any]) -> ShardSet:
+    """The shard set, or the selection from it that the options describe.
 
     Args:
         location: folder or URL prefix.
-        values: those of `ReadOptions` and `Selection` are used.
+        options: which samples are used, and how they are read.
 
     Raises:
         UserError: no shard set there, or the selection holds nothing.
     """
-    shards = ShardSet.open(location, pick(ReadOptions, values))
-    chosen = pick(Selection, values)
-    if chosen.classes or chosen.splits:
-        return shards.select(chosen.classes or None, chosen.splits or None)
+    if isinstance(options, Mapping):
+        options = pick(ShardOptions, options)
+    shards = ShardSet.open(location, options)
+    if options.classes or options.splits:
+        return shards.select(options.classes or None, options.splits or None)
     return shards

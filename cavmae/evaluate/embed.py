@@ -23,8 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from avprep import storage
+from avprep.cli.progress import ProgressBar
 from avprep.errors import UserError
-from avprep.progress import ProgressBar
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import World, joined_world
 from cavmae.evaluate.arrays import ArraySpec, write_npz, write_safetensors
@@ -201,17 +201,15 @@ def claim(parts: Parts, about: str, world: World) -> None:
     Raises:
         UserError: it holds parts of another run.
     """
-    plan = parts.folder / _PLAN_FILE
-    if plan.exists() and plan.read_text() != about:
-        raise UserError(
-            f"{parts.folder}: holds parts of another run. Give the same options to resume it, "
-            "or delete this folder."
-        )
-    world.barrier()
-    if world.is_main:
-        storage.make_folder(parts.folder)
-        storage.write_atomic(plan, about.encode())
-    world.barrier()
+
+    def check(content: bytes) -> None:
+        if content != about.encode():
+            raise UserError(
+                f"{parts.folder}: holds parts of another run. Give the same options to resume it, "
+                "or delete this folder."
+            )
+
+    world.on_main(lambda: storage.claim(parts.folder, _PLAN_FILE, about.encode(), check))
 
 
 def drop(parts: Parts, about: str) -> None:

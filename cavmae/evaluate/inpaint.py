@@ -65,8 +65,7 @@ def inpaint(
             audio,
             image,
             PretrainOptions(
-                mask_ratio_audio=ratio,
-                mask_ratio_image=ratio,
+                mask_ratio=ratio,
                 contrast_weight=0.0,
                 norm_pix_loss=options.norm_pix_loss,
             ),

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avprep.cli.progress import ProgressBar
 from avprep.errors import UserError
-from avprep.progress import ProgressBar
 from cavmae.checkpoints.usage import check_same_classes
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import World, joined_world

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from avprep.audio import decode_audio
 from avprep.clips import Clip, discover_clips
-from avprep.encoded import EncodedSample
-from avprep.errors import DecodeError
-from avprep.isolation import IsolatedEncoder
+from avprep.encode.process import ClipDecoder
+from avprep.encode.wire import EncodedSample
+from avprep.errors import DecodeError, Unreadable
 from avprep.labels import LabelSet
 from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
+from avprep.processes import stopped_by
 from cavmae.checkpoints.usage import Stated, label_notes, labels_of, usage_of
 from cavmae.data import Batch
 from cavmae.data.sample import decode_frame
@@ -174,7 +175,7 @@ class Predictor:
 
     def predict_many(
         self, paths: Sequence[str | Path], workers: int
-    ) -> Iterator[tuple[str, Prediction | DecodeError]]:
+    ) -> Iterator[tuple[str, Prediction | Unreadable]]:
         """Classify files in order; while one is classified the next ones are decoded.
 
         Args:
@@ -186,7 +187,7 @@ class Predictor:
         """
         with ReaderPool(self.options, self.trained_mode, workers) as pool:
             for path, outcome in pool.read_all(paths):
-                if isinstance(outcome, DecodeError):
+                if isinstance(outcome, Unreadable):
                     yield str(path), outcome
                 else:
                     yield str(path), self.classify(path, outcome)
@@ -258,11 +259,11 @@ class ClipReader:
             wanted = replace(decode, missing_audio="omit")
         else:
             wanted = replace(decode, missing_audio="fail")
-        self._encoder = self._new_encoder(wanted)
-        self._audio_encoder = self._new_encoder(audio_only)
+        self._decoder = self._new_decoder(wanted)
+        self._audio_decoder = self._new_decoder(audio_only)
 
-    def _new_encoder(self, decode: DecodeOptions) -> IsolatedEncoder:
-        return IsolatedEncoder(SampleOptions(decode, audio="wav"), self._options.limits)
+    def _new_decoder(self, decode: DecodeOptions) -> ClipDecoder:
+        return ClipDecoder(SampleOptions(decode, audio="wav"), self._options.limits)
 
     def read(self, path: str | Path) -> EncodedSample:
         """Decode a file: both streams, or the one it has where that is enough.
@@ -272,16 +273,16 @@ class ClipReader:
         """
         clip = Clip("", video=str(path), start=self._options.start, end=self._options.end)
         try:
-            return self._encoder.encode(clip)
+            return self._decoder.decode(clip)
         except DecodeError as error:
             if error.cause != "no-video" or not self._is_optional:
                 raise
-        return self._audio_encoder.encode(clip)
+        return self._audio_decoder.decode(clip)
 
     def close(self) -> None:
         """End the child processes."""
-        for encoder in (self._encoder, self._audio_encoder):
-            encoder.close()
+        for decoder in (self._decoder, self._audio_decoder):
+            decoder.close()
 
 
 class ReaderPool:
@@ -294,6 +295,7 @@ class ReaderPool:
         self._threads = ThreadPoolExecutor(workers, "decode")
         self._own = threading.local()
         self._readers: list[ClipReader] = []
+        self._stop = threading.Event()
 
     def __enter__(self) -> ReaderPool:
         return self
@@ -304,15 +306,16 @@ class ReaderPool:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._stop.set()
         self._threads.shutdown(cancel_futures=True)
         for reader in self._readers:
             reader.close()
 
     def read_all(
         self, paths: Sequence[str | Path]
-    ) -> Iterator[tuple[str | Path, EncodedSample | DecodeError]]:
+    ) -> Iterator[tuple[str | Path, EncodedSample | Unreadable]]:
         """Decode files in order; no more than twice the workers wait to be taken."""
-        waiting: deque[tuple[str | Path, Future[EncodedSample | DecodeError]]] = deque()
+        waiting: deque[tuple[str | Path, Future[EncodedSample | Unreadable]]] = deque()
         for path in paths:
             waiting.append((path, self._threads.submit(self._read, path)))
             if len(waiting) > 2 * self._workers:
@@ -321,14 +324,15 @@ class ReaderPool:
         for done, future in waiting:
             yield done, future.result()
 
-    def _read(self, path: str | Path) -> EncodedSample | DecodeError:
+    def _read(self, path: str | Path) -> EncodedSample | Unreadable:
         if not hasattr(self._own, "reader"):
             self._own.reader = ClipReader(self._options, self._trained_mode)
             self._readers.append(self._own.reader)
         try:
-            return self._own.reader.read(path)
+            with stopped_by(self._stop):
+                return self._own.reader.read(path)
         except DecodeError as error:
-            return error
+            return error.outcome
 
 
 def find_files(places: Sequence[Path]) -> list[str]:

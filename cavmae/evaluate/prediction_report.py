@@ -8,11 +8,11 @@ import os
 import sys
 from typing import Any
 
-from avprep.errors import DecodeError, UserError
-from avprep.failures import check_failures, parse_limit
+from avprep.cli.progress import ProgressBar
+from avprep.errors import Unreadable, UserError
+from avprep.failures import FailureLimit, check_failures
 from avprep.labels import read_label_csv
 from avprep.options import DecodeOptions, IsolationOptions
-from avprep.progress import ProgressBar
 from cavmae.checkpoints.usage import warn
 from cavmae.evaluate.features import one_feature
 from cavmae.evaluate.predict import Prediction, PredictOptions, Predictor, find_files
@@ -25,7 +25,9 @@ def run_prediction(values: dict[str, Any]) -> None:
         UserError: no classifier, a folder without videos, or an empty segment.
         WorkFailed: not one file could be decoded, or too many could not.
     """
-    limit = parse_limit(values["max_failures"]) if values["max_failures"] is not None else None
+    limit = (
+        FailureLimit.parse(values["max_failures"]) if values["max_failures"] is not None else None
+    )
     options = PredictOptions(
         mode=values["mode"],
         criterion=values["criterion"],
@@ -48,24 +50,24 @@ def run_prediction(values: dict[str, Any]) -> None:
         warn(predictor.notes)
         outcomes = predictor.predict_many(files, values["workers"])
         for done, (path, outcome) in enumerate(outcomes, start=1):
-            failed += isinstance(outcome, DecodeError)
+            failed += isinstance(outcome, Unreadable)
             bar.say(show(path, outcome, values["top"]), sys.stdout)
             bar.reach(done, failed=failed)
     check_failures(failed, len(files), limit)
 
 
-def as_json(path: str, outcome: Prediction | DecodeError, top: int) -> str:
+def as_json(path: str, outcome: Prediction | Unreadable, top: int) -> str:
     """One line of JSON."""
-    if isinstance(outcome, DecodeError):
+    if isinstance(outcome, Unreadable):
         return json.dumps({"path": path, "cause": outcome.cause, "detail": outcome.detail})
     labels = [dataclasses.asdict(label) for label in outcome.top(top)]
     return json.dumps({"path": path, "mode": outcome.mode, "labels": labels})
 
 
-def as_text(path: str, outcome: Prediction | DecodeError, top: int) -> str:
+def as_text(path: str, outcome: Prediction | Unreadable, top: int) -> str:
     """A line for the file, and one for each label."""
     shown = _printable(path)
-    if isinstance(outcome, DecodeError):
+    if isinstance(outcome, Unreadable):
         return f"{shown}\n{'':>9}  {outcome.cause}: {_printable(outcome.detail)}"
     rows = [f"{label.score:9.4f}  {label.name}" for label in outcome.top(top)]
     mode = "" if outcome.mode == "multimodal" else f"  ({outcome.mode})"

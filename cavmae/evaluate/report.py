@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from avprep import storage
+from avprep.cli.progress import ProgressBar
 from avprep.errors import UserError
 from avprep.labels import LabelSet, read_label_csv
-from avprep.progress import ProgressBar
 from cavmae.checkpoints.usage import (
     STORE_LABELS,
     Stated,

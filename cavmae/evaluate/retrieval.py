@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from avprep import storage
+from avprep.cli.progress import ProgressBar
 from avprep.errors import UserError
-from avprep.progress import ProgressBar
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import joined_world
 from cavmae.evaluate.features import FeatureOptions, Features, one_feature, pooled_features

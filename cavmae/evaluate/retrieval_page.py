@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from avprep.audio import SAMPLE_RATE
-from avprep.report.page import data_uri, render_page
+from avprep.pages.page import data_uri, render_page
 from cavmae.data import ShardSet
 from cavmae.data.sample import decode_sample
 from cavmae.evaluate.features import Features, Modality

@@ -2,66 +2,91 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
 
 from avprep.errors import UserError
-from avprep.progress import ProgressBar
+from avprep.progress import OnProgress, Progress, ignore
 from avprep.shards.format import update_dataset
-from cavmae.data import LoaderOptions, ShardLoader, ShardSet
+from cavmae.data import LoaderOptions, ShardLoader, open_shards
 from cavmae.frontend.fbank import MEL_BINS, fbank, frame_count, samples_for
 from cavmae.frontend.frontend import centred
+from cavmae.options import StatsOptions
 
 _BATCH = 16
 
 
-def measure_stats(
-    shards: ShardSet, target_length: int, workers: int, max_bad_samples: int
-) -> tuple[float, float, int]:
-    """Measure and write `fbank` into dataset.json.
+@dataclass(frozen=True)
+class FbankStats:
+    """What was measured.
+
+    Attributes:
+        mean: of all values.
+        std: standard deviation of the population.
+        samples: that were measured.
+    """
+
+    mean: float
+    std: float
+    samples: int
+
+
+def stats(
+    location: str | Path, options: StatsOptions | None = None, on_progress: OnProgress = ignore
+) -> FbankStats:
+    """Measure a shard set's fbank, or that of the selection that stands for the whole set.
 
     Only real frames count: neither padding nor what a model of `target_length` rows would cut.
+    Writes `fbank` into dataset.json, from where training takes it.
 
     Args:
-        shards: a shard set, or the selection from it that stands for the whole.
-        target_length: rows of a model's fbank.
-        workers: loading processes.
-        max_bad_samples: unreadable samples that are left out.
-
-    Returns:
-        mean, standard deviation (of the population), samples.
+        location: folder or URL prefix of the set.
+        options: which samples, and how they are read.
+        on_progress: called with the clips that are done.
 
     Raises:
-        UserError: no clip is as long as one fbank window.
+        UserError: no shard set there, or no clip is as long as one fbank window.
         WorkFailed: more than `max_bad_samples` samples are unreadable.
     """
-    options = LoaderOptions(
-        _BATCH,
-        workers,
-        shuffle=False,
-        frame="middle",
-        longest=samples_for(target_length),
-        max_bad_samples=max_bad_samples,
+    options = options or StatsOptions()
+    shards = open_shards(location, options)
+    loader = ShardLoader(
+        shards,
+        LoaderOptions(
+            _BATCH,
+            options.workers,
+            shuffle=False,
+            frame="middle",
+            longest=samples_for(options.target_length),
+            max_bad_samples=options.max_bad_samples,
+        ),
     )
-    loader = ShardLoader(shards, options)
     count, total, squares = 0, 0.0, 0.0
     samples = 0
-    with ProgressBar("stats", "clip", len(shards)) as bar:
-        for batch in loader.epoch():
-            waveform, lengths = centred(batch)
-            energies = fbank(waveform).double()
-            rows = torch.arange(energies.shape[1]) < frame_count(lengths)[:, None]
-            kept = energies[rows]
-            count += len(kept) * MEL_BINS
-            total += kept.sum().item()
-            squares += kept.square().sum().item()
-            samples += len(batch)
-            bar.update(len(batch))
+    on_progress(Progress("clip", samples, len(shards)))
+    for batch in loader.epoch():
+        waveform, lengths = centred(batch)
+        energies = fbank(waveform).double()
+        rows = torch.arange(energies.shape[1]) < frame_count(lengths)[:, None]
+        kept = energies[rows]
+        count += len(kept) * MEL_BINS
+        total += kept.sum().item()
+        squares += kept.square().sum().item()
+        samples += len(batch)
+        on_progress(Progress("clip", samples, len(shards)))
     if not count:
-        raise UserError(f"{shards.location}: no clip is as long as one fbank window (25 ms).")
+        raise UserError(f"{location}: no clip is as long as one fbank window (25 ms).")
     mean = total / count
-    std = (squares / count - mean**2) ** 0.5
+    found = FbankStats(mean, (squares / count - mean**2) ** 0.5, samples)
     update_dataset(
         shards.location,
-        fbank={"mean": mean, "std": std, "samples": samples, "target_length": target_length},
+        fbank={
+            "mean": found.mean,
+            "std": found.std,
+            "samples": found.samples,
+            "target_length": options.target_length,
+        },
     )
-    return mean, std, samples
+    return found

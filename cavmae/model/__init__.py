@@ -1,10 +1,9 @@
 """The CAV-MAE models."""
 
-from cavmae.model.cavmae import CAVMAE, PretrainOptions, PretrainOutput, draw_noise
+from cavmae.model.cavmae import CAVMAE, PretrainOutput, draw_noise
 from cavmae.model.classifier import CAVMAEClassifier
 from cavmae.model.config import ModelConfig
-from cavmae.model.masking import MASK_MODES, MaskMode
-from cavmae.options import MODES, Mode
+from cavmae.options import MASK_MODES, MODES, MaskMode, Mode, PretrainOptions
 
 __all__ = [
     "CAVMAE",

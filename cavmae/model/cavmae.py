@@ -13,44 +13,13 @@ from avprep.errors import UserError
 from cavmae.model.blocks import Block, freeze_stream_norms
 from cavmae.model.config import ModelConfig
 from cavmae.model.encoder import Encoder, run_blocks, take_rows
-from cavmae.model.masking import (
-    MASK_MODES,
-    MaskMode,
-    kept_patches,
-    mask_noise,
-    split_by_noise,
-)
+from cavmae.model.masking import kept_patches, mask_noise, split_by_noise
 from cavmae.model.positions import sincos_positions
+from cavmae.options import PretrainOptions
 
 TEMPERATURE = 0.05
 _EPSILON = 1e-6  # of a patch's variance
-
-
-@dataclass(frozen=True)
-class PretrainOptions:
-    """What the pretraining loss is made of.
-
-    Raises:
-        UserError: a ratio outside (0, 1), an unknown mask mode, or a negative weight.
-    """
-
-    mask_ratio_audio: float = 0.75
-    mask_ratio_image: float = 0.75
-    mask_mode: MaskMode = "unstructured"  # of the audio; images are always unstructured
-    mae_weight: float = 1.0
-    contrast_weight: float = 0.01
-    norm_pix_loss: bool = True  # reconstruct patches normalised one by one
-    bidirectional: bool = False  # contrast in both directions
-
-    def __post_init__(self) -> None:
-        for name in ("mask_ratio_audio", "mask_ratio_image"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}, it must lie between 0 and 1.")
-        for name in ("mae_weight", "contrast_weight"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} is {getattr(self, name)}, it must not be negative.")
-        if self.mask_mode not in MASK_MODES:
-            raise UserError(f"no mask mode {self.mask_mode!r}; there are {', '.join(MASK_MODES)}.")
+_PUBLISHED = PretrainOptions()  # made here, since torch.compile cannot trace its checks
 
 
 @dataclass
@@ -127,15 +96,15 @@ class CAVMAE(Encoder):
             UserError: inputs of another shape than the model's, or a mask ratio that leaves
                 nothing to see or nothing to predict.
         """
-        options = options or PretrainOptions()
+        options = options or _PUBLISHED
         check_ratios(self.config, options)
         audio_patches, image_patches = self.audio_patches(audio), self.image_patches(image)
         if noise_audio is None or noise_image is None:
             noise_audio, noise_image = draw_noise(
                 self.config, options, len(audio), generator, audio.device
             )
-        audio_ids, hidden_audio, mask_audio = split_by_noise(noise_audio, options.mask_ratio_audio)
-        image_ids, hidden_image, mask_image = split_by_noise(noise_image, options.mask_ratio_image)
+        audio_ids, hidden_audio, mask_audio = split_by_noise(noise_audio, options.mask_ratio)
+        image_ids, hidden_image, mask_image = split_by_noise(noise_image, options.mask_ratio)
 
         audio_tokens = self.own_audio(self.embed_audio(audio_patches, audio_ids))
         image_tokens = self.own_image(self.embed_image(image_patches, image_ids))
@@ -205,15 +174,12 @@ class CAVMAE(Encoder):
 
 def check_ratios(config: ModelConfig, options: PretrainOptions) -> None:
     """Raises UserError where a mask ratio leaves nothing to see or nothing to predict."""
-    for stream, patches, ratio in (
-        ("audio", config.audio_patches, options.mask_ratio_audio),
-        ("image", config.image_patches, options.mask_ratio_image),
-    ):
-        kept = kept_patches(patches, ratio)
+    for stream, patches in (("audio", config.audio_patches), ("image", config.image_patches)):
+        kept = kept_patches(patches, options.mask_ratio)
         if not 0 < kept < patches:
             raise UserError(
-                f"mask_ratio_{stream} {ratio} keeps {kept} of {patches} patches; some must be "
-                "seen and some hidden."
+                f"--mask-ratio {options.mask_ratio} keeps {kept} of {patches} {stream} patches; "
+                "some must be seen and some hidden."
             )
 
 
@@ -237,10 +203,10 @@ def draw_noise(
         float32 [B, La] and [B, Lv], for `CAVMAE.forward`.
     """
     audio = mask_noise(
-        batch, config.audio_grid, options.mask_ratio_audio, options.mask_mode, generator, device
+        batch, config.audio_grid, options.mask_ratio, options.mask_mode, generator, device
     )
     image = mask_noise(
-        batch, config.image_grid, options.mask_ratio_image, "unstructured", generator, device
+        batch, config.image_grid, options.mask_ratio, "unstructured", generator, device
     )
     return audio, image
 

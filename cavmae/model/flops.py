@@ -5,16 +5,15 @@ What is left out (norms, activations, the contrast between clips) is below a hun
 
 from __future__ import annotations
 
-from cavmae.model.cavmae import PretrainOptions
 from cavmae.model.config import ModelConfig
 from cavmae.model.masking import kept_patches
-from cavmae.options import AUDIO_MODES, IMAGE_MODES, Mode
+from cavmae.options import AUDIO_MODES, IMAGE_MODES, Mode, PretrainOptions
 
 
 def pretraining_flops(config: ModelConfig, options: PretrainOptions) -> int:
     """Of one sample's forward pass through `CAVMAE`."""
-    audio = kept_patches(config.audio_patches, options.mask_ratio_audio)
-    image = kept_patches(config.image_patches, options.mask_ratio_image)
+    audio = kept_patches(config.audio_patches, options.mask_ratio)
+    image = kept_patches(config.image_patches, options.mask_ratio)
     total = _own(config, audio, image)
     if options.contrast_weight:
         total += _shared(config, audio) + _shared(config, image)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-MaskMode = Literal["unstructured", "time", "freq", "tf"]
-MASK_MODES: tuple[MaskMode, ...] = ("unstructured", "time", "freq", "tf")
+from cavmae.options import MASK_MODES, MaskMode
 
 # Above all random numbers, so that its patch is kept last. Where more patches have it than may be
 # removed, the first ones stay, as in the published code.

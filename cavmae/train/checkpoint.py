@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avprep import storage
 from avprep.errors import UserError
 from cavmae.checkpoints import read_weights, reason_of, save_model
 from cavmae.model import CAVMAE, CAVMAEClassifier
@@ -53,7 +53,7 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     _tidy(folder)
     target = folder / f"step-{step:08d}"
-    temporary = _temporary(folder)
+    temporary = storage.temporary_in(folder)
     temporary.mkdir()
     try:
         save_model(temporary / _WEIGHTS, model, metadata, weights)
@@ -67,14 +67,10 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
     for old in list_checkpoints(folder)[:-keep]:
         # Deleting takes a while, in which it must not look like a checkpoint.
-        unwanted = _temporary(folder)
+        unwanted = storage.temporary_in(folder)
         os.replace(old, unwanted)
         shutil.rmtree(unwanted, ignore_errors=True)
     return target
-
-
-def _temporary(folder: Path) -> Path:
-    return folder / f".tmp-{secrets.token_hex(8)}"
 
 
 def _tidy(folder: Path) -> None:
@@ -83,7 +79,7 @@ def _tidy(folder: Path) -> None:
         replaced = _REPLACED.fullmatch(path.name)
         if replaced and not (folder / replaced[1]).exists():
             os.replace(path, folder / replaced[1])
-        elif replaced or path.name.startswith(".tmp-"):
+        elif replaced or storage.is_temporary(path.name):
             shutil.rmtree(path, ignore_errors=True)
 
 

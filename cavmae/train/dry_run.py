@@ -64,7 +64,7 @@ class DryRun:
     too_large_batch: int | None
 
 
-def dry_run(trainer: Trainer, seconds: float = 20.0) -> DryRun | None:
+def dry_run(trainer: Trainer, seconds: float = 20.0) -> DryRun:
     """Do real steps, then find the largest batch that fits. All ranks call it together.
 
     The trainer cannot be used afterwards; its folder is not touched.
@@ -72,9 +72,6 @@ def dry_run(trainer: Trainer, seconds: float = 20.0) -> DryRun | None:
     Args:
         trainer: of the run to be known, before its first step.
         seconds: after which few measured steps are enough.
-
-    Returns:
-        What was found; None on all ranks but the main one.
 
     Raises:
         WorkFailed: the batch does not fit, or a run would end in its first steps.
@@ -89,11 +86,9 @@ def dry_run(trainer: Trainer, seconds: float = 20.0) -> DryRun | None:
         raise WorkFailed(does_not_fit(options, largest))
     memory = max(world.gather(speed.get("gpu_gb", _own_gb())))
     waited = max(world.gather(speed["data_wait"]))
-    if not world.is_main:
-        return None
     samples = options.epochs * trainer.loader.samples_per_epoch
     gpu = torch.cuda.get_device_properties(world.device) if world.device.type == "cuda" else None
-    return DryRun(
+    found = DryRun(
         device=gpu.name if gpu else world.device.type,
         processes=world.size,
         batch_size=options.batch_size,
@@ -109,6 +104,7 @@ def dry_run(trainer: Trainer, seconds: float = 20.0) -> DryRun | None:
         largest_batch=largest,
         too_large_batch=too_large,
     )
+    return world.gather(found)[0]
 
 
 def measure(trainer: Trainer, seconds: float) -> dict[str, float]:
@@ -215,7 +211,7 @@ def _forget_steps(trainer: Trainer) -> None:
     be made.
     """
     trainer.optimizer.zero_grad()
-    trainer.optimizer = build_optimizer(trainer.model, trainer.optim)
+    trainer.optimizer = build_optimizer(trainer.model, trainer.options, trainer.transfer)
     trainer.scaler = torch.amp.GradScaler(
         trainer.world.device.type, init_scale=1.0, enabled=trainer.scaler.is_enabled()
     )

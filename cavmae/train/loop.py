@@ -13,9 +13,9 @@ import math
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,14 +28,14 @@ from cavmae.data import Batch, ShardLoader
 from cavmae.distributed import World
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAE, CAVMAEClassifier
-from cavmae.recipes import Expected
 from cavmae.train.ahead import LaunchedStep, Share, StepFeed, Verdict, agree
 from cavmae.train.averaging import WeightAverage
 from cavmae.train.checkpoint import list_checkpoints, load_state, save_checkpoint
 from cavmae.train.curves import LATEST
+from cavmae.train.events import Measured, OnEvent, Steps, ignore
 from cavmae.train.not_finite import WHAT_HELPS, end_not_finite
 from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, set_learning_rate
-from cavmae.train.options import OptimOptions, TrainOptions
+from cavmae.train.options import TrainOptions, TransferOptions
 from cavmae.train.parallel import (
     load_whole_optimizer,
     spread_model,
@@ -43,7 +43,7 @@ from cavmae.train.parallel import (
     whole_weights,
     without_gradient_exchange,
 )
-from cavmae.train.records import Meter, ProgressLine, RunRecords, written_together
+from cavmae.train.records import Meter, RunRecords, written_together
 from cavmae.train.tasks import StepLoss, Task, freeze_unused
 from cavmae.train.utilisation import autocast, measured_flops, model_precision, profiled
 
@@ -61,13 +61,7 @@ class Position:
 
 
 class Trainer:
-    """Trains a model on the batches of a loader, for a task.
-
-    Attributes:
-        at_start: called on every rank before the first step of a run; what it returns is logged as
-            the validation of epoch 0.
-        on_pace: called once, after a few steps, with the seconds that the others will take.
-    """
+    """Trains a model on the batches of a loader, for a task."""
 
     def __init__(
         self,
@@ -77,11 +71,11 @@ class Trainer:
         loader: ShardLoader,
         world: World,
         options: TrainOptions,
-        optim: OptimOptions,
         folder: Path,
         after_epoch: Callable[[Position], dict[str, float]] | None = None,
         metadata: Mapping[str, str] | None = None,
-        expected: Expected | None = None,
+        transfer: TransferOptions | None = None,
+        tell: OnEvent = ignore,
     ) -> None:
         """Args:
         model: on the world's device.
@@ -89,15 +83,16 @@ class Trainer:
         frontend: on the same device.
         loader: of this rank.
         world: this process among its peers.
-        options: of the loop.
-        optim: of the optimiser.
+        options: of the loop and the optimiser.
         folder: the run directory; exists.
         after_epoch: called on every rank at the end of each epoch; what it returns is logged as
             validation.
         metadata: stored with every file of weights, see `save_model`.
-        expected: published values that the line of each epoch shows beside its own.
+        transfer: what a classifier's base may learn.
+        tell: who hears of every step and epoch.
         """
-        if optim.freeze_base:
+        transfer = transfer or TransferOptions()
+        if transfer.freeze_base:
             freeze_base(model)
         freeze_unused(model, task, world.device)
         self.model = model
@@ -106,16 +101,16 @@ class Trainer:
         self.loader = loader
         self.world = world
         self.options = options
-        self.optim = optim
+        self.transfer = transfer
         self.folder = folder
         self.after_epoch = after_epoch
         self.metadata = dict(metadata or {})
-        self.expected = expected or Expected()
+        self.tell = tell
+        # Called on every rank before the first step of a run: the validation of epoch 0.
         self.at_start: Callable[[Position], dict[str, float]] | None = None
-        self.on_pace: Callable[[float], object] = lambda seconds: None
         self.position = Position()
         self._records: RunRecords | None = None  # of the main rank
-        self._progress: ProgressLine | None = None
+        self._steps: Steps | None = None  # that were told of
         self._meter = Meter(world.device)
         self._ideal_seconds = 0.0
         self._note_step: Callable[[], object] = lambda: None
@@ -124,7 +119,7 @@ class Trainer:
         self._seen: LaunchedStep | None = None  # the last one whose losses were read …
         self._failed: dict[str, float] | None = None  # … and those, if they are not finite
         self._called = spread_model(model, world, options)
-        self.optimizer = build_optimizer(model, optim)
+        self.optimizer = build_optimizer(model, options, transfer)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
         self.averages: dict[str, WeightAverage] = {}
         if options.ema:
@@ -172,19 +167,15 @@ class Trainer:
                 directory cannot be written.
         """
         position, options = self.position, self.options
-        self._progress = ProgressLine(
-            options.epochs * self.steps_per_epoch,
-            self.schedule_step,
-            self.task.name,
-            self.world.is_main,
-            self.on_pace,
-        )
+        total = options.epochs * self.steps_per_epoch
+        self._steps = Steps("step", self.schedule_step, total, stage=self.task.name)
+        self.tell(self._steps)
         if self.world.is_main:
             self._records = RunRecords(self.folder, position.rows)
         try:
             self._ideal_seconds = self._measure_ideal_seconds()
             trace, traced = self.folder / "trace.json", options.profile * self.world.is_main
-            with _stop_requests() as stop, profiled(trace, traced) as self._note_step:
+            with _stop_requests() as stop, profiled(trace, traced, self.tell) as self._note_step:
                 if not position.step and not position.rows:
                     self._record_start(stop)
                 while position.epoch < options.epochs:
@@ -194,7 +185,6 @@ class Trainer:
                 if self._records is not None:
                     self._records.publish(final=True)
         finally:
-            self._progress.close()
             if self._records is not None:
                 self._records.close()
 
@@ -202,7 +192,7 @@ class Trainer:
         """Seconds per sample if the GPUs did the model's matrix products at full speed."""
         if self.world.device.type != "cuda":
             return 0.0
-        passes = 1 if self.optim.freeze_base else 3  # gradients take twice the forward pass
+        passes = 1 if self.transfer.freeze_base else 3  # gradients take twice the forward pass
         best = measured_flops(self.world.device, self.options.precision)
         torch.cuda.reset_peak_memory_stats(self.world.device)
         return passes * self.task.forward_flops(self.model) / (best * self.world.size)
@@ -212,7 +202,7 @@ class Trainer:
         if validation := self._validate(self.at_start, stop):
             if self._records is not None:
                 self._records.add({"step": 0, "epoch": 0, "split": "validation", **validation})
-            self._say("before the first step", self._described("validation", validation))
+            self.tell(Measured(self.task.name, 0, self.options.epochs, {}, validation))
 
     def _run_epoch(self, stop: list[int]) -> None:
         """Launch the steps of an epoch, each while the device works on the one before."""
@@ -340,7 +330,7 @@ class Trainer:
         """
         position, world = self.position, self.world
         rate = learning_rate(
-            self.optim, self.schedule_step, self.steps_per_epoch, self.options.epochs
+            self.options, self.schedule_step, self.steps_per_epoch, self.options.epochs
         )
         set_learning_rate(self.optimizer, rate)
         position.lr = rate
@@ -372,8 +362,10 @@ class Trainer:
                 return
             self._meter.step(step.planned)
             self._add_to_sums(step.samples, facts)
-            if self._progress is not None:
-                self._progress.update({**facts, **self._meter.facts()})
+            if self._steps is not None:
+                done, measured = self._steps.done + 1, self._meter.facts()
+                self._steps = replace(self._steps, done=done, facts={**facts, **measured})
+                self.tell(self._steps)
             self._maybe_log(step.number, facts)
 
     def _catch_up(self) -> None:
@@ -415,8 +407,8 @@ class Trainer:
         norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
-        if self.optim.clip_grad:
-            nn.utils.clip_grads_with_norm_(trained, self.optim.clip_grad, norm)
+        if self.options.clip_grad:
+            nn.utils.clip_grads_with_norm_(trained, self.options.clip_grad, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -451,24 +443,11 @@ class Trainer:
             self._records.add({**row, "split": "train", **means, "lr": position.lr})
             if validation:
                 self._records.add({**row, "split": "validation", **validation})
-        shown = self._described("train", means)
-        if validation:
-            shown += ["validation:", *self._described("validation", validation)]
-        self._say(f"epoch {position.epoch}/{self.options.epochs}", shown)
+        epochs = self.options.epochs
+        self.tell(Measured(self.task.name, position.epoch, epochs, means, validation))
         self._save()
         if self.world.any(bool(stop)):
             raise KeyboardInterrupt
-
-    def _say(self, when: str, shown: Sequence[str]) -> None:
-        if self._progress is not None:
-            self._progress.say("  ".join((f"{self.task.name}: {when}", *shown)))
-
-    def _described(self, split: str, measured: Mapping[str, float]) -> list[str]:
-        """What was measured in the epoch that has just ended, beside the published values."""
-        return [
-            f"{name} {value:.4g}{self.expected.beside(split, name, self.position.epoch)}"
-            for name, value in measured.items()
-        ]
 
     def _validate(
         self, evaluate: Callable[[Position], dict[str, float]] | None, stop: list[int]

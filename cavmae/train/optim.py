@@ -9,7 +9,7 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from cavmae.model import ModelConfig
 from cavmae.model.encoder import Encoder
-from cavmae.train.options import OptimOptions
+from cavmae.train.options import OptimOptions, TransferOptions
 
 _HEAD = "mlp_head."
 
@@ -20,15 +20,18 @@ def freeze_base(model: nn.Module) -> None:
         parameter.requires_grad_(parameter.requires_grad and name.startswith(_HEAD))
 
 
-def build_optimizer(model: Encoder, options: OptimOptions) -> Optimizer:
+def build_optimizer(
+    model: Encoder, options: OptimOptions, transfer: TransferOptions | None = None
+) -> Optimizer:
     """An optimiser with a group for each ratio of learning rates; on a GPU it is one kernel.
 
     Each group carries `lr_ratio`, what the schedule's rate is multiplied by.
     """
+    transfer = transfer or TransferOptions()
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            place = name.startswith(_HEAD), lr_ratio(name, model.config, options)
+            place = name.startswith(_HEAD), lr_ratio(name, model.config, transfer)
             groups.setdefault(place, []).append(parameter)
     kind = {"adam": Adam, "adamw": AdamW}[options.optimizer]
     return kind(
@@ -40,7 +43,7 @@ def build_optimizer(model: Encoder, options: OptimOptions) -> Optimizer:
     )
 
 
-def lr_ratio(name: str, config: ModelConfig, options: OptimOptions) -> float:
+def lr_ratio(name: str, config: ModelConfig, options: TransferOptions) -> float:
     """What a parameter's learning rate is multiplied by.
 
     With layer decay the last block has `layer_decay`, the one before its square, and so on down to

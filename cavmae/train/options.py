@@ -1,56 +1,269 @@
-"""What a training run is made of. The defaults here are the command line's defaults."""
+"""The options of a training run, each stated once; `avprep.option` says how.
+
+A run's class has the options of all its groups, so it can be handed to whatever takes one of them.
+Imports nothing heavy: `--help` shows them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+from avprep.errors import UserError
+from avprep.option import Options, option
+from cavmae.options import (
+    AudioFrames,
+    DeviceOptions,
+    PretrainOptions,
+    ShardOptions,
+    SkipOptions,
+    ValidationSplit,
+    WorkerOptions,
+)
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Parallel = Literal["ddp", "fsdp"]
-FIT = "fit"  # --audio-frames: as many rows as the clips need
 
 
 @dataclass(frozen=True)
-class OptimOptions:
-    """Optimiser and learning rate."""
+class BatchOptions(Options):
+    """How many samples are read, and how many at once."""
 
-    lr: float = 1e-4
-    optimizer: Literal["adam", "adamw"] = "adam"  # adam couples weight decay, as published
-    beta1: float = 0.95
-    beta2: float = 0.999
-    weight_decay: float = 5e-7
-    schedule: Literal["multistep", "cosine"] = "multistep"
-    warmup_epochs: float = 0.0
-    decay_start: int = 10  # multistep: epochs at the full rate; then it is multiplied …
-    decay_rate: float = 0.5  # … by this …
-    decay_step: int = 5  # … and again every this many epochs
-    head_lr_ratio: float = 1.0  # of the classifier head
-    freeze_base: bool = False  # train the head alone (linear probe)
-    layer_decay: float = 1.0  # rate of each block over that of the block after it
-    clip_grad: float = 0.0  # largest gradient norm; 0 for no limit
+    epochs: int = option(25, "Passes over the shard set.", at_least=1)
+    batch_size: int = option(48, "Samples per batch and process.", at_least=1)
+    accumulate: int = option(1, "Batches per optimizer step.", at_least=1)
 
 
 @dataclass(frozen=True)
-class TrainOptions:
-    """The loop."""
+class OptimOptions(Options):
+    """Optimizer and learning rate."""
 
-    epochs: int = 25
-    batch_size: int = 48  # of one process
-    accumulate: int = 1  # batches per step
-    precision: Precision = "fp32"
-    compile: bool = False  # the transformer blocks, with torch.compile
-    activation_checkpointing: bool = False  # recompute the blocks' activations
-    parallel: Parallel = "ddp"
-    ema: float = 0.0  # decay of an exponential average of the weights; 0 for none
-    average_epochs: tuple[int, int] | None = None  # first and last epoch, counted from 1
-    workers: int = 2
-    seed: int = 0
-    device: str = "auto"
-    checkpoint_steps: int = 0  # also after this many steps; 0 for at epoch ends only
-    checkpoint_minutes: float = 10.0  # also when this much time has passed
-    keep_checkpoints: int = 2  # the newest; the best weights are kept beside them
-    log_steps: int = 20
-    max_bad_samples: int = 10
-    val_clips: int = 500  # of the held-out set that pretraining is evaluated on; 0 for all
-    profile: int = 0  # steps that are traced
-    dry_run: bool = False  # do a few steps, measure them, and write nothing
+    lr: float = option(1e-4, "Learning rate.", at_least=0)
+    optimizer: Literal["adam", "adamw"] = option(
+        "adam", "adam as published; adamw decouples the weight decay."
+    )
+    beta1: float = option(0.95, "Adam's β1.", at_least=0, below=1)
+    beta2: float = option(0.999, "Adam's β2.", at_least=0, below=1)
+    weight_decay: float = option(5e-7, "Weight decay of the optimizer.", at_least=0)
+    schedule: Literal["multistep", "cosine"] = option(
+        "multistep", "multistep as published, or cosine to zero."
+    )
+    warmup_epochs: float = option(0.0, "Epochs over which the rate rises linearly.", at_least=0)
+    decay_start: int = option(10, "multistep: epochs at the full rate.", at_least=1)
+    decay_step: int = option(5, "multistep: epochs between decays after that.", at_least=1)
+    decay_rate: float = option(0.5, "multistep: factor of each decay.", at_least=0)
+    clip_grad: float = option(0.0, "Largest gradient norm; 0 for no limit.", at_least=0)
+
+
+@dataclass(frozen=True)
+class ComputeOptions(Options):
+    """How the arithmetic is done, and what is kept of the weights."""
+
+    precision: Precision = option(
+        "fp32",
+        "Precision of the model's arithmetic; losses are always float32. tf32: float32, "
+        "multiplied by NVIDIA's TensorFloat-32.",
+    )
+    compile: bool = option(
+        False, "Compile the transformer blocks (torch.compile).", off="--no-compile"
+    )
+    activation_checkpointing: bool = option(
+        False,
+        "Recompute each block in the backward pass: less memory, more time.",
+        off="--no-activation-checkpointing",
+    )
+    parallel: Parallel = option(
+        "ddp",
+        "Each process holds a replica (ddp) or a shard (fsdp) of weights and optimizer state.",
+    )
+    ema: float = option(
+        0.0,
+        "Decay of an exponential average of the weights over steps; 0 for none.",
+        at_least=0,
+        below=1,
+    )
+    average_epochs: tuple[int, int] | None = option(
+        None,
+        "Average the weights after these epochs, counted from 1. [default: none]",
+        at_least=1,
+        metavar="FIRST LAST",
+    )
+
+
+@dataclass(frozen=True)
+class RandomOptions(Options):
+    """What is random."""
+
+    seed: int = option(0, "Seed of everything random.", at_least=0, at_most=2**63 - 1)
+    noise: bool = option(True, "Add noise to the fbank and rotate it in time.", off="--no-noise")
+
+
+@dataclass(frozen=True)
+class RecordOptions(Options):
+    """What a run leaves behind, and when."""
+
+    checkpoint_steps: int = option(
+        0, "Also save every N steps; 0 saves at epoch ends only.", at_least=0
+    )
+    checkpoint_minutes: float = option(
+        10.0, "Also save when this many minutes have passed.", above=0
+    )
+    keep_checkpoints: int = option(
+        2, "Checkpoints to keep: the newest; older ones are deleted.", at_least=1
+    )
+    log_steps: int = option(20, "Steps between log rows inside an epoch; 0 for none.", at_least=0)
+    profile: int = option(
+        0, "Write RUN/trace.json of this many steps, after the first five.", at_least=0
+    )
+
+
+@dataclass(frozen=True)
+class TrainOptions(
+    SkipOptions,
+    RecordOptions,
+    DeviceOptions,
+    RandomOptions,
+    WorkerOptions,
+    ComputeOptions,
+    OptimOptions,
+    BatchOptions,
+):
+    """All that the training loop obeys."""
+
+    resume: Literal["auto", "never"] = option(
+        "auto",
+        "auto resumes from the newest checkpoint in --out; never refuses a used folder.",
+    )
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value is not allowed, or the epochs to average are not trained.
+        """
+        super().__post_init__()
+        if self.average_epochs is not None:
+            first, last = self.average_epochs
+            if not first <= last <= self.epochs:
+                raise UserError(
+                    f"--average-epochs {first} {last}: with --epochs {self.epochs}, give a first "
+                    f"and a last epoch from 1 to {self.epochs}."
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceOptions(Options):
+    """What is read and written."""
+
+    shards: str = option(help="Folder or URL of the training shard set.")
+    out: Path = option(help="Run directory.")
+
+
+@dataclass(frozen=True)
+class HeldOutShards(Options):
+    """What pretraining is evaluated on."""
+
+    val_shards: str | None = option(
+        None,
+        "Shard set to evaluate on before the first step and after each epoch. [default: none]",
+    )
+    val_clips: int = option(
+        500, "Clips of --val-shards to use, evenly spread; 0 for all.", at_least=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationOptions(Options):
+    """What finetuning is evaluated on."""
+
+    val_shards: str = option(help="Shard set to evaluate on after each epoch.")
+
+
+@dataclass(frozen=True)
+class ModelOptions(Options):
+    """What is trained."""
+
+    init: Path | None = option(None, "Checkpoint or run to start from. [default: random weights]")
+    model: str | None = option(
+        None, "Size: tiny, small, base (published) or large. [default: base, or as --init]"
+    )
+    audio_frames: AudioFrames | None = option(
+        None,
+        "fbank rows the model takes, 10 ms each; fit: as many as 95 % of the clips need, at most "
+        "1024. [default: 1024, or as --init]",
+        at_least=16,
+        also=(0,),  # `FIT`
+        metavar="ROWS|fit",
+    )
+
+
+@dataclass(frozen=True)
+class ClassifierOptions(Options):
+    """What a classifier learns from, and how its answers are judged."""
+
+    mode: Literal["multimodal", "audioonly", "videoonly"] = option(
+        "multimodal", "Modalities the classifier is given."
+    )
+    criterion: Literal["auto", "bce", "ce"] = option(
+        "auto", "auto: ce where every clip has exactly one label, else bce.", flag="--loss"
+    )
+
+
+@dataclass(frozen=True)
+class TransferOptions(Options):
+    """How much of what was pretrained may change."""
+
+    head_lr_ratio: float = option(1.0, "The head's learning rate over the base's.", at_least=0)
+    freeze_base: bool = option(False, "Train the head alone (linear probe).")
+    layer_decay: float = option(
+        1.0, "Learning rate of each block over that of the next.", above=0, at_most=1
+    )
+
+
+@dataclass(frozen=True)
+class AugmentOptions(Options):
+    """How clips are drawn and changed for a classifier."""
+
+    mixup: float = option(0.5, "Share of clips mixed with another.", at_least=0, at_most=1)
+    freq_mask: int = option(48, "SpecAugment: widest band hidden, mel bins.", at_least=0)
+    time_mask: int = option(192, "SpecAugment: longest stretch hidden, fbank rows.", at_least=0)
+    label_smooth: float = option(0.1, "Label smoothing.", at_least=0, below=1)
+    balanced: bool = option(False, "Draw rare classes as often as frequent ones.", off="--uniform")
+
+
+@dataclass(frozen=True)
+class PretrainRun(
+    TrainOptions,
+    ShardOptions,
+    PretrainOptions,
+    ModelOptions,
+    ValidationSplit,
+    HeldOutShards,
+    PlaceOptions,
+):
+    """A pretraining run."""
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value is not allowed, or --val-split is given without --val-shards.
+        """
+        super().__post_init__()
+        if self.val_splits and self.val_shards is None:
+            raise UserError("--val-split chooses clips of --val-shards, which is not given.")
+
+
+@dataclass(frozen=True)
+class FinetuneRun(
+    TrainOptions,
+    ShardOptions,
+    AugmentOptions,
+    TransferOptions,
+    ClassifierOptions,
+    ModelOptions,
+    ValidationSplit,
+    ValidationOptions,
+    PlaceOptions,
+):
+    """A finetuning run."""
+
+
+Run = PretrainRun | FinetuneRun

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from cavmae.data import ShardSet
 from cavmae.frontend.fbank import SHIFT, WINDOW
 from cavmae.model import ModelConfig
+from cavmae.train.options import FinetuneRun, Run
 
 FEWEST_STEPS = 300  # in which random weights learned something in docs/experiments.md
 _FILLED = 0.75  # of a model's rows, below which fewer are suggested
@@ -44,9 +44,9 @@ class Outlook:
 
 
 def outlook(
+    options: Run,
     shards: ShardSet,
     config: ModelConfig,
-    values: dict[str, Any],
     steps_per_epoch: int,
     steps_done: int,
     held_out: int,
@@ -54,21 +54,21 @@ def outlook(
     """What a run will be.
 
     Args:
+        options: of the run.
         shards: that it trains on.
         config: of its model.
-        values: the command's options.
         steps_per_epoch: of the optimiser.
         steps_done: by earlier calls.
         held_out: clips that are evaluated after each epoch.
     """
-    steps = steps_per_epoch * values["epochs"]
+    steps = steps_per_epoch * options.epochs
     padding, fitting = 0.0, config.audio_frames
-    if values.get("mode") != "videoonly":
+    if not (isinstance(options, FinetuneRun) and options.mode == "videoonly"):
         rows = np.minimum(_rows(shards), config.audio_frames)
         padding = 1 - float(rows.mean()) / config.audio_frames
         fitting = fitting_rows(shards, config)
-    is_new = values["init"] is None
-    is_short = is_new and values["lr"] > 0 and steps < FEWEST_STEPS
+    is_new = options.init is None
+    is_short = is_new and options.lr > 0 and steps < FEWEST_STEPS
     return Outlook(
         len(shards),
         steps_per_epoch,

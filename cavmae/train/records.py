@@ -1,20 +1,18 @@
-"""What a run leaves to look at: log.csv, curves.png, TensorBoard events, a progress bar."""
+"""What a run leaves to look at: log.csv, curves.png, TensorBoard events."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from avprep import storage
 from avprep.errors import UserError, WorkFailed
@@ -23,8 +21,6 @@ from cavmae.train.curves import draw_curves
 
 TIMINGS = ("samples_per_second", "data_wait", "gpu_gb", "mfu")  # two equal runs differ in these
 _STEPS_SEEN = 20  # of which the speed is an average
-_LINE_SECONDS = 15.0  # between progress lines where there is no terminal
-_PACED_STEPS = 5  # after the first, which takes longer, from which the time left is told
 _DRAWING_SECONDS = 20.0  # between two pictures of the curves
 
 
@@ -148,80 +144,3 @@ class Meter:
         if self._ideal_seconds:
             facts["mfu"] = self._ideal_seconds * facts["samples_per_second"]
         return facts
-
-
-class ProgressLine:
-    """A bar on a terminal; elsewhere a line now and then, so that a log shows the run is alive."""
-
-    def __init__(
-        self,
-        total: int,
-        initial: int,
-        name: str,
-        shown: bool,
-        on_pace: Callable[[float], object] = lambda seconds: None,
-    ) -> None:
-        """Args:
-        total: steps of the run.
-        initial: those that were done before.
-        name: of the task.
-        shown: whether this process shows anything.
-        on_pace: called once, after a few steps, with the seconds that the others will take.
-        """
-        self._on_pace = on_pace
-        self._interactive = shown and sys.stderr.isatty()
-        self._shown = shown
-        self._name = name
-        self._total = total
-        self._initial = self._done = initial
-        self._began = self._first = self._last = time.monotonic()
-        self._bar = tqdm(  # the bar itself shows the time left
-            total=total, initial=initial, desc=name, unit="step", disable=not self._interactive
-        )
-
-    def update(self, facts: dict[str, float]) -> None:
-        """One step is done; `facts` says how it went."""
-        self._done += 1
-        if self._interactive:
-            self._bar.set_postfix_str(describe(facts), refresh=False)
-            self._bar.update()
-        now = time.monotonic()
-        steps = self._done - self._initial
-        if steps == 1:
-            self._first = now
-        elif steps == 1 + _PACED_STEPS:
-            self._on_pace((now - self._first) / _PACED_STEPS * (self._total - self._done))
-        if self._shown and not self._interactive and now - self._last > _LINE_SECONDS:
-            self._last = now
-            left = (now - self._began) / steps * (self._total - self._done)
-            print(
-                f"{self._name}: step {self._done}/{self._total}, "
-                f"{tqdm.format_interval(left)} left, {describe(facts)}",
-                flush=True,
-            )
-
-    def say(self, line: str) -> None:
-        """Print a line without disturbing the bar."""
-        if self._shown:
-            tqdm.write(line, file=sys.stdout)
-            sys.stdout.flush()
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-def describe(facts: dict[str, float]) -> str:
-    """One line: every loss and its parts, the rate, and how fast it goes."""
-    shown = []
-    for name, value in facts.items():
-        if name == "samples_per_second":
-            shown.append(f"{value:.1f} samples/s")
-        elif name == "data_wait":
-            shown.append(f"data wait {value:.0%}")
-        elif name == "gpu_gb":
-            shown.append(f"GPU {value:.1f} GB")
-        elif name == "mfu":
-            shown.append(f"MFU {value:.0%}")
-        else:
-            shown.append(f"{name.replace('_', ' ')} {value:.3g}")
-    return ", ".join(shown)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cavmae.frontend import Inputs
 from cavmae.model import CAVMAE, CAVMAEClassifier, Mode, PretrainOptions, PretrainOutput
 from cavmae.model.flops import classifier_flops, pretraining_flops
+from cavmae.options import Criterion
 
 Gather = Callable[[Tensor], Tensor]
 
@@ -60,7 +61,6 @@ class PretrainTask:
     """Masked reconstruction and contrast."""
 
     options: PretrainOptions
-    contrast_scope: Literal["per-rank", "global"] = "per-rank"
     name: str = "pretrain"
 
     def loss(
@@ -75,7 +75,7 @@ class PretrainTask:
             inputs.image,
             self.options,
             generator=generator,
-            gather=gather if self.contrast_scope == "global" else None,
+            gather=gather if self.options.contrast_scope == "global" else None,
             predictions=False,
         )
         return StepLoss(
@@ -97,7 +97,7 @@ class FinetuneTask:
     """Classification: binary cross-entropy for several labels per clip, cross-entropy for one."""
 
     mode: Mode
-    criterion: Literal["bce", "ce"]
+    criterion: Criterion
     name: str = "finetune"
 
     def loss(

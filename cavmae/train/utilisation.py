@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from cavmae.train.events import Note, OnEvent
 from cavmae.train.options import Precision
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -55,12 +56,13 @@ def _finish(device: torch.device) -> None:
 
 
 @contextmanager
-def profiled(path: Path, steps: int) -> Iterator[Callable[[], object]]:
+def profiled(path: Path, steps: int, tell: OnEvent) -> Iterator[Callable[[], object]]:
     """Trace some of the steps in the block, which calls what it is given after each step.
 
     Args:
         path: of the trace, in Chrome's format.
         steps: how many, after the first five; 0 for no trace.
+        tell: who hears where it lies, or why there is none.
     """
     if not steps:
         yield lambda: None
@@ -74,7 +76,7 @@ def profiled(path: Path, steps: int) -> Iterator[Callable[[], object]]:
         profiler.export_chrome_trace(str(unfinished))
         os.replace(unfinished, path)
         is_written = True
-        print(f"{path}: a trace of {steps} steps; open it at https://ui.perfetto.dev")
+        tell(Note(f"{path}: a trace of {steps} steps; open it at https://ui.perfetto.dev"))
 
     schedule = torch.profiler.schedule(wait=_BEFORE - 1, warmup=1, active=steps, repeat=1)
     # There is one cycle, and without `acc_events` PyTorch warns that others would be forgotten.
@@ -83,4 +85,5 @@ def profiled(path: Path, steps: int) -> Iterator[Callable[[], object]]:
     ) as profiler:
         yield profiler.step
     if not is_written:
-        print(f"--profile {steps}: no trace, since fewer than {_BEFORE + 1} steps were left to do")
+        found = f"fewer than {_BEFORE + 1} steps were left to do"
+        tell(Note(f"--profile {steps}: no trace, since {found}"))

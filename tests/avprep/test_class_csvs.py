@@ -68,7 +68,7 @@ def test_without_its_class_csv_a_labelled_manifest_is_not_sharded(foreign):
 def test_a_foreign_file_of_the_class_csv_s_name_stops_the_build(tmp_path):
     touch(tmp_path / "v", "bee/1.mp4")
     (tmp_path / "m.classes.csv").write_text(FOREIGN)
-    message = r"m\.classes\.csv: line 1 must be .* class CSV of m\.json: mend it, or rename it"
+    message = r"m\.classes\.csv: line 1 must be .* class CSV of m\.json: correct it, or rename it"
     with pytest.raises(UserError, match=message):
         run("manifest", "folder", tmp_path / "v", "--out", tmp_path / "m.json")
     assert (tmp_path / "m.classes.csv").read_text() == FOREIGN
@@ -84,7 +84,9 @@ def test_classes_that_are_numbered_are_not_numbered_again(tmp_path):
         run("manifest", "folder", tmp_path / "v", "--out", m)
     other = tmp_path / "other.csv"
     write_label_csv(other, label_set_from_names(["aardvark", "ant", "bee"]))
-    with pytest.raises(UserError, match=r"m\.classes\.csv: holds other classes than m\.json would"):
+    with pytest.raises(
+        UserError, match=r"m\.classes\.csv: its classes differ from those of m\.json"
+    ):
         run("manifest", "folder", tmp_path / "v", "--labels", other, "--out", m)
     assert len(read_manifest(m)) == 2
     class_csv_of(m).unlink()
@@ -138,7 +140,7 @@ def conflict(labelled, tmp_path):
 def other_classes(labelled, tmp_path):
     write_manifest(tmp_path / "x.json", [Clip("c", ("cow",), "c.mp4")])
     write_label_csv(tmp_path / "x.classes.csv", label_set_from_names(["cow"]))
-    return (labelled, tmp_path / "x.json"), "x.classes.csv: holds other classes than"
+    return (labelled, tmp_path / "x.json"), "x.classes.csv: its classes differ"
 
 
 def unknown_class(labelled, tmp_path):
@@ -171,7 +173,7 @@ def test_a_name_that_is_no_manifest_s_leaves_nothing(labelled, tmp_path):
 
 
 def test_a_conversion_that_fails_leaves_nothing(labelled, tmp_path):
-    with pytest.raises(UserError, match=r"no path lies below 'nowhere'"):
+    with pytest.raises(UserError, match=r"no path is below 'nowhere'"):
         run("manifest", "convert", labelled, tmp_path / "n.json", "--root", "nowhere=x")
     assert not list(tmp_path.glob("n*"))
 
@@ -216,7 +218,7 @@ def test_other_classes_where_the_result_goes_stop_every_command(labelled, tmp_pa
         ("sample", labelled, "--per-class", "1", "--out", train),
         ("split", labelled, "--parts", "a=1,train=1", "--out", train.parent),
     ):
-        with pytest.raises(UserError, match=r"train\.classes\.csv: holds other classes"):
+        with pytest.raises(UserError, match=r"train\.classes\.csv: its classes differ"):
             run("manifest", *words)
     assert [path.name for path in train.parent.iterdir()] == [taken.name]
 

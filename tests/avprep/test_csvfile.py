@@ -27,7 +27,7 @@ WRAPPINGS = {
 FAULTS = {
     "latin-1": (TEXT.encode("latin-1"), "line 1: not UTF-8 (byte 0xef). Save the file as UTF-8."),
     "latin-1 later": (b"a\nb\nc\xe9\n", "line 3: not UTF-8 (byte 0xe9). Save the file as UTF-8."),
-    "binary": (b"a\n\0\0", "line 2: holds a zero byte, so this is no text file."),
+    "binary": (b"a\n\0\0", "line 2: has a zero byte, so this is not a text file."),
     "cut gzip": (
         gzip.compress(TEXT.encode() * 100)[:-20],
         "the gzip file is cut short or damaged",

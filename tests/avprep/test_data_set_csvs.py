@@ -119,7 +119,7 @@ def test_a_segments_csv_is_read_whatever_was_done_to_it(name, tmp_path):
         ("as published", []),
         (
             "lost quotes",
-            ["the quotes around the labels were lost, and are not missed: 1 row (line 4)"],
+            ["the quotes around the labels were lost, and were restored: 1 row (line 4)"],
         ),
         (
             "display names",
@@ -140,7 +140,7 @@ BAD_ROWS = {
     '"1,23E+10",30,40,/m/09x0r': f"'1,23E+10' {NUMBER}",
     "-1.5E-7,30,40,/m/09x0r": f"'-1.5E-7' {NUMBER}",
     ',30,40,"/m/09x0r"': "has no id",
-    'a/b,30,40,"/m/09x0r"': "'a/b' cannot be a video's id, because no file can be named so",
+    'a/b,30,40,"/m/09x0r"': "'a/b' cannot be a video's id, because no file can have that name",
     '  ,30,40,"/m/09x0r"': "has no id",
     "a": "expected YTID, start_seconds, end_seconds, \"mid,mid,…\", found 'a'",
     "a,30": "expected YTID, start_seconds, end_seconds, \"mid,mid,…\", found 'a,30'",
@@ -186,7 +186,7 @@ def test_a_row_that_cannot_be_used_is_refused_with_line_and_reason(row, tmp_path
     with pytest.raises(UserError) as caught:
         notes.refuse_bad_rows("s.csv")
     assert str(caught.value) == (
-        f"s.csv: line 4: {BAD_ROWS[row]}. To leave bad rows out and have them listed, give "
+        f"s.csv: line 4: {BAD_ROWS[row]}. To leave bad rows out and list them in the report, give "
         "--bad-rows skip."
     )
 
@@ -203,7 +203,7 @@ def test_many_bad_rows_are_counted_and_the_first_explained(tmp_path):
     "text", ["", "# only\n# comments\n", "\n\n", ",,,\n", "YTID,start,end,mid\n"]
 )
 def test_a_csv_without_a_row_is_refused(text, tmp_path):
-    with pytest.raises(UserError, match=r"segments.csv: holds no row. Is it cut short"):
+    with pytest.raises(UserError, match=r"segments.csv: has no rows. Is it truncated"):
         audioset_of(tmp_path, text)
 
 
@@ -425,7 +425,7 @@ def test_a_row_of_a_listing_that_cannot_be_used_is_refused(row, tmp_path):
     [
         ("", "line 1 must name the columns, at least path and label, found 'nothing'"),
         ("a.mp4,dog\n", "line 1 must name the columns, at least path and label, found 'a.mp4,dog'"),
-        ("path,label\n", "holds no row below its header"),
+        ("path,label\n", "has no rows below its header"),
     ],
 )
 def test_a_listing_without_columns_or_rows_is_refused(text, complaint, tmp_path):
@@ -447,5 +447,5 @@ def test_a_listing_has_columns_in_any_order_and_several_labels(tmp_path):
         "b.mp4": (("dog", "cat"), ""),
         "c.mp4": ((), ""),
     }
-    note = "a file that stands in several rows has the classes of all"
+    note = "files in several rows have the classes of all of them"
     assert data_set.notes.corrected == {note: [5]}

@@ -51,7 +51,7 @@ def test_pictures_are_shown_as_ffmpeg_shows_them(tmp_path, upright, name, engine
     shutil.copyfile(upright, path)
     set_display_matrix(path, MATRICES[name])
     shown, pixel_aspect = picture_by_ffmpeg(path)
-    right = resize_and_crop(shown, pixel_aspect=pixel_aspect)
+    right = resize_and_crop(shown, 224, pixel_aspect)
     frame = decode_clip(path, options=DecodeOptions(decoder=engine)).frames[0]
     error = np.square(right.astype(float) - frame).mean()
     assert 10 * np.log10(255**2 / (error + 1e-9)) > 38

@@ -66,7 +66,7 @@ def test_a_rerun_deletes_what_a_killed_run_left(tmp_path):
         time.sleep(0.01)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
-    storage.temporary_beside(next(tmp_path.glob("*/*/*"))).write_bytes(b"the half of a clip")
+    storage.temporary_in(next(tmp_path.glob("*/*"))).write_bytes(b"the half of a clip")
     subprocess.run(line, check=True, capture_output=True)
     made = [path.name for path in tmp_path.rglob("*") if path.is_file()]
     assert len(made) == 16 + len(BROKEN)

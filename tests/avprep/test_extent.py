@@ -14,10 +14,10 @@ from avprep.clips import Clip
 from avprep.decode import DecodeOptions, Media, decode_clip
 from avprep.decode.extent import PacketSpans
 from avprep.decode.header import Header, read_header
+from avprep.encode.sample import encode_clip
 from avprep.errors import DecodeError
 from avprep.manifest.model import write_manifest
 from avprep.options import SampleOptions
-from avprep.sample import encode_clip
 from avprep.shards.format import read_dataset, read_index, split_members
 from tests.conftest import run_command
 from tests.media import Movie, make_movie, run_ffmpeg

@@ -361,7 +361,7 @@ def test_a_name_with_two_ids_of_the_csv_belongs_to_neither(name):
     table = rows(("aaaaaaaaaaa", 30, 40), ("bbbbbbbbbbb", 30, 40))
     found = match_files(table, [("v", f"{name}.mp4")])
     assert found.paths == ["", ""]
-    assert found.extras == [(f"v/{name}.mp4", "the name holds two ids of the CSV")]
+    assert found.extras == [(f"v/{name}.mp4", "the name contains two ids of the CSV")]
 
 
 def test_a_single_stream_is_taken_where_nothing_better_is_there():
@@ -394,7 +394,7 @@ def test_a_list_of_ids_and_times_finds_files_by_their_names(tmp_path):
         ("plain.mp4", ("drum",), 1.0, 2.0),
     ]
     assert listed.notes.lines("k.csv") == [
-        "k.csv: the file has the row's times in its name and is cut: 1 row (line 2)"
+        "k.csv: files with the row's times in their names are taken whole: 1 row (line 2)"
     ]
     counts = write_report(tmp_path / "r.csv", matched.report())
     assert counts == {"matched": 4, "missing": 1, "extra": 1}

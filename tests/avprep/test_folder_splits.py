@@ -31,7 +31,7 @@ def test_sub_folders_that_are_splits_hold_classes(one, other, tmp_path):
     found, said = listed(tmp_path)
     assert found == {"1": (one, "ant"), "2": (one, "bee"), "3": (other, "bee")}
     assert f"its folders are splits: {min(one, other)} (" in said
-    assert "holds all splits; --split" in said
+    assert "has all splits; --split" in said
     assert labels_of(tmp_path / "out" / "m.json").names == ("ant", "bee")
 
 
@@ -171,4 +171,4 @@ def test_classes_that_are_called_like_splits_stay_classes(folders, tmp_path):
 @pytest.mark.parametrize("above", ["", "train/"])
 def test_an_only_class_with_folders_in_it_is_doubted(above, tmp_path):
     touch(tmp_path / "v", f"{above}videos/ant/1.mp4", f"{above}videos/bee/2.mp4")
-    assert "the only class is videos, which holds folders" in listed(tmp_path)[1]
+    assert "the only class is videos, which contains folders" in listed(tmp_path)[1]

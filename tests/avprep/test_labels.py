@@ -39,9 +39,11 @@ BAD = {
         "line 4: expected class 1 as index,mid,display_name, found '2,/m/b,B'."
     ),
     HEAD + "0,/m/a\n": "line 2: expected class 0 as index,mid,display_name, found '0,/m/a'.",
-    HEAD + "0,,A\n": "line 2: the mid is '' and the name 'A'; need one each.",
-    HEAD + '0,"/m/a,b",A\n': "line 2: the mid is '/m/a,b' and the name 'A'; need one each.",
-    HEAD + "0,/m/a,A\n1,/m/a,B\n": "line 3: the mid '/m/a' stands there twice (line 2).",
+    HEAD + "0,,A\n": "line 2: the mid is '' and the name 'A'; give both, the mid without commas.",
+    HEAD
+    + '0,"/m/a,b",A\n': "line 2: the mid is '/m/a,b' and the name 'A'; give both, the mid without "
+    "commas.",
+    HEAD + "0,/m/a,A\n1,/m/a,B\n": "line 3: the mid '/m/a' was used before (line 2).",
     HEAD + '0,/m/a,"A\n': "line 2: a quote is never closed; the file may be cut short.",
 }
 

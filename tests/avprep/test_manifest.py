@@ -107,7 +107,7 @@ def test_a_wrong_line_of_a_jsonl_is_named(tmp_path):
         ("", "line 1"),
         ("mid,name\n", "line 1"),
         ("index,mid,display_name\n1,a,A\n", "line 2: expected class 0"),
-        ("index,mid,display_name\n0,a,A\n1,a,B\n", "stands there twice"),
+        ("index,mid,display_name\n0,a,A\n1,a,B\n", "was used before"),
     ],
 )
 def test_a_wrong_class_csv_is_named_with_its_line(tmp_path, text, complaint):

@@ -149,7 +149,7 @@ def test_the_wrong_folder_is_told_from_missing_clips(real_vggsound, tmp_path):
     words = ("manifest", "vggsound", "--csv", csv_file, "--out", tmp_path / "m.json")
     with pytest.raises(UserError) as caught:
         run(*words, "--videos", tmp_path / "other")
-    assert "not one of its 200 clips has a file in" in str(caught.value)
+    assert "none of its 200 clips has a file in" in str(caught.value)
     assert "Looked for names such as glLQrEijrKg.mp4" in str(caught.value)
     assert "holiday.mp4" in str(caught.value)
     with pytest.raises(UserError, match=r"give the folder of the videos with --videos"):
@@ -198,7 +198,7 @@ def test_a_name_that_is_not_utf8_is_left_out_and_said(tmp_path):
     touch(tmp_path / "v", "ant/1.mp4")
     (tmp_path / "v" / "ant" / b"caf\xe9.mp4".decode("utf-8", "surrogateescape")).touch()
     said = run("manifest", "folder", tmp_path / "v", "--out", tmp_path / "m.json")
-    assert "1 path left out, not being UTF-8" in said
+    assert "1 path not in UTF-8, left out" in said
     assert "1 extra file" in said
     assert len(read_manifest(tmp_path / "m.json")) == 1
 
@@ -283,7 +283,7 @@ def test_split_parts_merge_into_the_whole_again(manifest, tmp_path):
     assert "30 clips from 2 manifests" in said
     assert {clip.video_id for clip in read_manifest(merged)} == {f"c{n}" for n in range(30)}
     again = run("manifest", "merge", merged, merged, "--out", out / "twice.jsonl")
-    assert "30 clips from 2 manifests, 30 were there again" in again
+    assert "30 clips from 2 manifests, 30 repeated" in again
 
 
 def test_conflicts_and_other_classes_stop_a_merge(manifest, tmp_path):
@@ -298,7 +298,7 @@ def test_conflicts_and_other_classes_stop_a_merge(manifest, tmp_path):
     strange = tmp_path / "strange" / "m.json"
     write_manifest(strange, [Clip("d", ("dog",), "videos/d.mp4")])
     write_label_csv(class_csv_of(strange), label_set_from_names(["dog"]))
-    with pytest.raises(UserError, match=r"holds other classes than"):
+    with pytest.raises(UserError, match=r"its classes differ from"):
         run("manifest", "merge", manifest, strange, "--out", out)
 
 
@@ -395,7 +395,7 @@ def test_label_sets_come_from_folders_and_are_checked(tmp_path):
     out = tmp_path / "labels.csv"
     assert "2 classes" in run("labels", "folder", tmp_path / "v", "--out", out)
     assert read_label_csv(out).names == ("ant", "cow")
-    with pytest.raises(UserError, match=r"holds other classes. Delete it, or choose another --out"):
+    with pytest.raises(UserError, match=r"has other classes. Delete it, or choose another --out"):
         run("labels", "vggsound", "--out", out)
     twin = tmp_path / "twin.csv"
     twin.write_text("index,mid,display_name\n0,a,Twin\n1,b,Twin\n")

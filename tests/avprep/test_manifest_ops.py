@@ -145,7 +145,7 @@ def test_all_paths_of_a_clip_move_and_a_misspelt_root_is_an_error():
     clip = Clip("x", (), "v/x.mp4", wav="e/audio/x.wav", video_path="e/frames")
     (moved,) = rerooted([clip], [NewRoot("v", "/v"), NewRoot("e", "/e")])
     assert moved == replace(clip, video="/v/x.mp4", wav="/e/audio/x.wav", video_path="/e/frames")
-    with pytest.raises(UserError, match=r"no path lies below 'w'; they look like 'v/x.mp4'"):
+    with pytest.raises(UserError, match=r"no path is below 'w'; paths look like 'v/x.mp4'"):
         list(rerooted([clip], [NewRoot("v", "/v"), NewRoot("w", "/w")]))
     with pytest.raises(UserError, match="give OLD=NEW"):
         NewRoot.parse("videos")

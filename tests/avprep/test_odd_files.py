@@ -245,6 +245,19 @@ def test_a_segment_before_the_first_picture_has_its_sound(tmp_path, options, eng
 
 
 @each_engine
+def test_a_segment_before_the_first_sound_has_no_audio(tmp_path, engine):
+    path = tmp_path / "late.mp4"
+    run_ffmpeg(
+        *("-f", "lavfi", "-i", "testsrc=s=64x64:r=25:d=6", "-itsoffset", "3"),
+        *("-f", "lavfi", "-i", "sine=d=3", *H264, *AAC),
+        *("-movflags", "frag_keyframe+empty_moov+default_base_moof", path),
+    )
+    assert failure_of(path, engine, 0.5, 1.5).cause == "no-audio"
+    silent = DecodeOptions(decoder=engine, missing_audio="silence")
+    assert len(decode_clip(path, 0.5, 1.5, silent).pcm) == 16000
+
+
+@each_engine
 @pytest.mark.parametrize(
     "options",
     [

@@ -9,9 +9,9 @@ import pytest
 
 from avprep.audio import encode_flac, encode_wav
 from avprep.images import encode_jpeg
-from avprep.report.clips import view_clip
-from avprep.report.page import data_uri, render_page
-from avprep.report.pictures import WAVEFORM_HEIGHT, log_mel, spectrogram_image, waveform_path
+from avprep.pages.clips import view_clip
+from avprep.pages.page import data_uri, render_page
+from avprep.pages.pictures import WAVEFORM_HEIGHT, log_mel, spectrogram_image, waveform_path
 from tests.browser import PHONE_WIDTH
 
 HOSTILE = (
@@ -52,7 +52,7 @@ def sample_members(kind="flac", seconds=1.0, times=True, **facts):
     return {
         "json": json.dumps(facts).encode(),
         kind: (encode_flac if kind == "flac" else encode_wav)(pcm),
-        **{f"{n}.jpg": encode_jpeg(frame) for n, frame in enumerate(frames)},
+        **{f"{n}.jpg": encode_jpeg(frame, 75) for n, frame in enumerate(frames)},
     }
 
 

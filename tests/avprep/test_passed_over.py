@@ -87,7 +87,7 @@ def test_other_files_are_neither_clips_nor_counted(tmp_path):
 def test_a_hidden_folder_that_is_named_is_scanned(tmp_path):
     touch(tmp_path, ".cache/a.mp4")
     assert len(discover_clips(tmp_path / ".cache")) == 1
-    with pytest.raises(UserError, match=r"holds no video.* 1 file is passed over .*\.cache/a\.mp4"):
+    with pytest.raises(UserError, match=r"has no videos.* 1 file is passed over .*\.cache/a\.mp4"):
         discover_clips(tmp_path)
 
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from avprep.cli import group
-from avprep.progress import ProgressBar
+from avprep.cli.progress import ProgressBar
 from tests.faults.conftest import wait_until
 
 

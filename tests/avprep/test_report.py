@@ -16,23 +16,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avprep.clips import Clip
-from avprep.encoded import EncodedSample
+from avprep.encode.wire import EncodedSample
 from avprep.errors import UserError
 from avprep.failures import ClipFailure, failures_csv
 from avprep.jobs import PoolOptions
 from avprep.labels import LabelSet
 from avprep.manifest.sources.folder import folder_manifest
 from avprep.options import IsolationOptions, SampleOptions
-from avprep.report.gallery import Candidate, ClipChooser, GalleryOptions, within_size
-from avprep.report.histogram import histogram, round_up
-from avprep.report.shard_report import (
+from avprep.pages.gallery import Candidate, ClipChooser, GalleryOptions, within_size
+from avprep.pages.histogram import histogram, round_up
+from avprep.pages.shard_report import (
     ReportOptions,
     make_report,
     readable_duration,
     readable_size,
     write_report,
 )
-from avprep.report.survey import some_of_each_cause
+from avprep.pages.survey import some_of_each_cause
 from avprep.shards.build import ShardSetOptions, build_shard_set
 from avprep.shards.format import (
     DatasetInfo,
@@ -251,7 +251,7 @@ def test_page_is_the_same_for_the_same_shards_and_seed(shards):
 
 
 def test_frames_and_sound_are_the_bytes_in_the_shard(shards):
-    from avprep.report.page import data_uri
+    from avprep.pages.page import data_uri
     from avprep.shards.format import split_members
 
     text = make_report(str(shards), ReportOptions()).page.decode()

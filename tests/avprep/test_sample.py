@@ -11,10 +11,10 @@ import pytest
 
 from avprep.audio import encode_wav
 from avprep.clips import Clip
+from avprep.encode.sample import encode_clip
 from avprep.errors import DecodeError
 from avprep.images import encode_jpeg
 from avprep.options import DecodeOptions, SampleOptions
-from avprep.sample import encode_clip
 from avprep.shards.build import tool_versions
 
 OPTIONS = SampleOptions(DecodeOptions(frames=1, frame_size=32))

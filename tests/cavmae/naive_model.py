@@ -81,13 +81,13 @@ def forward(
 ) -> dict[str, Tensor]:
     """All losses of a pretraining pass."""
     pictures = pictures_of(audio, image)
-    ratio = {"a": options.mask_ratio_audio, "v": options.mask_ratio_image}
+
     tokens, mask, restore = {}, {}, {}
     for stream, picture in pictures.items():
         x = embed(w, stream, picture, config.patch_size)
         order = noise[stream].argsort(dim=1, stable=True)
         restore[stream] = order.argsort(dim=1)
-        kept = int(x.shape[1] * (1 - ratio[stream]))
+        kept = int(x.shape[1] * (1 - options.mask_ratio))
         x = torch.gather(x, 1, order[:, :kept, None].expand(-1, -1, x.shape[-1]))
         hidden = torch.ones_like(noise[stream])
         hidden[:, :kept] = 0

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from avprep.errors import UserError
+from cavmae import average
 from cavmae.checkpoints import read_metadata, save_model
-from cavmae.checkpoints.average import average_checkpoints
 from cavmae.distributed import World
 from cavmae.model import CAVMAE, CAVMAEClassifier
 from cavmae.train.averaging import WeightAverage
@@ -66,7 +66,7 @@ def test_the_average_over_epochs_is_the_mean_of_their_checkpoints(tmp_path, monk
     monkeypatch.setitem(WAYS, "averaged", {"average_epochs": (2, 3), "keep_checkpoints": 9})
     trainer = train("averaged", tmp_path / "shards", tmp_path / "run", ALONE, epochs=4)
     saved = sorted((tmp_path / "run" / "checkpoints").iterdir())
-    average_checkpoints(saved[1:3], tmp_path / "mean.safetensors")
+    average(saved[1:3], tmp_path / "mean.safetensors")
     expected = load_file(tmp_path / "mean.safetensors")
     assert trainer.averages["average"].count == 2
     for name, value in trainer.averages["average"].state(True)["mean"].items():
@@ -99,10 +99,10 @@ def test_what_does_not_belong_together_is_not_averaged(tmp_path):
     save_model(one, classifier(0), {"labels": "[1, 2]"})
     save_model(other, classifier(0), {"labels": "[2, 1]"})
     with pytest.raises(UserError, match="differ in labels"):
-        average_checkpoints([one, other], tmp_path / "mean.safetensors")
+        average([one, other], tmp_path / "mean.safetensors")
     save_model(other, CAVMAE(CONFIG), {"labels": "[1, 2]"})
     with pytest.raises(UserError, match="differ in kind"):
-        average_checkpoints([one, other], tmp_path / "mean.safetensors")
+        average([one, other], tmp_path / "mean.safetensors")
     with pytest.raises(UserError, match="name it so"):
-        average_checkpoints([one], tmp_path / "mean.pth")
+        average([one], tmp_path / "mean.pth")
     assert not (tmp_path / "mean.safetensors").exists()

@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from avprep.errors import WorkFailed
 from cavmae.checkpoints import save_model
-from cavmae.cli.dry_run import described
+from cavmae.cli.training import describe_dry_run
 from cavmae.data import Batch, LoaderOptions, ShardLoader, ShardSet
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAE, CAVMAEClassifier
@@ -31,7 +31,7 @@ from cavmae.train.dry_run import (
     search_batch,
 )
 from cavmae.train.loop import Trainer
-from cavmae.train.options import OptimOptions, TrainOptions
+from cavmae.train.options import TrainOptions
 from cavmae.train.tasks import FinetuneTask
 from tests.cavmae.test_train import CONFIG, CPU, pretrainer
 from tests.cavmae.tiny_shards import write_tiny_shards
@@ -72,7 +72,6 @@ def finetuner(shards: Path, folder: Path, mixup: float) -> Trainer:
         ShardLoader(ShardSet.open(shards), options),
         CPU,
         TrainOptions(batch_size=5),
-        OptimOptions(),
         folder,
     )
 
@@ -266,7 +265,7 @@ def test_a_batch_that_does_not_fit_is_refused_with_what_to_type(largest, said):
     ],
 )
 def test_what_was_found_is_said_in_lines(changes, said):
-    assert said in described(replace(FOUND, **changes))
+    assert said in describe_dry_run(replace(FOUND, **changes))
 
 
 def command(place: Path, *words: str, processes: int = 1) -> subprocess.CompletedProcess[str]:

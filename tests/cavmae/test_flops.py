@@ -39,7 +39,7 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor]:
     "options",
     [
         PretrainOptions(),
-        PretrainOptions(mask_ratio_audio=0.5, mask_ratio_image=0.9, bidirectional=True),
+        PretrainOptions(mask_ratio=0.5, bidirectional=True),
         PretrainOptions(mae_weight=0),
         PretrainOptions(contrast_weight=0),
     ],

@@ -52,7 +52,7 @@ def inputs():
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_losses_and_gradients_are_those_of_the_plain_model(model, inputs, mode, bidirectional):
     options = PretrainOptions(
-        0.6, 0.5, mode, 0.7, 0.3, norm_pix_loss=not bidirectional, bidirectional=bidirectional
+        0.6, mode, 0.7, 0.3, norm_pix_loss=not bidirectional, bidirectional=bidirectional
     )
     noise_a, noise_v = draw_noise(ODD, options, 3, torch.Generator().manual_seed(5))
     out = model(*inputs, options, noise_audio=noise_a, noise_image=noise_v)
@@ -103,12 +103,12 @@ def test_parts_of_no_weight_cost_nothing(model, inputs):
 def test_only_visible_patches_are_embedded(model, inputs):
     lengths = []
     model.patch_embed_a.register_forward_hook(lambda _, x, y: lengths.append(y.shape[1]))
-    model(*inputs, PretrainOptions(mask_ratio_audio=0.75))
+    model(*inputs, PretrainOptions(mask_ratio=0.75))
     assert lengths == [ODD.audio_patches // 4]
 
 
 def test_training_predicts_hidden_patches_only_and_loses_the_same(model, inputs):
-    options = PretrainOptions(mask_ratio_image=0.6)
+    options = PretrainOptions(mask_ratio=0.6)
     rows = []
     model.decoder_pred_v.register_forward_hook(lambda _, x, y: rows.append(y.shape[1]))
     runs = [
@@ -229,10 +229,10 @@ def test_sizes_that_cannot_be_are_refused(changes, complaint):
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"mask_ratio_audio": 1.0}, "mask_ratio_audio is 1.0, it must lie between 0 and 1"),
-        ({"mask_ratio_image": 0.0}, "mask_ratio_image is 0.0"),
-        ({"mask_mode": "columns"}, "no mask mode 'columns'; there are unstructured, time"),
-        ({"contrast_weight": -0.1}, "contrast_weight is -0.1, it must not be negative"),
+        ({"mask_ratio": 1.0}, "--mask-ratio 1.0: must be below 1"),
+        ({"mask_ratio": 0.0}, "--mask-ratio 0.0: must be above 0"),
+        ({"mask_mode": "columns"}, "--mask-mode columns: must be one of unstructured, time"),
+        ({"contrast_weight": -0.1}, "--contrast-weight -0.1: must be at least 0"),
     ],
 )
 def test_losses_that_cannot_be_are_refused(changes, complaint):
@@ -241,8 +241,8 @@ def test_losses_that_cannot_be_are_refused(changes, complaint):
 
 
 def test_a_mask_that_hides_everything_is_refused(model, inputs):
-    with pytest.raises(UserError, match=r"mask_ratio_image 0.95 keeps 0 of 9 patches"):
-        model(*inputs, PretrainOptions(mask_ratio_image=0.95))
+    with pytest.raises(UserError, match=r"--mask-ratio 0.95 keeps 0 of 9 image patches"):
+        model(*inputs, PretrainOptions(mask_ratio=0.95))
 
 
 def test_named_sizes_can_be_built_and_changed():

@@ -11,10 +11,10 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 import pytest
 
-from avprep.errors import UserError, WorkFailed
+from avprep import retries
+from avprep.errors import Unreadable, UserError, WorkFailed
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet, reader
 from cavmae.data.reader import ReadOptions
-from cavmae.data.sample import DamagedSample
 from tests.cavmae.tiny_shards import write_tiny_shards
 
 
@@ -80,7 +80,7 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture
 def server(tiny, monkeypatch):
-    monkeypatch.setattr(reader, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(retries, "_FIRST_WAIT", 0.01)
     server = Server(tiny.folder)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -133,7 +133,7 @@ def test_a_server_that_stays_away_costs_the_samples_by_name(server):
     shards.entry(0)
     server.failing = {"shard-000001.tar": 10**6}
     found = list(shards.read_many(range(40)))
-    bad = [number for number, sample in enumerate(found) if isinstance(sample, DamagedSample)]
+    bad = [number for number, sample in enumerate(found) if isinstance(sample, Unreadable)]
     assert bad == list(range(7, 14))
     assert "clip.7 in http" in str(found[7])
     assert "503" in str(found[7])
@@ -151,7 +151,7 @@ class LockedStore(fsspec.AbstractFileSystem):
 
 def test_a_store_that_refuses_access_is_named_at_once(monkeypatch):
     fsspec.register_implementation("locked", LockedStore)
-    monkeypatch.setattr(reader, "_FIRST_WAIT", 1e6)
+    monkeypatch.setattr(retries, "_FIRST_WAIT", 1e6)
     with pytest.raises(UserError, match=r"^locked://x/dataset\.json: access is refused \(Access D"):
         ShardSet.open("locked://x", ReadOptions(retries=1))
 
@@ -163,7 +163,7 @@ def test_a_shard_that_is_gone_is_not_tried_again(server, tiny, tmp_path):
     shards.entry(0)
     (copy.folder / "shard-000000.tar").unlink()
     began = time.monotonic()
-    assert isinstance(next(iter(shards.read_many([0]))), DamagedSample)
+    assert isinstance(next(iter(shards.read_many([0]))), Unreadable)
     assert time.monotonic() - began < 30
 
 
@@ -173,7 +173,7 @@ def test_a_server_that_hangs_is_given_up(server):
     server.stall = 60.0
     began = time.monotonic()
     (sample,) = shards.read_many([0])
-    assert isinstance(sample, DamagedSample)
+    assert isinstance(sample, Unreadable)
     assert "TimeoutError" in str(sample)
     assert time.monotonic() - began < 50
 
@@ -253,7 +253,7 @@ def test_a_half_fetched_shard_is_never_read(server, tiny, tmp_path):
     shards.entry(0)
     server.failing = {"": 1}
     (first,) = shards.read_many([0])
-    assert isinstance(first, DamagedSample)
+    assert isinstance(first, Unreadable)
     assert not list(tmp_path.glob("*/*.tar"))
     assert shards.read(0).entry.video_id == "clip.0"
 

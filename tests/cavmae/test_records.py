@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,10 +13,12 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cavmae.cli import training
+from cavmae.cli.training import ProgressLine, describe_step
 from cavmae.distributed import World
 from cavmae.train import records
 from cavmae.train.curves import curve_figure, draw_curves
-from cavmae.train.records import TIMINGS, Meter, ProgressLine, describe
+from cavmae.train.records import TIMINGS, Meter
 from tests.cavmae.test_train import pretrainer
 from tests.cavmae.tiny_shards import write_tiny_shards
 
@@ -31,14 +34,14 @@ FACTS = {
 
 
 def test_a_line_says_losses_rate_speed_waiting_and_memory():
-    assert describe(FACTS) == (
+    assert describe_step(FACTS) == (
         "loss 2.5, contrast accuracy 0.25, lr 0.0001, 812.3 samples/s, data wait 3%, GPU 41.3 GB"
     )
 
 
 def test_a_log_file_gets_a_line_now_and_then_with_the_time_left(capsys, monkeypatch):
-    monkeypatch.setattr(records, "_LINE_SECONDS", 0.0)
-    line = ProgressLine(total=10, initial=6, name="pretrain", shown=True)
+    monkeypatch.setattr(training, "_LINE_SECONDS", 0.0)
+    line = ProgressLine(total=10, initial=6, name="pretrain", out=sys.stdout)
     line._began -= 60  # one step took a minute, three are left
     line.update(FACTS)
     out = capsys.readouterr().out

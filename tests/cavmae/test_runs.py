@@ -23,7 +23,6 @@ from cavmae.cli.finetune import finetune as finetune_command
 from cavmae.model import CAVMAE
 from cavmae.train.checkpoint import list_checkpoints
 from cavmae.train.folder import way_to_batch
-from cavmae.train.runs import run_finetuning
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.cavmae.train_ranks import CONFIG, PATCHES
 
@@ -43,8 +42,7 @@ def finetune(place: Path, *flags: object, shards: str = "shards") -> Path:
     arguments = ["--shards", place / shards, "--val-shards", place / shards, "--out", run]
     arguments += ["--init", place / "init.safetensors", "--epochs", 1, "--batch-size", 4]
     arguments += ["--workers", 0, "--device", "cpu", *flags]
-    context = finetune_command.make_context("finetune", [str(word) for word in arguments])
-    run_finetuning(context.params)
+    finetune_command.main([str(word) for word in arguments], standalone_mode=False)
     return run
 
 

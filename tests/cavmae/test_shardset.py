@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from avprep.audio import decode_audio
-from avprep.errors import UserError
+from avprep.errors import Unreadable, UserError
 from avprep.shards.format import class_weights, read_dataset, read_index
 from cavmae.data import ShardSet
 from cavmae.data.sample import DamagedSample, decode_sample
@@ -148,9 +148,7 @@ def fresh(tmp_path):
 def test_a_missing_shard_damages_its_samples_only(fresh):
     (fresh.folder / "shard-000001.tar").unlink()
     found = list(ShardSet.open(fresh.folder).read_many(range(12)))
-    assert [isinstance(sample, DamagedSample) for sample in found] == [
-        4 <= n < 8 for n in range(12)
-    ]
+    assert [isinstance(sample, Unreadable) for sample in found] == [4 <= n < 8 for n in range(12)]
     assert "clip.4 in " in str(found[4])
     assert "shard-000001.tar" in str(found[4])
 
@@ -159,7 +157,7 @@ def test_a_shard_that_was_cut_short_damages_what_is_gone(fresh):
     path = fresh.folder / "shard-000002.tar"
     path.write_bytes(path.read_bytes()[: ShardSet.open(fresh.folder).entry(10).offset + 100])
     found = list(ShardSet.open(fresh.folder).read_many(range(12)))
-    assert [n for n in range(12) if isinstance(found[n], DamagedSample)] == [10, 11]
+    assert [n for n in range(12) if isinstance(found[n], Unreadable)] == [10, 11]
     assert "cut short" in str(found[11])
 
 

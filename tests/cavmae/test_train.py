@@ -29,7 +29,7 @@ from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
 from cavmae.train.checkpoint import list_checkpoints, load_state, save_checkpoint
 from cavmae.train.loop import Position, Trainer, _mix_seed
 from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, lr_ratio
-from cavmae.train.options import OptimOptions, TrainOptions
+from cavmae.train.options import OptimOptions, TrainOptions, TransferOptions
 from cavmae.train.records import TIMINGS
 from cavmae.train.tasks import FinetuneTask, PretrainTask
 from tests.cavmae import naive_model
@@ -85,18 +85,21 @@ def pretrainer(
     torch.manual_seed(0)
     model = CAVMAE(CONFIG)
     loader = ShardLoader(ShardSet.open(shards), LoaderOptions(batch_size, workers=0, seed=3))
-    train = TrainOptions(epochs=epochs, batch_size=batch_size, seed=3, **options)
     task = PretrainTask(PretrainOptions(contrast_weight=0.1))
-    optim = OptimOptions(
+    train = TrainOptions(
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=3,
         lr=1e-3,
         schedule=schedule,
         warmup_epochs=float(schedule == "cosine"),
         decay_start=2,
         decay_step=1,
+        **options,
     )
     folder.mkdir(exist_ok=True)
     front_end = FrontEnd(FRONT_END)
-    return Trainer(model, task, front_end, loader, CPU, train, optim, folder, after_epoch)
+    return Trainer(model, task, front_end, loader, CPU, train, folder, after_epoch)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "multistep"])
@@ -500,18 +503,18 @@ def test_multistep_rate_is_the_published(epoch, factor):
 
 def test_head_gets_its_own_rate_and_frozen_bases_get_none():
     model = CAVMAEClassifier(CONFIG, 3)
-    optimizer = build_optimizer(model, OptimOptions(head_lr_ratio=50.0))
+    optimizer = build_optimizer(model, OptimOptions(), TransferOptions(head_lr_ratio=50.0))
     base, head = optimizer.param_groups
     assert (base["lr_ratio"], head["lr_ratio"]) == (1.0, 50.0)
     assert {id(p) for p in head["params"]} == {id(p) for p in model.mlp_head.parameters()}
     freeze_base(model)
-    (only,) = build_optimizer(model, OptimOptions(freeze_base=True)).param_groups
+    (only,) = build_optimizer(model, OptimOptions()).param_groups
     assert {id(p) for p in only["params"]} == {id(p) for p in model.mlp_head.parameters()}
 
 
 def test_layer_decay_slows_a_block_the_more_the_lower_it_is():
     config = ModelConfig.preset("tiny", depth=5, modality_depth=3)
-    options = OptimOptions(layer_decay=0.5, head_lr_ratio=10.0)
+    options = TransferOptions(layer_decay=0.5, head_lr_ratio=10.0)
     expected = {
         "mlp_head.1.weight": 10.0,
         "norm_a.weight": 1.0,
@@ -527,7 +530,7 @@ def test_layer_decay_slows_a_block_the_more_the_lower_it_is():
     for name, ratio in expected.items():
         assert name in names
         assert lr_ratio(name, config, options) == ratio
-    groups = build_optimizer(model, options).param_groups
+    groups = build_optimizer(model, OptimOptions(), options).param_groups
     assert sorted(group["lr_ratio"] for group in groups) == sorted({*expected.values(), 0.5**4})
     assert sum(len(group["params"]) for group in groups) == sum(
         parameter.requires_grad for parameter in names.values()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from avprep.audio import encode_flac, encode_wav
 from avprep.clips import Clip
-from avprep.encoded import EncodedSample
+from avprep.encode.wire import EncodedSample
 from avprep.labels import LabelSet
 from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
 from avprep.shards.format import DatasetInfo, ShardInfo, index_name, write_dataset

@@ -26,7 +26,7 @@ from cavmae.evaluate.held_out import HeldOutOptions, evaluate_pretraining
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAE, MODES, CAVMAEClassifier, ModelConfig, PretrainOptions
 from cavmae.train.loop import Trainer
-from cavmae.train.options import OptimOptions, TrainOptions
+from cavmae.train.options import TrainOptions, TransferOptions
 from cavmae.train.parallel import collected
 from cavmae.train.tasks import FinetuneTask, PretrainTask, Task
 
@@ -37,7 +37,7 @@ CONFIG = ModelConfig(
 PATCHES = replace(CONFIG, patch_size=8, decoder_dim=16, decoder_depth=1, decoder_heads=2)
 TASKS: list[tuple[Task, dict[str, Any]]] = [  # each leaves other parameters without a gradient
     (PretrainTask(PretrainOptions()), {}),
-    (PretrainTask(PretrainOptions(), "global"), {}),
+    (PretrainTask(PretrainOptions(contrast_scope="global")), {}),
     (PretrainTask(PretrainOptions(mae_weight=0)), {}),
     (PretrainTask(PretrainOptions(contrast_weight=0)), {}),
     *((FinetuneTask(mode, "bce"), {}) for mode in MODES),
@@ -110,9 +110,11 @@ def train_task(
         frontend,
         loader,
         world,
-        TrainOptions(epochs=epochs, batch_size=batch, log_steps=1, **options),
-        OptimOptions(lr=1e-3, clip_grad=0.5, freeze_base=freeze_base),
+        TrainOptions(
+            epochs=epochs, batch_size=batch, log_steps=1, lr=1e-3, clip_grad=0.5, **options
+        ),
         folder,
+        transfer=TransferOptions(freeze_base=freeze_base),
     )
     trainer.resume()
     trainer.run()

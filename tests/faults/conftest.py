@@ -88,7 +88,7 @@ def run_shard(
 
 
 def build(
-    clips: list[Clip], out: object, workers: int = 1, backend="loky", **kwargs
+    clips: list[Clip], out: object, workers: int = 1, backend="local", **kwargs
 ) -> BuildReport:
     """The same in this process, for tests that need no process of its own."""
     options = ShardSetOptions(SampleOptions(), IsolationOptions(), 2)
@@ -169,14 +169,14 @@ def inject(path):
     if "killed-by-the-system" in path:
         os.kill(os.getpid(), signal.SIGKILL)
 
-if "avprep.decode_server" in sys.orig_argv:
+if "avprep.encode.server" in sys.orig_argv:
     import avprep.decode
 
     decode = avprep.decode.decode_with_pyav
 
-    def decode_with_faults(path, *rest):
-        inject(str(path))
-        return decode(path, *rest)
+    def decode_with_faults(request):
+        inject(str(request.path))
+        return decode(request)
 
     avprep.decode.decode_with_pyav = decode_with_faults
 """

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
-from avprep.errors import WorkFailed
+from avprep import clusters
+from avprep.errors import UserError, WorkFailed
 from avprep.jobs import PoolOptions, run_jobs
-from tests.faults.conftest import build, contents, environment, run_shard, summary_of
+from tests.faults.conftest import build, contents, environment, run_shard, summary_of, wait_until
 
 
 @pytest.mark.parametrize("backend", ["dask", "ray"])
@@ -48,6 +50,15 @@ def test_an_address_where_nobody_answers_is_named(tmp_path, manifest, backend, a
     assert "Traceback" not in result.stderr
 
 
+def test_a_dask_cluster_without_a_worker_is_named(monkeypatch):
+    distributed = pytest.importorskip("distributed", reason="needs the extra dask")
+    monkeypatch.setattr(clusters, "_CONNECT_SECONDS", 1.0)
+    with distributed.LocalCluster(n_workers=0, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        with pytest.raises(UserError, match=f"{address}: this dask cluster has no worker"):
+            list(run_jobs(refuse, [1], PoolOptions(0, "dask", address)))
+
+
 @pytest.mark.parametrize("backend", ["dask", "ray"])
 def test_an_extra_that_is_not_installed_is_named(manifest, tmp_path, backend):
     module = {"dask": "distributed", "ray": "ray"}[backend]
@@ -66,21 +77,39 @@ def refuse(job: int) -> int:
     raise WorkFailed(f"job {job} says why")
 
 
-@pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
+@pytest.mark.parametrize("backend", ["local", "loky", "dask", "ray"])
 def test_what_a_job_raises_arrives_as_it_was(backend):
-    module = {"loky": "joblib", "dask": "distributed", "ray": "ray"}[backend]
+    module = {"dask": "distributed", "ray": "ray"}.get(backend, "joblib")
     pytest.importorskip(module, reason=f"needs the extra {backend}")
     with pytest.raises(WorkFailed) as caught:
         list(run_jobs(refuse, [1, 1, 1], PoolOptions(2, backend)))
     assert str(caught.value) == "job 1 says why"
 
 
-@pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
+@pytest.mark.parametrize("backend", ["dask", "ray"])
 def test_workers_that_die_again_and_again_end_the_run(backend):
-    module = {"loky": "joblib", "dask": "distributed", "ray": "ray"}[backend]
+    module = {"dask": "distributed", "ray": "ray"}[backend]
     pytest.importorskip(module, reason=f"needs the extra {backend}")
     with pytest.raises(WorkFailed, match="died"):
         list(run_jobs(die, [1, 2, 3], PoolOptions(2, backend)))
+
+
+def wait_for(path: Path) -> str:
+    """A job that ends when a file is there; at once where the path is empty."""
+    wait_until(lambda: path == Path() or path.exists())
+    return path.name
+
+
+@pytest.mark.parametrize("backend", ["local", "dask", "ray"])
+def test_a_result_comes_while_other_jobs_are_at_work(backend, tmp_path):
+    """So the progress bar moves: the second job ends when the first one's result has come."""
+    module = {"dask": "distributed", "ray": "ray"}.get(backend, "joblib")
+    pytest.importorskip(module, reason=f"needs the extra {backend}")
+    later = tmp_path / "the first result came"
+    results = run_jobs(wait_for, [later, Path()], PoolOptions(2, backend))
+    assert next(results) == ""
+    later.touch()
+    assert list(results) == [later.name]
 
 
 def test_no_job_starts_no_cluster():

@@ -16,9 +16,9 @@ import pytest
 
 from avprep.audio import decode_audio
 from avprep.clips import Clip, discover_clips
+from avprep.encode.process import ClipDecoder
 from avprep.errors import CAUSES
 from avprep.extraction import ExtractSettings, extract_clips
-from avprep.isolation import IsolatedEncoder
 from avprep.jobs import PoolOptions
 from avprep.manifest.model import read_manifest, write_manifest
 from avprep.options import IsolationOptions, SampleOptions
@@ -232,10 +232,10 @@ def test_a_name_that_is_not_utf8_is_named_by_the_manifest_and_extracted(hostile_
         [*command, "--out", tmp_path / "m.json"], capture_output=True, text=True, env=environment()
     )
     assert result.returncode == 0, result.stderr
-    assert "1 path left out, not being UTF-8" in result.stdout
+    assert "1 path not in UTF-8, left out" in result.stdout
     (clip,) = (c for c in discover_clips(hostile_names) if c.video_id.startswith("not-utf8"))
-    with IsolatedEncoder(SampleOptions(), IsolationOptions()) as encoder:
-        assert len(encoder.encode(clip).frames) == 10
+    with ClipDecoder(SampleOptions(), IsolationOptions()) as decoder:
+        assert len(decoder.decode(clip).frames) == 10
 
 
 def test_hostile_names_that_fail_cannot_play_tricks_on_the_terminal(tmp_path, ordinary):

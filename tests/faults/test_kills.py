@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from avprep import storage
+from avprep.clips import Clip
+from avprep.manifest.model import write_manifest
+from avprep.options import IsolationOptions
 from tests.faults.conftest import (
     PATIENCE,
     build,
@@ -34,14 +37,14 @@ SEED = int(os.environ.get("KILL_SEED", "0")) or secrets.randbelow(10**6)
 class Run:
     """`avprep shard` in a process of its own, whose descendants can be told from all others."""
 
-    def __init__(self, manifest: Path, out: Path, *options: object) -> None:
+    def __init__(self, manifest: Path, out: Path, *options: object, env=None) -> None:
         self.token = f"avprep-test-{secrets.token_hex(8)}"
         self.process = subprocess.Popen(
             shard_command(manifest, out, *options),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**environment(), "TEST_TOKEN": self.token},
+            env={**(env or environment()), "TEST_TOKEN": self.token},
             start_new_session=True,
             preexec_fn=default_interrupt,
         )
@@ -109,13 +112,13 @@ def test_killed_workers_cost_nothing(manifest, undisturbed, usual_seconds, tmp_p
 
 @pytest.mark.parametrize(
     ("backend", "number"),
-    [("loky", signal.SIGINT), ("dask", signal.SIGINT), ("loky", signal.SIGTERM)],
+    [("local", signal.SIGINT), ("dask", signal.SIGINT), ("local", signal.SIGTERM)],
 )
 def test_ctrl_c_and_sigterm_are_130_leave_no_process_and_can_be_resumed(
     manifest, ordinary, undisturbed, tmp_path, backend, number
 ):
     """As a terminal sends the one, and Slurm the other: to every process of the command."""
-    if backend != "loky":
+    if backend == "dask":
         pytest.importorskip("distributed", reason="needs the extra dask")
     out = tmp_path / "s"
     run = Run(manifest, out, "--workers", "2", "--backend", backend)
@@ -130,6 +133,40 @@ def test_ctrl_c_and_sigterm_are_130_leave_no_process_and_can_be_resumed(
     assert build(ordinary, out).complete
     assert contents(out) == undisturbed
     assert not list(out.glob(".tmp-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_clips_that_never_end_end_with_the_command(hostile_decoder, clip, tmp_path, number):
+    """No thread waits for the time limit, and no child outlives a killed parent."""
+    clips = [Clip(name, video=str(tmp_path / f"{name}.mp4")) for name in ("hang0", "hang1")]
+    for entry in clips:
+        Path(entry.video).write_bytes(clip.read_bytes())
+    write_manifest(tmp_path / "m.json", clips)
+    out = tmp_path / "s"
+    options = ("--workers", "2", "--samples-per-shard", "1", "--time-limit", "100000")
+    run = Run(tmp_path / "m.json", out, *options, env=hostile_decoder)
+    wait_until(lambda: len(run.descendants()) == 2)
+    os.killpg(run.process.pid, number)
+    assert run.end()[0] == (130 if number == signal.SIGINT else -number)
+    wait_until(lambda: not run.descendants())
+    assert contents(out).keys() == {"plan.json"}
+    assert bool(list(out.glob(".tmp-*"))) == (number == signal.SIGKILL)  # the next run's to clean
+
+
+def test_an_interrupted_prediction_does_not_wait_for_clips_that_never_end(
+    hostile_decoder, clip, tmp_path, monkeypatch
+):
+    from cavmae.evaluate.predict import PredictOptions, ReaderPool
+
+    monkeypatch.syspath_prepend(hostile_decoder["PYTHONPATH"].split(os.pathsep)[0])
+    hanging = [tmp_path / f"hang{k}.mp4" for k in range(2)]
+    for path in hanging:
+        path.write_bytes(clip.read_bytes())
+    options = PredictOptions(limits=IsolationOptions(time_limit=PATIENCE))
+    started = time.monotonic()
+    with ReaderPool(options, "multimodal", workers=1) as pool:
+        assert next(pool.read_all([clip, *hanging]))[0] == clip
+    assert time.monotonic() - started < PATIENCE
 
 
 @pytest.mark.parametrize("moment", ["before the shard", "before the index", "after the index"])
@@ -174,8 +211,6 @@ def test_a_mended_shard_torn_away_is_never_vouched_for_by_its_old_index(
     ordinary, clip, tmp_path, monkeypatch
 ):
     """--retry-failed dies between the new shard and its index: the old index must be gone."""
-    from avprep.clips import Clip
-
     video = tmp_path / "mended.mp4"
     clips = [ordinary[0], Clip("mended", video=str(video))]
     out = tmp_path / "s"

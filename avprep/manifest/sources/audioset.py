@@ -35,7 +35,7 @@ def read_audioset(path: Path, labels: LabelSet) -> DataSet:
         labels: its classes; rows name them by mid, or by display name with a note.
 
     Raises:
-        UserError: the file cannot be read, or holds no row.
+        UserError: the file cannot be read, or has no rows.
     """
     notes = CsvNotes()
     # Millions of rows share few times and lists of mids, so each of these is kept once.
@@ -75,7 +75,7 @@ def _parse_row(line: int, text: str, fields: list[str], labels: LabelSet, notes:
         raise RowError("has no labels")
     mids = checked_labels(",".join(parts), labels, notes)
     if len(fields) > 4:
-        notes.note("the quotes around the labels were lost, and are not missed", line)
+        notes.note("the quotes around the labels were lost, and were restored", line)
     if any(part not in mids for part in parts):
         notes.note("classes are named by display name, and were looked up", line)
     return Row(line, fields[0], start, end, mids)

@@ -1,4 +1,4 @@
-"""A data set's own CSV, whatever a spreadsheet or another program made of it, row by row."""
+"""Read a data set's own CSV row by row, also after a spreadsheet or program has changed it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Layout:
     Attributes:
         whose: the data set, as in `AudioSet's`.
         known: column → its names; times have names of their own, see `avprep.columns`.
-        order: the columns of a row, where no header says otherwise; the last may be absent.
-        needed: of these each header must name one.
+        order: the columns of a row where there is no header; the last may be absent.
+        needed: columns that a header must name.
         example: a row, for messages.
         command: what reads such a CSV.
     """
@@ -64,7 +64,7 @@ class Layout:
         return self.needed <= there <= set(self.order) and not columns.others
 
     def expected(self, text: str) -> RowError:
-        """The error of a row that holds something else."""
+        """The error of a row that does not look like `example`."""
         return RowError(f"expected {self.example}, found {shown(text)}")
 
 
@@ -107,7 +107,7 @@ def read_segments(
             None for other rows.
 
     Raises:
-        UserError: the file cannot be read, holds no row, or its columns are another data set's.
+        UserError: the file cannot be read, has no rows, or has another data set's columns.
     """
     segments, odd_lengths = Segments(), list[int | None]()
     rows, splitter = _rows(path, layout)
@@ -124,9 +124,9 @@ def read_segments(
         if len(row.name) != _YOUTUBE_ID:
             odd_lengths.append(line)
     if not count and not notes.bad:
-        raise UserError(f"{path}: holds no row. Is it cut short, or another file?")
+        raise UserError(f"{path}: has no rows. Is it truncated, or the wrong file?")
     if 0 < len(odd_lengths) < count:
-        # A spreadsheet makes 123456789 of the id 00123456789, which cannot be told from an id.
+        # A spreadsheet makes 123456789 of the id 00123456789, which looks like an id.
         notes.corrected["ids that are not 11 characters long, as YouTube's are"] = odd_lengths
     return segments
 
@@ -222,7 +222,7 @@ def _places(layout: Layout) -> dict[str, int]:
 
 
 def _header(text: str, delimiter: str, layout: Layout) -> list[str] | None:
-    """The names of the columns, if that is what the first line holds."""
+    """The names of the columns, if the first line is a header."""
     try:
         cells = [cell.strip('" ') for cell in split_fields(text, delimiter)]
     except ValueError:
@@ -237,7 +237,7 @@ def _not_the_layout(layout: Layout, header: Sequence[str], path: Path) -> str:
     for other in (AUDIOSET, VGGSOUND):
         if other is not layout and other.fits(known_columns(path, header, other.known)):
             return f"these are {other.whose} columns, which `{other.command} {path}` reads."
-    listed = "the columns path (or video_id) and label, with a row for each label of a clip"
+    listed = "the columns path (or video_id) and label, with one row per label of a clip"
     return (
         f"these are not {layout.whose} columns: {shown(','.join(header))}. The list of another "
         f"data set is read by `avprep manifest folder DIR --csv {path}`, if it has {listed}."

@@ -105,9 +105,8 @@ def places_of(clips: Sequence[Clip], root: Path, labels: LabelSet | None = None)
 
     First-level folders are classes. If all of them are named as splits are, they are splits, and
     the folders below are classes; where all second-level folders are, it is the other way round.
-    Folders whose names only hold a split's name, or a number, are splits if classes recur in them.
-    Folders that hold nothing but the folder of splits are looked through. A folder `unlabelled` is
-    no class.
+    Folders whose names contain a split's name, or a number, are splits if classes recur in them.
+    Folders around the folder of splits are ignored. A folder `unlabelled` is not a class.
 
     Args:
         clips: of videos below `root`.
@@ -182,7 +181,7 @@ def _refuse_mixture(root: Path, folders: Iterable[Sequence[str]], splits: set[st
     if others and (len(named) > 1 or below & others):
         raise UserError(
             f"{root}: {' and '.join(f'{name}/' for name in named)} look like splits, "
-            f"{min(others)}/ like a class. Give a folder that holds splits only or classes only, "
+            f"{min(others)}/ like a class. Give a folder of splits only or of classes only, "
             "or a CSV of paths and labels with --csv."
         )
 
@@ -193,7 +192,7 @@ def _about_splits(data_set: DataSet, root: Path, is_numbered_here: bool) -> Iter
         counts = ", ".join(f"{name} ({count})" for name, count in sorted(splits.items()))
         yield f"its folders are splits: {counts}"
         if not data_set.split:
-            yield f"the manifest holds all splits; --split {min(splits)} takes one"
+            yield f"the manifest has all splits; --split {min(splits)} selects one"
     elif is_numbered_here and (whole := _folder_of_splits(root)) is not None:
         yield (
             f"classes are numbered for this folder alone; `avprep manifest folder {whole} "
@@ -214,8 +213,8 @@ def _doubtful_classes(data_set: DataSet) -> Iterator[str]:
         rows = data_set.segments.rows
         if len({_behind(name, Path(row.name).parts[:-1]) for row in rows}) > 1:
             yield (
-                f"the only class is {name}, which holds folders; if those are the classes, "
-                "give a folder that holds them, or a list with --csv"
+                f"the only class is {name}, which contains folders; if those are the classes, "
+                "give the folder that contains them, or a list with --csv"
             )
 
 

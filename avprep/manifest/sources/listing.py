@@ -34,23 +34,23 @@ from avprep.manifest.sources.rows import (
 )
 
 _KNOWN = {"path": (*PATHS, *IDS), "label": LABEL, "labels": LABELS, "split": SPLIT}
-_SEVERAL = "a file that stands in several rows has the classes of all"
+_SEVERAL = "files in several rows have the classes of all of them"
 
 
 def read_listing(path: Path, labels: LabelSet | None) -> DataSet:
     """Read a CSV with the columns `path` and `label` (or `labels`), in any order.
 
-    Columns of a split and of times are taken too, others are passed over; for the names see
+    Columns of a split and of times are read too, others are ignored; for the names see
     `avprep.columns`. `label` is one class; `labels` are several, separated by `;` or `|`, or by
-    commas where neither is, also in the brackets of a Python list. A file that stands in several
-    rows has the classes of all of them.
+    commas where neither occurs; the brackets of a Python list are removed. A file in several rows
+    has the classes of all of them.
 
     Args:
         path: the CSV; its first line names the columns.
         labels: its classes; None to number the sorted names.
 
     Raises:
-        UserError: it cannot be read, lacks a column, or holds no row.
+        UserError: it cannot be read, lacks a column, or has no rows.
     """
     records = csv_records(path)
     _, header = next(records, (1, []))
@@ -67,7 +67,7 @@ def read_listing(path: Path, labels: LabelSet | None) -> DataSet:
         if not is_new:
             notes.note(_SEVERAL, line)
     if not segments.rows and not notes.bad:
-        raise UserError(f"{path}: holds no row below its header.")
+        raise UserError(f"{path}: has no rows below its header.")
     if labels is None:
         labels, rows = numbered(segments.rows, path)
         segments = Segments(rows)
@@ -124,7 +124,7 @@ def match_listing(
 
 
 def _columns(path: Path, header: list[str]) -> Columns:
-    """Where each known column stands."""
+    """The position of each known column."""
     columns = known_columns(f"{path}: line 1", header, _KNOWN)
     if "path" not in columns.places or not columns.places.keys() & {"label", "labels"}:
         found = ",".join(header) or "nothing"
@@ -195,7 +195,7 @@ def _found_by_stem(rows: list[Row], videos: Collection[str]) -> list[Row]:
 def _found_by_times(rows: list[Row], videos: Mapping[str, str], notes: CsvNotes) -> list[Row]:
     """Rows with the files that are named by their id and times, as `ID_000020_000030.mp4`."""
     stems = {os.path.splitext(os.path.basename(path))[0] for path in videos}
-    known = {*videos, *stems}  # a stem that is no row's file yet is that of several
+    known = {*videos, *stems}  # a stem that was not resolved by now belongs to several files
     lacking = Segments(row for row in rows if row.name not in known and "/" not in row.name)
     if not lacking.rows:
         return rows
@@ -210,7 +210,7 @@ def _found_by_times(rows: list[Row], videos: Mapping[str, str], notes: CsvNotes)
     for row in rows:
         path, is_whole = file_of.get(row[1:4], (row.name, True))
         if not is_whole:
-            notes.note("the file has the row's times in its name and is cut", row.line)
+            notes.note("files with the row's times in their names are taken whole", row.line)
             row = row._replace(start=None, end=None)
         found.append(row._replace(name=path))
     return found

@@ -1,4 +1,4 @@
-"""Which file belongs to which row: one pass over the files, one dictionary of the ids."""
+"""Which file belongs to which row, found in one pass over the files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from avprep.manifest.sources.rows import Row, Segments
 
 UNNAMEABLE = "its path is not UTF-8; rename it"
 _SUFFIX_ORDER = (".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".wav", ".flac")
-_NO_FILE, _BOTH_TIMES, _START, _ID_ALONE = range(4)  # how a name was read; the least wins
-_ONE_STREAM = 4  # is added where the file is but one stream of the video
+_NO_FILE, _BOTH_TIMES, _START, _ID_ALONE = range(4)  # how a name was read; the smallest wins
+_ONE_STREAM = 4  # is added where the file is only one stream of the video
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Matches:
         return self.kinds[row] % _ONE_STREAM == _ID_ALONE
 
     def offer(self, row: int, path: str, kind: int) -> None:
-        """Take a file for a row if it is better than the one the row has."""
+        """Assign a file to a row, unless the row has a better one."""
         taken = self.paths[row]
         if taken and _rank(kind, path) >= _rank(self.kinds[row], taken):
             self.duplicates.append((path, row))
@@ -58,7 +58,7 @@ class Matches:
 
 
 class _Verdict(NamedTuple):
-    """What one file is: for these rows, or for none and why."""
+    """The rows that a file belongs to, or why it belongs to none."""
 
     rows: tuple[int, ...] = ()
     kind: int = _NO_FILE
@@ -125,7 +125,7 @@ def _judge(stem: str, segments: Segments, whole_videos: bool) -> _Verdict:
         if not places:
             continue
         if reading.rivals and any(map(segments.places_of, reading.rivals)):
-            reason = "the name holds two ids of the CSV"
+            reason = "the name contains two ids of the CSV"
         elif reading.is_unclear:
             reason = "its name may give times or a part in an unknown form; use ID_START_END"
         else:

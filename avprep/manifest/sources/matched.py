@@ -1,4 +1,4 @@
-"""A manifest to be, the report of what became of every row and file, and how both are written."""
+"""Rows matched with files: the manifest, and a report of what became of every row and file."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from avprep.labels import LabelSet, class_csv_of, known_labels, write_label_csv
 from avprep.manifest.model import check_class_csv, write_labelled
 from avprep.manifest.sources.match import UNNAMEABLE, Matches
 from avprep.manifest.sources.rows import CsvNotes, Row, Segments
+from avprep.options import ManifestOutput
 from avprep.wording import counted
 
 STATUSES = ("matched", "missing", "extra", "duplicate-file", "duplicate-row", "bad-row")
@@ -41,9 +42,9 @@ class DataSet:
     Attributes:
         segments: the rows.
         labels: the label set of their labels.
-        notes: what was found in the CSV besides.
+        notes: bad rows of the CSV, and what was corrected.
         split: the rows that are wanted; "" for all. Files of other splits are not `extra`.
-        named_by: what clips are called by, see `clip_ids`; rows of a list or folder by their path.
+        named_by: what clips are named by, see `clip_ids`; in lists and folders by their path.
     """
 
     segments: Segments
@@ -53,7 +54,7 @@ class DataSet:
     named_by: Literal["id", "id and start", "path"] = "id"
 
     def only(self, split: str, where: object) -> DataSet:
-        """The data set with one split wanted, in whatever case it is spelt; "" for all.
+        """The data set with one split selected, ignoring case; "" selects all.
 
         Raises:
             UserError: there is no such split; `where` names the CSV or folder.
@@ -76,16 +77,16 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Matched:
-    """Rows beside the files there are: a manifest to be, and what became of every row and file.
+    """Rows matched with files: the clips of a manifest, and what became of every row and file.
 
     Attributes:
         data_set: the rows.
         ids: the video_id of each row.
         videos, audio: the files of each row.
-        extracted: what `avprep extract` wrote; the frames of `audio` are there.
+        extracted: what `avprep extract` wrote, with the frames that belong to `audio`.
         is_cut: whether a file whose name has no times is cut to the times of its row.
         passed_over: see `avprep.clips.scan_files`.
-        looked_in, looked_for: folders, and names of the first row's file.
+        looked_in, looked_for: folders, and possible names of the first row's file, for messages.
         remarks: what else a person should know.
     """
 
@@ -101,7 +102,7 @@ class Matched:
     remarks: Sequence[str] = ()
 
     def clips(self) -> Iterator[Clip]:
-        """The clips whose file is there, in the order of the rows."""
+        """The clips whose file was found, in the order of the rows."""
         frames = str(self.extracted / "frames") if self.extracted else ""
         for place, row in self._wanted():
             video, wav = self.videos.paths[place], self.audio.paths[place]
@@ -151,7 +152,7 @@ class Matched:
         if unlabelled and len(self.data_set.labels):
             remarks.append(f"{counted(unlabelled, 'clip')} without a label")
         if unnameable:
-            remarks.append(f"{counted(unnameable, 'path')} left out, not being UTF-8")
+            remarks.append(f"{counted(unnameable, 'path')} not in UTF-8, left out")
         return [
             *self.data_set.notes.lines(source),
             *(f"{source}: {remark}" for remark in remarks),
@@ -159,10 +160,10 @@ class Matched:
         ]
 
     def why_nothing(self) -> str:
-        """Where not one row has a file: what was looked for and what was there."""
+        """If no row has a file: what was looked for and what was found."""
         count, bad, extras = len(self.ids), len(self.data_set.notes.bad), self._extras()
         if not count:
-            return f"not one of its {bad or len(extras)} {'rows' if bad else 'paths'} can be used."
+            return f"none of its {bad or len(extras)} {'rows' if bad else 'paths'} can be used."
         there = (
             f"{counted(len(extras), 'other file')}, such as {extras[0][0]}"
             if extras
@@ -170,7 +171,7 @@ class Matched:
         )
         passed_over = "".join(f" {text}." for text in described_passed_over(self.passed_over))
         return (
-            f"not one of its {count} clips has a file in {self.looked_in}. Looked for names such "
+            f"none of its {count} clips has a file in {self.looked_in}. Looked for names such "
             f"as {self.looked_for}; found {there}.{passed_over}"
         )
 
@@ -180,35 +181,6 @@ class Matched:
     def _wanted(self) -> Iterator[tuple[int, Row]]:
         rows = enumerate(self.data_set.segments.rows)
         return ((place, row) for place, row in rows if self.data_set.wants(row))
-
-
-@dataclass(frozen=True)
-class Output:
-    """What is written, and how strict that is.
-
-    Attributes:
-        out: the manifest, in the format of its suffix.
-        report: CSV of what matched and what did not; None for M.report.csv beside M.json.
-        bad_rows: whether rows that cannot be used are an error, or left out and reported.
-        strict: write no manifest if a clip is missing or a row is bad.
-    """
-
-    out: Path
-    report: Path | None = None
-    bad_rows: Literal["refuse", "skip"] = "refuse"
-    strict: bool = False
-
-    @property
-    def report_path(self) -> Path:
-        """The report's file."""
-        return self.report or self.out.with_suffix(".report.csv")
-
-    def check_rows(self, source: Path, notes: CsvNotes) -> None:
-        """Raises:
-        UserError: there are bad rows, and they are not to be skipped.
-        """
-        if self.bad_rows == "refuse":
-            notes.refuse_bad_rows(source)
 
 
 @dataclass(frozen=True)
@@ -233,7 +205,7 @@ class ManifestSummary:
 
 
 def write_matched(
-    matched: Matched, source: Path, output: Output, label_csv: Path | None = None
+    matched: Matched, source: Path, output: ManifestOutput, label_csv: Path | None = None
 ) -> ManifestSummary:
     """Write report, manifest and class CSV.
 
@@ -241,10 +213,10 @@ def write_matched(
         matched: what the manifest holds.
         source: the CSV or folder that it is made from, for messages.
         output: where it goes.
-        label_csv: a class CSV to write besides, if it is not there.
+        label_csv: a second class CSV to write, unless it exists.
 
     Raises:
-        UserError: not one clip has a file, or another class CSV lies where this one goes.
+        UserError: no clip has a file, or the path of the class CSV is taken by other classes.
         WorkFailed: output.strict, and a clip is missing or a row is bad.
     """
     labels = matched.data_set.labels

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 _FLAGS = re.IGNORECASE | re.ASCII
 _NUMBER = r"\d{1,9}(?:\.\d{1,9})?"
-# Start and end are of one kind. `#` stands for 1 in a start and for 2 in an end.
+# Start and end have the same form. `#` becomes 1 in a start and 2 in an end.
 _SECONDS = rf"(?P<n#>{_NUMBER})(?:s|secs?|seconds?)?"
 _MILLISECONDS = r"(?P<ms#>\d{1,9})ms"
 _CLOCK = r"(?P<h#>\d{1,2})(?P<sign#>[:.\-_])(?P<m#>\d{1,2})(?P=sign#)(?P<s#>\d{1,2}(?:\.\d{1,9})?)"
@@ -37,25 +37,25 @@ _SPEAKS_OF_TIME = re.compile(
     _FLAGS,
 )
 
-Times = tuple[str, str]  # start and end in seconds as text; "" where there is no end
+Times = tuple[str, str]  # start and end in seconds as text; the end may be ""
 
 
 def times_behind(text: str) -> Iterator[Times]:
-    """The ways to read all that stands behind an id as times."""
+    """The ways to read the text after an id as times."""
     return _read(_BEHIND, text)
 
 
 def times_before(text: str) -> Iterator[Times]:
-    """The ways to read all that stands before an id as start and end.
+    """The ways to read the text before an id as start and end.
 
-    One number may be of any kind, and long ones are dates.
+    A single number could mean anything, and long ones are dates.
     """
     if all(len(digits) <= _LONGEST_BEFORE for digits in re.findall(r"\d+", text)):
         yield from _read(_BEFORE, text.strip(" _.-[]="))
 
 
 def speaks_of_time(text: str) -> bool:
-    """Whether what stands behind an id may be times, or a part's number, and not a mere title."""
+    """Whether the text after an id may be times or the number of a part, not just a title."""
     return _SPEAKS_OF_TIME.match(text) is not None
 
 

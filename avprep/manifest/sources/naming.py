@@ -1,4 +1,4 @@
-"""What a file's name says of the clip in it: the ways people name AudioSet and VGGSound files.
+"""What a file's name says about its clip: the ways people name AudioSet and VGGSound files.
 
     ID                   the id alone
     ID_30  ID_000030  ID_30.000     id and start, seconds
@@ -8,7 +8,7 @@
     YID …                           any of these with a leading Y
     ID-30-40  ID_30-40  ID.30.40  [ID]-[30-40]  ID_start30_end40    other signs and words
     Title [ID]  Title-ID  ID - Title  Uploader - ID - Title         a YouTube id beside a title
-    ID.f137  ID.webm  ID_720p       what programs put behind
+    ID.f137  ID.webm  ID_720p       what programs append
 
 Pure arithmetic on names: no file is touched.
 """
@@ -26,7 +26,7 @@ from avprep.manifest.sources.name_times import speaks_of_time, times_before, tim
 
 _DECIMAL = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")
 _LONGEST_TIME = 9  # digits
-_TOLERANCE = 0.0005  # seconds; names and CSVs hold milliseconds at best
+_TOLERANCE = 0.0005  # seconds; names and CSVs give milliseconds at best
 _SIGNS = str.maketrans("(){}【】「」『』〈〉《》〔〕–—―‐|", "[][][][][][][][]-----")
 _SUFFIXES = "|".join(suffix[1:] for suffix in sorted(VIDEO_SUFFIXES))
 _QUALITY = r"\d{3,4}p\d{0,3}|\d{3,4}x\d{3,4}|[248]k|[xh]\.?26[45]"
@@ -48,8 +48,8 @@ class Reading(NamedTuple):  # made several times for every file of millions
     video_id: str
     start: str = ""  # as written; empty where the name has none
     end: str = ""
-    rivals: tuple[str, ...] = ()  # what may be the id just as well
-    is_unclear: bool = False  # it has times or a part's number that cannot be read
+    rivals: tuple[str, ...] = ()  # other texts that may be the id
+    is_unclear: bool = False  # it may have times or a part's number, in an unknown form
 
     def exactly(self, start: float | None, end: float | None) -> bool:
         """Whether the name's times, if it has any, are those of the segment."""
@@ -71,10 +71,10 @@ class Reading(NamedTuple):  # made several times for every file of millions
 
 
 def readings(stem: str) -> Iterator[Reading]:
-    """The ways to read a file's name without suffix, the one to prefer first.
+    """The ways to read a file's name without suffix, the preferred one first.
 
     The whole name as an id goes first, because ids may look like anything; then both times, then
-    one; then the same behind a leading Y; then what other downloaders make of it.
+    one; then the same after a leading Y; then the forms of other downloaders.
     """
     yield from _plain(stem)
     if stem[:1] == "Y" and len(stem) > 1:
@@ -108,7 +108,7 @@ def _is_time(text: str) -> bool:
 
 
 def _tidied(stem: str) -> str:
-    """A name with the signs of a plain keyboard, without what programs put behind it."""
+    """A name with the signs of a plain keyboard, without what programs append it."""
     name = stem if stem.isascii() else unicodedata.normalize("NFKC", stem)
     name = name.translate(_SIGNS)
     while match := _PUT_BEHIND.fullmatch(name):
@@ -117,7 +117,7 @@ def _tidied(stem: str) -> str:
 
 
 def _with_times_behind(name: str) -> Iterator[Reading]:
-    """Any id with times behind it."""
+    """Any id that is followed by times."""
     for sign in _BEFORE_TIMES.finditer(name):
         head = name[: sign.start()]
         for start, end in times_behind(name[sign.start() :]):
@@ -126,7 +126,7 @@ def _with_times_behind(name: str) -> Iterator[Reading]:
 
 
 def _beside_a_title(name: str) -> Iterator[Reading]:
-    """Ids in brackets; and a YouTube id at an end of the name, or in its middle by itself."""
+    """Ids in brackets; and YouTube ids at either end of the name, or set off in its middle."""
     spans = [match.span(1) for match in _IN_BRACKETS.finditer(name)]
     spans += [span for match in _ID.finditer(name) if _stands_alone(name, *(span := match.span(1)))]
     ids = dict.fromkeys(name[start:end] for start, end in spans)
@@ -142,7 +142,7 @@ def _beside_a_title(name: str) -> Iterator[Reading]:
 
 
 def _stands_alone(name: str, start: int, end: int) -> bool:
-    """Whether what may be an id stands at an end of a name, or is set off on both sides."""
+    """Whether a possible id is at either end of a name, or set off on both sides."""
     lead, tail = name[:start], name[end:]
     if lead.endswith("[") and not tail.startswith("]"):
         return False

@@ -1,4 +1,4 @@
-"""Rows of a CSV: segments of videos with their classes; the checks of a row, and what is noted."""
+"""Rows of a CSV: segments of videos and their classes, the checks of a row, and notes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPREADSHEET_ERRORS = frozenset(
 )
 _NUMBER_WITH_EXPONENT = re.compile(r"[-+]?\d+(?:[.,]\d+)?E\+\d+|[-+]?\d+[.,]\d+E-?\d+", re.I)
 _LONGEST_ID = 200  # bytes; names of files end at 255
-_HINTS = 3  # bad labels that get a "did you mean", which is slow to find
+_HINTS = 3  # bad labels that get a "did you mean", which is slow to compute
 
 
 class RowError(ValueError):
@@ -92,13 +92,13 @@ def numbered(rows: Iterable[Row], where: object) -> tuple[LabelSet, list[Row]]:
 
 @dataclass
 class CsvNotes:
-    """What was found in a CSV besides good rows."""
+    """Bad rows of a CSV, and what was corrected in others."""
 
     bad: list[tuple[int, str]] = field(default_factory=list)  # line, reason
     corrected: dict[str, list[int | None]] = field(default_factory=dict)  # what, in which lines
 
     def note(self, what: str, line: int | None) -> None:
-        """Remember that something was put right in a line."""
+        """Remember that something was corrected in a line."""
         self.corrected.setdefault(what, []).append(line)
 
     def lines(self, where: object) -> list[str]:
@@ -110,7 +110,7 @@ class CsvNotes:
 
     def refuse_bad_rows(self, where: object) -> None:
         """Raises:
-        UserError: there are bad rows: the first with its reason, and where the others are.
+        UserError: there are bad rows; names the first with its reason, and the lines of others.
         """
         if not self.bad:
             return
@@ -119,7 +119,7 @@ class CsvNotes:
         if others:
             lines = first_of(number for number, _ in others)
             more = f" {counted(len(others), 'more bad row')}: line {lines}."
-        skip = " To leave bad rows out and have them listed, give --bad-rows skip."
+        skip = " To leave bad rows out and list them in the report, give --bad-rows skip."
         raise UserError(f"{where}: line {line}: {reason}.{more}{skip}")
 
 
@@ -127,7 +127,7 @@ def checked_id(text: str) -> str:
     """A video id.
 
     Raises:
-        RowError: it is empty, cannot name a file, or is what a spreadsheet made of an id.
+        RowError: it is empty, cannot name a file, or was changed by a spreadsheet.
     """
     if not text:
         raise RowError("has no id")
@@ -140,7 +140,7 @@ def checked_id(text: str) -> str:
             "CSV again, and do not save it from a spreadsheet"
         )
     if not text.isprintable() or "/" in text or len(text.encode()) > _LONGEST_ID:
-        raise RowError(f"{shown(text)} cannot be a video's id, because no file can be named so")
+        raise RowError(f"{shown(text)} cannot be a video's id, because no file can have that name")
     return text
 
 
@@ -182,7 +182,7 @@ def checked_label(text: str, labels: LabelSet, notes: CsvNotes) -> str:
 
 
 def checked_labels(text: str, labels: LabelSet, notes: CsvNotes) -> tuple[str, ...]:
-    """The mids, each once, of a comma-separated list of mids or display names.
+    """The distinct mids of a comma-separated list of mids or display names.
 
     Raises:
         RowError: a part of the list is not a class.

@@ -1,10 +1,9 @@
-"""The files of a data set's segments, and the clips that they become."""
+"""The files of a data set's segments, and the ids of its clips."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from avprep.clips import VIDEO_SUFFIXES, scan_files
@@ -12,36 +11,18 @@ from avprep.errors import UserError
 from avprep.manifest.sources.match import check_extracted, match_files
 from avprep.manifest.sources.matched import DataSet, Matched
 from avprep.manifest.sources.rows import Segments
+from avprep.options import Sources
 
 AUDIO_SUFFIXES = frozenset((".wav", ".flac"))
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Where the clips' files are.
-
-    Attributes:
-        videos: folders of videos.
-        extracted: what `avprep extract` wrote, `audio/` and `frames/`.
-        trim: a file named by the id alone is the whole video: decode only the row's segment.
+def check_sources(sources: Sources) -> None:
+    """Raises:
+    UserError: no folder is given, or the extracted one is not what `avprep extract` wrote.
     """
-
-    videos: tuple[Path, ...] = ()
-    extracted: Path | None = None
-    trim: bool = False
-
-    def check(self) -> None:
-        """Raises:
-        UserError: no folder is given, or the extracted one is not what `avprep extract` wrote.
-        """
-        if not self.videos and self.extracted is None:
-            raise UserError("give the folder of the videos with --videos, or --extracted, or both.")
-        check_extracted(self.extracted)
-
-    @property
-    def audio(self) -> tuple[Path, ...]:
-        """The folders of extracted sound."""
-        return (self.extracted / "audio",) if self.extracted else ()
+    if not sources.videos and sources.extracted is None:
+        raise UserError("give the folder of the videos with --videos, or --extracted, or both.")
+    check_extracted(sources.extracted)
 
 
 def match_segments(

@@ -1,4 +1,4 @@
-"""VGGSound's CSVs: `YTID,start_seconds,label,split`, and `YTID_000030.mp4,label` of old."""
+"""VGGSound's CSVs: `YTID,start_seconds,label,split`, or `YTID_000030.mp4,label` in old ones."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def read_vggsound(path: Path, labels: LabelSet | None) -> DataSet:
 
     Args:
         path: the CSV, gzipped or not.
-        labels: its classes; None to number the sorted names of all rows, of whatever split.
+        labels: its classes; None to number the sorted names of all rows, of all splits.
 
     Raises:
-        UserError: the file cannot be read, or holds no row.
+        UserError: the file cannot be read, or has no rows.
     """
     notes = CsvNotes()
     segments = read_segments(path, VGGSOUND, _RowParser(path, labels, notes), notes)
@@ -69,15 +69,15 @@ class _RowParser:
         if len(names) > 1:
             if (self._labels or vggsound_labels()).resolve(name) is None:
                 raise RowError(f"expected {VGGSOUND.example}, found more fields: {shown(text)}")
-            self._notes.note("the quotes around the label were lost, and are not missed", line)
+            self._notes.note("the quotes around the label were lost, and were restored", line)
         label = self._label(name, line)
         if self._has_split is None:
             self._has_split = bool(split)
         first_label, first_line = self._first_of.setdefault((video_id, start), (label, line))
         if first_label != label:
             raise RowError(
-                f"is the clip of line {first_line} with another label, while VGGSound's clips have "
-                f"one each. A list of several is read by `avprep manifest folder DIR --csv "
+                f"is the clip of line {first_line} with another label, but VGGSound's clips have "
+                "only one. A list with several is read by `avprep manifest folder DIR --csv "
                 f"{self._path}`, if its first line names the columns path (or video_id) and label"
             )
         return Row(line, video_id, start, start + CLIP_SECONDS, (label,), split)
@@ -87,7 +87,9 @@ class _RowParser:
             return name
         mid = checked_label(name, self._labels, self._notes)
         if name != mid and name not in self._labels.names:
-            self._notes.note("the class CSV spells a label otherwise, and it was looked up", line)
+            self._notes.note(
+                "labels are spelled differently in the class CSV, and were looked up", line
+            )
         return mid
 
 

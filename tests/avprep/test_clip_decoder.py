@@ -12,49 +12,49 @@ from collections.abc import Iterator
 import pytest
 
 from avprep.clips import Clip
+from avprep.encode.process import ClipDecoder
 from avprep.errors import DecodeError
-from avprep.isolation import IsolatedEncoder
 from avprep.options import IsolationOptions, SampleOptions
 
 
 @pytest.fixture
-def encoder():
-    with IsolatedEncoder(SampleOptions(), IsolationOptions(time_limit=60)) as isolated:
-        yield isolated
+def decoder():
+    with ClipDecoder(SampleOptions(), IsolationOptions(time_limit=60)) as decoder:
+        yield decoder
 
 
-def test_a_good_clip_comes_back_whole(encoder, demo_clip):
-    sample = encoder.encode(Clip("x", video=str(demo_clip)))
+def test_a_good_clip_comes_back_whole(decoder, demo_clip):
+    sample = decoder.decode(Clip("x", video=str(demo_clip)))
     assert sample.audio.startswith(b"fLaC")
     assert len(sample.frames) == 10
     assert all(jpeg.startswith(b"\xff\xd8") for jpeg in sample.frames)
     assert sample.num_samples == pytest.approx(16000, rel=0.1)
 
 
-def test_a_bad_clip_keeps_its_cause_across_the_pipe(encoder, tmp_path):
+def test_a_bad_clip_keeps_its_cause_across_the_pipe(decoder, tmp_path):
     with pytest.raises(DecodeError) as caught:
-        encoder.encode(Clip("x", video=str(tmp_path / "nowhere.mp4")))
+        decoder.decode(Clip("x", video=str(tmp_path / "nowhere.mp4")))
     assert caught.value.cause == "missing"
     assert "nowhere.mp4" in caught.value.detail
 
 
-def test_a_killed_child_is_replaced_and_the_clip_succeeds(encoder, demo_clip):
+def test_a_killed_child_is_replaced_and_the_clip_succeeds(decoder, demo_clip):
     clip = Clip("x", video=str(demo_clip))
-    expected = encoder.encode(clip)
-    os.kill(encoder._child.pid, signal.SIGSEGV)
+    expected = decoder.decode(clip)
+    os.kill(decoder._child.pid, signal.SIGSEGV)
     time.sleep(0.05)
-    assert encoder.encode(clip) == expected
+    assert decoder.decode(clip) == expected
 
 
 @contextlib.contextmanager
-def every_child_gets(signal_number: int, encoder: IsolatedEncoder) -> Iterator[None]:
-    """Meanwhile each of the encoder's processes gets a signal before it can answer."""
+def every_child_gets(signal_number: int, decoder: ClipDecoder) -> Iterator[None]:
+    """Meanwhile each of the decoder's processes gets a signal before it can answer."""
     stop = threading.Event()
 
     def send() -> None:
         hit = None
         while not stop.wait(0.001):
-            child = encoder._child
+            child = decoder._child
             if child is not None and child is not hit:
                 os.kill(child.pid, signal_number)
                 hit = child
@@ -68,24 +68,24 @@ def every_child_gets(signal_number: int, encoder: IsolatedEncoder) -> Iterator[N
         thread.join()
 
 
-def test_a_clip_whose_process_dies_twice_is_a_crash(encoder, demo_clip):
+def test_a_clip_whose_process_dies_twice_is_a_crash(decoder, demo_clip):
     clip = Clip("x", video=str(demo_clip))
-    with every_child_gets(signal.SIGSEGV, encoder), pytest.raises(DecodeError) as caught:
-        encoder.encode(clip)
+    with every_child_gets(signal.SIGSEGV, decoder), pytest.raises(DecodeError) as caught:
+        decoder.decode(clip)
     assert caught.value.cause == "crash"
     assert "SIGSEGV" in caught.value.detail
-    assert encoder.encode(clip).num_samples > 0
+    assert decoder.decode(clip).num_samples > 0
 
 
 def test_a_clip_whose_process_hangs_twice_is_a_timeout(demo_clip):
     clip = Clip("x", video=str(demo_clip))
     limits = IsolationOptions(time_limit=5.0)
-    with IsolatedEncoder(SampleOptions(), limits) as encoder:
-        with every_child_gets(signal.SIGSTOP, encoder), pytest.raises(DecodeError) as caught:
-            encoder.encode(clip)
+    with ClipDecoder(SampleOptions(), limits) as decoder:
+        with every_child_gets(signal.SIGSTOP, decoder), pytest.raises(DecodeError) as caught:
+            decoder.decode(clip)
         assert caught.value.cause == "timeout"
         assert "5 s" in caught.value.detail
-        assert encoder.encode(clip).num_samples > 0
+        assert decoder.decode(clip).num_samples > 0
 
 
 def test_a_clip_that_needs_too_much_memory_is_out_of_memory(tmp_path):
@@ -94,15 +94,15 @@ def test_a_clip_that_needs_too_much_memory_is_out_of_memory(tmp_path):
     with huge.open("wb") as file:
         file.truncate(8 << 30)
     limits = IsolationOptions(memory_limit=0.5)
-    with IsolatedEncoder(SampleOptions(), limits) as encoder:
+    with ClipDecoder(SampleOptions(), limits) as decoder:
         with pytest.raises(DecodeError) as caught:
-            encoder.encode(Clip("huge", wav=str(huge), video_path=str(tmp_path)))
+            decoder.decode(Clip("huge", wav=str(huge), video_path=str(tmp_path)))
         assert caught.value.cause == "out-of-memory"
 
 
-def test_the_child_is_gone_when_the_encoder_is_closed(demo_clip):
-    with IsolatedEncoder(SampleOptions(), IsolationOptions()) as encoder:
-        encoder.encode(Clip("x", video=str(demo_clip)))
-        pid = encoder._child.pid
+def test_the_child_is_gone_when_the_decoder_is_closed(demo_clip):
+    with ClipDecoder(SampleOptions(), IsolationOptions()) as decoder:
+        decoder.decode(Clip("x", video=str(demo_clip)))
+        pid = decoder._child.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,19 @@ from numpy.typing import NDArray
 
 from avprep import storage
 from avprep.failures import ClipFailure
-from avprep.report.clips import ClipView, view_clip
-from avprep.report.gallery import Candidate, GalleryOptions, within_size
-from avprep.report.histogram import histogram
-from avprep.report.page import render_page
-from avprep.report.survey import (
-    Survey,
+from avprep.options import ReportOptions
+from avprep.pages.clips import ClipView, view_clip
+from avprep.pages.gallery import Candidate, within_size
+from avprep.pages.histogram import histogram
+from avprep.pages.page import render_page
+from avprep.pages.survey import (
+    Overview,
     read_failures,
     read_sample,
     some_of_each_cause,
     survey_shards,
 )
-from avprep.shards.format import DatasetInfo, read_dataset, split_members
+from avprep.shards.format import DatasetInfo, SampleEntry, read_dataset, split_members
 
 _SCRIPTS = ("clip.js", "report.js")
 _CLIP_OVERHEAD = 20_000  # bytes of spectrogram, waveform and markup
@@ -35,34 +36,22 @@ _FINEST_BIN = 0.1  # seconds
 
 
 @dataclass(frozen=True)
-class ReportOptions:
-    """What goes onto the page."""
-
-    gallery: GalleryOptions = field(default_factory=GalleryOptions)
-    max_mb: float = 15.0  # of the page; clips that would make it larger are left out
-    failures: int = 500  # listed; all of them are counted
-    title: str = ""  # empty: the name of the folder
-
-
-@dataclass(frozen=True)
 class ReportSummary:
     """What was put on the page."""
 
     page: bytes
     clips: int
-    too_large: int  # clips chosen for the gallery that no longer fitted
+    too_large: int  # clips chosen for the gallery that did not fit
     unreadable: tuple[str, ...]  # clips chosen for the gallery whose bytes are damaged
     incomplete: int  # samples of the set whose files hold less than they promise
 
 
 @dataclass(frozen=True)
 class GalleryClip:
-    """A clip of the gallery; `view` is None where it cannot be read, and `problem` says why."""
+    """A clip of the gallery; `view` is None if it cannot be read, and `problem` says why."""
 
-    video_id: str
     shard: str
-    split: str
-    classes: tuple[int, ...]
+    entry: SampleEntry
     view: ClipView | None
     problem: str = ""
 
@@ -83,15 +72,15 @@ def make_report(
         UserError: no shard set there, or an index is missing or damaged.
     """
     info = read_dataset(location)
-    survey = survey_shards(location, info, options.gallery, lambda: on_shard(len(info.shards)))
-    values = _values(location, info, survey, read_failures(location), options)
+    overview = survey_shards(location, info, options.gallery, lambda: on_shard(len(info.shards)))
+    values = _values(location, info, overview, read_failures(location), options)
     limit = options.max_mb * 1e6 - len(_rendered(values, info, [], 0))
-    chosen, too_large = within_size(survey.candidates, limit, _CLIP_OVERHEAD)
+    chosen, too_large = within_size(overview.candidates, limit, _CLIP_OVERHEAD)
     with ThreadPoolExecutor(_READS_AT_ONCE) as threads:
         clips = list(threads.map(lambda candidate: _gallery_clip(location, candidate), chosen))
-    clips.sort(key=lambda clip: (_class_order(clip.classes, info), clip.video_id))
+    clips.sort(key=lambda clip: (_class_order(clip.entry, info), clip.entry.video_id))
     page = _rendered(values, info, clips, too_large)
-    unreadable = tuple(clip.video_id for clip in clips if clip.view is None)
+    unreadable = tuple(clip.entry.video_id for clip in clips if clip.view is None)
     return ReportSummary(page, len(clips), too_large, unreadable, info.incomplete)
 
 
@@ -99,9 +88,9 @@ def _rendered(
     values: dict[str, Any], info: DatasetInfo, clips: list[GalleryClip], too_large: int
 ) -> bytes:
     named = [number for number in by_name(info) if info.class_counts[number]]
-    shown = {number for clip in clips for number in clip.classes}
+    shown = {number for clip in clips for number in clip.entry.labels}
     return render_page(
-        "avprep.report",
+        "avprep.pages",
         "report.html",
         _SCRIPTS,
         **values,
@@ -117,33 +106,29 @@ def by_name(info: DatasetInfo) -> list[int]:
     return sorted(range(len(info.labels)), key=lambda number: info.labels[number][1].casefold())
 
 
-def _class_order(classes: Sequence[int], info: DatasetInfo) -> tuple[str, ...]:
-    return tuple(info.labels[label][1].casefold() for label in classes)
+def _class_order(entry: SampleEntry, info: DatasetInfo) -> tuple[str, ...]:
+    return tuple(info.labels[label][1].casefold() for label in entry.labels)
 
 
 def _gallery_clip(location: str, candidate: Candidate) -> GalleryClip:
-    entry = candidate.entry
-    view: ClipView | None = None
-    problem = ""
+    shard, entry = candidate.shard, candidate.entry
     try:
-        data = read_sample(location, candidate.shard, entry)
-        found = view_clip(split_members(data, entry.key))
-        if found.video_id != entry.video_id:
-            raise ValueError(f"these bytes are the clip {found.video_id!r}")
-        view = found
+        view = view_clip(split_members(read_sample(location, shard, entry), entry.key))
+        if view.video_id != entry.video_id:
+            raise ValueError(f"these bytes are the clip {view.video_id!r}")
     except (OSError, ValueError) as error:
-        problem = str(error)
-    return GalleryClip(entry.video_id, candidate.shard, entry.split, entry.labels, view, problem)
+        return GalleryClip(shard, entry, None, str(error))
+    return GalleryClip(shard, entry, view)
 
 
 def _values(
     location: str,
     info: DatasetInfo,
-    survey: Survey,
+    overview: Overview,
     failures: Sequence[ClipFailure] | None,
     options: ReportOptions,
 ) -> dict[str, Any]:
-    """What the template shows, apart from the gallery."""
+    """What the template shows besides the gallery."""
     failed = sum(info.failures.values())
     counts = info.class_counts
     filled = [number for number, count in enumerate(counts) if count]
@@ -162,13 +147,13 @@ def _values(
         "class_order": sorted(filled, key=lambda number: (-counts[number], number)),
         "class_counts": [counts[number] for number in filled],
         "empty_classes": [info.labels[n] for n in by_name(info) if not counts[n]],
-        "splits": survey.splits,
-        "durations": histogram(survey.seconds, _FINEST_BIN),
-        "lengths": _lengths(survey.seconds),
-        "unknown_lengths": info.samples - len(survey.seconds),
+        "splits": overview.splits,
+        "durations": histogram(overview.seconds, _FINEST_BIN),
+        "lengths": _lengths(overview.seconds),
+        "unknown_lengths": info.samples - len(overview.seconds),
         "failures": None if failures is None else some_of_each_cause(failures, options.failures),
         "causes": Counter(info.failures).most_common(),
-        "summary": _summary(location, info, survey),
+        "summary": _summary(location, info, overview),
     }
 
 
@@ -185,7 +170,7 @@ def _lengths(seconds: NDArray[np.float64]) -> list[tuple[str, str]]:
     return [(name, f"{float(value):.2f} s") for name, value in numbers.items()]
 
 
-def _summary(location: str, info: DatasetInfo, survey: Survey) -> dict[str, Any]:
+def _summary(location: str, info: DatasetInfo, overview: Overview) -> dict[str, Any]:
     """The numbers of the page for programs that read it."""
     return {
         "shards": location,
@@ -194,7 +179,7 @@ def _summary(location: str, info: DatasetInfo, survey: Survey) -> dict[str, Any]
         "seconds": info.seconds,
         "incomplete": info.incomplete,
         "failures": dict(info.failures),
-        "splits": dict(survey.splits),
+        "splits": dict(overview.splits),
         "classes": [
             {"mid": mid, "name": name, "samples": count}
             for (mid, name), count in zip(info.labels, info.class_counts, strict=True)

@@ -8,7 +8,7 @@ from avprep.audio import decode_audio, encode_flac, encode_wav, promised_samples
 from avprep.clips import Clip
 from avprep.decode import check_file, decode_clip
 from avprep.decode.media import SHORTEST_AUDIO
-from avprep.encoded import EncodedSample
+from avprep.encode.wire import EncodedSample
 from avprep.errors import DecodeError
 from avprep.images import JPEG_END, encode_jpeg, jpeg_size
 from avprep.options import SampleOptions

@@ -1,4 +1,4 @@
-"""Which clips a report shows: a seeded choice, even over the classes, in one pass over the set."""
+"""Which clips a report shows: a seeded choice, spread evenly over the classes, in one pass."""
 
 from __future__ import annotations
 
@@ -7,36 +7,15 @@ import heapq
 from collections import defaultdict
 from dataclasses import dataclass
 
+from avprep.options import GalleryOptions
 from avprep.shards.format import SampleEntry
 
-DEFAULT_CLIPS = 32
-UNLABELLED = -1  # stands for the class of clips without one
-
-
-@dataclass(frozen=True)
-class GalleryOptions:
-    """How many clips, and which."""
-
-    clips: int | None = None  # in all; None: 32, or what per_class asks for
-    per_class: int | None = None  # for each class; None: as even as `clips` allows
-    seed: int = 0
-
-    @property
-    def most(self) -> float:
-        """Clips in all."""
-        if self.clips is None:
-            return DEFAULT_CLIPS if self.per_class is None else float("inf")
-        return self.clips
-
-    @property
-    def kept(self) -> int:
-        """Clips of each class that may be needed."""
-        return int(min(self.most, self.most if self.per_class is None else self.per_class))
+UNLABELLED = -1  # the class of clips that have no class
 
 
 @dataclass(frozen=True, order=True)
 class Candidate:
-    """A clip that may be shown; the lower its rank, the sooner."""
+    """A clip that may be shown; lower ranks come first."""
 
     rank: int
     shard: str
@@ -44,7 +23,7 @@ class Candidate:
 
 
 class ClipChooser:
-    """Is offered every clip of a shard set, remembers few, and chooses.
+    """Sees every clip of a shard set, remembers a few, and chooses.
 
     A clip's rank is a digest of the seed and its id. So the choice does not depend on the order
     of the clips or the number of shards, and a set that grows keeps most of it.
@@ -99,12 +78,12 @@ class ClipChooser:
 def within_size(
     candidates: list[Candidate], limit: float, overhead: int
 ) -> tuple[list[Candidate], int]:
-    """As many candidates, in order, as fit a page.
+    """As many candidates, in order, as fit on a page.
 
     Args:
         candidates: the most important first.
         limit: bytes they may take together.
-        overhead: bytes that each takes beside its own sample as base64.
+        overhead: bytes that each takes in addition to its sample as base64.
 
     Returns:
         those that fit, and the number of the others.

@@ -37,16 +37,14 @@ def waveform_path(pcm: NDArray[np.int16]) -> str:
         a closed path in a box of WAVEFORM_WIDTH × WAVEFORM_HEIGHT, silence a thin line in its
         middle; the loudest sample reaches the edge.
     """
-    columns = min(WAVEFORM_WIDTH, max(1, len(pcm)))
-    edges = np.linspace(0, len(pcm), columns + 1).astype(int)[:-1]
+    edges = _columns(max(1, len(pcm)), WAVEFORM_WIDTH)
     samples = pcm.astype(np.int32) if len(pcm) else np.zeros(1, np.int32)
     peak = max(1, int(np.abs(samples).max()))
     middle = WAVEFORM_HEIGHT / 2
     scale = (middle - 1) / peak
     highest = middle - np.maximum.reduceat(samples, edges) * scale - 0.5
     lowest = middle - np.minimum.reduceat(samples, edges) * scale + 0.5
-    step = WAVEFORM_WIDTH / columns
-    x = (np.arange(columns) + 0.5) * step
+    x = (np.arange(len(edges)) + 0.5) * (WAVEFORM_WIDTH / len(edges))
     there = [f"{a:.0f} {b:.0f}" for a, b in zip(x, highest, strict=True)]
     back = [f"{a:.0f} {b:.0f}" for a, b in zip(x[::-1], lowest[::-1], strict=True)]
     return f"M{'L'.join(there + back)}Z"
@@ -77,14 +75,17 @@ def spectrogram_image(pcm: NDArray[np.int16], sample_rate: int) -> bytes:
         bytes of an RGB image of at most 320 × 80 pixels; the brighter, the louder, over 70 dB.
     """
     decibels = log_mel(pcm, sample_rate)
-    columns = min(_COLUMNS, len(decibels))
-    edges = np.linspace(0, len(decibels), columns + 1).astype(int)[:-1]
     # The loudest frame of a column: a click shorter than a column stays visible.
-    pooled = np.maximum.reduceat(decibels, edges, axis=0)
+    pooled = np.maximum.reduceat(decibels, _columns(len(decibels), _COLUMNS), axis=0)
     levels = np.clip(pooled.T[::-1] / _RANGE_DB + 1, 0, 1)
     buffer = io.BytesIO()
     Image.fromarray(_coloured(levels)).save(buffer, "WEBP", quality=70, method=4)
     return buffer.getvalue()
+
+
+def _columns(length: int, most: int) -> NDArray[np.int64]:
+    """Where each of up to `most` even columns of a row begins."""
+    return np.linspace(0, length, min(most, length) + 1).astype(int)[:-1]
 
 
 def _coloured(levels: NDArray[np.floating]) -> NDArray[np.uint8]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from avprep.audio import decode_audio
-from avprep.report.page import data_uri
-from avprep.report.pictures import (
+from avprep.pages.page import data_uri
+from avprep.pages.pictures import (
     WAVEFORM_HEIGHT,
     WAVEFORM_WIDTH,
     spectrogram_image,
@@ -24,7 +24,7 @@ class FrameView:
 
     picture: str  # data URI
     time: float  # seconds from the clip's start
-    caption: str  # the time for people; empty where it is an estimate
+    caption: str  # the time, for people; empty if it is an estimate
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-_HERE = "avprep.report"
+_HERE = "avprep.pages"
 
 
 def render_page(package: str, template: str, scripts: Sequence[str] = (), **values: Any) -> bytes:
@@ -26,7 +26,7 @@ def render_page(package: str, template: str, scripts: Sequence[str] = (), **valu
             (`page.html`, `clip.html`, `clip.js`, …) can be used beside them.
         template: such as `report.html`.
         scripts: files to run at the end of the page, in order.
-        values: what the template shows; escaped wherever it stands.
+        values: what the template shows; always escaped.
 
     Returns:
         UTF-8 HTML; the same bytes for the same values.
@@ -45,12 +45,12 @@ def render_page(package: str, template: str, scripts: Sequence[str] = (), **valu
         scripts=[{"source": source, "digest": _csp_digest(source)} for source in sources],
         **values,
     )
-    # HTML has no zero byte, and UTF-8 no half of a surrogate pair, as a strange id may hold.
+    # A strange id may hold a zero byte or half a surrogate pair, which HTML and UTF-8 do not allow.
     return text.replace("\0", "\ufffd").encode("utf-8", "backslashreplace")
 
 
 def data_uri(media_type: str, data: bytes | memoryview) -> str:
-    """`data:image/jpeg;base64,…`: the file itself where its address would stand."""
+    """`data:image/jpeg;base64,…`: a URI that holds the file itself."""
     return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
 
 

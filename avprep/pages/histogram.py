@@ -14,7 +14,7 @@ _TAIL = 99.5  # percent; what is longer is counted in the last bin
 
 @dataclass(frozen=True)
 class Histogram:
-    """Bin n counts values from `edges[n]` up to, but without, `edges[n + 1]`.
+    """Bin n counts values from `edges[n]` up to, but not including, `edges[n + 1]`.
 
     The last bin also counts all greater values, up to `greatest`.
     """
@@ -30,10 +30,10 @@ class Histogram:
 
 
 def histogram(values: NDArray[np.float64], finest: float) -> Histogram | None:
-    """Count positive numbers in up to some thirty bins, not narrower than `finest`.
+    """Count positive numbers in about thirty bins, not narrower than `finest`.
 
     Returns:
-        None where there is no number.
+        None if there are no numbers.
     """
     if not len(values):
         return None
@@ -50,7 +50,7 @@ def histogram(values: NDArray[np.float64], finest: float) -> Histogram | None:
 
 
 def round_up(width: float) -> float:
-    """The least of …, 0.1, 0.2, 0.5, 1, 2, 5, … that is not below a positive number."""
+    """The least of …, 0.1, 0.2, 0.5, 1, 2, 5, … that is not less than a positive number."""
     power = 10.0 ** math.floor(math.log10(width))
     step = next(step for step in (1, 2, 5, 10) if step * power >= width * (1 - 1e-9))
     return step * power

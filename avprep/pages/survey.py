@@ -1,4 +1,4 @@
-"""Everything that a report says about a shard set, read from its indexes and failures.csv."""
+"""What a report says about a shard set, read from its indexes and failures.csv."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from avprep import storage
 from avprep.errors import UserError
 from avprep.failures import FAILURES_FILE, ClipFailure
-from avprep.report.gallery import Candidate, ClipChooser, GalleryOptions
+from avprep.options import GalleryOptions
+from avprep.pages.gallery import Candidate, ClipChooser
 from avprep.shards.format import DatasetInfo, SampleEntry, ShardIndex, index_name, read_index
 
 _REQUESTS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class Survey:
+class Overview:
     """What one pass over the indexes finds.
 
     Attributes:
@@ -43,7 +44,7 @@ def survey_shards(
     info: DatasetInfo,
     options: GalleryOptions,
     on_shard: Callable[[], None] = lambda: None,
-) -> Survey:
+) -> Overview:
     """Read every index once.
 
     Raises:
@@ -66,15 +67,12 @@ def survey_shards(
     known = np.array(lengths, np.int64)
     seconds = known[known > 0] / info.options["sample_rate"]
     del splits[""]
-    return Survey(seconds, splits, chooser.choose())
+    return Overview(seconds, splits, chooser.choose())
 
 
 def read_indexes(location: str, info: DatasetInfo) -> Iterator[ShardIndex]:
-    """The indexes in order; where they are behind a URL, several are fetched at a time."""
+    """The indexes in order, several of which are fetched at a time."""
     shards = [shard.name for shard in info.shards]
-    if not storage.is_url(location):
-        yield from (read_index(location, shard) for shard in shards)
-        return
     with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as threads:
         for start in range(0, len(shards), _REQUESTS_AT_ONCE):
             group = shards[start : start + _REQUESTS_AT_ONCE]
@@ -82,7 +80,7 @@ def read_indexes(location: str, info: DatasetInfo) -> Iterator[ShardIndex]:
 
 
 def read_sample(location: str, shard: str, entry: SampleEntry) -> bytes:
-    """The bytes of one sample and no others.
+    """The bytes of one sample, without reading the rest of its shard.
 
     Raises:
         OSError: the shard cannot be read.
@@ -96,7 +94,7 @@ def read_sample(location: str, shard: str, entry: SampleEntry) -> bytes:
 
 
 def read_failures(location: str) -> list[ClipFailure] | None:
-    """The rows of failures.csv; None where it is missing."""
+    """The rows of failures.csv; None if it is missing."""
     try:
         data = storage.read_bytes(storage.join(location, FAILURES_FILE))
     except FileNotFoundError:
@@ -107,7 +105,7 @@ def read_failures(location: str) -> list[ClipFailure] | None:
 
 
 def some_of_each_cause(failures: Sequence[ClipFailure], most: int) -> list[ClipFailure]:
-    """Up to `most` failures, of each cause as many as of any other as far as there are."""
+    """Up to `most` failures, spread as evenly over the causes as their numbers allow."""
     seen: Counter[str] = Counter()
     numbered = []
     for position, failure in enumerate(failures):

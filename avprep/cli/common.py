@@ -1,0 +1,55 @@
+"""What several commands have in common: flags about what they print, and words of summaries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from avprep.failures import FailureLimit
+from avprep.option import Options, option
+
+_SHOWN = 5  # examples in a message
+
+
+@dataclass(frozen=True)
+class Summary(Options):
+    """How a command says what it did."""
+
+    as_json: bool = option(False, "Print the summary as JSON.", flag="--json")
+
+    def show(self, facts: Mapping[str, Any], words: str) -> None:
+        """Print the summary, for a program or for a person."""
+        click.echo(json.dumps(facts) if self.as_json else words)
+
+
+@dataclass(frozen=True)
+class Tolerance(Options):
+    """How many failed clips make a failed command."""
+
+    max_failures: FailureLimit | None = option(
+        None, "End with exit code 1 above this many (20) or share (5%)."
+    )
+
+
+@dataclass(frozen=True)
+class ClassCsv(Options):
+    """The class CSV of a manifest."""
+
+    labels: Path | None = option(
+        None, "Class CSV (index,mid,display_name). [default: M.classes.csv beside M.json]"
+    )
+
+
+def incomplete_line(count: int) -> str:
+    """What summaries say of samples whose files hold less than they promise."""
+    return f"incomplete: {count} (files that hold less than they promise, such as cut downloads)"
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first few names."""
+    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

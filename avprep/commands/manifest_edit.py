@@ -1,0 +1,184 @@
+"""Manifests from manifests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from avprep.clips import Clip
+from avprep.errors import UserError
+from avprep.labels import LabelSet, class_csv_of, labels_of
+from avprep.manifest.model import check_class_csv, iter_manifest, read_manifest, write_labelled
+from avprep.manifest.ops import classes_of, merge_clips, sample_per_class, split_clips
+from avprep.manifest.paths import NewRoot, rerooted
+from avprep.options import MergeOptions, PerClassOptions, SplitOptions
+from avprep.wording import counted
+
+
+def convert_manifest(source: str | Path, target: str | Path, roots: Sequence[NewRoot] = ()) -> int:
+    """Write a manifest under another name; the suffixes of both tell their formats.
+
+    The class CSV is copied along.
+
+    Args:
+        source: `.json`, `.jsonl`, `.csv` or `.parquet`.
+        target: likewise.
+        roots: where the clips' files are now; the first that fits a path is taken.
+
+    Returns:
+        The number of clips.
+
+    Raises:
+        UserError: the manifest cannot be read or written, or a root fits no path.
+    """
+    source, target = Path(source), Path(target)
+    return write_labelled(target, rerooted(iter_manifest(source), roots), labels_of(source))
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What several manifests hold together."""
+
+    clips: int
+    repeated: int  # entries left out because they were there already
+    conflicts: int  # entries left out because another clip had the same video_id
+
+
+def merge_manifests(
+    sources: Sequence[str | Path], out: str | Path, options: MergeOptions = MergeOptions()
+) -> Merged:
+    """Put several manifests together, each clip once, in the order given.
+
+    Manifests without classes may be among them.
+
+    Raises:
+        UserError: the classes of two differ, or one video_id has two contents and the options
+            refuse that.
+    """
+    paths = [Path(source) for source in sources]
+    labels = common_labels(paths)
+    clips, repeated, conflicts = merge_clips(
+        known_by(iter_manifest(path), labels, path) for path in paths
+    )
+    if conflicts and options.on_conflict == "refuse":
+        kept, dropped = conflicts[0].kept, conflicts[0].dropped
+        raise UserError(
+            f"{counted(len(conflicts), 'clip')} with one video_id and two contents; the first is "
+            f"{kept.video_id!r}: {kept} and {dropped}. To take the first of each, give "
+            "--on-conflict first."
+        )
+    write_labelled(Path(out), clips, labels)
+    return Merged(len(clips), repeated, len(conflicts))
+
+
+@dataclass(frozen=True)
+class ManifestPart:
+    """A part of a manifest that was divided."""
+
+    name: str
+    path: Path
+    clips: int
+    classes: int
+    lacking: tuple[str, ...]  # classes of the whole that no clip of this part has
+
+
+def split_manifest(
+    source: str | Path, out: str | Path, options: SplitOptions
+) -> tuple[ManifestPart, ...]:
+    """Divide a manifest into parts in which every class has its share.
+
+    Segments of one video stay together. Each clip gets its part's name as `split`.
+
+    Args:
+        source: the manifest.
+        out: folder for a manifest per part, in the format of `source`.
+        options: the parts.
+
+    Raises:
+        UserError: a part would get no clip, or the path of a class CSV is taken by other classes.
+    """
+    source = Path(source)
+    clips = read_manifest(source)
+    divided = split_clips(clips, options.parts, options.seed)
+    if empty := [name for name, chosen in divided.items() if not chosen]:
+        raise UserError(f"{source}: {len(clips)} clips are too few, {empty[0]!r} would get none.")
+    suffix = source.suffix if source.suffix in (".jsonl", ".csv", ".parquet") else ".json"
+    labels, everything = labels_of(source), classes_of(clips)
+    paths = {name: Path(out) / f"{name}{suffix}" for name in divided}
+    for path in paths.values():
+        check_class_csv(path, labels)
+    parts = []
+    for name, chosen in divided.items():
+        write_labelled(paths[name], chosen, labels)
+        classes = classes_of(chosen)
+        lacking = tuple(sorted(everything.keys() - classes.keys()))
+        parts.append(ManifestPart(name, paths[name], len(chosen), len(classes), lacking))
+    return tuple(parts)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The clips chosen from a manifest."""
+
+    clips: int
+    classes: int
+    short: tuple[str, ...]  # classes with fewer clips than were asked for
+    unlabelled: int  # clips that could not be chosen
+
+
+def sample_manifest(source: str | Path, out: str | Path, options: PerClassOptions) -> Chosen:
+    """Choose a number of clips of every class, or all where a class has fewer.
+
+    Clips with several labels count for each of them, so frequent classes may get more.
+
+    Raises:
+        UserError: no clip has a label.
+    """
+    source = Path(source)
+    clips = read_manifest(source)
+    chosen = sample_per_class(clips, options.per_class, options.seed)
+    if not chosen:
+        raise UserError(f"{source}: none of its {len(clips)} clips has a label.")
+    write_labelled(Path(out), chosen, labels_of(source))
+    counts = classes_of(chosen)
+    short = sorted(label for label, count in counts.items() if count < options.per_class)
+    unlabelled = sum(not clip.labels for clip in clips)
+    return Chosen(len(chosen), len(counts), tuple(short), unlabelled)
+
+
+def common_labels(sources: Sequence[Path]) -> LabelSet | None:
+    """The label set that all manifests with classes share; None if none has a class CSV.
+
+    Raises:
+        UserError: two differ.
+    """
+    common, first = None, sources[0]
+    for source in sources:
+        labels = labels_of(source)
+        if labels is None or (not labels and common is not None):
+            continue
+        if common and labels != common:
+            raise UserError(
+                f"{class_csv_of(source)}: its classes differ from those of "
+                f"{class_csv_of(first)}, or are in another order. Build both manifests with "
+                "one class CSV, given by --labels."
+            )
+        common, first = labels, source
+    return common
+
+
+def known_by(clips: Iterable[Clip], labels: LabelSet | None, source: Path) -> Iterator[Clip]:
+    """The clips of a manifest, whose labels must be in the label set, if there is one.
+
+    Raises:
+        UserError: a label is not.
+    """
+    for clip in clips:
+        for label in clip.labels:
+            if labels is not None and not labels.knows(label):
+                raise UserError(
+                    f"{source}: {clip.video_id!r} has the label {label!r}, which the class CSVs of "
+                    "the other manifests do not have, and it has no class CSV of its own."
+                )
+        yield clip

@@ -1,0 +1,143 @@
+"""The life of the child that makes samples, seen from the process that wants them.
+
+libav can crash on a hostile file, loop on it, or ask for all memory. So each clip goes to a child
+over a pipe, and the child is watched: one that dies or exceeds the time limit is replaced, the clip
+is tried once more alone in the fresh child, and then recorded as failed.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from types import TracebackType
+
+from avprep.clips import Clip
+from avprep.encode.wire import (
+    EncodedSample,
+    pack_request,
+    read_message,
+    unpack_answer,
+    write_message,
+)
+from avprep.errors import DecodeError, Unreadable
+from avprep.options import IsolationOptions, SampleOptions
+from avprep.processes import check_stop, end_group
+
+_LOOK_SECONDS = 0.25  # how often a thread that waits looks whether it should go on waiting
+
+
+class _ChildDied(Exception):
+    """The child ended without an answer; holds its exit status."""
+
+
+class ClipDecoder:
+    """Decodes clips in a child process, with a time limit and a memory limit for each.
+
+    Use as a context manager; the child starts with the first clip and is reused.
+    """
+
+    def __init__(self, options: SampleOptions, limits: IsolationOptions) -> None:
+        self.options = options
+        self.limits = limits
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> ClipDecoder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child; the next clip starts another."""
+        if self._child is not None:
+            end_group(self._child)  # in which there may be an ffmpeg
+            self._child = None
+
+    def decode(self, clip: Clip) -> EncodedSample:
+        """Make a clip's sample.
+
+        Raises:
+            DecodeError: the clip failed, crashed its process twice, or ran out of time twice.
+        """
+        try:
+            outcome = self._attempt(clip)
+        except (_ChildDied, TimeoutError):
+            self.close()  # whatever the child's earlier clips left behind is gone with it
+            outcome = self._last_attempt(clip)
+        if isinstance(outcome, Unreadable):
+            raise DecodeError(outcome.cause, outcome.detail)
+        return outcome
+
+    def _last_attempt(self, clip: Clip) -> EncodedSample | Unreadable:
+        try:
+            return self._attempt(clip)
+        except TimeoutError:
+            self.close()
+            limit = f"{self.limits.time_limit:g} s"
+            return Unreadable("timeout", f"{clip.file}: not done within {limit}, tried twice")
+        except _ChildDied as death:
+            self.close()
+            return _cause_of_death(clip, death.args[0], self.limits)
+
+    def _attempt(self, clip: Clip) -> EncodedSample | Unreadable:
+        child = self._child or self._start()
+        deadline = time.monotonic() + self.limits.time_limit
+        assert child.stdin is not None
+        assert child.stdout is not None
+        descriptor = child.stdout.fileno()
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, selectors.EVENT_READ)
+
+            def read(count: int) -> bytes:
+                while not selector.select(min(deadline - time.monotonic(), _LOOK_SECONDS)):
+                    check_stop()
+                    if time.monotonic() >= deadline:
+                        raise TimeoutError
+                return os.read(descriptor, count)
+
+            try:
+                write_message(child.stdin, pack_request(clip, self.options))
+                return unpack_answer(lambda: read_message(read))
+            except (BrokenPipeError, EOFError):
+                raise _ChildDied(child.wait()) from None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        environment = {
+            **os.environ,
+            # The child sees the same packages, and never one that lies in the current folder.
+            "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+            "PYTHONSAFEPATH": "1",
+        }
+        self._child = subprocess.Popen(
+            [
+                *(sys.executable, "-m", f"{__package__}.server"),
+                *(str(self.limits.memory_limit), str(os.getpid())),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the parent, which ends the child in order
+        )
+        return self._child
+
+
+def _cause_of_death(clip: Clip, status: int, limits: IsolationOptions) -> Unreadable:
+    if status == -signal.SIGKILL:
+        return Unreadable(
+            "out-of-memory",
+            f"{clip.file}: its process was killed by the system, tried twice "
+            f"(limit {limits.memory_limit:g} GiB a worker)",
+        )
+    how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    return Unreadable("crash", f"{clip.file}: its process died ({how}), tried twice")

@@ -1,0 +1,57 @@
+"""The child process that makes samples: `avprep.encode.server MEMORY_GIB PARENT_PID`.
+
+Reads requests from standard input and answers on standard output until the input ends.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+
+# Before numpy is imported: its library would start a thread per core, and never uses them here.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from avprep.encode.sample import encode_clip
+from avprep.encode.wire import (
+    EncodedSample,
+    pack_answer,
+    read_message,
+    unpack_request,
+    write_message,
+)
+from avprep.errors import DecodeError, Unreadable
+from avprep.processes import end_with_parent
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    end_with_parent(int(sys.argv[2]))
+    limit = int(float(sys.argv[1]) * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    # The answers' pipe is taken away from file descriptor 1, where a library might print.
+    requests = os.fdopen(os.dup(0), "rb", buffering=0)
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    try:
+        while True:
+            for part in pack_answer(_outcome(read_message(requests.read))):
+                write_message(answers, part)
+    except EOFError:
+        return
+
+
+def _outcome(message: bytes) -> EncodedSample | Unreadable:
+    clip, options = unpack_request(message)
+    try:
+        return encode_clip(clip, options)
+    except DecodeError as error:
+        return error.outcome
+    except MemoryError:
+        return Unreadable("out-of-memory", f"{clip.file}: needs too much memory")
+    except Exception as error:  # a bug of ours or a library's: it costs this clip, and is named
+        return Unreadable("crash", f"{clip.file}: {type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

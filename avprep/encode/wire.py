@@ -1,0 +1,109 @@
+"""The messages between a process that wants samples and its child that makes them.
+
+Each message is a length and that many bytes: a request is one message of JSON; an answer is a JSON
+header and the payloads that it announces. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import IO
+
+from avprep.clips import Clip
+from avprep.errors import Unreadable
+from avprep.options import DecodeOptions, SampleOptions
+
+_LENGTH = struct.Struct("<Q")
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """The payload of a sample's members, ready to be written."""
+
+    audio: bytes  # FLAC or WAV, 16-bit mono
+    frames: tuple[bytes, ...]  # JPEG, in time order
+    frame_times: tuple[float, ...]  # seconds; empty for packed files, whose times are not known
+    num_samples: int  # of audio
+    decoder: str  # "pyav", "ffmpeg", or "files"
+    complete: bool = True  # whether the source holds what it promises, as far as it is used here
+    seconds_found: float = 0.0
+    seconds_promised: float = 0.0
+    audio_shortened: bool = False  # the clip has more sound than the sample
+
+
+_FACTS = tuple(
+    one.name for one in fields(EncodedSample) if one.name not in ("audio", "frames", "frame_times")
+)
+
+
+def pack_request(clip: Clip, options: SampleOptions) -> bytes:
+    """The message that asks for a clip's sample."""
+    return json.dumps({"clip": asdict(clip), "options": asdict(options)}).encode()
+
+
+def unpack_request(message: bytes) -> tuple[Clip, SampleOptions]:
+    """The inverse of `pack_request`."""
+    request = json.loads(message)
+    clip, options = request["clip"], request["options"]
+    return (
+        Clip(**{**clip, "labels": tuple(clip["labels"])}),
+        SampleOptions(**{**options, "decode": DecodeOptions(**options["decode"])}),
+    )
+
+
+def pack_answer(outcome: EncodedSample | Unreadable) -> list[bytes]:
+    """The messages that answer a request: a header, then the payloads it announces."""
+    if isinstance(outcome, Unreadable):
+        return [json.dumps(asdict(outcome)).encode()]
+    header = {
+        "payloads": 1 + len(outcome.frames),
+        "frame_times": outcome.frame_times,
+        **{name: getattr(outcome, name) for name in _FACTS},
+    }
+    return [json.dumps(header).encode(), outcome.audio, *outcome.frames]
+
+
+def unpack_answer(receive: Callable[[], bytes]) -> EncodedSample | Unreadable:
+    """The inverse of `pack_answer`.
+
+    Args:
+        receive: gives the next message.
+    """
+    header = json.loads(receive())
+    if "cause" in header:
+        return Unreadable(**header)
+    audio, *frames = (receive() for _ in range(header["payloads"]))
+    facts = {name: header[name] for name in _FACTS}
+    return EncodedSample(audio, tuple(frames), tuple(header["frame_times"]), **facts)
+
+
+def write_message(stream: IO[bytes], payload: bytes) -> None:
+    """Write one message to a raw (unbuffered) pipe."""
+    view = memoryview(_LENGTH.pack(len(payload)) + payload)
+    while view:
+        view = view[stream.write(view) :]
+
+
+def read_message(read: Callable[[int], bytes]) -> bytes:
+    """Read one message.
+
+    Args:
+        read: gives up to as many bytes as it is asked for; none at the end.
+
+    Raises:
+        EOFError: the pipe ended.
+    """
+    return _read_exactly(read, _LENGTH.unpack(_read_exactly(read, _LENGTH.size))[0])
+
+
+def _read_exactly(read: Callable[[int], bytes], count: int) -> bytes:
+    buffer = bytearray()
+    while len(buffer) < count:
+        piece = read(min(count - len(buffer), 1 << 20))
+        if not piece:
+            raise EOFError
+        buffer += piece
+    return bytes(buffer)

@@ -1,0 +1,258 @@
+"""Where files lie: in a local folder, or under any URL that fsspec knows (`s3://`, `gs://`, …)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from avprep.errors import Unreadable, UserError, WorkFailed
+
+# Object stores: an upload is visible when it is complete, and not before.
+_WHOLE_UPLOADS = frozenset(
+    ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "r2", "memory")
+)
+_FILES_AT_ONCE = 64
+
+
+def is_url(location: str | Path) -> bool:
+    """Whether `location` is a URL (`scheme://…`) rather than a local path."""
+    return "://" in str(location)
+
+
+def join(location: str | Path, name: str) -> str:
+    """The path of `name` inside the folder or URL prefix `location`."""
+    return f"{str(location).rstrip('/')}/{name}"
+
+
+def _filesystem(url: str | Path) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it.
+
+    Listings are not cached: other machines write to the same place.
+
+    Raises:
+        UserError: fsspec does not know such URLs, or lacks a library for them.
+    """
+    import fsspec  # a local run never pays for it
+
+    try:
+        return fsspec.core.url_to_fs(str(url), use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            f"{url}: cannot be opened ({error}). Install the extra for it, "
+            "for example `pip install 'avprep-cavmae[s3]'`."
+        ) from error
+
+
+def check_writable(location: str | Path) -> None:
+    """Refuse URLs whose stores may show a file before it is whole.
+
+    Raises:
+        UserError: not a local path, nor an object store.
+    """
+    scheme = str(location).partition("://")[0]
+    if is_url(location) and scheme not in _WHOLE_UPLOADS:
+        known = ", ".join(sorted(_WHOLE_UPLOADS - {"memory"}))
+        raise UserError(
+            f"{location}: cannot be written to: only local folders and object stores ({known}) "
+            "show a file when it is whole and not before. Give a local folder, and copy it."
+        )
+
+
+def exists(path: str | Path) -> bool:
+    """Whether a file of that name is there."""
+    if not is_url(path):
+        return Path(path).is_file()
+    with _store(path) as (filesystem, key):
+        return filesystem.isfile(key)
+
+
+def size(path: str | Path) -> int | None:
+    """Bytes of a file; None where it does not exist."""
+    try:
+        if not is_url(path):
+            return Path(path).stat().st_size
+        with _store(path) as (filesystem, key):
+            return filesystem.size(key)
+    except FileNotFoundError:
+        return None
+
+
+def make_folder(location: str | Path) -> None:
+    """Make a local folder with its parents; object stores need none."""
+    if is_url(location):
+        return
+    try:
+        Path(location).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{location}: cannot make this folder ({error.strerror}).") from error
+
+
+def list_names(location: str | Path) -> list[str]:
+    """Sorted names of what is directly in `location`; empty where it does not exist."""
+    return sorted(list_files(location))
+
+
+def list_files(location: str | Path) -> dict[str, int]:
+    """Name → bytes of everything directly in `location`, with one listing; a folder has -1."""
+    if not is_url(location):
+        folder = Path(location)
+        if not folder.is_dir():
+            return {}
+        found = {}
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # renamed or deleted meanwhile
+                    found[entry.name] = entry.stat().st_size if entry.is_file() else -1
+        return found
+    try:
+        with _store(location) as (filesystem, key):
+            entries = filesystem.ls(key, detail=True)
+    except FileNotFoundError:
+        return {}
+    return {
+        entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry["size"]
+        if entry["type"] == "file"
+        else -1
+        for entry in entries
+        # Asked for what is empty, s3fs looks once more and may find the place itself, now begun.
+        if entry["name"].strip("/") != key.strip("/")
+    }
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The whole file.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    if not is_url(path):
+        return Path(path).read_bytes()
+    with _store(path) as (filesystem, key):
+        return filesystem.cat_file(key)
+
+
+def read_if_there(path: str | Path) -> bytes | None:
+    """The whole file; None where nothing, or no file, is there."""
+    try:
+        return read_bytes(path)
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+
+
+def read_files(
+    location: str | Path, names: Iterable[str]
+) -> Iterator[tuple[str, bytes | Unreadable]]:
+    """Whole files of one folder, in order; many requests at a time where it is a URL."""
+    if not is_url(location):
+        for name in names:
+            try:
+                yield name, Path(location, name).read_bytes()
+            except OSError as error:
+                yield name, Unreadable.of(error)
+        return
+    waiting = list(names)
+    for start in range(0, len(waiting), _FILES_AT_ONCE):
+        with _store(location) as (filesystem, key):
+            keys = {join(key, name): name for name in waiting[start:][:_FILES_AT_ONCE]}
+            found = filesystem.cat(list(keys), on_error="return")
+            for content in found.values():
+                if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+                    raise content
+        for path, name in keys.items():
+            content = found[path]
+            yield name, content if isinstance(content, bytes) else Unreadable.of(content)
+
+
+def read_range(url: str, offset: int, size: int) -> bytes:
+    """Some bytes of a file behind a URL; fewer where it ends before."""
+    with _store(url) as (filesystem, key):
+        return filesystem.cat_file(key, start=offset, end=offset + size)
+
+
+def put(url: str | Path, content: bytes | Path) -> None:
+    """Upload bytes or a local file; object stores show it when it is complete."""
+    with writing_to(url):
+        filesystem, key = _filesystem(url)
+        if isinstance(content, bytes):
+            filesystem.pipe_file(key, content)
+        else:
+            filesystem.put_file(str(content), key)
+
+
+def delete(path: str | Path) -> None:
+    """Delete a file; nothing happens where there is none."""
+    with writing_to(path):
+        if not is_url(path):
+            Path(path).unlink(missing_ok=True)
+        elif exists(path):
+            filesystem, key = _filesystem(path)
+            filesystem.rm_file(key)
+
+
+_NOT_WRITABLE = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENOENT)
+)
+_FREE_SPACE = "Free some space and run the same command again; what is finished stays."
+_ADVICE = {
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EFBIG: "Raise the limit (`ulimit -f`) and run the same command again.",
+    errno.EISDIR: "Move this folder away, or choose another place.",
+}
+
+
+@contextlib.contextmanager
+def writing_to(place: str | Path) -> Iterator[None]:
+    """Errors of writing to a place say so, with what to do.
+
+    Raises:
+        UserError: it cannot be written to at all.
+        WorkFailed: it could, until the disk was full or the like.
+    """
+    try:
+        yield
+    except (UserError, WorkFailed):
+        raise
+    except OSError as error:
+        what = error.strerror or str(error) or type(error).__name__
+        # fsspec's own errors have a type and no number.
+        refused = isinstance(error, PermissionError | FileNotFoundError)
+        number = error.errno or 0
+        if refused or number in _NOT_WRITABLE:
+            advice = _ADVICE.get(number, "Choose a place that you may write to.")
+            raise UserError(f"{place}: cannot be written to ({what}). {advice}") from error
+        advice = _ADVICE.get(number, "Run the same command again; what is finished stays.")
+        raise WorkFailed(f"{place}: cannot be written to ({what}). {advice}") from error
+    except Exception as error:
+        raise _unreachable(place, error) from error
+
+
+@contextlib.contextmanager
+def _store(url: str | Path) -> Iterator[tuple[Any, str]]:
+    """As `_filesystem`, for reading: errors name the place, whatever type the store gives them.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: the store was reached and has no such file.
+        UserError: the store refuses access, which no later try changes.
+        WorkFailed: no credentials, no such host, an outage.
+    """
+    try:
+        yield _filesystem(url)
+    except (FileNotFoundError, IsADirectoryError, UserError, WorkFailed):
+        raise
+    except PermissionError as error:
+        raise UserError(f"{url}: access is refused ({error}). Check your credentials.") from error
+    except Exception as error:
+        raise _unreachable(url, error) from error
+
+
+def _unreachable(place: str | Path, error: Exception) -> WorkFailed:
+    """Object stores have error types of their own."""
+    return WorkFailed(
+        f"{place}: cannot be reached ({type(error).__name__}: {error}). Check the address and your "
+        "credentials and run the same command again; what is finished stays."
+    )

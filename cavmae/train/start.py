@@ -1,0 +1,231 @@
+"""What a run starts from: its shards, the size and the weights of its model, its normalisation."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from avprep.errors import UserError
+from cavmae.checkpoints import config_of, init_from, read_metadata, read_weights, weights_file
+from cavmae.checkpoints.usage import check_same_classes
+from cavmae.data import ShardSet, open_shards
+from cavmae.distributed import World
+from cavmae.evaluate.held_out import spread_subset
+from cavmae.frontend import FrontEnd, FrontEndOptions
+from cavmae.model import ModelConfig
+from cavmae.model.config import PRESETS
+from cavmae.model.encoder import Encoder
+from cavmae.options import FIT, Criterion
+from cavmae.train.events import Normalisation, Note, OnEvent, ignore
+from cavmae.train.options import FinetuneRun, ModelOptions, PretrainRun, Run
+from cavmae.train.outlook import fitting_rows
+
+_SIZE = "base"  # of a model that neither --model nor --init tells the size of
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from, the same on every rank.
+
+    Attributes:
+        world: this process among its peers.
+        tell: who is told how the run goes; on other ranks than the main one, nobody.
+        shards: that are trained on.
+        validation: clips that the model is measured on.
+        config: of the model.
+        fbank: how inputs are normalised.
+        criterion: of a classifier.
+    """
+
+    world: World
+    tell: OnEvent
+    shards: ShardSet
+    validation: ShardSet | None
+    config: ModelConfig
+    fbank: Normalisation
+    criterion: Criterion = "bce"
+
+
+def start_of(options: Run, world: World, on_event: OnEvent) -> Start:
+    """Open and check what a run needs.
+
+    Raises:
+        UserError: inputs that do not fit together.
+    """
+    shards = open_shards(options.shards, options)
+    validation: ShardSet | None = None
+    criterion: Criterion = "bce"
+    if options.val_shards is not None:
+        chosen = dataclasses.replace(options, splits=options.val_splits)
+        validation = open_shards(options.val_shards, chosen)
+    if isinstance(options, FinetuneRun):
+        assert validation is not None
+        check_labels(shards, validation)
+        criterion = choose_criterion(shards, options.criterion)
+    elif validation is not None:
+        validation = spread_subset(validation, options.val_clips)
+    config = starting_config(options, shards)
+    for each in filter(None, (shards, validation)):
+        check_frames(each, config)
+    fbank = choose_normalisation(shards, options.init)
+    tell = on_event if world.is_main else ignore
+    return Start(world, tell, shards, validation, config, fbank, criterion)
+
+
+def facts_of(options: Run, start: Start) -> dict[str, Any]:
+    """What the options came to, by their names, and what else results depend on."""
+    shards = start.shards
+    is_balanced = isinstance(options, FinetuneRun) and options.balanced
+    weights = shards.class_weights.tobytes() if is_balanced else b""
+    facts: dict[str, Any] = {
+        "model": size_name(start.config) or "custom",
+        "audio_frames": start.config.audio_frames,
+        "shards_fingerprint": shards.info.fingerprint,
+        "class_weights_sha256": hashlib.sha256(weights).hexdigest() if weights else None,
+        "fbank_mean": start.fbank.mean,
+        "fbank_std": start.fbank.std,
+        "global_batch": options.batch_size * options.accumulate * start.world.size,
+    }
+    if isinstance(options, FinetuneRun):
+        assert start.validation is not None
+        facts["val_shards_fingerprint"] = start.validation.info.fingerprint
+        facts["criterion"] = start.criterion
+    elif options.contrast_weight:
+        facts["contrasted_clips"] = contrasted_clips(options, start.world)
+    return facts
+
+
+def contrasted_clips(options: PretrainRun, world: World) -> int:
+    """Clips among which each image looks for its sound."""
+    return options.batch_size * (world.size if options.contrast_scope == "global" else 1)
+
+
+def size_name(config: ModelConfig) -> str | None:
+    """The named size whose encoder a model has, if there is one."""
+    fields = ("embed_dim", "depth", "modality_depth", "num_heads", "mlp_ratio", "patch_size")
+    for name, preset in PRESETS.items():
+        if all(getattr(preset, field) == getattr(config, field) for field in fields):
+            return name
+    return None
+
+
+def starting_config(options: ModelOptions, shards: ShardSet) -> ModelConfig:
+    """The size of the model: that of --init, else the named one.
+
+    Args:
+        options: size, rows and initial weights.
+        shards: that `--audio-frames fit` fits.
+
+    Raises:
+        UserError: --audio-frames or --model disagree with --init.
+    """
+    rows = options.audio_frames
+    if options.init is None:
+        config = ModelConfig.preset(options.model or _SIZE)
+        if rows is None:
+            return config
+        fitted = fitting_rows(shards, config) if rows == FIT else int(rows)
+        return dataclasses.replace(config, audio_frames=fitted)
+    file = weights_file(options.init)
+    metadata = read_metadata(file)
+    if "config" in metadata:
+        config = ModelConfig.from_json(metadata["config"])
+    else:
+        config = config_of(read_weights(file)[0], file)
+    if rows not in (None, FIT, config.audio_frames):
+        raise UserError(f"--audio-frames {rows}: {file} was trained with {config.audio_frames}.")
+    if options.model not in (None, size_name(config)):
+        raise UserError(
+            f"--model {options.model}: {file} is {size_name(config) or 'of a size of its own'}. "
+            "Leave --model out, and it is that of --init."
+        )
+    return config
+
+
+def check_frames(shards: ShardSet, config: ModelConfig) -> None:
+    """Raises UserError where the stored frames have another size than the model takes."""
+    if shards.frame_size != config.image_size:
+        raise UserError(
+            f"{shards.location}: frames are {shards.frame_size} pixels, the model takes "
+            f"{config.image_size}."
+        )
+
+
+def check_labels(shards: ShardSet, validation: ShardSet) -> None:
+    """Raises UserError where a classifier cannot be trained and validated on these sets."""
+    if not shards.num_classes or not sum(shards.class_counts):
+        raise UserError(
+            f"{shards.location}: its samples have no labels. Finetuning needs a manifest with "
+            "classes."
+        )
+    check_same_classes(shards, validation)
+
+
+def choose_normalisation(shards: ShardSet, init: Path | None) -> Normalisation:
+    """What `cavmae stats` has measured on the shards, else that of --init, else AudioSet's."""
+    stored = read_metadata(init) if init is not None else {}
+    trained = None
+    if {"fbank_mean", "fbank_std"} <= stored.keys():
+        trained = float(stored["fbank_mean"]), float(stored["fbank_std"])
+    if shards.fbank_stats is not None:
+        source = f"measured on {shards.location}"
+        if trained is not None and trained != shards.fbank_stats:
+            mean, std = trained
+            source += f"; warning: {init} was trained with {mean:.4g} and {std:.4g}"
+        return Normalisation(*shards.fbank_stats, source)
+    unmeasured = f"since `cavmae stats` has not measured {shards.location}"
+    if trained is not None:
+        return Normalisation(*trained, f"as {init} was trained, {unmeasured}")
+    return Normalisation(
+        FrontEndOptions.mean, FrontEndOptions.std, f"those of AudioSet, {unmeasured}"
+    )
+
+
+def choose_criterion(shards: ShardSet, asked: Criterion | Literal["auto"]) -> Criterion:
+    """`auto` is cross-entropy where every clip has exactly one label."""
+    if asked != "auto":
+        return asked
+    single = all(len(shards.label_indices(number)) == 1 for number in range(len(shards)))
+    return "ce" if single else "bce"
+
+
+def load_init(model: Encoder, options: Run, start: Start) -> None:
+    """Give a model the weights of --init, if it is given, and tell how many there were.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    if options.init is None:
+        return
+    labels, where = None, ""
+    if isinstance(options, FinetuneRun):
+        labels, where = start.shards.label_set, start.shards.location
+    report = init_from(model, options.init, labels, where)
+    for note in report.notes:
+        start.tell(Note(note, is_warning=True))
+    start.tell(
+        Note(
+            f"{options.init}: {report.loaded} tensors taken, {len(report.unexpected)} not used, "
+            f"{len(report.missing)} of the model's stay random"
+        )
+    )
+
+
+def front_end(options: Run, start: Start) -> FrontEnd:
+    """The front end of a run, on its device."""
+    start.tell(start.fbank)
+    changes = {}
+    if isinstance(options, FinetuneRun):
+        changes = {n: getattr(options, n) for n in ("freq_mask", "time_mask", "label_smooth")}
+    return FrontEnd(
+        FrontEndOptions(
+            target_length=start.config.audio_frames,
+            mean=start.fbank.mean,
+            std=start.fbank.std,
+            noise=options.noise,
+            **changes,
+        )
+    ).to(start.world.device)
