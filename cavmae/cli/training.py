@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 import click
-from tqdm import tqdm
 
 from avprep.errors import UserError
 from avprep.option import Options, option
@@ -115,6 +114,8 @@ class Screen:
 
     def _say(self, *lines: str, file: TextIO) -> None:
         """Print lines without disturbing the bar."""
+        from tqdm import tqdm
+
         for line in lines:
             tqdm.write(line, file=file)
         file.flush()
@@ -130,6 +131,8 @@ class ProgressLine:
         name: of the task.
         out: where the lines go.
         """
+        from tqdm import tqdm
+
         self._name, self._total, self._out = name, total, out
         self._initial = self._done = initial
         self._began = self._first = self._last = time.monotonic()
@@ -147,13 +150,13 @@ class ProgressLine:
             self._first = now
         elif steps == 1 + _PACED_STEPS:
             seconds = round((now - self._first) / _PACED_STEPS * left)
-            tqdm.write(f"about {timedelta(seconds=seconds)} left (h:mm:ss)", file=sys.stderr)
+            self._bar.write(f"about {timedelta(seconds=seconds)} left (h:mm:ss)", file=sys.stderr)
         if self._interactive:
             self._bar.set_postfix_str(describe_step(facts), refresh=False)
             self._bar.update()
         elif now - self._last > _LINE_SECONDS:
             self._last = now
-            rest = tqdm.format_interval((now - self._began) / steps * left)
+            rest = self._bar.format_interval((now - self._began) / steps * left)
             print(
                 f"{self._name}: step {self._done}/{self._total}, {rest} left, "
                 f"{describe_step(facts)}",
