@@ -7,7 +7,6 @@ from .commands.labels import (
     write_folder_labels,
     write_vggsound_labels,
 )
-from .commands.manifest_check import check_manifest
 from .commands.manifest_edit import (
     Chosen,
     ManifestPart,
@@ -28,7 +27,7 @@ from .errors import DecodeError, UserError, WorkFailed
 from .extraction import ExtractReport
 from .fetch import Fetched
 from .labels import LabelSet, label_set_from_names, read_label_csv
-from .manifest.check import ManifestCheck
+from .manifest.check import ManifestCheck, check_manifest
 from .manifest.make import (
     make_audioset_manifest,
     make_folder_manifest,

@@ -1,4 +1,4 @@
-"""What is wrong with a manifest, found in one pass over its clips."""
+"""What is wrong with a manifest and how large its classes are, found in one pass over its clips."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from avprep import storage
 from avprep.clips import Clip
-from avprep.labels import LabelSet
+from avprep.failures import printable
+from avprep.labels import LabelSet, labels_of, read_label_csv
+from avprep.manifest.model import iter_manifest
+from avprep.options import CheckOptions
+from avprep.progress import OnProgress, ignore
+from avprep.progress import counted as passed_on
 from avprep.wording import counted
 
-if TYPE_CHECKING:  # matplotlib takes half a second to import
+if TYPE_CHECKING:  # both take half a second to import, and are needed only for files
+    import pandas as pd
     from matplotlib.axes import Axes
 
 KINDS = (
@@ -81,6 +87,34 @@ class ManifestCheck:
 
 
 def check_manifest(
+    manifest: str | Path,
+    options: CheckOptions = CheckOptions(),
+    on_progress: OnProgress = ignore,
+) -> ManifestCheck:
+    """Look for unknown labels, missing and identical files and duplicates; count the classes.
+
+    Args:
+        manifest: its file.
+        options: what is checked, and which files are written about it.
+        on_progress: hears of clips done.
+
+    Raises:
+        UserError: the manifest or the class CSV cannot be read.
+    """
+    manifest, label_csv = Path(manifest), options.labels
+    labels = labels_of(manifest) if label_csv is None else read_label_csv(label_csv)
+    clips = passed_on(iter_manifest(manifest), "clip", on_progress)
+    found = find_problems(clips, labels or None, options.check_files)
+    if options.plot is not None:
+        plot_class_counts(found, options.plot)
+    if options.counts is not None:
+        write_class_counts(found, options.counts)
+    if options.report is not None:
+        write_problems(found, options.report)
+    return found
+
+
+def find_problems(
     clips: Iterable[Clip], labels: LabelSet | None, check_files: bool = True
 ) -> ManifestCheck:
     """Look at every clip.
@@ -135,12 +169,40 @@ def check_manifest(
     return found
 
 
+def write_problems(found: ManifestCheck, path: Path) -> None:
+    """Write a CSV of every problem."""
+    import pandas as pd
+
+    columns = [field.name for field in fields(Problem)]
+    # As objects, since pandas' own strings cannot hold a name that is not UTF-8.
+    _write_csv(pd.DataFrame(found.problems, columns=columns, dtype=object).set_index("kind"), path)
+
+
+def write_class_counts(found: ManifestCheck, path: Path) -> None:
+    """Write a CSV of how many clips each class has."""
+    import pandas as pd
+
+    names = found.names()
+    rows = [(mid, names.get(mid, ""), clips) for mid, clips in found.class_counts().items()]
+    table = pd.DataFrame(rows, columns=["mid", "display_name", "clips"], dtype=object)
+    _write_csv(table.rename_axis("index"), path)
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    # Bytes of file names that are not UTF-8 become `\udc…`.
+    data = table.to_csv(lineterminator="\n").encode("utf-8", "backslashreplace")
+    storage.make_folder(path.parent)
+    storage.write_atomic(path, data)
+
+
 def plot_class_counts(found: ManifestCheck, path: Path) -> None:
     """Write a PNG of how many clips each class has, the most frequent first."""
     from matplotlib.figure import Figure
 
     names = {mid: mid for mid in found.counts} | found.names()
-    counts = sorted(((found.counts[mid], name) for mid, name in names.items()), reverse=True)
+    counts = sorted(
+        ((found.counts[mid], printable(name)) for mid, name in names.items()), reverse=True
+    )
     named = len(counts) <= _NAMED_CLASSES
     height = max(2.5, 0.22 * len(counts)) if named else 4.5
     figure = Figure(figsize=(9, height), layout="constrained")
@@ -158,7 +220,12 @@ def plot_class_counts(found: ManifestCheck, path: Path) -> None:
 
 
 def _draw_named(axes: Axes, counts: list[tuple[int, str]]) -> None:
-    bars = axes.barh([name for _, name in counts], [count for count, _ in counts])
+    # By number, since classes may share a name.
+    bars = axes.barh(
+        range(len(counts)),
+        [count for count, _ in counts],
+        tick_label=[name for _, name in counts],
+    )
     axes.bar_label(bars, padding=3, fontsize=7)
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=7)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import replace
+from itertools import groupby
 
 import pytest
 from hypothesis import given
@@ -13,7 +15,12 @@ from PIL import Image
 from avprep.clips import Clip
 from avprep.errors import UserError
 from avprep.labels import LabelSet
-from avprep.manifest.check import check_manifest, plot_class_counts
+from avprep.manifest.check import (
+    find_problems,
+    plot_class_counts,
+    write_class_counts,
+    write_problems,
+)
 from avprep.manifest.ops import merge_clips, sample_per_class, split_clips
 from avprep.manifest.paths import NewRoot, rerooted
 
@@ -166,7 +173,7 @@ def test_every_kind_of_problem_is_found_where_it_is(tmp_path):
         Clip("s", ("/m/a",), str(tmp_path / "a.mp4"), start=0.0, end=5.0),
     ]
     labels = LabelSet(("/m/a", "/m/b"), ("A", "B"))
-    found = check_manifest(clips, labels)
+    found = find_problems(clips, labels)
     assert [(p.kind, p.place) for p in found.problems] == [
         ("unknown-label", 1),
         ("duplicate-id", 2),
@@ -178,8 +185,8 @@ def test_every_kind_of_problem_is_found_where_it_is(tmp_path):
     assert found.problems[-1].detail == f"{frames}/frame_0/f.jpg: no such file"
     assert found.counts == {"/m/a": 5, "/m/zz": 1, "/m/b": 1}
     assert (found.clips, found.unlabelled) == (7, 1)
-    assert "missing-file" not in check_manifest(clips, labels, check_files=False).by_kind()
-    assert "unknown-label" not in check_manifest(clips, None).by_kind()
+    assert "missing-file" not in find_problems(clips, labels, check_files=False).by_kind()
+    assert "unknown-label" not in find_problems(clips, None).by_kind()
 
 
 def test_links_to_nowhere_empty_files_and_copies_are_found(tmp_path):
@@ -196,7 +203,7 @@ def test_links_to_nowhere_empty_files_and_copies_are_found(tmp_path):
     names = [*contents, "link", "dangling", "gone", "folder"]
     clips = [Clip(name, video=str(tmp_path / f"{name}.mp4")) for name in names]
     clips += [Clip("a2", video=str(tmp_path / "a.mp4"), start=1.0)]  # one file, two segments
-    found = check_manifest(clips, None)
+    found = find_problems(clips, None)
     assert {p.video_id: p.kind for p in found.problems} == {
         "copy": "identical-file", "empty": "empty-file", "none": "empty-file",
         "link": "identical-file", "dangling": "dangling-link", "gone": "missing-file",
@@ -206,12 +213,12 @@ def test_links_to_nowhere_empty_files_and_copies_are_found(tmp_path):
     details = {p.video_id: p.detail for p in found.problems}
     assert details["copy"] == f"{tmp_path}/copy.mp4: the same bytes as {tmp_path}/a.mp4"
     assert details["dangling"].endswith("dangling.mp4: a link to a file that is not there")
-    assert check_manifest(clips, None, check_files=False).problems == []
+    assert find_problems(clips, None, check_files=False).problems == []
 
 
 def test_a_wholly_unlabelled_manifest_is_no_problem(tmp_path):
     (tmp_path / "a.mp4").write_text("a")
-    assert check_manifest([Clip("a", (), str(tmp_path / "a.mp4"))], None).problems == []
+    assert find_problems([Clip("a", (), str(tmp_path / "a.mp4"))], None).problems == []
 
 
 @pytest.mark.parametrize("classes", [1, 60, 527])
@@ -220,10 +227,41 @@ def test_the_plot_is_a_picture_with_a_bar_for_each_class(classes, tmp_path):
     labels = LabelSet(tuple(f"/m/{n}" for n in range(classes)), tuple(names))
     clips = [Clip(f"{n}-{i}", (f"/m/{n}",), "x.mp4") for n in range(classes) for i in range(n % 7)]
     path = tmp_path / "plots" / "classes.png"
-    plot_class_counts(check_manifest(clips, labels, check_files=False), path)
+    plot_class_counts(find_problems(clips, labels, check_files=False), path)
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.width > 600
         # As many bars, so a taller picture; above 60 classes one curve.
         assert (image.height > 1200) == (classes == 60)
         assert len(image.convert("RGB").getcolors(1 << 24)) > 10
+
+
+def test_classes_have_a_bar_each_whatever_their_names(tmp_path):
+    labels = LabelSet(("/m/0", "/m/1", "/m/2"), ("crowd", "dog", "crowd"))
+    clips = [Clip(f"{n}-{i}", (f"/m/{n}",), "x.mp4") for n in range(3) for i in range(3 + n)]
+    clips += [Clip("odd", (os.fsdecode(b"not UTF-8: \xff"),), "x.mp4")] * 3
+    plot_class_counts(find_problems(clips, labels, check_files=False), tmp_path / "classes.png")
+    with Image.open(tmp_path / "classes.png") as image:
+        column = [image.convert("RGB").getpixel((image.width // 4, y)) for y in range(image.height)]
+    bars = [color for color, _ in groupby(column) if color == (31, 119, 180)]
+    assert len(bars) == 4
+
+
+def test_the_csvs_of_a_check_hold_whatever_names_there_are(tmp_path):
+    labels = LabelSet(("/m/0", "/m/1"), ('Bark, "loud"', "NA"))
+    odd = os.fsdecode(b"\xff.mp4")
+    found = find_problems([Clip("a,b", ("/m/0",), odd), Clip("NA", ("/m/1", "/m/9"), odd)], labels)
+    write_class_counts(found, tmp_path / "counts.csv")
+    assert (tmp_path / "counts.csv").read_text() == (
+        'index,mid,display_name,clips\n0,/m/0,"Bark, ""loud""",1\n1,/m/1,NA,1\n'
+    )
+    write_problems(found, tmp_path / "problems.csv")
+    assert (tmp_path / "problems.csv").read_text() == (
+        "kind,place,video_id,detail\n"
+        'missing-file,0,"a,b",\\udcff.mp4: no such file\n'
+        "unknown-label,1,NA,'/m/9' is not among the 2 classes\n"
+        "duplicate-source,1,NA,entry 0 has the same source \\udcff.mp4\n"
+        "missing-file,1,NA,\\udcff.mp4: no such file\n"
+    )
+    write_class_counts(find_problems([], None), tmp_path / "empty.csv")
+    assert (tmp_path / "empty.csv").read_text() == "index,mid,display_name,clips\n"
