@@ -159,15 +159,18 @@ def test_clips_that_never_end_end_with_the_command(hostile_decoder, clip, tmp_pa
 def test_an_interrupted_prediction_does_not_wait_for_clips_that_never_end(
     hostile_decoder, clip, tmp_path, monkeypatch
 ):
-    from cavmae.evaluate.predict import PredictOptions, ReaderPool
+    from cavmae.evaluation.options import PredictOptions
+    from cavmae.evaluation.predict import ReaderPool
 
     monkeypatch.syspath_prepend(hostile_decoder["PYTHONPATH"].split(os.pathsep)[0])
     hanging = [tmp_path / f"hang{k}.mp4" for k in range(2)]
     for path in hanging:
         path.write_bytes(clip.read_bytes())
-    options = PredictOptions(limits=IsolationOptions(time_limit=PATIENCE))
+    options = PredictOptions(
+        checkpoint=tmp_path, workers=1, limits=IsolationOptions(time_limit=PATIENCE)
+    )
     started = time.monotonic()
-    with ReaderPool(options, "multimodal", workers=1) as pool:
+    with ReaderPool(options, "multimodal") as pool:
         assert next(pool.read_all([clip, *hanging]))[0] == clip
     assert time.monotonic() - started < PATIENCE
 
