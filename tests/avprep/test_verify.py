@@ -29,6 +29,7 @@ from avprep.shards.format import (
     read_index,
     split_members,
     update_dataset,
+    weigh_classes,
     write_dataset,
 )
 from avprep.shards.seal import is_sealed, sealed
