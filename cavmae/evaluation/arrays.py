@@ -69,7 +69,7 @@ def write_safetensors(
     text += b" " * (-len(text) % 8)
     if len(text) > _LONGEST_HEADER:
         raise UserError(
-            "the names of so many clips do not fit a safetensors header (100 MB). Write an .npz."
+            "the clips' names do not fit a safetensors header (100 MB). Write an .npz."
         )
     file.write(len(text).to_bytes(8, "little") + text)
     for name in names:
