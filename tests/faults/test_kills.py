@@ -112,14 +112,17 @@ def test_killed_workers_cost_nothing(manifest, undisturbed, usual_seconds, tmp_p
 
 @pytest.mark.parametrize(
     ("backend", "number"),
-    [("local", signal.SIGINT), ("dask", signal.SIGINT), ("local", signal.SIGTERM)],
+    [
+        *(("local", signal.SIGINT), ("local", signal.SIGTERM)),
+        *(("dask", signal.SIGINT), ("ray", signal.SIGINT)),
+    ],
 )
 def test_ctrl_c_and_sigterm_are_130_leave_no_process_and_can_be_resumed(
     manifest, ordinary, undisturbed, tmp_path, backend, number
 ):
     """As a terminal sends the one, and Slurm the other: to every process of the command."""
-    if backend == "dask":
-        pytest.importorskip("distributed", reason="needs the extra dask")
+    module = {"dask": "distributed", "ray": "ray"}.get(backend, "joblib")
+    pytest.importorskip(module, reason=f"needs the extra {backend}")
     out = tmp_path / "s"
     run = Run(manifest, out, "--workers", "2", "--backend", backend)
     wait_until(lambda: list(out.glob("*.tar")) or run.process.poll() is not None)
