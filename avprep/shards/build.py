@@ -28,7 +28,6 @@ from avprep.shards.format import (
     ShardInfo,
     ShardSummary,
     index_name,
-    is_sealed,
     read_dataset,
 )
 from avprep.shards.plan import (
@@ -41,6 +40,7 @@ from avprep.shards.plan import (
     part_of,
     plan_shards,
 )
+from avprep.shards.seal import is_sealed
 from avprep.shards.writer import BuiltShard, ShardSettings, build_shard, find_shards
 
 PLAN_FILE = "plan.json"

@@ -152,12 +152,17 @@ def describe_epoch(measured: Measured, expected: Expected) -> str:
     when = (
         f"epoch {measured.epoch}/{measured.epochs}" if measured.epoch else "before the first step"
     )
-    shown = [
-        f"{name} {value:.4g}{expected.beside(split, name, measured.epoch)}"
-        for split, facts in (("train", measured.train), ("validation", measured.validation))
-        for name, value in facts.items()
-    ]
-    return "  ".join((f"{measured.task}: {when}", *shown))
+
+    def shown(split: str, facts: Mapping[str, float]) -> list[str]:
+        return [
+            f"{name} {value:.4g}{expected.beside(split, name, measured.epoch)}"
+            for name, value in facts.items()
+        ]
+
+    words = [f"{measured.task}: {when}", *shown("train", measured.train)]
+    if measured.validation:
+        words += ["validation:", *shown("validation", measured.validation)]
+    return "  ".join(words)
 
 
 def describe_normalisation(fbank: Normalisation) -> str:
