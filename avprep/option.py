@@ -14,9 +14,10 @@
 Flag, type, choices, bounds and default of the command line all come from there
 (`avprep.cli.flags.flags`), and so do `docs/cli.md` and the check of a recipe's values. The
 annotation says what a value may be: `bool`, `int`, `float`, `str`, `Path`, a `Literal` of choices,
-or a class of your own with a classmethod `parse(text)`; `X | None` where it may be left out,
-`tuple[X, ...]` where the flag may be repeated, `tuple[X, X]` where it takes two values. An option
-without a default is required. A default is shown in the help, unless the help text names it.
+`int | Literal[…]` for a number or one of some words, or a class of your own with a classmethod
+`parse(text)`; `X | None` where it may be left out, `tuple[X, ...]` where the flag may be repeated,
+`tuple[X, X]` where it takes two values. An option without a default is required. A default is shown
+in the help, unless the help text names it.
 
 A field without `option(…)` has no flag; one whose type is an `Options` class adds that class's.
 
@@ -91,6 +92,7 @@ class Option:
     is_optional: bool = False  # None stands for "not given"
     count: int | None = 1  # values that one flag takes; None: the flag may be repeated
     choices: tuple[str, ...] = ()  # on the command line; empty: any value
+    words: tuple[str, ...] = ()  # that may stand for a number
 
     def read(self, value: Any) -> Any:
         """A value from Python code or a TOML table, as the field holds it.
@@ -110,6 +112,8 @@ class Option:
         return tuple(map(self._read_one, value))
 
     def _read_one(self, given: Any) -> Any:
+        if given in self.words:
+            return given
         value = self._converted(given)
         if value in self.also:
             return value
@@ -138,7 +142,8 @@ class Option:
             return Path(value)
         if isinstance(value, str) and hasattr(kind, "parse"):
             return kind.parse(value)
-        raise ValueError(f"must be {_CALLED.get(kind, kind.__name__)}")
+        called = _CALLED.get(kind, kind.__name__)
+        raise ValueError(f"must be {' or '.join(filter(None, (', '.join(self.words), called)))}")
 
 
 _CALLED: dict[Any, str] = {
@@ -178,9 +183,12 @@ def options_of(cls: type[Options]) -> Iterator[Option]:
 
 
 def _stated(field: dataclasses.Field[Any], annotation: Any) -> Option:
-    is_optional = get_origin(annotation) in (Union, types.UnionType)
-    if is_optional:
-        (annotation,) = (part for part in get_args(annotation) if part is not types.NoneType)
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    parts = set(get_args(annotation) if is_union else (annotation,))
+    is_optional = types.NoneType in parts
+    parts.discard(types.NoneType)
+    words = {part for part in parts if get_origin(part) is Literal} if len(parts) > 1 else set()
+    (annotation,) = parts - words
     count: int | None = 1
     if get_origin(annotation) is tuple:
         annotation, *rest = get_args(annotation)
@@ -200,4 +208,5 @@ def _stated(field: dataclasses.Field[Any], annotation: Any) -> Option:
         is_optional=is_optional,
         count=count,
         choices=tuple(choice for choice in choices if choice not in stated.also),
+        words=tuple(word for literal in words for word in get_args(literal)),
     )

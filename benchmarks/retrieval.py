@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from rows import Row, add_rows_option, part, write_rows
 
-from cavmae.evaluate.ranking import rank_pairs
+from cavmae.evaluation.ranking import rank_pairs
 
 DIM = 768
 

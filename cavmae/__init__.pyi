@@ -1,8 +1,23 @@
 from .checkpoints import load_checkpoint, save_model
 from .checkpoints.average import Averaged, average
 from .checkpoints.convert import Converted, convert
-from .evaluate.predict import Prediction, PredictOptions, Predictor, predict
-from .evaluate.trained import Trained, load_trained
+from .evaluation.embed import EmbedResult, embed
+from .evaluation.evaluate import EvaluateResult, evaluate
+from .evaluation.export import ExportResult, export
+from .evaluation.inpaint import InpaintResult, inpaint
+from .evaluation.knn import KnnResult, knn
+from .evaluation.options import (
+    EmbedOptions,
+    EvaluateOptions,
+    ExportOptions,
+    InpaintOptions,
+    KnnOptions,
+    PredictOptions,
+    RetrieveOptions,
+)
+from .evaluation.predict import Prediction, Predictor, predict
+from .evaluation.retrieve import RetrieveResult, retrieve
+from .evaluation.trained import Trained, load_trained
 from .frontend import FrontEnd, FrontEndOptions
 from .frontend.stats import FbankStats, stats
 from .model import CAVMAE, CAVMAEClassifier, ModelConfig
@@ -20,12 +35,22 @@ __all__ = [
     "ConvertOptions",
     "Converted",
     "DryRun",
+    "EmbedOptions",
+    "EmbedResult",
+    "EvaluateOptions",
+    "EvaluateResult",
     "Event",
+    "ExportOptions",
+    "ExportResult",
     "FbankStats",
     "FinetuneResult",
     "FinetuneRun",
     "FrontEnd",
     "FrontEndOptions",
+    "InpaintOptions",
+    "InpaintResult",
+    "KnnOptions",
+    "KnnResult",
     "Measured",
     "ModelConfig",
     "Normalisation",
@@ -38,17 +63,25 @@ __all__ = [
     "PretrainOptions",
     "PretrainResult",
     "PretrainRun",
+    "RetrieveOptions",
+    "RetrieveResult",
     "StatsOptions",
     "Steps",
     "Trained",
     "average",
     "convert",
+    "embed",
+    "evaluate",
+    "export",
     "finetune",
+    "inpaint",
+    "knn",
     "load_checkpoint",
     "load_trained",
     "predict",
     "pretrain",
     "rehearse",
+    "retrieve",
     "save_model",
     "stats",
 ]

@@ -5,11 +5,9 @@ Imports nothing heavy: `--help` shows them.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 from avprep.errors import UserError
 from avprep.option import Options, option
@@ -23,8 +21,6 @@ CRITERIA: tuple[Criterion, ...] = get_args(Criterion)  # sigmoid and softmax giv
 MaskMode = Literal["unstructured", "time", "freq", "tf"]
 MASK_MODES: tuple[MaskMode, ...] = get_args(MaskMode)
 AUDIO_FRAMES = 1024  # fbank rows of the published models, 10 ms each
-
-Chosen = TypeVar("Chosen")
 
 
 @dataclass(frozen=True)
@@ -199,9 +195,3 @@ class AudioFrames(int):
 
 
 FIT = AudioFrames(0)  # as many as the clips need
-
-
-def pick(cls: type[Chosen], values: Mapping[str, Any]) -> Chosen:
-    """An options dataclass from those of the values that it has fields for."""
-    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    return cls(**{name: value for name, value in values.items() if name in names})

@@ -76,10 +76,12 @@ def test_learning_with_few_labels_takes_other_clips_for_every_seed_and_none_of_t
     assert tested == {f"{number}.mp4" for number in range(0, 100, 5)}
 
 
-def test_every_row_names_a_script_and_both_pages_show_the_same():
+def test_every_row_names_a_script_and_readme_shows_some_of_them():
     readme, page = (table(name) for name in ("README.md", "docs/benchmarks.md"))
-    assert len(readme) > 15
-    assert [row[:4] for row in readme] == [row[:4] for row in page]
+    assert len(page) > 15
+    shown = [row[:4] for row in page]
+    assert 5 < len(readme) < 10
+    assert all(row[:4] in shown for row in readme)
     for *_, script in page[1:]:
         assert (REPOSITORY / "benchmarks" / script.strip("`")).is_file()
 

@@ -48,6 +48,7 @@ class Outer(Options):
     compact: bool = option(False, "Leave out what is empty.")
     noise: bool = option(True, "Add noise.", off="--silence")
     share: Share = option(Share(5), "Share.")
+    place: int | Literal["first", "all"] = option("first", "Place.", at_least=0)
     title: str = option("", "Heading. [default: the folder's name]")
 
 
@@ -68,9 +69,12 @@ def parsed(*words: str) -> Outer:
 def test_a_command_gets_the_instance_that_python_code_would_make():
     assert parsed("--out", "o") == Outer(Path("o"))
     words = "--out o --clips 3 --split a --split b --epochs 1 2 --rate 0.25 --kind odd --compact"
-    assert parsed(*words.split(), "--silence", "--share", "7%", "--title", "T") == Outer(
-        Path("o"), 3, ("a", "b"), (1, 2), Inner(0.25, "odd"), 7, True, False, Share(7), "T"
+    assert parsed(
+        *words.split(), "--silence", "--share", "7%", "--place", "3", "--title", "T"
+    ) == Outer(
+        Path("o"), 3, ("a", "b"), (1, 2), Inner(0.25, "odd"), 7, True, False, Share(7), 3, "T"
     )
+    assert parsed("--out", "o", "--place", "all").place == "all"
 
 
 def test_help_says_what_the_statement_says():
@@ -89,6 +93,7 @@ def test_help_says_what_the_statement_says():
         "--compact Leave out what is empty.",
         "--noise / --silence Add noise. [default: noise]",
         "--share TEXT Share. [default: 5%]",
+        "--place TEXT Place. [default: first]",
         "--rate FLOAT RANGE Rate. [default: 0.5; 0<x<1]",
         "--kind [plain|odd] Kind. [default: plain]",
     ]  # fmt: skip
@@ -106,6 +111,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"out": None}, "--out None: must be a path."),
     ({"title": 3}, "--title 3: must be text."),
     ({"inner": 0.5}, "inner must be Inner, not 0.5."),
+    ({"place": "3"}, "--place 3: must be first, all or a whole number."),
+    ({"place": -1}, "--place -1: must be at least 0."),
     ({"share": 5}, "--share 5: must be Share."),
     ({"share": "5"}, "--share '5': give a share such as 5%."),
 ]

@@ -82,6 +82,8 @@ def _is_default_shown(stated: Option) -> bool:
 def _type(stated: Option) -> click.ParamType:
     if stated.choices:
         return click.Choice(stated.choices)
+    if stated.words:
+        return NumberOrWord()
     if stated.kind is Path:
         return PATH
     if stated.kind in (int, float):
@@ -108,6 +110,15 @@ class Parsed(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return self._kind.parse(value) if isinstance(value, str) else value
+
+
+class NumberOrWord(click.ParamType):
+    """A whole number or a word, which the option's statement checks."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def _instance(cls: type[Group], values: dict[str, Any]) -> Group:

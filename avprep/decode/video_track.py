@@ -288,11 +288,9 @@ def kind_of_track(stream: VideoStream) -> type[VideoTrack]:
     """The fastest track that may suit a stream."""
     containers = stream.container.format.name.split(",")  # type: ignore[attr-defined]
     is_reliable = not _RELIABLE_CONTAINERS.isdisjoint(containers)
-    return (
-        PacketTrack
-        if is_reliable and stream.codec_context.field_order in _PROGRESSIVE
-        else FrameTrack
-    )
+    # PyAV 17, the last for Python 3.10, does not tell the order; the slower track suits any.
+    order = getattr(stream.codec_context, "field_order", None)
+    return PacketTrack if is_reliable and order in _PROGRESSIVE else FrameTrack
 
 
 class _FrameClock:

@@ -28,7 +28,6 @@ from avprep.shards.format import (
     ShardInfo,
     ShardSummary,
     index_name,
-    is_sealed,
     read_dataset,
 )
 from avprep.shards.plan import (
@@ -41,6 +40,7 @@ from avprep.shards.plan import (
     part_of,
     plan_shards,
 )
+from avprep.shards.seal import is_sealed
 from avprep.shards.writer import BuiltShard, ShardSettings, build_shard, find_shards
 
 PLAN_FILE = "plan.json"
@@ -125,7 +125,7 @@ def build_shard_set(
         out, labels, options.sample, options.limits, plan.fingerprint, retry_failed
     )
     mine = part_of(plan.jobs, *part)
-    leftovers = storage.remove_abandoned(storage.scratch_folder(out))
+    leftovers = storage.remove_abandoned(out)
     survey = find_shards([job.name for job in mine], storage.list_files(out), settings)
     to_build = [job for job in mine if job.name not in survey.whole]
     on_found(Found(len(survey.whole), survey.damaged, leftovers, len(to_build)))
@@ -189,7 +189,7 @@ def _build(
     try:
         yield from run_jobs(functools.partial(build_shard, settings=settings), shuffled, pool)
     finally:
-        storage.remove_abandoned(storage.scratch_folder(settings.out))
+        storage.remove_abandoned(settings.out)
 
 
 def _advanced(progress: Progress, summaries: Iterable[ShardSummary]) -> Progress:

@@ -66,7 +66,7 @@ def build_shard(job: ShardJob, settings: ShardSettings) -> BuiltShard:
     if found := find_shards([job.name], files, settings).whole:
         return BuiltShard(found[job.name], found=True)
     with (
-        storage.scratch_file(storage.scratch_folder(settings.out)) as file,
+        storage.scratch_file(settings.out) as file,
         ClipDecoder(settings.sample, settings.limits) as decoder,
     ):
         index = write_samples(file, job, settings, decoder.decode)

@@ -26,7 +26,6 @@ from avprep.storage.scratch import (
     remove_abandoned,
     replacing,
     scratch_file,
-    scratch_folder,
     temporary_in,
     write_atomic,
     write_json,

@@ -85,10 +85,15 @@ class ScratchFile(io.BufferedWriter):
             self.close()
 
 
+def _folder_for(location: str | Path) -> Path:
+    """Where files for a place are written: the folder itself, if it is local."""
+    return Path(tempfile.gettempdir()) if is_url(location) else Path(location)
+
+
 @contextlib.contextmanager
-def scratch_file(folder: str | Path) -> Iterator[ScratchFile]:
-    """A temporary file in `folder`; gone at the end of the block unless it was published."""
-    file = ScratchFile(Path(folder))
+def scratch_file(location: str | Path) -> Iterator[ScratchFile]:
+    """A temporary file for a place; gone at the end of the block unless it was published."""
+    file = ScratchFile(_folder_for(location))
     try:
         yield file
     finally:
@@ -150,11 +155,6 @@ def write_new(path: str | Path, data: bytes) -> None:
                 file.publish(path)
 
 
-def scratch_folder(location: str | Path) -> Path:
-    """Where to build a file for `location`: the folder itself, if it is local."""
-    return Path(tempfile.gettempdir()) if is_url(location) else Path(location)
-
-
 def temporary_in(folder: Path) -> Path:
     """A hidden name in a folder that no other process uses."""
     return folder / f".tmp-{_this_machine()}-{secrets.token_hex(8)}"
@@ -165,8 +165,8 @@ def is_temporary(name: str) -> bool:
     return bool(_TEMPORARY.fullmatch(name))
 
 
-def remove_abandoned(folder: str | Path) -> int:
-    """Delete the temporary files in a local folder whose writers are gone.
+def remove_abandoned(location: str | Path) -> int:
+    """Delete the temporary files for a place whose writers are gone.
 
     A file of this machine is abandoned when nobody holds its lock. For one of another machine, or
     from before a restart, locks prove nothing on some network file systems: it is abandoned when
@@ -177,7 +177,7 @@ def remove_abandoned(folder: str | Path) -> int:
     """
     removed = 0
     with contextlib.suppress(FileNotFoundError):
-        for entry in os.scandir(folder):
+        for entry in os.scandir(_folder_for(location)):
             match = _TEMPORARY.fullmatch(entry.name)
             if match and _remove_if_abandoned(Path(entry.path), match[1] == _this_machine()):
                 removed += 1

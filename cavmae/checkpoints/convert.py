@@ -19,7 +19,6 @@ from cavmae.checkpoints import (
 )
 from cavmae.checkpoints.resize import resized
 from cavmae.checkpoints.usage import (
-    Stated,
     Usage,
     label_notes,
     labels_metadata,
@@ -28,7 +27,7 @@ from cavmae.checkpoints.usage import (
 )
 from cavmae.checkpoints.vision_mae import from_vision_mae
 from cavmae.model import CAVMAE, CAVMAEClassifier
-from cavmae.options import AUDIO_MODES, ConvertOptions
+from cavmae.options import AUDIO_MODES, ConvertOptions, StatedUsage
 
 _OURS, _PUBLISHED = ".safetensors", ".pth"
 _KEPT = ("fbank_mean", "fbank_std", "norm_pix_loss")
@@ -132,7 +131,7 @@ def _usage(
     file: Path, metadata: Mapping[str, str], model: CAVMAEClassifier, options: ConvertOptions
 ) -> Usage:
     mode = options.mode or ("audioonly" if options.audio_only else None)
-    return usage_of(file, metadata, model.num_classes, Stated(mode, options.criterion))
+    return usage_of(file, metadata, model.num_classes, StatedUsage(mode, options.criterion))
 
 
 def _labels(

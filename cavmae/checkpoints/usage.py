@@ -8,26 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avprep.errors import UserError
 from avprep.labels import LabelSet
-from cavmae.options import CRITERIA, MODES, Criterion, Mode
+from cavmae.options import CRITERIA, MODES, Criterion, Mode, StatedUsage
 
 if TYPE_CHECKING:
     from cavmae.data import ShardSet
-
-
-@dataclass(frozen=True)
-class Stated:
-    """What somebody says of a classifier; None for nothing."""
-
-    mode: Mode | None = None
-    criterion: Criterion | None = None
 
 
 @dataclass(frozen=True)
@@ -71,8 +62,8 @@ def usage_of(
     file: Path,
     metadata: Mapping[str, str],
     num_classes: int,
-    flags: Stated,
-    recipe: Stated | None = None,
+    flags: StatedUsage,
+    recipe: StatedUsage = StatedUsage(),
 ) -> Usage:
     """The mode and criterion of a classifier.
 
@@ -88,7 +79,6 @@ def usage_of(
     Raises:
         UserError: the file stores a mode or criterion that does not exist.
     """
-    recipe = recipe or Stated()
     published = _PUBLISHED.get(num_classes)
     guess: Criterion = published.criterion if published else "bce"
     data = f" as for {published.dataset}'s {num_classes} classes" if published else ""
@@ -104,8 +94,8 @@ def _resolve(
     metadata: Mapping[str, str],
     name: str,
     choices: Sequence[Any],
-    flags: Stated,
-    recipe: Stated,
+    flags: StatedUsage,
+    recipe: StatedUsage,
     guess: Any,
     why: str,
 ) -> tuple[Any, tuple[str, ...]]:
@@ -228,12 +218,6 @@ def label_notes(
     if stored_labels(metadata) is None:
         return (assumed_classes(file, labels, "--labels"),)
     return ()
-
-
-def warn(notes: Iterable[str]) -> None:
-    """Print what had to be assumed to the error stream, apart from results."""
-    for note in notes:
-        print(f"Warning: {note}", file=sys.stderr)
 
 
 def is_published_order(labels: LabelSet) -> bool:

@@ -33,7 +33,7 @@ def convert(src: Path, dst: Path, options: ConvertOptions) -> None:
     from cavmae.model import CAVMAEClassifier
 
     converted = cavmae.convert(src, dst, options)
-    warn(converted.notes)
+    warn(*converted.notes)
     kind = "classifier" if isinstance(converted.model, CAVMAEClassifier) else "pretrained model"
     parameters = sum(value.numel() for value in converted.model.state_dict().values())
     click.echo(f"{converted.file}: {kind}, {parameters / 1e6:.1f} M parameters")

@@ -2,64 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import click
 
-from cavmae.cli.options import (
-    bad_samples_option,
-    device_option,
-    reading_options,
-    workers_option,
-)
+import cavmae
+from avprep.cli.flags import flags
+from avprep.wording import counted
+from cavmae.evaluation.options import EmbedOptions
 
 
 @click.command()
-@click.option("--shards", required=True, help="Folder or URL of the shard set.")
-@click.option(
-    "--checkpoint", type=click.Path(path_type=Path), required=True, help="Run or checkpoint file."
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="The file: .safetensors or .npz.",
-)
-@click.option(
-    "--modality",
-    type=click.Choice(["both", "audio", "image"]),
-    default="both",
-    show_default=True,
-    help="Whose features; each modality passes the model alone.",
-)
-@click.option(
-    "--tokens",
-    type=click.Choice(["pooled", "patches"]),
-    default="pooled",
-    show_default=True,
-    help="The mean over a clip's patches, or the feature of each patch.",
-)
-@click.option(
-    "--frames",
-    default="middle",
-    show_default=True,
-    help="middle, all (their features are averaged), or a frame's number.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float16"]),
-    default="float32",
-    show_default=True,
-    help="Type of the stored features.",
-)
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True,
-              help="Clips a batch.")  # fmt: skip
-@reading_options
-@bad_samples_option
-@workers_option
-@device_option
-def embed(**values: Any) -> None:
+@flags(options=EmbedOptions)
+def embed(options: EmbedOptions) -> None:
     """Compute the features of every clip of a shard set.
 
     Nothing is masked. After an interruption the same command resumes where it
@@ -71,6 +24,16 @@ def embed(**values: Any) -> None:
       torchrun --standalone --nproc-per-node 8 -m cavmae embed --shards shards/train \\
           --checkpoint runs/pretrain --out train.npz --modality audio
     """
-    from cavmae.evaluate.embed import run_embedding
+    from avprep.cli.progress import Bars
+    from cavmae.distributed import is_main_process
 
-    run_embedding(values)
+    with Bars("embed") as bars:
+        result = cavmae.embed(options, bars)
+    if not is_main_process():
+        return
+    if result.was_complete:
+        click.echo(f"{result.file}: complete already")
+        return
+    unreadable = result.clips_unreadable
+    note = f", {counted(unreadable, 'clip')} could not be read" if unreadable else ""
+    click.echo(f"{result.file}: {counted(result.clips, 'clip')}{note}")

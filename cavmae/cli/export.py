@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from cavmae.cli.options import criterion_option, labels_option
-from cavmae.options import MODES
+import cavmae
+from avprep.cli.flags import PATH, flags
+from cavmae.cli.options import warn
+from cavmae.evaluation.options import ExportOptions
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("dst", type=click.Path(path_type=Path))
-@click.option(
-    "--mode",
-    type=click.Choice(MODES),
-    help="Modalities the program is given. [default: as trained]",
-)
-@criterion_option
-@labels_option
-@click.option(
-    "--waveform",
-    type=click.Choice(["int16", "float32"]),
-    default="int16",
-    show_default=True,
-    help="Type of the samples; float32 is in [-1, 1].",
-)
-def export(**values: Any) -> None:
+@click.argument("checkpoint", type=PATH)
+@click.argument("dst", type=PATH)
+@flags(options=ExportOptions)
+def export(checkpoint: Path, dst: Path, options: ExportOptions) -> None:
     """Export the classifier CHECKPOINT to DST (.pt2), to run without this project.
 
     The program takes waveforms, their lengths and RGB frames, and gives logits. It is compared
@@ -39,6 +27,8 @@ def export(**values: Any) -> None:
       cavmae export runs/finetune classifier.pt2
       python -c "import torch; print(torch.export.load('classifier.pt2').graph_signature)"
     """
-    from cavmae.evaluate.export import run_export
-
-    run_export(values)
+    result = cavmae.export(checkpoint, dst, options, warn)
+    click.echo(
+        f"{result.file}: {', '.join(result.inputs)} → {result.classes} logits; differs from the "
+        f"model by {result.largest_difference:.1g} at most"
+    )

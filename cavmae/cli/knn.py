@@ -2,65 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cavmae.cli.options import (
-    bad_samples_option,
-    device_option,
-    reading_options,
-    val_split_option,
-    workers_option,
-)
+import cavmae
+from avprep.cli.flags import flags
+from cavmae.cli.results import OneLine
+from cavmae.evaluation.options import KnnOptions
+
+if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
+    from cavmae.evaluation.knn import KnnResult
 
 
 @click.command()
-@click.option("--shards", required=True, help="Shard set whose labels are known.")
-@click.option(
-    "--val-shards",
-    help="Shard set to classify. [default: each clip of --shards by all others]",
-)
-@val_split_option
-@click.option(
-    "--checkpoint", type=click.Path(path_type=Path), required=True, help="Run or checkpoint file."
-)
-@click.option(
-    "--modality",
-    type=click.Choice(["both", "audio", "image"]),
-    default="both",
-    show_default=True,
-    help="Whose features; both averages their similarities.",
-)
-@click.option(
-    "--neighbours",
-    type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-    help="That vote, all if there are fewer.",
-)
-@click.option(
-    "--temperature",
-    type=click.FloatRange(min=0, min_open=True),
-    default=0.07,
-    show_default=True,
-    help="A vote weighs exp(cosine similarity / temperature).",
-)
-@click.option(
-    "--frames",
-    default="middle",
-    show_default=True,
-    help="middle, all (their features are averaged), or a frame's number.",
-)
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True,
-              help="Clips a batch.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
-@reading_options
-@bad_samples_option
-@workers_option
-@device_option
-def knn(**values: Any) -> None:
+@flags(options=KnnOptions, printed=OneLine)
+def knn(options: KnnOptions, printed: OneLine) -> None:
     """Accuracy, mAP and AUC of a nearest-neighbour classifier on a model's features.
 
     Nothing is trained: a quick look at what a pretrained model has learnt. --classes chooses clips
@@ -70,6 +27,37 @@ def knn(**values: Any) -> None:
     Example:
       cavmae knn --shards shards/train --val-shards shards/test --checkpoint runs/pretrain
     """
-    from cavmae.evaluate.knn import run_knn
+    from avprep.cli.progress import Bars
 
-    run_knn(values)
+    with Bars("knn") as bars:
+        result = cavmae.knn(options, bars)
+    printed.show(facts_of(result, options), described(result, options))
+
+
+def facts_of(result: KnnResult, options: KnnOptions) -> dict[str, Any]:
+    """The result for a program."""
+    return {
+        "accuracy": result.scores.accuracy,
+        "map": result.scores.map,
+        "auc": result.scores.auc,
+        "clips": result.clips,
+        "known_clips": result.known_clips,
+        "clips_unreadable": result.clips_unreadable,
+        "leave_one_out": result.leave_one_out,
+        "modality": options.modality,
+        "neighbours": options.neighbours,
+        "temperature": options.temperature,
+        "frames": options.frames,
+        "checkpoint": str(result.checkpoint),
+    }
+
+
+def described(result: KnnResult, options: KnnOptions) -> str:
+    """The result for a person."""
+    scores = result.scores
+    how = "each by all others" if result.leave_one_out else f"by {result.known_clips} others"
+    return (
+        f"accuracy {scores.accuracy:.4f}   mAP {scores.map:.4f}   AUC {scores.auc:.4f}\n"
+        f"{result.clips} clips, {how}, {options.neighbours} neighbours, features: "
+        f"{options.modality}, {result.checkpoint}"
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -12,12 +12,9 @@ from click.core import ParameterSource
 from avprep.cli.arguments import did_you_mean, refuse_urls
 from avprep.cli.flags import Flag
 from avprep.errors import UserError
-from cavmae.options import CRITERIA, MODES, DeviceOptions, ReadOptions, SkipOptions, WorkerOptions
 from cavmae.recipes import Expected, read_recipe
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 _EXPECTED = f"{__name__}.expected"
-_READ = ReadOptions()
 
 
 class RecipeCommand(click.Command):
@@ -66,7 +63,7 @@ def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Pat
     return recipe.path
 
 
-def warn(notes: Iterable[str]) -> None:
+def warn(*notes: str) -> None:
     """Say on the error stream, apart from results, what had to be assumed."""
     for note in notes:
         click.echo(f"Warning: {note}", err=True)
@@ -81,15 +78,6 @@ def is_from_recipe(name: str) -> bool:
     """Whether the recipe, and no flag, gives an option of the running command its value."""
     source = click.get_current_context().get_parameter_source(name)
     return source is ParameterSource.DEFAULT_MAP
-
-
-def taken_from_recipe(
-    ctx: click.Context, values: dict[str, Any], names: Iterable[str]
-) -> dict[str, Any]:
-    """Take the values that only the recipe gives out of a command's values."""
-    recipe = {n: values[n] for n in names if is_from_recipe(n)}
-    values.update(dict.fromkeys(recipe))
-    return recipe
 
 
 def _defaults(ctx: click.Context, path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,114 +106,3 @@ def _defaults(ctx: click.Context, path: Path, table: Mapping[str, Any]) -> dict[
             except ValueError as error:
                 raise UserError(f"{path}: [{ctx.info_name}] {key} = {value!r}: {error}.") from error
     return defaults
-
-
-def _stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-config_option = click.option(
-    "--config",
-    metavar="NAME",
-    callback=load_config,
-    is_eager=True,
-    expose_value=False,
-    help="Recipe: a TOML file, or the name of one that comes with cavmae; its table "
-    "named after this command holds defaults.",
-)
-
-
-mode_option = click.option(
-    "--mode", type=click.Choice(MODES), help="Modalities given. [default: as trained]"
-)
-
-criterion_option = click.option(
-    "--criterion",
-    type=click.Choice(CRITERIA),
-    help="What the classifier was trained with: ce gives softmax, bce sigmoid probabilities. "
-    "[default: as trained]",
-)
-
-labels_option = click.option(
-    "--labels",
-    type=click.Path(path_type=Path),
-    help="Class CSV of the checkpoint. [default: as stored in it]",
-)
-
-device_option = click.option(
-    "--device", default=DeviceOptions.device, show_default=True, help="auto, cpu, cuda or cuda:N."
-)
-
-workers_option = click.option(
-    "--workers",
-    type=click.IntRange(min=0),
-    default=WorkerOptions.workers,
-    show_default=True,
-    help="Loading processes; 0 loads in the training process.",
-)
-
-bad_samples_option = click.option(
-    "--max-bad-samples",
-    type=click.IntRange(min=0),
-    default=SkipOptions.max_bad_samples,
-    show_default=True,
-    help="Unreadable samples that are skipped before the command gives up.",
-)
-
-val_split_option = click.option(
-    "--val-split",
-    "val_splits",
-    multiple=True,
-    metavar="NAME",
-    help="Use clips of this split of --val-shards only; may be given several times.",
-)
-
-reading_options = _stack(
-    click.option(
-        "--classes",
-        multiple=True,
-        metavar="NAME",
-        help="Use clips of this class (mid or name) only; may be given several times.",
-    ),
-    click.option(
-        "--split",
-        "splits",
-        multiple=True,
-        metavar="NAME",
-        help="Use clips of this split of the manifest only; may be given several times.",
-    ),
-    click.option(
-        "--retries",
-        type=click.IntRange(min=0),
-        default=_READ.retries,
-        show_default=True,
-        help="Retries of a failed request for a shard behind a URL.",
-    ),
-    click.option(
-        "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
-        default=_READ.timeout,
-        show_default=True,
-        help="Seconds such a request may take.",
-    ),
-    click.option(
-        "--cache-dir",
-        "cache",
-        type=click.Path(),
-        metavar="FOLDER",
-        help="Local folder that keeps shards from a URL. [default: none]",
-    ),
-    click.option(
-        "--cache-size",
-        "cache_gb",
-        type=click.FloatRange(min=0, min_open=True),
-        default=_READ.cache_gb,
-        show_default=True,
-        help="GB in it, after which the shards not used for longest are deleted.",
-    ),
-)

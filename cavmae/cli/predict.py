@@ -2,79 +2,52 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from avprep.options import DecodeOptions, IsolationOptions
-from cavmae.cli.options import criterion_option, device_option, labels_option
-from cavmae.options import MODES
+from avprep.cli.common import Tolerance
+from avprep.cli.flags import PATH, flags
+from avprep.errors import Unreadable
+from avprep.failures import check_failures, printable
+from avprep.option import Options, option
+from avprep.progress import Progress
+from cavmae.cli.options import warn
+from cavmae.evaluation.options import PredictOptions
 
-_DECODE, _LIMITS = DecodeOptions(), IsolationOptions()
+if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
+    from cavmae.evaluation.predict import Prediction
+
+
+@dataclass(frozen=True)
+class Rows(Options):
+    """How predictions are printed."""
+
+    top: int = option(5, "Labels per file.", at_least=1)
+    as_json: bool = option(False, "Print one line of JSON per file.", flag="--json")
+
+    def shown(self, path: str, outcome: Prediction | Unreadable) -> str:
+        """A file and its labels, for a program or for a person."""
+        return (as_json if self.as_json else as_text)(path, outcome, self.top)
 
 
 @click.command()
-@click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--checkpoint", type=click.Path(path_type=Path), required=True, help="Run or checkpoint file."
+@click.argument("videos", nargs=-1, required=True, type=PATH)
+@flags(
+    options=PredictOptions,
+    tolerance=Tolerance,
+    rows=Rows,
+    # Those of shards are for shards, and those of the model are its own.
+    without=("frames", "frame_size", "pixels", "missing_audio", "max_audio", "incomplete"),
 )
-@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True,
-              help="Labels a file.")  # fmt: skip
-@labels_option
-@click.option(
-    "--mode",
-    type=click.Choice(MODES),
-    help="Modalities to use. [default: as trained, less what a file does not have]",
-)
-@criterion_option
-@click.option(
-    "--frames",
-    default="all",
-    show_default=True,
-    help="all (their probabilities are averaged), middle, or a frame's number.",
-)
-@click.option("--start", type=click.FloatRange(min=0), help="First second to look at.")
-@click.option("--end", type=click.FloatRange(min=0, min_open=True), help="Second to stop at.")
-@click.option(
-    "--channels",
-    type=click.Choice(["first", "mix"]),
-    default=_DECODE.channels,
-    show_default=True,
-    help="Mono from the first channel, as published, or from all of them.",
-)
-@click.option(
-    "--decoder",
-    type=click.Choice(["auto", "pyav", "ffmpeg"]),
-    default=_DECODE.decoder,
-    show_default=True,
-    help="auto: PyAV, and ffmpeg + OpenCV for files that PyAV cannot read.",
-)
-@click.option(
-    "--time-limit",
-    type=click.FloatRange(min=0, min_open=True),
-    default=_LIMITS.time_limit,
-    show_default=True,
-    help="Seconds that decoding one file may take.",
-)
-@click.option(
-    "--memory-limit",
-    type=click.FloatRange(min=0.25),
-    default=_LIMITS.memory_limit,
-    show_default=True,
-    help="GiB that decoding one file may take.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=2,
-    show_default=True,
-    help="Files decoded at a time.",
-)
-@click.option("--max-failures", help="End with exit code 1 above this many (20) or share (5%).")
-@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON a file.")
-@device_option
-def predict(**values: Any) -> None:
+def predict(
+    videos: tuple[Path, ...], options: PredictOptions, tolerance: Tolerance, rows: Rows
+) -> None:
     """The most probable labels of each of VIDEOS, which are files or folders.
 
     A file without video, or without audio, is classified by what it has. A file that cannot be
@@ -85,6 +58,34 @@ def predict(**values: Any) -> None:
     Example:
       cavmae predict --checkpoint runs/finetune holiday.mp4 videos/
     """
-    from cavmae.evaluate.prediction_report import run_prediction
+    from avprep.cli.progress import Bars
+    from cavmae.evaluation.predict import Predictor, find_files
 
-    run_prediction(values)
+    files = find_files(videos)
+    failed = 0
+    with Predictor(options) as predictor, Bars("predict") as bars:
+        warn(*predictor.notes)
+        bars(Progress("file", 0, len(files)))
+        for done, (path, outcome) in enumerate(predictor.predict_many(files), start=1):
+            failed += isinstance(outcome, Unreadable)
+            bars.say(rows.shown(path, outcome), sys.stdout)
+            bars(Progress("file", done, len(files), failed))
+    check_failures(failed, len(files), tolerance.max_failures)
+
+
+def as_json(path: str, outcome: Prediction | Unreadable, top: int) -> str:
+    """One line of JSON."""
+    if isinstance(outcome, Unreadable):
+        return json.dumps({"path": path, "cause": outcome.cause, "detail": outcome.detail})
+    labels = [dataclasses.asdict(label) for label in outcome.top(top)]
+    return json.dumps({"path": path, "mode": outcome.mode, "labels": labels})
+
+
+def as_text(path: str, outcome: Prediction | Unreadable, top: int) -> str:
+    """A line for the file, and one for each label."""
+    shown = printable(path)
+    if isinstance(outcome, Unreadable):
+        return f"{shown}\n{'':>9}  {outcome.cause}: {printable(outcome.detail)}"
+    labels = [f"{label.score:9.4f}  {label.name}" for label in outcome.top(top)]
+    mode = "" if outcome.mode == "multimodal" else f"  ({outcome.mode})"
+    return "\n".join([f"{shown}{mode}", *labels])

@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cavmae.cli.options import (
-    bad_samples_option,
-    device_option,
-    reading_options,
-    workers_option,
-)
+import cavmae
+from avprep.cli.flags import flags
+from cavmae.cli.results import OneLine
+from cavmae.evaluation.options import RetrieveOptions
 
 
 @click.command()
-@click.option("--shards", required=True, help="Folder or URL of the shard set.")
-@click.option(
-    "--checkpoint", type=click.Path(path_type=Path), required=True, help="Run or checkpoint file."
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Folder for retrieval.json and retrieval.html. [default: print only]",
-)
-@click.option(
-    "--per-class",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Use at most N clips of each class (published: 5); 0 for all clips.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of --per-class.")
-@click.option(
-    "--frames",
-    default="middle",
-    show_default=True,
-    help="middle, all (their features are averaged), or a frame's number.",
-)
-@click.option(
-    "--queries",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    help="Queries that the page shows, of each direction.",
-)
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True,
-              help="Clips a batch.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
-@reading_options
-@bad_samples_option
-@workers_option
-@device_option
-def retrieve(**values: Any) -> None:
+@flags(options=RetrieveOptions, printed=OneLine)
+def retrieve(options: RetrieveOptions, printed: OneLine) -> None:
     """Recall at 1, 5, 10 and median rank, from audio to image and back.
 
     Every clip's audio looks for its own frame among those of all clips, and the other way round.
@@ -62,6 +25,26 @@ def retrieve(**values: Any) -> None:
     Example:
       cavmae retrieve --shards shards/test --checkpoint runs/pretrain --out runs/retrieval
     """
-    from cavmae.evaluate.retrieval import run_retrieval
+    from avprep.cli.progress import Bars
 
-    run_retrieval(values)
+    with Bars("retrieve") as bars:
+        facts = cavmae.retrieve(options, bars).facts()
+    printed.show(facts, "\n".join(described(facts, options.out)))
+
+
+def described(facts: Mapping[str, Any], out: Path | None) -> Iterator[str]:
+    """The result for a person."""
+    yield f"{'':16}{'R@1':>8}{'R@5':>8}{'R@10':>8}{'median rank':>14}"
+    for direction, title in (
+        ("audio_to_image", "audio → image"),
+        ("image_to_audio", "image → audio"),
+        ("chance", "chance"),
+    ):
+        found = facts[direction]
+        recalls = "".join(f"{found[f'recall_at_{k}']:8.1%}" for k in (1, 5, 10))
+        yield f"{title:16}{recalls}{found['median_rank']:14g}"
+    yield f"{facts['clips']} clips, {facts['checkpoint']}"
+    if not facts["checkpoint_is_pretrained"]:
+        yield "note: this is a classifier, whose streams were not trained to match each other"
+    if out is not None:
+        yield f"{out}/retrieval.json, {out}/retrieval.html"

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ from avprep.shards.format import (
 from cavmae.data.reader import Range, Reader, open_reader
 from cavmae.data.sample import DamagedSample, StoredSample
 from cavmae.data.table import SampleTable, build_table
-from cavmae.options import ReadOptions, ShardOptions, pick
+from cavmae.options import ReadOptions, ShardOptions
 
 _INDEXES_AT_ONCE = 16  # fetched together from a URL
 
@@ -334,7 +333,7 @@ class ShardSet:
         return index.samples
 
 
-def open_shards(location: str | Path, options: ShardOptions | Mapping[str, Any]) -> ShardSet:
+def open_shards(location: str | Path, options: ShardOptions) -> ShardSet:
     """The shard set, or the selection from it that the options describe.
 
     Args:
@@ -344,8 +343,6 @@ def open_shards(location: str | Path, options: ShardOptions | Mapping[str, Any])
     Raises:
         UserError: no shard set there, or the selection holds nothing.
     """
-    if isinstance(options, Mapping):
-        options = pick(ShardOptions, options)
     shards = ShardSet.open(location, options)
     if options.classes or options.splits:
         return shards.select(options.classes or None, options.splits or None)

@@ -17,9 +17,9 @@ from cavmae.checkpoints import save_model
 from cavmae.checkpoints.usage import labels_metadata
 from cavmae.data import LoaderOptions, ShardLoader
 from cavmae.distributed import joined_world
-from cavmae.evaluate.classify import ClassifyOptions, classify_together
-from cavmae.evaluate.held_out import HeldOutOptions, evaluate_pretraining
-from cavmae.evaluate.metrics import finite, score
+from cavmae.evaluation.classify import ClassifyOptions, classify_together
+from cavmae.evaluation.held_out import HeldOutOptions, evaluate_pretraining
+from cavmae.evaluation.metrics import finite, score
 from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAE, CAVMAEClassifier
 from cavmae.train.dry_run import DryRun, dry_run
@@ -264,11 +264,11 @@ def evaluate_held_out(
     assert isinstance(trainer.model, CAVMAE)
     assert start.validation is not None
     chosen = HeldOutOptions(
-        options,
-        contrasted_clips(options, start.world) if options.contrast_weight else 1,
-        options.batch_size,
-        options.workers,
-        options.max_bad_samples,
+        loss=options,
+        contrasted=contrasted_clips(options, start.world) if options.contrast_weight else 1,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        max_bad_samples=options.max_bad_samples,
     )
     with collected(trainer.model):
         return evaluate_pretraining(

@@ -13,7 +13,7 @@ from cavmae.checkpoints import config_of, init_from, read_metadata, read_weights
 from cavmae.checkpoints.usage import check_same_classes
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import World
-from cavmae.evaluate.held_out import spread_subset
+from cavmae.evaluation.held_out import spread_subset
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import ModelConfig
 from cavmae.model.config import PRESETS

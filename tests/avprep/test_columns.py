@@ -179,6 +179,17 @@ def test_a_table_without_header_may_have_another_delimiter(delimiter, tmp_path):
     assert (row.start, row.end, row.labels) == (30.0, 40.0, ("/m/a", "/m/b"))
 
 
+@pytest.mark.parametrize("header", ["", "ytid;start;end;labels\n"])
+def test_a_row_with_another_delimiter_than_the_first_is_refused(header, tmp_path):
+    path = tmp_path / "s.csv"
+    path.write_text(f"{header}bbbbbbbbbbb;30;40;/m/a\nccccccccccc,30,40,/m/b\n")
+    data_set = read_audioset(path, CLASSES)
+    ((line, reason),) = data_set.notes.bad
+    assert line == (3 if header else 2)
+    assert reason == "has commas between its fields, not semicolons: 'ccccccccccc,30,40,/m/b'"
+    assert [row.name for row in data_set.segments.rows] == ["bbbbbbbbbbb"]
+
+
 VGG = {"youtube_id": "bbbbbbbbbbb", "start": "30", "class": "dog barking", "split": "test"}
 
 

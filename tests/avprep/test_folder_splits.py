@@ -172,3 +172,20 @@ def test_classes_that_are_called_like_splits_stay_classes(folders, tmp_path):
 def test_an_only_class_with_folders_in_it_is_doubted(above, tmp_path):
     touch(tmp_path / "v", f"{above}videos/ant/1.mp4", f"{above}videos/bee/2.mp4")
     assert "the only class is videos, which contains folders" in listed(tmp_path)[1]
+
+
+def test_the_current_folder_may_hold_loose_videos_beside_its_only_class(tmp_path, monkeypatch):
+    touch(tmp_path, "ant/a.mp4", "loose.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert "1 clip without a label" in run("manifest", "folder", ".", "--out", "m.json")
+    assert {clip.video: clip.labels for clip in read_manifest(tmp_path / "m.json")} == {
+        "ant/a.mp4": ("ant",),
+        "loose.mp4": (),
+    }
+
+
+def test_an_only_class_beside_videos_without_a_folder_is_not_doubted(tmp_path):
+    touch(tmp_path / "v", "dog/puppies/1.mp4", "2.mp4")
+    found, said = listed(tmp_path)
+    assert found == {"1": ("", "dog"), "2": ("", "")}
+    assert "only class" not in said

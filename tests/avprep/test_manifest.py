@@ -45,6 +45,17 @@ def test_any_clip_survives_writing_and_reading(clips, suffix, tmp_path_factory):
     assert read_manifest(path) == clips
 
 
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_entries_that_look_like_json_or_are_not_utf8_leave_the_others_alone(suffix, tmp_path):
+    names = ["ä.mp4", '}, {"video_id": "x', "caf\udce9.mp4", '\\"}, {"']
+    clips = [Clip(name, video=name) for name in names]
+    path = tmp_path / f"m{suffix}"
+    write_manifest(path, clips)
+    assert read_manifest(path) == clips
+    raw = path.read_bytes()
+    assert raw.count("ä".encode()) == raw.count(rb"caf\udce9") == 2
+
+
 def test_published_manifests_are_read_as_they_are(shared, tmp_path):
     head = (shared / "metadata" / "official_manifest_head.json").read_text()
     path = tmp_path / "published.json"

@@ -20,8 +20,8 @@ from avprep.errors import UserError, WorkFailed
 from cavmae.checkpoints import save_model
 from cavmae.cli.embed import embed
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
-from cavmae.evaluate import embed as embedding
-from cavmae.evaluate.trained import load_trained
+from cavmae.evaluation import embed as embedding
+from cavmae.evaluation.trained import load_trained
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
 from tests.cavmae.test_shardset import damage
 from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
@@ -173,7 +173,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
 
 def start(shards, checkpoint, out, *launcher):
     code = (
-        "import sys; from cavmae.evaluate import embed; embed._PART_CLIPS = 8; "
+        "import sys; from cavmae.evaluation import embed; embed._PART_CLIPS = 8; "
         "from cavmae.cli.embed import embed; embed(sys.argv[1:])"
     )
     script = out.with_name(f"{out.stem}.py")
@@ -277,7 +277,7 @@ def test_unreadable_clips_are_left_out_and_counted(checkpoint, tmp_path, small_p
     tiny = write_tiny_shards(tmp_path / "shards", samples=CLIPS)
     damage(ShardSet.open(tiny.folder), 9, "flac", lambda data: bytes(len(data)))
     out = tmp_path / "f.safetensors"
-    assert "44 clips, 1 clips could not be read" in succeed(tiny.folder, checkpoint, out)
+    assert "44 clips, 1 clip could not be read" in succeed(tiny.folder, checkpoint, out)
     arrays, ids = read(out)
     assert "clip.9" not in ids
     assert len(arrays["audio"]) == len(ids) == 44

@@ -16,7 +16,7 @@ import torch
 from avprep.shards.format import read_dataset, write_dataset
 from cavmae.checkpoints import save_model
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
-from cavmae.evaluate.metrics import score
+from cavmae.evaluation.metrics import score
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAEClassifier
 from tests.cavmae.test_shardset import damage

@@ -16,9 +16,10 @@ from avprep.errors import UserError, WorkFailed
 from cavmae.checkpoints import save_model
 from cavmae.cli.export import export
 from cavmae.data import Batch, LoaderOptions, ShardLoader, ShardSet
-from cavmae.evaluate import export as exporting
-from cavmae.evaluate.classify import ClassifyOptions, classify
-from cavmae.evaluate.trained import load_trained
+from cavmae.distributed import World
+from cavmae.evaluation import export as exporting
+from cavmae.evaluation.classify import ClassifyOptions, classify
+from cavmae.evaluation.trained import load_trained
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
 from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
@@ -87,7 +88,8 @@ def test_probabilities_are_those_of_eval(checkpoint, shards, tmp_path, mode, inp
     trained = load_trained(checkpoint)
     evaluated = classify(
         trained.model, trained.frontend, shards,
-        ClassifyOptions(mode, "middle", "ce", 24, workers=0), torch.device("cpu"),
+        ClassifyOptions(mode=mode, criterion="ce", batch_size=24, workers=0),
+        World(0, 1, torch.device("cpu")),
     )  # fmt: skip
     for count in (1, 5, 24):
         batch = only_batch(shards, count)

@@ -18,7 +18,7 @@ from cavmae.checkpoints import save_model
 from cavmae.cli import group
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.distributed import World
-from cavmae.evaluate.held_out import HeldOutOptions, evaluate_pretraining, spread_subset
+from cavmae.evaluation.held_out import HeldOutOptions, evaluate_pretraining, spread_subset
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAE, PretrainOptions
 from cavmae.model.cavmae import draw_noise
@@ -116,7 +116,9 @@ def test_retrieval_and_knn_are_what_the_commands_measure(watched, shards):
 def test_losses_are_those_of_the_untouched_inputs_under_fixed_masks(shards):
     torch.manual_seed(0)
     model = CAVMAE(CONFIG)
-    options = HeldOutOptions(PretrainOptions(contrast_weight=0.1), 12, batch_size=12, workers=0)
+    options = HeldOutOptions(
+        loss=PretrainOptions(contrast_weight=0.1), contrasted=12, batch_size=12, workers=0
+    )
     chosen = ShardSet.open(shards).select(splits=["test"])
     found = evaluate_pretraining(model, FrontEnd(FRONT_END), chosen, options, ALONE)
     loader = ShardLoader(chosen, LoaderOptions(12, workers=0, shuffle=False, frame="middle"))
@@ -140,7 +142,7 @@ def test_contrast_is_among_as_many_clips_as_in_training(shards):
     model = CAVMAE(CONFIG)  # whose features are all alike
     chosen = ShardSet.open(shards).select(splits=["test"])
     for size, choices in ((1, 1), (4, 4), (100, 12)):
-        options = HeldOutOptions(PretrainOptions(), size, batch_size=5, workers=0)
+        options = HeldOutOptions(loss=PretrainOptions(), contrasted=size, batch_size=5, workers=0)
         found = evaluate_pretraining(model, FrontEnd(FRONT_END), chosen, options, ALONE)
         assert found["loss_contrast"] == pytest.approx(math.log(choices), abs=0.2)
 
@@ -170,7 +172,9 @@ def test_a_run_may_be_watched_from_where_it_is_resumed(shards, init, tmp_path):
 def test_without_labels_there_is_no_knn_and_without_contrast_no_contrastive_loss(tmp_path):
     write_tiny_shards(tmp_path / "shards", samples=20, unlabelled_split="test")
     chosen = ShardSet.open(tmp_path / "shards").select(splits=["test"])
-    options = HeldOutOptions(PretrainOptions(contrast_weight=0), 4, batch_size=4, workers=0)
+    options = HeldOutOptions(
+        loss=PretrainOptions(contrast_weight=0), contrasted=4, batch_size=4, workers=0
+    )
     found = evaluate_pretraining(CAVMAE(CONFIG), FrontEnd(FRONT_END), chosen, options, ALONE)
     assert "knn_accuracy" not in found
     assert found["loss_contrast"] == 0

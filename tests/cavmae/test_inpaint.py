@@ -16,9 +16,10 @@ from avprep.errors import UserError
 from cavmae.checkpoints import load_checkpoint, save_model
 from cavmae.cli.convert import convert
 from cavmae.cli.inpaint import inpaint as inpaint_command
-from cavmae.evaluate.inpaint import InpaintOptions, inpaint
-from cavmae.evaluate.inpainting_report import panels
-from cavmae.evaluate.trained import load_trained
+from cavmae.evaluation.inpaint import panels
+from cavmae.evaluation.masked import fill_in
+from cavmae.evaluation.options import HidingOptions
+from cavmae.evaluation.trained import load_trained
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
 from cavmae.model.cavmae import denormalise_patches, mae_loss, normalise_patches
@@ -73,9 +74,9 @@ def test_visible_patches_are_the_original_and_hidden_ones_the_prediction(
     model, inputs, norm_pix_loss, mask_mode
 ):
     audio, image = inputs
-    options = InpaintOptions(norm_pix_loss, 0.6, mask_mode, seed=4)
+    options = HidingOptions(mask_ratio=0.6, mask_mode=mask_mode, seed=4)
     for found, given_input, grid in zip(
-        inpaint(model, audio, image, options),
+        fill_in(model, audio, image, options, norm_pix_loss),
         (audio.transpose(1, 2)[:, None], image),
         (CONFIG.audio_grid, CONFIG.image_grid),
         strict=True,
@@ -87,7 +88,7 @@ def test_visible_patches_are_the_original_and_hidden_ones_the_prediction(
         patches = grid[0] * grid[1]
         assert found.hidden.sum() == 3 * (patches - int(patches * 0.4)) * CONFIG.patch_size**2
     # Written out once more: the loss of the reconstruction is the loss of pretraining.
-    found_audio, found_image = inpaint(model, audio, image, options)
+    found_audio, found_image = fill_in(model, audio, image, options, norm_pix_loss)
     for found in (found_audio, found_image):
         error, truth = found.reconstructed - found.original, found.original
         if norm_pix_loss:
@@ -102,7 +103,7 @@ def test_visible_patches_are_the_original_and_hidden_ones_the_prediction(
 
 def test_one_seed_is_one_mask_for_every_clip(model, inputs):
     first, again, other = (
-        inpaint(model, *inputs, InpaintOptions(True, seed=seed)) for seed in (0, 0, 1)
+        fill_in(model, *inputs, HidingOptions(seed=seed), True) for seed in (0, 0, 1)
     )
     for k in (0, 1):
         assert torch.equal(first[k].hidden, again[k].hidden)
@@ -115,8 +116,9 @@ def test_panels_are_in_the_units_of_pictures_and_of_the_fbank(model, inputs):
     frontend = FrontEnd(FrontEndOptions(target_length=32, mean=-3.0, std=2.0))
     pixels = torch.randint(0, 256, (1, 3, SIZE, SIZE), dtype=torch.uint8)
     energies = inputs[0][:1] * 2.0 - 3.0
-    audio, image = inpaint(
-        model, (energies + 3.0) / 2.0, frontend.normalise_image(pixels), InpaintOptions(False)
+    normalised = (energies + 3.0) / 2.0
+    audio, image = fill_in(
+        model, normalised, frontend.normalise_image(pixels), HidingOptions(), False
     )
     shown = panels(audio, image, frontend)
     assert np.allclose(shown.image[0], pixels[0].permute(1, 2, 0) / 255, atol=1e-6)
@@ -193,14 +195,13 @@ def test_a_trained_model_fills_in_better_than_an_untrained_one(shards, tmp_path)
         ShardSet.open(shards), LoaderOptions(9, 0, shuffle=False, frame="middle")
     ).epoch()
     made = frontend(batch)
-    options = InpaintOptions(norm_pix_loss=False)
-    before = inpaint(trained, made.audio, made.image, options)
+    before = fill_in(trained, made.audio, made.image, HidingOptions(), False)
     optimizer = torch.optim.Adam(trained.parameters(), 3e-3)
     loss_options = PretrainOptions(norm_pix_loss=False, contrast_weight=0.0)
     for _ in range(30):
         optimizer.zero_grad()
         trained(made.audio, made.image, loss_options).loss.backward()
         optimizer.step()
-    after = inpaint(trained.eval(), made.audio, made.image, options)
+    after = fill_in(trained.eval(), made.audio, made.image, HidingOptions(), False)
     assert after[0].loss < before[0].loss / 2
     assert after[1].loss < before[1].loss * 0.8

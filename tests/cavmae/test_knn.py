@@ -16,8 +16,9 @@ from avprep.shards.format import read_dataset, write_dataset
 from cavmae.checkpoints import load_checkpoint, save_model
 from cavmae.cli.finetune import finetune
 from cavmae.cli.knn import knn
-from cavmae.evaluate.knn import KnnOptions, vote
-from cavmae.evaluate.metrics import score
+from cavmae.evaluation.knn import vote
+from cavmae.evaluation.metrics import score
+from cavmae.evaluation.options import VoteOptions
 from cavmae.model import CAVMAE, ModelConfig
 from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
 
@@ -45,7 +46,7 @@ def test_votes_equal_scikit_learns(neighbours, memory):
     reference = KNeighborsClassifier(
         neighbours, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07)
     ).fit(known, classes)
-    found = vote(queries, known, one_hot(classes, 4), KnnOptions(neighbours), memory=memory)
+    found = vote(queries, known, one_hot(classes, 4), VoteOptions(neighbours), memory=memory)
     assert np.allclose(found, reference.predict_proba(queries), atol=1e-4)
 
 
@@ -53,7 +54,7 @@ def test_each_clip_by_all_others_is_a_loop_that_leaves_one_out():
     torch.manual_seed(0)
     known = unit(25, 6)
     labels = (torch.rand(25, 3) < 0.5).float()  # several labels a clip, or none
-    options = KnnOptions(neighbours=7, temperature=0.2)
+    options = VoteOptions(neighbours=7, temperature=0.2)
     found = vote(known, known, labels, options, torch.arange(25), memory=2000)
     for clip in range(25):
         others = [other for other in range(25) if other != clip]
@@ -63,7 +64,7 @@ def test_each_clip_by_all_others_is_a_loop_that_leaves_one_out():
 
 def test_fewer_clips_than_neighbours_all_vote():
     known = unit(3, 4)
-    found = vote(known, known, one_hot([0, 1, 1], 2), KnnOptions(20), torch.arange(3))
+    found = vote(known, known, one_hot([0, 1, 1], 2), VoteOptions(20), torch.arange(3))
     assert torch.allclose(found.sum(1), torch.ones(3))
     assert found[0].tolist() == pytest.approx([0, 1])
 

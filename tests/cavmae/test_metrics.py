@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cavmae.evaluate.metrics import d_prime, score
+from cavmae.evaluation.metrics import d_prime, score
 
 
 def naive_average_precision(scores, truth):

@@ -19,14 +19,16 @@ from avprep.shards.build import ShardSetOptions, build_shard_set
 from cavmae.checkpoints import save_model
 from cavmae.cli.predict import predict
 from cavmae.data import ShardSet
-from cavmae.evaluate.classify import ClassifyOptions, classify
-from cavmae.evaluate.predict import PredictOptions, Predictor
-from cavmae.evaluate.trained import load_trained
+from cavmae.distributed import World
+from cavmae.evaluation.classify import ClassifyOptions, classify
+from cavmae.evaluation.options import PredictOptions
+from cavmae.evaluation.predict import Predictor
+from cavmae.evaluation.trained import load_trained
 from cavmae.model import CAVMAEClassifier, ModelConfig
 from tests.media import run_ffmpeg
 
 CONFIG = ModelConfig.preset("tiny", audio_frames=64, embed_dim=32, num_heads=2)
-CPU = torch.device("cpu")
+CPU = World(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +73,15 @@ def odd_files(demo_clip, tmp_path_factory):
     return folder
 
 
+def predicted(path, checkpoint, **options):
+    return cavmae.predict(path, PredictOptions(checkpoint=checkpoint, device="cpu", **options))
+
+
 def of_eval(checkpoint, shards, mode, frames="all", batch_size=1):
     trained = load_trained(checkpoint)
-    options = ClassifyOptions(mode, frames, "ce", batch_size, workers=0)
+    options = ClassifyOptions(
+        mode=mode, criterion="ce", frames=frames, batch_size=batch_size, workers=0
+    )
     found = classify(trained.model, trained.frontend, ShardSet.open(shards), options, CPU)
     return dict(zip(found.video_ids, found.probabilities, strict=True))
 
@@ -93,8 +101,8 @@ def test_a_prediction_is_bit_for_bit_what_eval_computes_from_a_shard(
     clips, _, shards = test_set
     checkpoint = checkpoints / f"{mode}.safetensors"
     expected = of_eval(checkpoint, shards, mode, frames)
-    options = PredictOptions(frames=frames)
-    with Predictor.open(checkpoint, options, "cpu") as predictor:
+    options = PredictOptions(checkpoint=checkpoint, use_frames=frames, device="cpu")
+    with Predictor(options) as predictor:
         for clip in clips[:2]:
             found = scores(predictor.predict(clip.video))
             assert np.array_equal(found, expected[clip.video_id])
@@ -109,36 +117,32 @@ def test_a_file_with_one_stream_is_classified_by_it(test_set, checkpoints, odd_f
         ("sound.mp4", "missingaudioonly"),
         ("picture.mp4", "missingvideoonly"),
     ):
-        prediction = cavmae.predict(odd_files / name, checkpoint, device="cpu")
+        prediction = predicted(odd_files / name, checkpoint)
         assert prediction.mode == mode
         # The streams were copied, so they are those of the whole clip in the shards.
         assert np.array_equal(scores(prediction), of_eval(checkpoint, shards, mode)[demo_clip.stem])
-    assert cavmae.predict(odd_files / "sound.wav", checkpoint, device="cpu").mode == (
-        "missingaudioonly"
-    )
-    assert cavmae.predict(demo_clip, checkpoint, device="cpu").mode == "multimodal"
+    assert predicted(odd_files / "sound.wav", checkpoint).mode == ("missingaudioonly")
+    assert predicted(demo_clip, checkpoint).mode == "multimodal"
 
 
 def test_a_model_of_one_modality_needs_just_that(checkpoints, odd_files):
     audio, video = checkpoints / "audioonly.safetensors", checkpoints / "videoonly.safetensors"
-    assert cavmae.predict(odd_files / "sound.mp4", audio, device="cpu").mode == "audioonly"
-    assert cavmae.predict(odd_files / "picture.mp4", video, device="cpu").mode == "videoonly"
+    assert predicted(odd_files / "sound.mp4", audio).mode == "audioonly"
+    assert predicted(odd_files / "picture.mp4", video).mode == "videoonly"
     with pytest.raises(DecodeError, match="no-audio"):
-        cavmae.predict(odd_files / "picture.mp4", audio, device="cpu")
+        predicted(odd_files / "picture.mp4", audio)
     with pytest.raises(DecodeError, match="no-video"):
-        cavmae.predict(odd_files / "sound.mp4", video, device="cpu")
+        predicted(odd_files / "sound.mp4", video)
 
 
 def test_a_mode_that_is_asked_for_is_not_replaced(checkpoints, odd_files, demo_clip):
     checkpoint = checkpoints / "multimodal.safetensors"
-    options = PredictOptions(mode="multimodal")
     with pytest.raises(DecodeError, match="no-audio"):
-        cavmae.predict(odd_files / "picture.mp4", checkpoint, options, "cpu")
+        predicted(odd_files / "picture.mp4", checkpoint, mode="multimodal")
     with pytest.raises(DecodeError, match="no-video"):
-        cavmae.predict(odd_files / "sound.mp4", checkpoint, options, "cpu")
-    asked = PredictOptions(mode="missingaudioonly")
+        predicted(odd_files / "sound.mp4", checkpoint, mode="multimodal")
     whole, alone = (
-        cavmae.predict(path, checkpoint, asked, "cpu")
+        predicted(path, checkpoint, mode="missingaudioonly")
         for path in (demo_clip, odd_files / "sound.mp4")
     )
     assert whole.labels == alone.labels
@@ -162,15 +166,11 @@ def test_decoding_can_leave_a_stream_out(demo_clip, odd_files, decoder):
 def test_a_segment_is_predicted_as_if_it_were_the_clip(checkpoints, demo_clip, tmp_path):
     run_ffmpeg("-stream_loop", "3", "-i", demo_clip, "-c", "copy", tmp_path / "long.mkv")
     checkpoint = checkpoints / "multimodal.safetensors"
-    whole = cavmae.predict(tmp_path / "long.mkv", checkpoint, device="cpu")
-    part = cavmae.predict(
-        tmp_path / "long.mkv", checkpoint, PredictOptions(start=0.5, end=1.5), "cpu"
-    )
+    whole = predicted(tmp_path / "long.mkv", checkpoint)
+    part = predicted(tmp_path / "long.mkv", checkpoint, start=0.5, end=1.5)
     assert not np.array_equal(scores(whole), scores(part))
     with pytest.raises(DecodeError, match="too-short"):
-        cavmae.predict(
-            tmp_path / "long.mkv", checkpoint, PredictOptions(start=60.0, end=61.0), "cpu"
-        )
+        predicted(tmp_path / "long.mkv", checkpoint, start=60.0, end=61.0)
 
 
 def command(*arguments):
@@ -230,7 +230,7 @@ def test_names_come_from_a_csv_where_the_checkpoint_has_none(tmp_path, demo_clip
     for said in ("stores no mode", "stores no criterion", "its 2 classes are numbered"):
         assert said in bare.stderr
     with pytest.warns(UserWarning, match="stores no criterion; bce is assumed"):
-        cavmae.predict(demo_clip, tmp_path / "bare.safetensors", device="cpu")
+        predicted(demo_clip, tmp_path / "bare.safetensors")
     named = ("--checkpoint", tmp_path / "bare.safetensors", demo_clip, "--labels")
     known = command(*named, tmp_path / "labels.csv", "--criterion", "ce", "--mode", "multimodal")
     assert "Owl" in known.stdout
@@ -248,5 +248,5 @@ def test_frames_are_decoded_at_the_models_size(demo_clip, tmp_path):
     torch.manual_seed(0)
     small = ModelConfig.preset("tiny", audio_frames=64, embed_dim=32, num_heads=2, image_size=96)
     save_model(tmp_path / "small.safetensors", CAVMAEClassifier(small, 2))
-    prediction = cavmae.predict(demo_clip, tmp_path / "small.safetensors", device="cpu")
+    prediction = predicted(demo_clip, tmp_path / "small.safetensors")
     assert len(prediction.labels) == 2

@@ -20,8 +20,8 @@ from avprep.shards.format import read_dataset, write_dataset
 from cavmae.checkpoints import save_model
 from cavmae.cli.retrieve import retrieve
 from cavmae.data import ShardSet
-from cavmae.evaluate.ranking import rank_pairs, top_matches
-from cavmae.evaluate.retrieval import per_class_subset
+from cavmae.evaluation.ranking import rank_pairs, top_matches
+from cavmae.evaluation.retrieve import per_class_subset
 from cavmae.model import CAVMAE, ModelConfig
 from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
 
@@ -130,7 +130,7 @@ def command(tiny, checkpoint, *arguments):
 
 def test_the_command_reports_what_the_models_features_give(tiny, checkpoint):
     from cavmae.data import LoaderOptions, ShardLoader
-    from cavmae.evaluate.trained import load_trained
+    from cavmae.evaluation.trained import load_trained
 
     facts = command(tiny, checkpoint, "--batch-size", 4)
     trained = load_trained(checkpoint)

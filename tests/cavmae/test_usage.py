@@ -18,7 +18,6 @@ from avprep.labels import LabelSet, vggsound_labels, write_label_csv
 from avprep.shards.format import read_dataset, write_dataset
 from cavmae.checkpoints import init_from, load_checkpoint, read_metadata, save_model, save_published
 from cavmae.checkpoints.usage import (
-    Stated,
     assumed_classes,
     is_published_order,
     labels_metadata,
@@ -28,6 +27,7 @@ from cavmae.checkpoints.usage import (
 )
 from cavmae.cli import group
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
+from cavmae.options import StatedUsage
 from tests.cavmae.tiny_shards import CLASSES, SIZE, write_tiny_shards
 from tests.conftest import REPOSITORY
 
@@ -139,21 +139,23 @@ def test_a_frame_that_does_not_exist_is_refused_in_every_mode(shards, tmp_path):
 
 @pytest.mark.parametrize(("classes", "criterion"), [(309, "ce"), (527, "bce"), (4, "bce")])
 def test_the_assumed_criterion_is_that_of_the_published_classifiers(classes, criterion):
-    usage = usage_of(FILE, {}, classes, Stated())
+    usage = usage_of(FILE, {}, classes, StatedUsage())
     assert (usage.mode, usage.criterion) == ("multimodal", criterion)
     assert len(usage.notes) == 2
-    assert usage_of(FILE, {}, classes, Stated("audioonly", "ce")).notes == ()
+    assert usage_of(FILE, {}, classes, StatedUsage("audioonly", "ce")).notes == ()
 
 
 def test_a_criterion_that_contradicts_the_file_is_used_and_said():
-    usage = usage_of(FILE, {"mode": "audioonly", "criterion": "ce"}, 4, Stated(criterion="bce"))
+    usage = usage_of(
+        FILE, {"mode": "audioonly", "criterion": "ce"}, 4, StatedUsage(criterion="bce")
+    )
     assert (usage.mode, usage.criterion) == ("audioonly", "bce")
     assert usage.notes == (f"{FILE}: was trained with criterion ce; bce is used as asked.",)
 
 
 def test_a_file_that_stores_nonsense_is_refused():
     with pytest.raises(UserError, match="stores mode 'both'; there are multimodal, audioonly"):
-        usage_of(FILE, {"mode": "both"}, 4, Stated())
+        usage_of(FILE, {"mode": "both"}, 4, StatedUsage())
     with pytest.raises(UserError, match="classifies 5 classes, the label set has 4"):
         labels_of(FILE, labels_metadata(CLASSES), 5, None)
 

@@ -21,8 +21,8 @@ from torch.distributed.tensor import DTensor
 from avprep.errors import WorkFailed
 from cavmae.data import Batch, LoaderOptions, ShardLoader, ShardSet
 from cavmae.distributed import World, joined_world
-from cavmae.evaluate.classify import ClassifyOptions, classify_together
-from cavmae.evaluate.held_out import HeldOutOptions, evaluate_pretraining
+from cavmae.evaluation.classify import ClassifyOptions, classify_together
+from cavmae.evaluation.held_out import HeldOutOptions, evaluate_pretraining
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAE, MODES, CAVMAEClassifier, ModelConfig, PretrainOptions
 from cavmae.train.loop import Trainer
@@ -124,7 +124,7 @@ def train_task(
 def evaluate(trainer: Trainer, shards: Path) -> dict[str, Any]:
     """Classify some clips, so few that a rank may have none, under the model's present weights."""
     few = ShardSet.open(shards)
-    options = ClassifyOptions(criterion="bce", batch_size=2, workers=0)
+    options = ClassifyOptions(mode="multimodal", criterion="bce", batch_size=2, workers=0)
     found = {}
     for name, chosen in (("all", few), ("one", one_clip(few))):
         with collected(trainer.model):
@@ -213,7 +213,9 @@ def how_validation_ends(shards: Path, world: World) -> list[str]:
             CAVMAEClassifier(CONFIG, 4),
             FrontEnd(FrontEndOptions(target_length=CONFIG.audio_frames)),
             ShardSet.open(shards),
-            ClassifyOptions(batch_size=2, workers=0, max_bad_samples=1),
+            ClassifyOptions(
+                mode="multimodal", criterion="ce", batch_size=2, workers=0, max_bad_samples=1
+            ),
             world,
         )
     except WorkFailed as error:

@@ -112,14 +112,17 @@ def test_killed_workers_cost_nothing(manifest, undisturbed, usual_seconds, tmp_p
 
 @pytest.mark.parametrize(
     ("backend", "number"),
-    [("local", signal.SIGINT), ("dask", signal.SIGINT), ("local", signal.SIGTERM)],
+    [
+        *(("local", signal.SIGINT), ("local", signal.SIGTERM)),
+        *(("dask", signal.SIGINT), ("ray", signal.SIGINT)),
+    ],
 )
 def test_ctrl_c_and_sigterm_are_130_leave_no_process_and_can_be_resumed(
     manifest, ordinary, undisturbed, tmp_path, backend, number
 ):
     """As a terminal sends the one, and Slurm the other: to every process of the command."""
-    if backend == "dask":
-        pytest.importorskip("distributed", reason="needs the extra dask")
+    module = {"dask": "distributed", "ray": "ray"}.get(backend, "joblib")
+    pytest.importorskip(module, reason=f"needs the extra {backend}")
     out = tmp_path / "s"
     run = Run(manifest, out, "--workers", "2", "--backend", backend)
     wait_until(lambda: list(out.glob("*.tar")) or run.process.poll() is not None)
@@ -156,15 +159,18 @@ def test_clips_that_never_end_end_with_the_command(hostile_decoder, clip, tmp_pa
 def test_an_interrupted_prediction_does_not_wait_for_clips_that_never_end(
     hostile_decoder, clip, tmp_path, monkeypatch
 ):
-    from cavmae.evaluate.predict import PredictOptions, ReaderPool
+    from cavmae.evaluation.options import PredictOptions
+    from cavmae.evaluation.predict import ReaderPool
 
     monkeypatch.syspath_prepend(hostile_decoder["PYTHONPATH"].split(os.pathsep)[0])
     hanging = [tmp_path / f"hang{k}.mp4" for k in range(2)]
     for path in hanging:
         path.write_bytes(clip.read_bytes())
-    options = PredictOptions(limits=IsolationOptions(time_limit=PATIENCE))
+    options = PredictOptions(
+        checkpoint=tmp_path, workers=1, limits=IsolationOptions(time_limit=PATIENCE)
+    )
     started = time.monotonic()
-    with ReaderPool(options, "multimodal", workers=1) as pool:
+    with ReaderPool(options, "multimodal") as pool:
         assert next(pool.read_all([clip, *hanging]))[0] == clip
     assert time.monotonic() - started < PATIENCE
 

@@ -210,7 +210,7 @@ def _doubtful_classes(data_set: DataSet) -> Iterator[str]:
             yield f"the classes {' and '.join(names)} differ in case only; are they one?"
     if len(data_set.labels) == 1:
         (name,) = data_set.labels.names
-        rows = data_set.segments.rows
+        rows = [row for row in data_set.segments.rows if row.labels]
         if len({_behind(name, Path(row.name).parts[:-1]) for row in rows}) > 1:
             yield (
                 f"the only class is {name}, which contains folders; if those are the classes, "
@@ -220,7 +220,8 @@ def _doubtful_classes(data_set: DataSet) -> Iterator[str]:
 
 def _behind(name: str, folders: Sequence[str]) -> str:
     """The folder below the last one of that name; "" for none."""
-    return dict(zip(folders, (*folders[1:], ""), strict=True)).get(name, "")
+    behind = {folder: folders[n : n + 1] for n, folder in enumerate(folders, start=1)}
+    return "".join(behind.get(name, ()))
 
 
 def _folder_of_splits(root: Path) -> Path | None:

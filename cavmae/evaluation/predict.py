@@ -12,9 +12,9 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -26,28 +26,16 @@ from avprep.encode.process import ClipDecoder
 from avprep.encode.wire import EncodedSample
 from avprep.errors import DecodeError, Unreadable
 from avprep.labels import LabelSet
-from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
+from avprep.options import DecodeOptions, SampleOptions
 from avprep.processes import stopped_by
-from cavmae.checkpoints.usage import Stated, label_notes, labels_of, usage_of
 from cavmae.data import Batch
 from cavmae.data.sample import decode_frame
 from cavmae.distributed import choose_device
-from cavmae.evaluate.classify import ClassifyOptions, OneResult, chosen_frames, mean_probabilities
-from cavmae.evaluate.trained import Trained, load_trained, require_classifier
-from cavmae.options import AUDIO_MODES, IMAGE_MODES, Criterion, Mode
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """How files are decoded and classified."""
-
-    mode: Mode | None = None  # None: as trained, with one modality where a file has but one
-    criterion: Criterion | None = None  # None: as trained
-    frames: OneResult = "all"  # "all" averages the probabilities of all frames
-    start: float | None = None  # first second of the segment to look at
-    end: float | None = None  # its end, exclusive
-    decode: DecodeOptions = field(default_factory=DecodeOptions)  # frame_size: the model's
-    limits: IsolationOptions = field(default_factory=IsolationOptions)
+from cavmae.evaluation.classify import frame_probabilities
+from cavmae.evaluation.clips import chosen_frames
+from cavmae.evaluation.options import PredictOptions
+from cavmae.evaluation.trained import OnNote, load_classifier
+from cavmae.options import AUDIO_MODES, IMAGE_MODES, Mode
 
 
 @dataclass(frozen=True)
@@ -80,90 +68,50 @@ class Prediction:
 
 
 def predict(
-    path: str | Path,
-    checkpoint: str | Path,
-    options: PredictOptions | None = None,
-    device: str = "auto",
+    path: str | Path, options: PredictOptions, on_note: OnNote = warnings.warn
 ) -> Prediction:
     """Classify one media file. For many, open a `Predictor` once.
 
-    Warns about what the checkpoint does not store and is assumed.
-
     Args:
         path: a video file; also one without a video or without an audio stream.
-        checkpoint: a finetuning run, or a classifier's file.
-        options: see `PredictOptions`.
-        device: auto, cpu, cuda or cuda:N.
+        options: which classifier, and how the file is decoded.
+        on_note: hears of each assumption about the classifier.
 
     Raises:
         DecodeError: the file cannot be decoded, or lacks what the mode needs.
-        UserError: the checkpoint is no classifier.
+        UserError: the checkpoint is not a classifier.
     """
-    with Predictor.open(checkpoint, options, device) as predictor:
+    with Predictor(options) as predictor:
         for note in predictor.notes:
-            warnings.warn(note, stacklevel=2)
+            on_note(note)
         return predictor.predict(path)
 
 
-class Predictor:
-    """A classifier for media files. Use as a context manager."""
+class Predictor(ExitStack):
+    """A classifier for media files. Use as a context manager.
 
-    def __init__(
-        self,
-        trained: Trained,
-        options: PredictOptions,
-        device: torch.device,
-        labels: LabelSet | None = None,
-    ) -> None:
+    Attributes:
+        notes: what had to be assumed about the classifier, in words.
+    """
+
+    def __init__(self, options: PredictOptions) -> None:
         """Args:
-        trained: a classifier.
-        options: see `PredictOptions`.
-        device: that it runs on.
-        labels: its classes; None for those that its file names.
+        options: which classifier, and how files are decoded.
 
         Raises:
-            UserError: no classifier, or the options do not fit it.
+            UserError: not a classifier, or the options do not fit it.
         """
-        self.model = require_classifier(trained)
-        self.trained = trained.to(device)
-        size = self.model.config.image_size
-        self.options = replace(options, decode=replace(options.decode, frame_size=size))
-        self.device = device
-        usage = usage_of(
-            trained.file,
-            trained.metadata,
-            self.model.num_classes,
-            Stated(options.mode, options.criterion),
-        )
-        self.trained_mode, self.criterion = usage.mode, usage.criterion
-        self.labels, of_labels = self._named_classes(labels)
-        self.notes = (*usage.notes, *of_labels)  # what had to be assumed, in words
-        self._frames = chosen_frames(options.frames, options.decode.frames)
-        self._reader = ClipReader(self.options, self.trained_mode)
-
-    @classmethod
-    def open(
-        cls,
-        checkpoint: str | Path,
-        options: PredictOptions | None = None,
-        device: str = "auto",
-        labels: LabelSet | None = None,
-    ) -> Predictor:
-        """Load a run or a checkpoint file; see `predict`."""
-        return cls(
-            load_trained(checkpoint), options or PredictOptions(), choose_device(device), labels
-        )
-
-    def __enter__(self) -> Predictor:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._reader.close()
+        super().__init__()
+        self._device = choose_device(options.device)
+        self._classifier = load_classifier(options.checkpoint, options).to(self._device)
+        count = self._classifier.model.num_classes
+        self.notes = self._classifier.notes(f"; its {count} classes are numbered")
+        numbers = tuple(f"class {index}" for index in range(count))
+        self._labels = self._classifier.labels or LabelSet(numbers, numbers)
+        size = self._classifier.model.config.image_size
+        self._options = replace(options, decode=replace(options.decode, frame_size=size))
+        self._frames = chosen_frames(options.use_frames, options.decode.frames)
+        self._reader: ClipReader | None = None
 
     def predict(self, path: str | Path) -> Prediction:
         """Classify one file.
@@ -171,21 +119,23 @@ class Predictor:
         Raises:
             DecodeError: see `predict`.
         """
+        if self._reader is None:
+            self._reader = ClipReader(self._options, self._classifier.usage.mode)
+            self.callback(self._reader.close)
         return self.classify(path, self._reader.read(path))
 
     def predict_many(
-        self, paths: Sequence[str | Path], workers: int
+        self, paths: Sequence[str | Path]
     ) -> Iterator[tuple[str, Prediction | Unreadable]]:
         """Classify files in order; while one is classified the next ones are decoded.
 
         Args:
             paths: the files.
-            workers: how many are decoded at a time, each in a process of its own.
 
         Yields:
             A file and its prediction, or why there is none.
         """
-        with ReaderPool(self.options, self.trained_mode, workers) as pool:
+        with ReaderPool(self._options, self._classifier.usage.mode) as pool:
             for path, outcome in pool.read_all(paths):
                 if isinstance(outcome, Unreadable):
                     yield str(path), outcome
@@ -194,18 +144,20 @@ class Predictor:
 
     def classify(self, path: str | Path, sample: EncodedSample) -> Prediction:
         """Classify a decoded clip."""
-        mode = self.options.mode or given_mode(self.trained_mode, sample)
-        batch = self._batch(path, sample)
-        options = ClassifyOptions(mode, self.options.frames, self.criterion)
+        classifier = self._classifier
+        mode = self._options.mode or given_mode(classifier.usage.mode, sample)
         with torch.inference_mode():
-            inputs = self.trained.frontend(batch.to(self.device))
-            (scores,) = mean_probabilities(self.model, inputs.audio, inputs.image, options)
+            inputs = classifier.frontend(self._batch(path, sample).to(self._device))
+            found = frame_probabilities(
+                classifier.model, inputs.audio, inputs.image, mode, classifier.usage.criterion
+            )
+            (scores,) = found.mean(dim=1)
         return Prediction(str(path), mode, self._ranked(scores.double().cpu().numpy()))
 
     def _batch(self, path: str | Path, sample: EncodedSample) -> Batch:
         """A batch of one clip; without audio it has no sample, without video no frame."""
-        pcm = decode_audio(sample.audio)[: self.trained.longest]
-        size = self.options.decode.frame_size
+        pcm = decode_audio(sample.audio)[: self._classifier.longest]
+        size = self._options.decode.frame_size
         pictures = [
             decode_frame({f"{number}.jpg": memoryview(sample.frames[number])}, number, size, "")
             for number in (self._frames if sample.frames else ())
@@ -215,7 +167,7 @@ class Predictor:
             waveform=torch.from_numpy(pcm.copy())[None],
             lengths=torch.tensor([len(pcm)]),
             image=torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, -1, 1)))[None],
-            labels=torch.zeros(1, self.model.num_classes),
+            labels=torch.zeros(1, self._classifier.model.num_classes),
             index=torch.zeros(1, dtype=torch.int64),
             video_ids=[str(path)],
             partners=None,
@@ -225,16 +177,8 @@ class Predictor:
 
     def _ranked(self, scores: NDArray[np.float64]) -> tuple[Label, ...]:
         order = np.argsort(-scores, kind="stable").tolist()
-        mids, names = self.labels.mids, self.labels.names
+        mids, names = self._labels.mids, self._labels.names
         return tuple(Label(k, mids[k], names[k], float(scores[k])) for k in order)
-
-    def _named_classes(self, given: LabelSet | None) -> tuple[LabelSet, tuple[str, ...]]:
-        """The classes, and what to say about them."""
-        file, metadata, count = self.trained.file, self.trained.metadata, self.model.num_classes
-        labels = labels_of(file, metadata, count, given)
-        notes = label_notes(file, metadata, labels, f"; its {count} classes are numbered")
-        numbers = tuple(f"class {index}" for index in range(count))
-        return labels or LabelSet(numbers, numbers), notes
 
 
 def given_mode(trained_mode: Mode, sample: EncodedSample) -> Mode:
@@ -285,31 +229,19 @@ class ClipReader:
             decoder.close()
 
 
-class ReaderPool:
+class ReaderPool(ExitStack):
     """Several `ClipReader`s at work. Use as a context manager."""
 
-    def __init__(self, options: PredictOptions, trained_mode: Mode, workers: int) -> None:
+    def __init__(self, options: PredictOptions, trained_mode: Mode) -> None:
+        super().__init__()
         self._options = options
         self._trained_mode = trained_mode
-        self._workers = workers
-        self._threads = ThreadPoolExecutor(workers, "decode")
         self._own = threading.local()
-        self._readers: list[ClipReader] = []
+        self._threads = ThreadPoolExecutor(options.workers, "decode")
+        self._readers = self.enter_context(ExitStack())
+        self.callback(self._threads.shutdown, cancel_futures=True)
         self._stop = threading.Event()
-
-    def __enter__(self) -> ReaderPool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._threads.shutdown(cancel_futures=True)
-        for reader in self._readers:
-            reader.close()
+        self.callback(self._stop.set)  # first of the three
 
     def read_all(
         self, paths: Sequence[str | Path]
@@ -318,7 +250,7 @@ class ReaderPool:
         waiting: deque[tuple[str | Path, Future[EncodedSample | Unreadable]]] = deque()
         for path in paths:
             waiting.append((path, self._threads.submit(self._read, path)))
-            if len(waiting) > 2 * self._workers:
+            if len(waiting) > 2 * self._options.workers:
                 done, future = waiting.popleft()
                 yield done, future.result()
         for done, future in waiting:
@@ -327,7 +259,7 @@ class ReaderPool:
     def _read(self, path: str | Path) -> EncodedSample | Unreadable:
         if not hasattr(self._own, "reader"):
             self._own.reader = ClipReader(self._options, self._trained_mode)
-            self._readers.append(self._own.reader)
+            self._readers.callback(self._own.reader.close)
         try:
             with stopped_by(self._stop):
                 return self._own.reader.read(path)

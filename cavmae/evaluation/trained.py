@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from avprep.errors import UserError
+from avprep.labels import LabelSet, read_label_csv
 from cavmae.checkpoints import load_checkpoint, read_metadata, weights_file
+from cavmae.checkpoints.usage import Usage, label_notes, labels_of, usage_of
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAE, CAVMAEClassifier
+from cavmae.options import StatedUsage
+
+OnNote = Callable[[str], object]  # gets what had to be assumed, in words, before the work begins
+AnyTrained = TypeVar("AnyTrained", bound="Trained")
 
 
 @dataclass(frozen=True)
@@ -35,9 +43,34 @@ class Trained:
         """Samples of audio the model can see; what comes after them is left out."""
         return samples_for(self.frontend.options.target_length)
 
-    def to(self, device: torch.device) -> Trained:
+    def to(self: AnyTrained, device: torch.device) -> AnyTrained:
         """The same on a device."""
-        return Trained(self.file, self.model.to(device), self.frontend.to(device), self.metadata)
+        return replace(self, model=self.model.to(device), frontend=self.frontend.to(device))
+
+
+@dataclass(frozen=True)
+class Classifier(Trained):
+    """A classifier, loaded.
+
+    Attributes:
+        usage: its mode and criterion.
+        labels: its classes; None where neither its file nor a person names them.
+    """
+
+    model: CAVMAEClassifier
+    usage: Usage
+    labels: LabelSet | None
+
+    def notes(self, unnamed: str) -> tuple[str, ...]:
+        """What had to be assumed, in words.
+
+        Args:
+            unnamed: what follows from having no names of classes.
+        """
+        return (
+            *self.usage.notes,
+            *label_notes(self.file, self.metadata, self.labels, unnamed),
+        )
 
 
 def load_trained(checkpoint: str | Path) -> Trained:
@@ -60,17 +93,29 @@ def load_trained(checkpoint: str | Path) -> Trained:
     return Trained(file, model, frontend, metadata)
 
 
-def require_classifier(trained: Trained) -> CAVMAEClassifier:
-    """The model, if it is a classifier.
+def load_classifier(
+    checkpoint: str | Path, stated: StatedUsage, recipe: StatedUsage = StatedUsage()
+) -> Classifier:
+    """Load a classifier and settle how it is used.
+
+    Args:
+        checkpoint: a finetuning run or a checkpoint file.
+        stated: what a person says of it, which decides.
+        recipe: what a recipe says of it, where neither a person nor its file says anything.
 
     Raises:
-        UserError: it is a pretrained model.
+        UserError: nothing there, not a classifier, or what is stated does not fit it.
     """
+    trained = load_trained(checkpoint)
     if not isinstance(trained.model, CAVMAEClassifier):
         raise UserError(
             f"{trained.file}: a pretrained model without a classifier; run `cavmae finetune`."
         )
-    return trained.model
+    file, metadata, classes = trained.file, trained.metadata, trained.model.num_classes
+    usage = usage_of(file, metadata, classes, stated, recipe)
+    given = read_label_csv(stated.labels) if stated.labels is not None else None
+    labels = labels_of(file, metadata, classes, given)
+    return Classifier(file, trained.model, trained.frontend, metadata, usage, labels)
 
 
 def require_pretrained(trained: Trained) -> CAVMAE:

@@ -4,32 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from avprep.errors import UserError
-from cavmae.data import Batch, LoaderOptions, ShardLoader, ShardSet
+from cavmae.data import Batch, ShardLoader, ShardSet
 from cavmae.distributed import World
-from cavmae.evaluate.classify import OneResult, chosen_frames, parse_frames
-from cavmae.evaluate.trained import Trained
+from cavmae.evaluation.clips import chosen_frames, clip_loader
+from cavmae.evaluation.options import FeatureOptions, Modality
+from cavmae.evaluation.trained import Trained
 from cavmae.frontend import Inputs
-
-Modality = Literal["audio", "image"]
-BOTH: tuple[Modality, ...] = ("audio", "image")
-
-
-@dataclass(frozen=True)
-class FeatureOptions:
-    """How features are computed. Each modality passes the model alone, nothing is masked."""
-
-    modalities: tuple[Modality, ...] = BOTH
-    frames: OneResult = "middle"  # "all" averages the features of all frames
-    batch_size: int = 32
-    workers: int = 2
-    max_bad_samples: int = 10
 
 
 @dataclass(frozen=True)
@@ -50,37 +36,14 @@ class Features:
 
 
 def feature_loader(
-    trained: Trained, shards: ShardSet, options: FeatureOptions, rank: int = 0, world: int = 1
+    trained: Trained, shards: ShardSet, options: FeatureOptions, world: World
 ) -> ShardLoader:
-    """Reads the clips in order, each once."""
+    """Reads this rank's share of the clips in order, each once."""
     check_modalities(trained, options.modalities)
     chosen_frames(options.frames, shards.frames)
-    return ShardLoader(
-        shards,
-        LoaderOptions(
-            options.batch_size,
-            options.workers,
-            shuffle=False,
-            # Without images, one frame is decoded for nothing, not all of them.
-            frame=options.frames if "image" in options.modalities else "middle",
-            longest=trained.longest,
-            max_bad_samples=options.max_bad_samples,
-        ),
-        rank,
-        world,
-    )
-
-
-def one_feature(text: str) -> OneResult:
-    """The frames that make one feature of a clip: `middle`, `all` or a number.
-
-    Raises:
-        UserError: something else.
-    """
-    choice = parse_frames(text)
-    if choice == "each":
-        raise UserError(f"--frames {text}: give middle, all, or a frame's number such as 5.")
-    return choice
+    # Without images, one frame is decoded for nothing, not all of them.
+    frame = options.frames if "image" in options.modalities else "middle"
+    return clip_loader(shards, trained.frontend, options, frame, world)
 
 
 def check_modalities(trained: Trained, modalities: Sequence[Modality]) -> None:
@@ -133,16 +96,17 @@ def pooled_features(
         WorkFailed: more than `max_bad_samples` samples are unreadable.
     """
     parts = world.gather_results(lambda: _own_features(trained, shards, options, world, on_batch))
-    joined = torch.cat([piece for part in parts for piece in part[0]])
-    order = joined.argsort()
+    pieces = [piece for part, _ in parts for piece in part]
+    index = torch.cat([piece.index for piece in pieces])
+    order = index.argsort()
     return Features(
-        joined[order],
+        index[order],
         {
-            name: torch.cat([piece for part in parts for piece in part[2][name]])[order]
+            name: torch.cat([piece.vectors[name] for piece in pieces])[order]
             for name in options.modalities
         },
-        torch.cat([piece for part in parts for piece in part[1]])[order],
-        sum(part[3] for part in parts),
+        torch.cat([piece.labels for piece in pieces])[order],
+        sum(unreadable for _, unreadable in parts),
     )
 
 
@@ -152,16 +116,15 @@ def _own_features(
     options: FeatureOptions,
     world: World,
     on_batch: Callable[[int], object],
-) -> tuple[list[Tensor], list[Tensor], dict[Modality, list[Tensor]], int]:
-    """Of this rank's clips, in pieces: positions, labels, vectors; and how many were unreadable."""
-    loader = feature_loader(trained, shards, options, world.rank, world.size)
-    index: list[Tensor] = []
-    labels: list[Tensor] = []
-    vectors: dict[Modality, list[Tensor]] = {name: [] for name in options.modalities}
+) -> tuple[list[Features], int]:
+    """Of this rank's clips, by batch; and how many of them were unreadable."""
+    loader = feature_loader(trained, shards, options, world)
+    pieces = []
     for batch, tokens in token_batches(trained, loader, options.modalities, world.device):
-        index.append(batch.index.clone())
-        labels.append(batch.labels.clone())
-        for name, found in tokens.items():
-            vectors[name].append(F.normalize(found.float().mean(dim=1), dim=-1).cpu())
+        vectors = {
+            name: F.normalize(found.float().mean(dim=1), dim=-1).cpu()
+            for name, found in tokens.items()
+        }
+        pieces.append(Features(batch.index.clone(), vectors, batch.labels.clone(), 0))
         on_batch(len(batch))
-    return index, labels, vectors, len(loader.bad_samples)
+    return pieces, len(loader.bad_samples)

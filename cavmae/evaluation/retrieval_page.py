@@ -15,8 +15,9 @@ from avprep.audio import SAMPLE_RATE
 from avprep.pages.page import data_uri, render_page
 from cavmae.data import ShardSet
 from cavmae.data.sample import decode_sample
-from cavmae.evaluate.features import Features, Modality
-from cavmae.evaluate.ranking import RECALLS, Ranks, chance, top_matches
+from cavmae.evaluation.features import Features
+from cavmae.evaluation.options import Modality
+from cavmae.evaluation.ranking import RECALLS, Ranks, chance, top_matches
 
 MATCHES = 5  # shown of each query
 _LONGEST = 20 * SAMPLE_RATE  # of a clip's sound
@@ -88,7 +89,7 @@ def retrieval_page(
         _direction(cards, features, ranks[name], places, name) for name in _WORDS if name in ranks
     ]
     return render_page(
-        "cavmae.evaluate", "retrieval.html", ["retrieval.js"],
+        "cavmae.evaluation", "retrieval.html", ["retrieval.js"],
         title=title, clips=count, directions=directions, chance=_figures(chance(count)),
         heads=(*(f"R@{k}" for k in RECALLS), "median rank"), sounds=cards.sounds,
     )  # fmt: skip

@@ -4,63 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avprep.errors import UserError
-from cavmae.data import LoaderOptions, ShardLoader, ShardSet
-from cavmae.data.batch import Batch
+from cavmae.data import Batch, ShardSet
 from cavmae.distributed import World
+from cavmae.evaluation.clips import chosen_frames, clip_loader
+from cavmae.evaluation.options import FrameChoice, LoadOptions, OneResult
 from cavmae.frontend import FrontEnd
-from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAEClassifier
 from cavmae.options import AUDIO_MODES, Criterion, Mode
 
-OneResult = Literal["all", "middle"] | int  # frames that give one result a clip
-FrameChoice = OneResult | Literal["each"]
 
-
-def parse_frames(text: str) -> FrameChoice:
-    """`all`, `each`, `middle`, or a frame's number.
-
-    Raises:
-        UserError: something else.
-    """
-    if text in ("all", "each", "middle"):
-        return text  # type: ignore[return-value]
-    if text.isdigit():
-        return int(text)
-    raise UserError(f"--frames {text!r}: give all, each, middle, or a frame's number such as 5.")
-
-
-def chosen_frames(choice: OneResult, stored: int) -> list[int]:
-    """Numbers of the frames that a choice means, of a clip that has this many.
-
-    Raises:
-        UserError: there is no such frame.
-    """
-    if choice == "all":
-        return list(range(stored))
-    number = stored // 2 if choice == "middle" else choice
-    if number >= max(stored, 1):
-        raise UserError(f"--frames {number}: there are frames 0 to {stored - 1}.")
-    return [number]
-
-
-@dataclass(frozen=True)
-class ClassifyOptions:
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions(LoadOptions):
     """How clips are classified."""
 
-    mode: Mode = "multimodal"
+    mode: Mode
+    criterion: Criterion  # sigmoid or softmax turns logits into probabilities
     frames: FrameChoice = "middle"  # "all" averages the frames' probabilities, "each" keeps them
-    criterion: Criterion = "ce"  # sigmoid or softmax turns logits into probabilities
-    batch_size: int = 32
-    workers: int = 2
-    max_bad_samples: int = 10
 
 
 @dataclass(frozen=True)
@@ -79,9 +44,7 @@ def classify(
     frontend: FrontEnd,
     shards: ShardSet,
     options: ClassifyOptions,
-    device: torch.device,
-    rank: int = 0,
-    world: int = 1,
+    world: World,
     on_batch: Callable[[int], object] = lambda count: None,
 ) -> Classified:
     """Classify this rank's share of the clips, each once."""
@@ -90,25 +53,15 @@ def classify(
     if options.mode in AUDIO_MODES:
         # Images play no part, and decoding all of them would take most of the time.
         frame = "middle"
-    loader = ShardLoader(
-        shards,
-        LoaderOptions(
-            options.batch_size,
-            options.workers,
-            shuffle=False,
-            frame=frame,
-            max_bad_samples=options.max_bad_samples,
-            longest=samples_for(frontend.options.target_length),
-        ),
-        rank,
-        world,
-    )
+    loader = clip_loader(shards, frontend, options, frame, world)
     model.eval()
     parts: list[tuple[Batch, Tensor]] = []
     with torch.inference_mode():
         for batch in loader.epoch():
-            inputs = frontend(batch.to(device))
-            found = frame_probabilities(model, inputs.audio, inputs.image, options)
+            inputs = frontend(batch.to(world.device))
+            found = frame_probabilities(
+                model, inputs.audio, inputs.image, options.mode, options.criterion
+            )
             if options.frames != "each":
                 found = found.mean(dim=1)
             parts.append((batch, found.double().cpu()))
@@ -137,9 +90,7 @@ def classify_together(
         WorkFailed: more than `max_bad_samples` samples of a rank are unreadable.
     """
     parts = world.gather_results(
-        lambda: classify(
-            model, frontend, shards, options, world.device, world.rank, world.size, on_batch
-        )
+        lambda: classify(model, frontend, shards, options, world, on_batch)
     )
     index = np.concatenate([part.index for part in parts])
     order = np.argsort(index)
@@ -154,21 +105,14 @@ def classify_together(
 
 
 def frame_probabilities(
-    model: CAVMAEClassifier, audio: Tensor, image: Tensor, options: ClassifyOptions
+    model: CAVMAEClassifier, audio: Tensor, image: Tensor, mode: Mode, criterion: Criterion
 ) -> Tensor:
     """float [B, frames, classes]: probabilities; one frame where images play no part."""
     each = [
-        torch.sigmoid(logits) if options.criterion == "bce" else torch.softmax(logits, dim=-1)
-        for logits in _logits_of_frames(model, audio, image, options.mode)
+        torch.sigmoid(logits) if criterion == "bce" else torch.softmax(logits, dim=-1)
+        for logits in _logits_of_frames(model, audio, image, mode)
     ]
     return torch.stack(each, dim=1)
-
-
-def mean_probabilities(
-    model: CAVMAEClassifier, audio: Tensor, image: Tensor, options: ClassifyOptions
-) -> Tensor:
-    """float [B, classes]: probabilities, averaged over the frames where there are several."""
-    return frame_probabilities(model, audio, image, options).mean(dim=1)
 
 
 def _logits_of_frames(

@@ -13,35 +13,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cavmae.data import LoaderOptions, ShardLoader, ShardSet
+from cavmae.data import ShardSet
 from cavmae.distributed import World
-from cavmae.evaluate.features import BOTH, Features
-from cavmae.evaluate.knn import KnnOptions, neighbour_scores
-from cavmae.evaluate.metrics import accuracy
-from cavmae.evaluate.ranking import rank_pairs
+from cavmae.evaluation.clips import clip_loader
+from cavmae.evaluation.features import Features
+from cavmae.evaluation.knn import neighbour_scores
+from cavmae.evaluation.metrics import accuracy
+from cavmae.evaluation.options import BOTH, LoadOptions, VoteOptions
+from cavmae.evaluation.ranking import rank_pairs
 from cavmae.frontend import FrontEnd
-from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAE, PretrainOptions
 from cavmae.model.cavmae import contrastive_loss, draw_noise
 
 RECALL_AT = 10
 
 
-@dataclass(frozen=True)
-class HeldOutOptions:
+@dataclass(frozen=True, kw_only=True)
+class HeldOutOptions(LoadOptions):
     """How a pretrained model is evaluated.
 
     Attributes:
         loss: masking and the parts of the loss, as in training.
         contrasted: clips among which each image looks for its sound, as in a step of training.
-        batch_size: of each rank.
     """
 
     loss: PretrainOptions
     contrasted: int
-    batch_size: int
-    workers: int = 2
-    max_bad_samples: int = 10
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ def evaluate_pretraining(
             found.labels[labelled],
             unreadable=0,
         )
-        scores = neighbour_scores(known, None, KnnOptions(), world).cpu()
+        scores = neighbour_scores(known, None, VoteOptions(), world).cpu()
         facts["knn_accuracy"] = accuracy(scores.numpy(), known.labels.numpy())
     return facts
 
@@ -114,19 +111,7 @@ def _measure(
     model: CAVMAE, frontend: FrontEnd, shards: ShardSet, options: HeldOutOptions, world: World
 ) -> list[_Measured]:
     """This rank's share of the clips, by batch."""
-    loader = ShardLoader(
-        shards,
-        LoaderOptions(
-            options.batch_size,
-            options.workers,
-            shuffle=False,
-            frame="middle",
-            longest=samples_for(frontend.options.target_length),
-            max_bad_samples=options.max_bad_samples,
-        ),
-        world.rank,
-        world.size,
-    )
+    loader = clip_loader(shards, frontend, options, "middle", world)
     model.eval()
     parts = []
     for batch in loader.epoch():

@@ -7,9 +7,9 @@ code. It is made by `torch.export`.
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,9 @@ from torch.export import Dim, ExportedProgram
 from avprep import storage
 from avprep.audio import SAMPLE_RATE
 from avprep.errors import UserError, WorkFailed
-from avprep.labels import read_label_csv
-from cavmae.checkpoints.usage import Stated, label_notes, labels_of, usage_of, warn
 from cavmae.data import Batch
-from cavmae.evaluate.trained import Trained, load_trained, require_classifier
+from cavmae.evaluation.options import ExportOptions, Waveform
+from cavmae.evaluation.trained import Classifier, OnNote, load_classifier
 from cavmae.frontend import FrontEnd
 from cavmae.frontend.fbank import fbank_of_rows, frame_count, samples_for
 from cavmae.model import CAVMAEClassifier
@@ -35,11 +34,28 @@ _MOST_SAMPLES = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class ExportOptions:
-    """What the program takes."""
+class ExportResult:
+    """An exported program.
+
+    Attributes:
+        file: where it is.
+        inputs: names of what it takes, in order.
+        classes: logits it gives per clip.
+        largest_difference: of its logits from the model's.
+    """
+
+    file: Path
+    inputs: tuple[str, ...]
+    classes: int
+    largest_difference: float
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a program takes."""
 
     mode: Mode
-    waveform: Literal["int16", "float32"] = "int16"
+    waveform: Waveform
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -51,11 +67,11 @@ class ExportOptions:
 class Deployed(nn.Module):
     """Waveforms and frames → logits, as `FrontEnd` and the classifier compute them."""
 
-    def __init__(self, model: CAVMAEClassifier, frontend: FrontEnd, options: ExportOptions) -> None:
+    def __init__(self, model: CAVMAEClassifier, frontend: FrontEnd, takes: Interface) -> None:
         super().__init__()
         self.model = model
         self.frontend = frontend
-        self.options = options
+        self.takes = takes
 
     def forward(
         self,
@@ -69,7 +85,7 @@ class Deployed(nn.Module):
             waveform: [B, T], 16 kHz, int16, or float32 in [-1, 1]; what the model has no room for
                 is left out. Only in a mode with audio.
             lengths: int64 [B], samples of each clip; what comes after them is padding.
-            frames: uint8 [B, size, size, 3], RGB, one a clip. Only in a mode with images.
+            frames: uint8 [B, size, size, 3], RGB, one per clip. Only in a mode with images.
 
         Returns:
             float32 [B, classes]; their softmax or sigmoid are probabilities.
@@ -79,14 +95,14 @@ class Deployed(nn.Module):
             audio = self._fbank(waveform, lengths)
         if frames is not None:
             image = self.frontend.normalise_image(frames.permute(0, 3, 1, 2))
-        return self.model(audio, image, self.options.mode)
+        return self.model(audio, image, self.takes.mode)
 
     def _fbank(self, waveform: Tensor, lengths: Tensor) -> Tensor:
         """[B, T] → float32 [B, rows, 128], written without a branch on any input's size."""
         options = self.frontend.options
         needed = samples_for(options.target_length)
         samples = waveform.float()
-        if self.options.waveform == "int16":
+        if self.takes.waveform == "int16":
             samples = samples / 32768
         room = samples.new_zeros(samples.shape[0], needed)
         samples = torch.cat([samples, room], dim=1)[:, :needed]
@@ -100,61 +116,70 @@ class Deployed(nn.Module):
         return (energies - options.mean) / options.std
 
 
-def run_export(values: dict[str, Any]) -> None:
-    """Write the program, once it is known to give the model's numbers.
+def export(
+    checkpoint: str | Path,
+    target: str | Path,
+    options: ExportOptions = ExportOptions(),
+    on_note: OnNote = warnings.warn,
+) -> ExportResult:
+    """Write a classifier as a program, once that is known to give the model's numbers.
+
+    Args:
+        checkpoint: a finetuning run or a checkpoint file.
+        target: the .pt2 to write.
+        options: what the program takes.
+        on_note: hears of each assumption about the classifier.
 
     Raises:
-        UserError: no classifier, or a name that is not .pt2.
+        UserError: not a classifier, or a name that is not .pt2.
         WorkFailed: the program gives other numbers.
     """
-    target: Path = values["dst"]
+    target = Path(target)
     if target.suffix != SUFFIX:
         raise UserError(
             f"{target}: the name must end in {SUFFIX} (torch.export). ONNX and TorchScript are not "
             "written: neither is sure to keep the front end's numbers."
         )
     storage.make_folder(target.parent)
-    trained = load_trained(values["checkpoint"])
-    model = require_classifier(trained)
-    source, metadata, classes = trained.file, trained.metadata, model.num_classes
-    usage = usage_of(source, metadata, classes, Stated(values["mode"], values["criterion"]))
-    given = read_label_csv(values["labels"]) if values["labels"] is not None else None
-    labels = labels_of(source, metadata, classes, given)
-    notes = label_notes(source, metadata, labels, ", and neither does the program")
-    warn((*usage.notes, *notes))
-    options = ExportOptions(usage.mode, values["waveform"])
-    if "frames" in options.inputs and not model.has_images:
-        raise UserError(f"{trained.file}: has no image weights; give --mode audioonly.")
-    program = export_program(trained, options)
-    worst = largest_difference(trained, options, program)
+    classifier = load_classifier(checkpoint, options)
+    for note in classifier.notes(", and neither does the program"):
+        on_note(note)
+    takes = Interface(classifier.usage.mode, options.waveform)
+    if "frames" in takes.inputs and not classifier.model.has_images:
+        raise UserError(f"{classifier.file}: has no image weights; give --mode audioonly.")
+    program = export_program(classifier, takes)
+    worst = largest_difference(classifier, takes, program)
     if not worst <= TOLERANCE:
         raise WorkFailed(
             f"{target}: not written, its logits differ from the model's by {worst:.2g}."
         )
-    facts = {
-        "inputs": list(options.inputs),
-        "mode": options.mode,
-        "waveform": options.waveform,
+    extra = {FACTS_FILE: json.dumps(described(classifier, takes))}
+    with storage.replacing(target) as file:
+        torch.export.save(program, file, extra_files=extra)
+    return ExportResult(target, takes.inputs, classifier.model.num_classes, worst)
+
+
+def described(classifier: Classifier, takes: Interface) -> dict[str, object]:
+    """What whoever runs the program must know; it is stored in the archive."""
+    labels = classifier.labels
+    return {
+        "inputs": list(takes.inputs),
+        "mode": takes.mode,
+        "waveform": takes.waveform,
         "sample_rate": SAMPLE_RATE,
-        "longest": trained.longest,
-        "frame_size": model.config.image_size,
-        "criterion": usage.criterion,
+        "longest": classifier.longest,
+        "frame_size": classifier.model.config.image_size,
+        "criterion": classifier.usage.criterion,
         "labels": None if labels is None else list(zip(labels.mids, labels.names, strict=True)),
     }
-    with storage.replacing(target) as file:
-        torch.export.save(program, file, extra_files={FACTS_FILE: json.dumps(facts)})
-    print(
-        f"{target}: {', '.join(options.inputs)} → {model.num_classes} logits; differs from the "
-        f"model by {worst:.1g} at most"
-    )
 
 
-def export_program(trained: Trained, options: ExportOptions) -> ExportedProgram:
+def export_program(classifier: Classifier, takes: Interface) -> ExportedProgram:
     """The classifier as a program for any number of clips of any length."""
-    deployed = Deployed(require_classifier(trained), trained.frontend, options).eval()
+    deployed = Deployed(classifier.model, classifier.frontend, takes).eval()
     clips, samples = Dim("clips", max=_MOST_CLIPS), Dim("samples", max=_MOST_SAMPLES)
     sizes = {"waveform": {0: clips, 1: samples}, "lengths": {0: clips}, "frames": {0: clips}}
-    example = _example(trained, options, clips=2, samples=trained.longest, seed=0)
+    example = _example(classifier, takes, clips=2, samples=classifier.longest, seed=0)
     with torch.no_grad():
         deployed(**example)  # makes the constants of the fbank, which tracing must find as they are
         return torch.export.export(
@@ -162,25 +187,23 @@ def export_program(trained: Trained, options: ExportOptions) -> ExportedProgram:
         )
 
 
-def largest_difference(trained: Trained, options: ExportOptions, program: ExportedProgram) -> float:
+def largest_difference(classifier: Classifier, takes: Interface, program: ExportedProgram) -> float:
     """How far a program's logits are from the model's, over clips of several lengths."""
-    model, runnable = require_classifier(trained), program.module()
-    worst = 0.0
-    for seed, (clips, samples) in enumerate(
-        ((1, trained.longest), (3, trained.longest // 2), (2, trained.longest + 999))
-    ):
-        example = _example(trained, options, clips, samples, seed)
+    runnable = program.module()
+    longest, worst = classifier.longest, 0.0
+    for seed, (clips, samples) in enumerate(((1, longest), (3, longest // 2), (2, longest + 999))):
+        example = _example(classifier, takes, clips, samples, seed)
         with torch.no_grad():
-            inputs = trained.frontend(_as_read(trained, example))
-            logits = model(inputs.audio, inputs.image, options.mode)
+            inputs = classifier.frontend(_as_read(classifier, example))
+            logits = classifier.model(inputs.audio, inputs.image, takes.mode)
             difference = runnable(**example) - logits
         worst = max(worst, difference.abs().max().item())
     return worst
 
 
-def _as_read(trained: Trained, example: dict[str, Tensor]) -> Batch:
+def _as_read(classifier: Classifier, example: dict[str, Tensor]) -> Batch:
     """A program's inputs as the front end takes them; what the program does not take is empty."""
-    size = trained.model.config.image_size
+    size = classifier.model.config.image_size
     clips = len(next(iter(example.values())))
     waveform = example.get("waveform", torch.zeros(clips, 400, dtype=torch.int16))
     if waveform.is_floating_point():
@@ -201,17 +224,17 @@ def _as_read(trained: Trained, example: dict[str, Tensor]) -> Batch:
 
 
 def _example(
-    trained: Trained, options: ExportOptions, clips: int, samples: int, seed: int
+    classifier: Classifier, takes: Interface, clips: int, samples: int, seed: int
 ) -> dict[str, Tensor]:
     """Random inputs; the first clip fills its waveform, the others do not."""
     generator = torch.Generator().manual_seed(seed)
-    size = trained.model.config.image_size
+    size = classifier.model.config.image_size
     noise = torch.randint(-9000, 9000, (clips, samples), generator=generator, dtype=torch.int16)
     inputs = {
-        "waveform": noise if options.waveform == "int16" else noise.float() / 32768,
+        "waveform": noise if takes.waveform == "int16" else noise.float() / 32768,
         "lengths": torch.tensor([samples, *[samples * 2 // 3] * (clips - 1)]),
         "frames": torch.randint(
             0, 256, (clips, size, size, 3), generator=generator, dtype=torch.uint8
         ),
     }
-    return {name: inputs[name] for name in options.inputs}
+    return {name: inputs[name] for name in takes.inputs}

@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -23,38 +22,38 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from avprep import storage
-from avprep.cli.progress import ProgressBar
 from avprep.errors import UserError
+from avprep.progress import OnProgress, ignore
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import World, joined_world
-from cavmae.evaluate.arrays import ArraySpec, write_npz, write_safetensors
-from cavmae.evaluate.features import (
-    BOTH,
-    FeatureOptions,
-    Modality,
-    check_modalities,
-    feature_loader,
-    one_feature,
-    token_batches,
-)
-from cavmae.evaluate.trained import Trained, load_trained
-from cavmae.options import Selection, pick
+from cavmae.evaluation.arrays import ArraySpec, write_npz, write_safetensors
+from cavmae.evaluation.clips import clip_counter
+from cavmae.evaluation.features import check_modalities, feature_loader, token_batches
+from cavmae.evaluation.options import EmbedOptions
+from cavmae.evaluation.trained import Trained, load_trained
 
 # A part is what an interruption costs and what a rank takes at a time.
 _PART_CLIPS = 256
 _PART_BYTES = 64 * 2**20
 _READ_BYTES = 2**20
 _PLAN_FILE = "plan.json"
-_SUFFIXES = (".safetensors", ".npz")
 
 
 @dataclass(frozen=True)
-class EmbedOptions:
-    """What is kept of a clip."""
+class EmbedResult:
+    """A file of features.
 
-    features: FeatureOptions
-    tokens: Literal["pooled", "patches"] = "pooled"  # the mean over the patches, or each of them
-    dtype: Literal["float32", "float16"] = "float32"
+    Attributes:
+        file: where it is.
+        clips: in it.
+        clips_unreadable: left out.
+        was_complete: whether it was there already, and nothing was computed.
+    """
+
+    file: Path
+    clips: int
+    clips_unreadable: int
+    was_complete: bool
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Parts:
     """Which clips each part holds."""
 
     clips: int  # in all
-    size: int  # clips a part; a whole number of batches
+    size: int  # clips per part; a whole number of batches
     folder: Path
 
     def __len__(self) -> int:
@@ -76,122 +75,112 @@ class Parts:
         """The clips of a part."""
         return range(part * self.size, min((part + 1) * self.size, self.clips))
 
-    def missing(self, rank: int, world: int) -> list[int]:
-        """The parts that a rank has yet to make."""
-        return [part for part in range(rank, len(self), world) if not self.file(part).exists()]
+    def missing(self, world: World) -> list[int]:
+        """The parts that this rank has yet to make."""
+        mine = range(world.rank, len(self), world.size)
+        return [part for part in mine if not self.file(part).exists()]
+
+    def stored_clips(self) -> int:
+        """The clips in all parts, once they are made; unreadable ones are in none."""
+        return sum(len(piece) for piece in self.pieces("index"))
+
+    def pieces(self, name: str) -> Iterator[NDArray]:
+        """An array of each part, in order."""
+        for part in range(len(self)):
+            with safe_open(self.file(part), "np") as reader:
+                yield reader.get_tensor(name)
 
 
-def run_embedding(values: dict[str, Any]) -> None:
+def embed(options: EmbedOptions, on_progress: OnProgress = ignore) -> EmbedResult:
     """Compute what is missing, then join all parts into the file.
+
+    Started on several ranks, they share the clips. After an interruption the same call resumes.
+
+    Args:
+        options: which model, on which clips, and what is stored.
+        on_progress: hears of the clips done.
 
     Raises:
         UserError: the file or its parts belong to something else, or the options do not fit.
         WorkFailed: too many clips cannot be read.
     """
-    out: Path = values["out"]
-    if out.suffix not in _SUFFIXES:
-        raise UserError(f"{out}: the name must end in .safetensors or .npz.")
-    trained = load_trained(values["checkpoint"])
-    shards = open_shards(values["shards"], values)
-    options = embed_options(values)
-    check_modalities(trained, options.features.modalities)
-    about = describe_run(trained, shards, options, pick(Selection, values))
-    with joined_world(values["device"]) as world:
-        parts = Parts(len(shards), part_size(trained, options), out.with_name(f"{out.name}.parts"))
+    out = options.out
+    trained = load_trained(options.checkpoint)
+    shards = open_shards(options.shards, options)
+    check_modalities(trained, options.modalities)
+    about = describe_run(trained, shards, options)
+    parts = Parts(len(shards), part_size(trained, options), out.with_name(f"{out.name}.parts"))
+    with joined_world(options.device) as world:
         if out.exists():
-            check_same(out, about)
+            clips = check_same(out, about)
             if world.is_main:
                 drop(parts, about)  # what a kill behind the last step has left
-                print(f"{out}: complete already")
-            return
+            return EmbedResult(out, clips, len(shards) - clips, was_complete=True)
         claim(parts, about, world)
-        trained = trained.to(world.device)
-        missing = parts.missing(world.rank, world.size)
-        todo = sum(len(parts.rows(part)) for part in missing)
-        done = len(shards) - todo if world.size == 1 else 0
-        with ProgressBar("embed", "clip", done + todo, initial=done, shown=world.is_main) as bar:
-            make_parts(trained, shards, options, parts, missing, world.device, bar.update)
+        make_missing_parts(trained.to(world.device), shards, options, parts, world, on_progress)
         world.barrier()
-        if not world.is_main:
-            return
-        rows = join(parts, shards, options, out, about)
-        drop(parts, about)
-    unreadable = len(shards) - rows
-    note = f", {unreadable} clips could not be read" if unreadable else ""
-    print(f"{out}: {rows} clips{note}")
+        clips = world.gather(parts.stored_clips() if world.is_main else 0)[0]
+        if world.is_main:
+            join(parts, shards, clips, out, about)
+            drop(parts, about)
+    return EmbedResult(out, clips, len(shards) - clips, was_complete=False)
 
 
-def embed_options(values: dict[str, Any]) -> EmbedOptions:
-    """The command's values.
-
-    Raises:
-        UserError: patches of several frames at once.
-    """
-    modalities: tuple[Modality, ...] = (
-        BOTH if values["modality"] == "both" else (values["modality"],)
-    )
-    frames = one_feature(values["frames"])
-    if frames == "all" and values["tokens"] == "patches":
-        raise UserError("--tokens patches: give one frame (--frames middle or a number), not all.")
-    features = FeatureOptions(
-        modalities, frames, values["batch_size"], values["workers"], values["max_bad_samples"]
-    )
-    return EmbedOptions(features, values["tokens"], values["dtype"])
-
-
-def describe_run(
-    trained: Trained, shards: ShardSet, options: EmbedOptions, selection: Selection
-) -> str:
+def describe_run(trained: Trained, shards: ShardSet, options: EmbedOptions) -> str:
     """One line of JSON: all that the numbers depend on."""
     digest = hashlib.sha256()
     with trained.file.open("rb") as file:
         while piece := file.read(_READ_BYTES):
             digest.update(piece)
-    features = {
-        name: value
-        for name, value in asdict(options.features).items()
-        if name not in ("workers", "max_bad_samples")
-    }
+    selected = {"classes": options.classes, "splits": options.splits}
     return json.dumps(
         {
             "checkpoint_sha256": digest.hexdigest(),
             "shards": shards.info.fingerprint,
             "clips": len(shards),
-            **{name: sorted(set(chosen)) for name, chosen in asdict(selection).items() if chosen},
-            **features,
+            **{name: sorted(set(chosen)) for name, chosen in selected.items() if chosen},
+            "modalities": options.modalities,
+            "frames": options.frames,
+            "batch_size": options.batch_size,
             "tokens": options.tokens,
             "dtype": options.dtype,
         }
     )
 
 
-def check_same(out: Path, about: str) -> None:
-    """Raises UserError where a finished file holds something else."""
+def check_same(out: Path, about: str) -> int:
+    """The number of clips in a finished file.
+
+    Raises:
+        UserError: it holds something else.
+    """
     try:
         if out.suffix == ".npz":
             with np.load(out, allow_pickle=False) as arrays:
-                found = str(arrays["about"])
+                found, clips = str(arrays["about"]), len(arrays["index"])
         else:
             with safe_open(out, "np") as reader:
                 found = (reader.metadata() or {}).get("about", "")
+                clips = reader.get_slice("index").get_shape()[0]
     except (OSError, ValueError, KeyError, BadZipFile, SafetensorError):
-        found = ""
+        found, clips = "", 0
     if found != about:
         raise UserError(
             f"{out}: exists already and is not what this command would write. Delete it or choose "
             "another --out."
         )
+    return clips
 
 
 def part_size(trained: Trained, options: EmbedOptions) -> int:
-    """Clips a part: a whole number of batches that neither limit is too small for, at least one."""
+    """Clips per part: as many whole batches as fit both limits, and at least one."""
     config = trained.model.config
     patches = {"audio": config.audio_patches, "image": config.image_patches}
     vectors = sum(
-        patches[name] if options.tokens == "patches" else 1 for name in options.features.modalities
+        patches[name] if options.tokens == "patches" else 1 for name in options.modalities
     )
     clip = vectors * config.embed_dim * np.dtype(options.dtype).itemsize
-    batch = options.features.batch_size
+    batch = options.batch_size
     return max(min(_PART_BYTES // clip, _PART_CLIPS) // batch, 1) * batch
 
 
@@ -221,33 +210,37 @@ def drop(parts: Parts, about: str) -> None:
         shutil.rmtree(parts.folder)
 
 
-def make_parts(
+def make_missing_parts(
     trained: Trained,
     shards: ShardSet,
     options: EmbedOptions,
     parts: Parts,
-    missing: list[int],
-    device: torch.device,
-    on_batch: Callable[[int], object],
+    world: World,
+    on_progress: OnProgress,
 ) -> None:
-    """Compute and write parts, in one pass over their clips."""
+    """Compute and write this rank's parts, in one pass over their clips."""
+    missing = parts.missing(world)
+    todo = sum(len(parts.rows(part)) for part in missing)
+    done = len(shards) - todo if world.size == 1 else 0
+    count = clip_counter(on_progress, world, done + todo, done)
     if not missing:
         return
     rows = np.concatenate([np.array(parts.rows(part), dtype=np.int64) for part in missing])
-    loader = feature_loader(trained, shards.subset(rows), options.features)
-    batches = token_batches(trained, loader, options.features.modalities, device)
+    alone = World(0, 1, world.device)
+    loader = feature_loader(trained, shards.subset(rows), options, alone)
+    batches = token_batches(trained, loader, options.modalities, world.device)
     for part in missing:
         pieces: dict[str, list[NDArray]] = {}
-        for _ in range(0, len(parts.rows(part)), options.features.batch_size):
+        for _ in range(0, len(parts.rows(part)), options.batch_size):
             batch, tokens = next(batches)
             arrays: dict[str, NDArray] = {
                 "index": rows[batch.index.numpy()],
                 "labels": batch.labels.numpy().astype(np.uint8),
+                **{str(name): kept(found, options) for name, found in tokens.items()},
             }
-            arrays |= {str(name): kept(found, options) for name, found in tokens.items()}
             for name, array in arrays.items():
                 pieces.setdefault(name, []).append(array)
-            on_batch(len(batch))
+            count(len(batch))
         whole = {name: np.concatenate(arrays) for name, arrays in pieces.items()}
         storage.write_atomic(parts.file(part), to_safetensors(whole))
     for _ in batches:  # ends the loader in order
@@ -260,31 +253,19 @@ def kept(tokens: torch.Tensor, options: EmbedOptions) -> NDArray:
     return stored.to(getattr(torch, options.dtype)).cpu().numpy()
 
 
-def join(parts: Parts, shards: ShardSet, options: EmbedOptions, out: Path, about: str) -> int:
-    """Write the file from its parts, never holding more than one; returns its rows."""
-    rows = 0
-    specs: dict[str, NDArray] = {}
-    for part in range(len(parts)):
-        with safe_open(parts.file(part), "np") as reader:
-            rows += reader.get_slice("index").get_shape()[0]
-            if not specs:
-                specs = {name: reader.get_tensor(name) for name in sorted(reader.keys())}
+def join(parts: Parts, shards: ShardSet, clips: int, out: Path, about: str) -> None:
+    """Write the file from its parts, never holding more than one."""
+    with safe_open(parts.file(0), "np") as reader:
+        first = {name: reader.get_tensor(name) for name in sorted(reader.keys())}
     layout = {
-        name: ArraySpec((rows, *array.shape[1:]), array.dtype) for name, array in specs.items()
+        name: ArraySpec((clips, *array.shape[1:]), array.dtype) for name, array in first.items()
     }
-
-    def pieces(name: str) -> Iterator[NDArray]:
-        for part in range(len(parts)):
-            with safe_open(parts.file(part), "np") as reader:
-                yield reader.get_tensor(name)
-
-    index = np.concatenate(list(pieces("index")))
+    index = np.concatenate(list(parts.pieces("index")))
     ids = [shards.video_id(int(number)) for number in index]
     with storage.replacing(out) as file:
         if out.suffix == ".npz":
             texts = {"video_ids": np.array(ids, dtype=np.str_), "about": np.array(about)}
-            write_npz(file, layout, pieces, texts)
+            write_npz(file, layout, parts.pieces, texts)
         else:
             metadata = {"about": about, "video_ids": json.dumps(ids)}
-            write_safetensors(file, layout, pieces, metadata)
-    return rows
+            write_safetensors(file, layout, parts.pieces, metadata)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from avprep import storage
 from avprep.errors import UserError
+from avprep.progress import OnProgress, ignore
 from avprep.shards.format import sample_key
-from cavmae.data import LoaderOptions, ShardLoader, ShardSet, open_shards
-from cavmae.distributed import choose_device
-from cavmae.evaluate.classify import parse_frames
-from cavmae.evaluate.inpaint import Inpainting, InpaintOptions, inpaint
-from cavmae.evaluate.trained import Trained, load_trained, require_pretrained
+from cavmae.data import ShardSet, open_shards
+from cavmae.distributed import World, choose_device
+from cavmae.evaluation.clips import clip_counter, clip_loader
+from cavmae.evaluation.masked import Inpainting, fill_in
+from cavmae.evaluation.options import HidingOptions, InpaintOptions, LoadOptions
+from cavmae.evaluation.trained import Trained, load_trained, require_pretrained
 from cavmae.frontend import FrontEnd
 
 _GREY = 0.5
@@ -37,72 +39,74 @@ class Panels:
     audio: NDArray[np.float32]
 
 
-def run_inpainting(values: dict[str, Any]) -> None:
-    """Write one PNG a clip and inpaint.json.
+@dataclass(frozen=True)
+class DrawnClip:
+    """A clip that was drawn."""
+
+    video_id: str
+    file: str  # in the folder
+    loss_audio: float  # as pretraining measures it, over hidden patches
+    loss_image: float
+
+
+@dataclass(frozen=True)
+class InpaintResult:
+    """The clips that were drawn.
+
+    Attributes:
+        folder: of the PNGs and inpaint.json.
+        clips: in the order of the shard set.
+        norm_pix_loss: whether the model predicts normalised patches, so that mean and contrast
+            of each patch are drawn from the original.
+    """
+
+    folder: Path
+    clips: tuple[DrawnClip, ...]
+    norm_pix_loss: bool
+
+
+def inpaint(options: InpaintOptions, on_progress: OnProgress = ignore) -> InpaintResult:
+    """Write one PNG per clip, and inpaint.json.
+
+    Args:
+        options: which model, which clips, and what is hidden.
+        on_progress: hears of the clips drawn.
 
     Raises:
-        UserError: no pretrained model, or a clip that is not there.
+        UserError: not a pretrained model, or a clip that is not there.
     """
-    trained = load_trained(values["checkpoint"])
+    trained = load_trained(options.checkpoint)
     model = require_pretrained(trained)
-    options = InpaintOptions(
-        was_normalised(trained, values["norm_pix_loss"]),
-        values["mask_ratio"],
-        values["mask_mode"],
-        values["seed"],
-    )
-    shards = chosen_clips(
-        open_shards(values["shards"], values), values["video_id"], values["clips"]
-    )
-    frame = parse_frames(values["frame"])
-    if frame != "middle" and not isinstance(frame, int):
-        raise UserError(f"--frame {frame}: give middle, or a frame's number such as 5.")
-    device = choose_device(values["device"])
+    norm_pix_loss = was_normalised(trained, options.norm_pix_loss)
+    shards = open_shards(options.shards, options)
+    shards = chosen_clips(shards, options.video_ids, options.clips)
+    device = choose_device(options.device)
     trained = trained.to(device)
-    loader = ShardLoader(
-        shards,
-        LoaderOptions(
-            1,
-            workers=0,
-            shuffle=False,
-            frame=frame,
-            longest=trained.longest,
-            max_bad_samples=0,
-        ),
-    )
-    storage.make_folder(values["out"])
-    rows = []
+    alone, one_by_one = World(0, 1, device), LoadOptions(workers=0, max_bad_samples=0, batch_size=1)
+    loader = clip_loader(shards, trained.frontend, one_by_one, options.frame, alone)
+    storage.make_folder(options.out)
+    count = clip_counter(on_progress, alone, len(shards))
+    drawn = []
     for batch in loader.epoch():
         inputs = trained.frontend(batch.to(device))
-        audio, image = inpaint(model, inputs.audio, inputs.image, options)
+        audio, image = fill_in(model, inputs.audio, inputs.image, options, norm_pix_loss)
         (video_id,) = batch.video_ids
-        file = values["out"] / f"{sample_key(video_id)}.png"
-        picture = draw(video_id, panels(audio, image, trained.frontend), options)
-        storage.write_atomic(file, picture)
-        rows.append(
-            {
-                "video_id": video_id,
-                "file": file.name,
-                "loss_audio": audio.loss,
-                "loss_image": image.loss,
-            }
-        )
-        print(f"{file}   loss: audio {audio.loss:.3f}, image {image.loss:.3f}", flush=True)
+        clip = DrawnClip(video_id, f"{sample_key(video_id)}.png", audio.loss, image.loss)
+        picture = draw(video_id, panels(audio, image, trained.frontend), options, norm_pix_loss)
+        storage.write_atomic(options.out / clip.file, picture)
+        drawn.append(clip)
+        count(1)
     facts = {
         "checkpoint": str(trained.file),
-        "norm_pix_loss": options.norm_pix_loss,
+        "norm_pix_loss": norm_pix_loss,
         "mask_ratio": options.mask_ratio,
         "mask_mode": options.mask_mode,
         "seed": options.seed,
-        "frame": frame,
-        "clips": rows,
+        "frame": options.frame,
+        "clips": [asdict(clip) for clip in drawn],
     }
-    storage.write_json(values["out"] / "inpaint.json", facts)
-    if options.norm_pix_loss:
-        print(
-            "The model predicts patches without their mean and contrast (norm_pix_loss); these "
-            "are taken from the original."
-        )
+    storage.write_json(options.out / "inpaint.json", facts)
+    return InpaintResult(options.out, tuple(drawn), norm_pix_loss)
 
 
 def was_normalised(trained: Trained, asked: bool | None) -> bool:
@@ -149,14 +153,14 @@ def panels(audio: Inpainting, image: Inpainting, frontend: FrontEnd) -> Panels:
     )
 
 
-def draw(video_id: str, shown: Panels, options: InpaintOptions) -> bytes:
+def draw(video_id: str, shown: Panels, options: HidingOptions, norm_pix_loss: bool) -> bytes:
     """PNG: original, masked and reconstructed, the image above the spectrogram."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 6), layout="constrained")
     FigureCanvasAgg(figure)
-    note = ", patch means and contrasts from the original" * options.norm_pix_loss
+    note = ", patch means and contrasts from the original" * norm_pix_loss
     title = f"{video_id}: {options.mask_ratio:.0%} hidden ({options.mask_mode}){note}"
     figure.suptitle(title, parse_math=False)
     low, high = np.nanmin(shown.audio[0]), np.nanmax(shown.audio[0])

@@ -1,4 +1,4 @@
-"""What a pretrained model fills in where patches of a clip are hidden from it."""
+"""What a pretrained model predicts for patches of a clip that are hidden from it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cavmae.model import CAVMAE, MaskMode, PretrainOptions
+from cavmae.evaluation.options import HidingOptions
+from cavmae.model import CAVMAE, PretrainOptions
 from cavmae.model.cavmae import denormalise_patches
 from cavmae.model.encoder import unpatchify
 from cavmae.model.masking import mask_noise
-
-
-@dataclass(frozen=True)
-class InpaintOptions:
-    """What is hidden, and how predictions are read."""
-
-    norm_pix_loss: bool  # whether the model was trained to predict normalised patches
-    mask_ratio: float = 0.75
-    mask_mode: MaskMode = "unstructured"  # of the audio; images are always unstructured
-    seed: int = 0  # the same seed hides the same patches of every clip
 
 
 @dataclass(frozen=True)
@@ -41,8 +32,8 @@ class Inpainting:
     loss: float
 
 
-def inpaint(
-    model: CAVMAE, audio: Tensor, image: Tensor, options: InpaintOptions
+def fill_in(
+    model: CAVMAE, audio: Tensor, image: Tensor, options: HidingOptions, norm_pix_loss: bool
 ) -> tuple[Inpainting, Inpainting]:
     """Hide patches of both modalities and predict them from what is left of both.
 
@@ -50,7 +41,8 @@ def inpaint(
         model: a pretrained model.
         audio: float [B, frames, mel], normalised fbank.
         image: float [B, 3, H, W], normalised.
-        options: see `InpaintOptions`.
+        options: what is hidden.
+        norm_pix_loss: whether the model was trained to predict normalised patches.
 
     Returns:
         Audio and image.
@@ -67,7 +59,7 @@ def inpaint(
             PretrainOptions(
                 mask_ratio=ratio,
                 contrast_weight=0.0,
-                norm_pix_loss=options.norm_pix_loss,
+                norm_pix_loss=norm_pix_loss,
             ),
             noise_audio=noise_audio.to(audio.device).expand(len(audio), -1),
             noise_image=noise_image.to(image.device).expand(len(image), -1),
@@ -78,11 +70,11 @@ def inpaint(
         return (
             _assemble(
                 model.audio_patches(audio), out.pred_audio, out.mask_audio,
-                config.audio_grid, patch, options, out.loss_mae_audio,
+                config.audio_grid, patch, norm_pix_loss, out.loss_mae_audio,
             ),
             _assemble(
                 model.image_patches(image), out.pred_image, out.mask_image,
-                config.image_grid, patch, options, out.loss_mae_image,
+                config.image_grid, patch, norm_pix_loss, out.loss_mae_image,
             ),
         )  # fmt: skip
 
@@ -93,10 +85,10 @@ def _assemble(
     mask: Tensor,
     grid: tuple[int, int],
     patch: int,
-    options: InpaintOptions,
+    norm_pix_loss: bool,
     loss: Tensor,
 ) -> Inpainting:
-    if options.norm_pix_loss:
+    if norm_pix_loss:
         prediction = denormalise_patches(prediction, patches)
     hidden = mask.bool()[:, :, None]  # [B, L, 1]
     reconstructed = torch.where(hidden, prediction, patches)

@@ -1,0 +1,74 @@
+"""The clips of a shard set on their way through a model: in order, each once, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from avprep.errors import UserError
+from avprep.progress import OnProgress, Progress
+from cavmae.data import LoaderOptions, ShardLoader, ShardSet
+from cavmae.distributed import World
+from cavmae.evaluation.options import LoadOptions, OneResult
+from cavmae.frontend import FrontEnd
+from cavmae.frontend.fbank import samples_for
+
+
+def chosen_frames(choice: OneResult, stored: int) -> list[int]:
+    """Numbers of the frames that a choice means, of a clip that has this many.
+
+    Raises:
+        UserError: there is no such frame.
+    """
+    if choice == "all":
+        return list(range(stored))
+    number = stored // 2 if choice == "middle" else choice
+    if number >= max(stored, 1):
+        raise UserError(f"--frames {number}: there are frames 0 to {stored - 1}.")
+    return [number]
+
+
+def clip_loader(
+    shards: ShardSet, frontend: FrontEnd, options: LoadOptions, frame: OneResult, world: World
+) -> ShardLoader:
+    """Reads this rank's share of the clips in order, as much of each as the model can see."""
+    return ShardLoader(
+        shards,
+        LoaderOptions(
+            options.batch_size,
+            options.workers,
+            shuffle=False,
+            frame=frame,
+            max_bad_samples=options.max_bad_samples,
+            longest=samples_for(frontend.options.target_length),
+        ),
+        world.rank,
+        world.size,
+    )
+
+
+def clip_counter(
+    on_progress: OnProgress, world: World, total: int, done: int = 0
+) -> Callable[[int], None]:
+    """A function to call with the number of clips done since; of several ranks, the main one tells.
+
+    Args:
+        on_progress: gets what is done so far.
+        world: this process among its peers.
+        total: clips of this rank, in all.
+        done: of them, before the work begins.
+    """
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        if world.is_main:
+            on_progress(Progress("clip", done, total))
+
+    count(0)
+    return count
+
+
+def share_counter(on_progress: OnProgress, world: World, *sets: ShardSet) -> Callable[[int], None]:
+    """The same for all clips of some sets that fall to this rank."""
+    shares = (len(range(world.rank, len(shards), world.size)) for shards in sets)
+    return clip_counter(on_progress, world, sum(shares))

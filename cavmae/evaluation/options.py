@@ -1,0 +1,271 @@
+"""Options of the commands that put a trained model to use, each stated once; see `avprep.option`.
+
+Imports nothing heavy: `--help` shows them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from avprep.errors import UserError
+from avprep.option import Options, option
+from avprep.options import DecodeOptions, IsolationOptions
+from cavmae.options import (
+    DeviceOptions,
+    MaskMode,
+    Mode,
+    ShardOptions,
+    SkipOptions,
+    StatedUsage,
+    ValidationSplit,
+    WorkerOptions,
+)
+
+OneResult = int | Literal["all", "middle"]  # frames that give one result per clip
+FrameChoice = int | Literal["all", "each", "middle"]
+Modality = Literal["audio", "image"]
+Waveform = Literal["int16", "float32"]
+BOTH: tuple[Modality, ...] = ("audio", "image")
+_CHECKPOINT = "Run or checkpoint file."
+
+
+@dataclass(frozen=True)
+class BatchSize(Options):
+    """How many clips are given to a model at once."""
+
+    batch_size: int = option(32, "Clips per batch.", at_least=1)
+
+
+@dataclass(frozen=True)
+class LoadOptions(WorkerOptions, SkipOptions, BatchSize):
+    """How clips are loaded."""
+
+
+@dataclass(frozen=True)
+class ReadingOptions(DeviceOptions, LoadOptions, ShardOptions, BatchSize):
+    """Which clips of a shard set are used, how they are loaded, and where the model runs."""
+
+
+@dataclass(frozen=True)
+class SingleReadingOptions(DeviceOptions, ShardOptions):
+    """The same for clips that are loaded one by one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOnShards(Options):
+    """A trained model, and the clips it is given."""
+
+    shards: str = option(help="Folder or URL of the shard set.")
+    checkpoint: Path = option(help=_CHECKPOINT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(StatedUsage, ModelOnShards):
+    """A classifier, what it is given of a clip, and what is written."""
+
+    frames: FrameChoice = option(
+        "all",
+        "all (their probabilities are averaged), each (also one by one), middle, or a number.",
+        at_least=0,
+    )
+    per_class_csv: Path | None = option(None, "Write one line per class.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(ReadingOptions, Measured):
+    """What `evaluate` measures, and how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Featured(ModelOnShards):
+    """Of which frames features are computed."""
+
+    frames: OneResult = option(
+        "middle", "middle, all (their features are averaged), or a frame's number.", at_least=0
+    )
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Whose features; each modality passes the model alone, and nothing is masked."""
+        return BOTH
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions(ReadingOptions, Featured):
+    """How features are computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked(Featured):
+    """Which clips are compared, and what is shown of them."""
+
+    out: Path | None = option(
+        None, "Folder for retrieval.json and retrieval.html. [default: print only]"
+    )
+    per_class: int = option(
+        0, "Use at most N clips of each class (published: 5); 0 for all clips.", at_least=0
+    )
+    seed: int = option(0, "Seed of --per-class.")
+    queries: int = option(8, "Queries that the page shows, of each direction.", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrieveOptions(FeatureOptions, Ranked):
+    """What `retrieve` measures, and how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HidingOptions(Options):
+    """Which patches of a clip are hidden from the model."""
+
+    mask_ratio: float = option(0.75, "Share of patches hidden.", above=0, below=1)
+    mask_mode: MaskMode = option(  # images are always unstructured
+        "unstructured", "How audio patches are chosen."
+    )
+    seed: int = option(0, "Seed of the mask, which is the same for every clip.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn(HidingOptions, ModelOnShards):
+    """Which clips are drawn, and where."""
+
+    checkpoint: Path = option(help="Pretrained run or file.")
+    out: Path = option(help="Folder for the PNGs.")
+    clips: int = option(8, "How many clips, the first of those selected.", at_least=1)
+    video_ids: tuple[str, ...] = option(
+        (), "A clip by its name, in place of --clips; repeat.", flag="--video-id"
+    )
+    frame: int | Literal["middle"] = option("middle", "middle, or a frame's number.", at_least=0)
+    norm_pix_loss: bool | None = option(
+        None,
+        "Whether the model predicts normalised patches. [default: as stored in the checkpoint]",
+        off="--no-norm-pix-loss",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InpaintOptions(SingleReadingOptions, Drawn):
+    """What `inpaint` draws, and how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfModality(Featured):
+    """Whose features are computed."""
+
+    modality: Literal["both", "audio", "image"] = option(
+        "both", "Whose features; each modality passes the model alone."
+    )
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        return BOTH if self.modality == "both" else (self.modality,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored(OfModality):
+    """What is stored of a clip."""
+
+    out: Path = option(help="The file: .safetensors or .npz.")
+    tokens: Literal["pooled", "patches"] = option(
+        "pooled", "The mean over a clip's patches, or the feature of each patch."
+    )
+    dtype: Literal["float32", "float16"] = option("float32", "Type of the stored features.")
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value is not allowed, or two options exclude each other.
+        """
+        super().__post_init__()
+        if self.out.suffix not in (".safetensors", ".npz"):
+            raise UserError(f"{self.out}: the name must end in .safetensors or .npz.")
+        if self.frames == "all" and self.tokens == "patches":
+            raise UserError(
+                "--tokens patches: give one frame (--frames middle or a number), not all."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions(FeatureOptions, Stored):
+    """What `embed` stores, and how it is computed."""
+
+
+@dataclass(frozen=True)
+class VoteOptions(Options):
+    """How neighbours vote."""
+
+    neighbours: int = option(20, "That vote, all if there are fewer.", at_least=1)
+    temperature: float = option(
+        0.07, "A vote weighs exp(cosine similarity / temperature).", above=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voted(VoteOptions, ValidationSplit, OfModality):
+    """Which clips are classified, by which others."""
+
+    modality: Literal["both", "audio", "image"] = option(
+        "both", "Whose features; both averages their similarities."
+    )
+    val_shards: str | None = option(
+        None, "Shard set to classify. [default: each clip of --shards by all others]"
+    )
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value is not allowed, or splits are chosen of a set that is not given.
+        """
+        super().__post_init__()
+        if self.val_splits and self.val_shards is None:
+            raise UserError("--val-split chooses clips of --val-shards, which is not given.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnnOptions(FeatureOptions, Voted):
+    """What `knn` measures, and how."""
+
+    shards: str = option(help="Shard set whose labels are known.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfCheckpoint(Options):
+    """The model that is used."""
+
+    checkpoint: Path = option(help=_CHECKPOINT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(DeviceOptions, StatedUsage, OfCheckpoint):
+    """How files are decoded and classified."""
+
+    mode: Mode | None = option(
+        None, "Modalities to use. [default: as trained, less what a file does not have]"
+    )
+    use_frames: OneResult = option(
+        "all",
+        "all (their probabilities are averaged), middle, or a frame's number.",
+        flag="--frames",
+        at_least=0,
+    )
+    start: float | None = option(None, "First second to look at.", at_least=0)
+    end: float | None = option(None, "Second to stop at.", above=0)
+    workers: int = option(2, "Files decoded at a time.", at_least=1)
+    decode: DecodeOptions = field(default_factory=DecodeOptions)  # frame_size: the model's
+    limits: IsolationOptions = field(default_factory=IsolationOptions)
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value is not allowed, or the segment is empty.
+        """
+        super().__post_init__()
+        if self.end is not None and self.end <= (self.start or 0.0):
+            raise UserError(f"--end {self.end:g} is not after --start {self.start or 0.0:g}.")
+
+
+@dataclass(frozen=True)
+class ExportOptions(StatedUsage):
+    """What the exported program takes."""
+
+    mode: Mode | None = option(None, "Modalities the program is given. [default: as trained]")
+    waveform: Waveform = option("int16", "Type of the samples; float32 is in [-1, 1].")
