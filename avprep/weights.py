@@ -1,6 +1,6 @@
 """The published weights of class-balanced sampling: a rare class's clips are drawn more often.
 
-`avprep.shards.format.class_weights` weighs the classes; a clip weighs the sum over its classes.
+`avprep.shards.format.weigh_classes` weighs the classes; a clip weighs the sum over its classes.
 """
 
 from __future__ import annotations

@@ -274,7 +274,7 @@ def resumed(part: Part, command: list[object], killed: Path, whole: Path) -> flo
     process.send_signal(signal.SIGKILL)
     process.communicate()
     said = part.run(*command)
-    if "going on from" not in said:
+    if "resuming from" not in said:
         raise RuntimeError(f"did not resume: {said[-500:]}")
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (killed, whole))
     return relative(*(torch.cat([w[n].flatten() for n in sorted(w)]) for w in (ours, theirs)))

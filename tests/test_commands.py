@@ -86,7 +86,7 @@ def test_a_finished_run_is_left_as_it_is(line):
         *("cavmae", "pretrain", "--shards", line / "train", "--out", line / "pre"),
         *("--epochs", "2", *TINY),
     )
-    assert "going on from" in out
+    assert "resuming from" in out
     after = load_file(line / "pre" / "model.safetensors")
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -8,7 +8,7 @@ from pathlib import Path
 from avprep.errors import UserError
 from avprep.labels import class_csv_of, labels_of, read_label_csv
 from avprep.manifest.model import iter_manifest
-from avprep.shards.format import class_weights
+from avprep.shards.format import weigh_classes
 from avprep.weights import count_classes, store_weights, write_weights
 
 
@@ -52,7 +52,7 @@ def weigh_clips(
     counts = count_classes(iter_manifest(manifest), label_set)
     if not counts.any():
         raise UserError(f"{manifest}: not one clip has a label, so there are no weights.")
-    of_classes = class_weights(counts)
+    of_classes = weigh_classes(counts)
     clips = write_weights(target, iter_manifest(manifest), label_set, of_classes)
     if shards is not None:
         store_weights(shards, label_set, counts, of_classes)

@@ -49,7 +49,7 @@ def sample_key(video_id: str) -> str:
     return f"{key[:40]}=={hashlib.sha256(raw).hexdigest()[:32]}"
 
 
-def class_weights(counts: Iterable[int]) -> tuple[float, ...]:
+def weigh_classes(counts: Iterable[int]) -> tuple[float, ...]:
     """The published weight of each class in balanced sampling, from its number of clips."""
     return tuple(1000.0 / (int(count) + 0.01) for count in counts)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,18 +11,20 @@ from pathlib import Path
 import safetensors
 import torch
 from safetensors.torch import save as to_safetensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from avprep import storage
 from avprep.errors import UserError
 from avprep.labels import LabelSet
 from cavmae.checkpoints.difference import compare
+from cavmae.checkpoints.published import HEAD, WRAPPERS, config_of, save_published, state_of
 from cavmae.checkpoints.usage import STORE_LABELS, assumed_classes, other_classes, stored_labels
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
 from cavmae.model.encoder import Encoder
 
 __all__ = [
     "LoadReport",
+    "config_of",
     "init_from",
     "load_checkpoint",
     "model_of",
@@ -38,10 +39,6 @@ __all__ = [
 
 _FORMAT = "cavmae"
 _RUN_FILES = ("best.safetensors", "model.safetensors")  # of a run directory, by preference
-_PUBLISHED_HEAD_DIM = 64
-_MEL_BINS = 128
-_HEAD = "mlp_head.1.weight"
-_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")  # DataParallel, DDP; torch.compile
 _NESTS = ("model", "state_dict")  # where training scripts put the weights beside other things
 
 
@@ -79,32 +76,6 @@ def save_model(
     state = state_of(model) if weights is None else weights
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     storage.write_atomic(path, to_safetensors(tensors, described))
-
-
-def save_published(
-    path: Path, model: CAVMAE | CAVMAEClassifier, module_prefix: bool = True
-) -> None:
-    """Write the weights as the published code does: a `.pth` of tensors by name.
-
-    Args:
-        path: the file.
-        model: of a size that the shapes of its weights tell, since a `.pth` holds nothing else.
-        module_prefix: begin each name with `module.`, as published files do.
-
-    Raises:
-        UserError: the file could not be read back: its shapes would tell another size.
-    """
-    _check_tells_its_size(path, model)
-    prefix = "module." if module_prefix else ""
-    tensors = {f"{prefix}{name}": value.detach().cpu() for name, value in state_of(model).items()}
-    with storage.replacing(path) as file:
-        torch.save(tensors, file)
-
-
-def state_of(model: nn.Module) -> dict[str, Tensor]:
-    """A model's state, whatever wraps it (DDP, torch.compile)."""
-    state = model.state_dict()
-    return {_WRAPPERS.sub("", name): value for name, value in state.items()}
 
 
 def load_checkpoint(path: str | Path) -> CAVMAE | CAVMAEClassifier:
@@ -287,7 +258,7 @@ def _named_tensors(loaded: object, file: Path) -> dict[str, Tensor]:
             raise UserError(
                 f"{file}: expected tensors by name, found {key!r} with a {type(value).__name__}."
             )
-        name = _WRAPPERS.sub("", key)
+        name = WRAPPERS.sub("", key)
         if name in weights:
             raise UserError(f"{file}: holds {name} twice, with and without a prefix.")
         weights[name] = value
@@ -305,66 +276,10 @@ def _build(
         is_classifier = metadata.get("kind") == "classifier"
     else:
         config = config_of(weights, file)
-        is_classifier = _HEAD in weights
+        is_classifier = HEAD in weights
     if not is_classifier:
         return CAVMAE(config)
-    classifier = CAVMAEClassifier(config, len(weights[_HEAD]) if _HEAD in weights else 1)
+    classifier = CAVMAEClassifier(config, len(weights[HEAD]) if HEAD in weights else 1)
     if metadata.get("images") == "0":
         classifier.drop_images()
     return classifier
-
-
-def config_of(weights: Mapping[str, Tensor], file: Path) -> ModelConfig:
-    """The size of a published model, read off the shapes of its weights.
-
-    Raises:
-        UserError: the names are not CAV-MAE's.
-    """
-    try:
-        embed_dim, _, patch_size, _ = weights["patch_embed_v.proj.weight"].shape
-        places = {stream: weights[f"pos_embed_{stream}"].shape[1] for stream in "av"}
-        hidden = weights["blocks_u.0.mlp.fc1.weight"].shape[0]
-        sizes = {
-            "embed_dim": embed_dim,
-            "depth": _count(weights, "blocks_a") + _count(weights, "blocks_u"),
-            "modality_depth": _count(weights, "blocks_a"),
-            "num_heads": max(embed_dim // _PUBLISHED_HEAD_DIM, 1),
-            "mlp_ratio": hidden / embed_dim,
-            "patch_size": patch_size,
-            "image_size": round(places["v"] ** 0.5) * patch_size,
-            "audio_frames": places["a"] // (_MEL_BINS // patch_size) * patch_size,
-            "mel_bins": _MEL_BINS,
-            "trainable_positions": _HEAD in weights,
-        }
-        if decoder_depth := _count(weights, "decoder_blocks"):
-            sizes |= {
-                "decoder_dim": weights["decoder_embed.weight"].shape[0],
-                "decoder_depth": decoder_depth,
-            }
-    except KeyError as error:
-        raise UserError(
-            f"{file}: not a CAV-MAE checkpoint, it has no {error.args[0]}. Its first names are "
-            f"{', '.join(list(weights)[:3]) or 'none'}."
-        ) from None
-    except (ValueError, IndexError, ZeroDivisionError):
-        raise UserError(f"{file}: not a CAV-MAE checkpoint, its weights have odd shapes.") from None
-    try:
-        return ModelConfig(**sizes)
-    except UserError as error:
-        raise UserError(f"{file}: its weights tell no size that can be: {error}") from error
-
-
-def _count(weights: Mapping[str, Tensor], blocks: str) -> int:
-    return len({name.split(".")[1] for name in weights if name.startswith(f"{blocks}.")})
-
-
-def _check_tells_its_size(path: Path, model: CAVMAE | CAVMAEClassifier) -> None:
-    """A `.pth` tells its size by shapes alone, and those say nothing of the heads."""
-    told = dataclasses.asdict(config_of(state_of(model), path))
-    for name, value in dataclasses.asdict(model.config).items():
-        is_used = isinstance(model, CAVMAE) or not name.startswith("decoder_")
-        if is_used and name != "trainable_positions" and told[name] != value:
-            raise UserError(
-                f"{path}: a .pth cannot hold this model, it would be read back with {name} "
-                f"{told[name]}, not {value}. Keep it as .safetensors."
-            )

@@ -20,7 +20,7 @@ def resized(
     so that a place in time keeps its meaning relative to the clip's length.
 
     Raises:
-        UserError: a size that is no multiple of the patch.
+        UserError: a size that is not a multiple of the patch.
     """
     old = model.config
     config = dataclasses.replace(

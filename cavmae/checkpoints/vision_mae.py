@@ -9,6 +9,7 @@ from torch import Tensor
 
 from avprep.errors import UserError
 from cavmae.checkpoints.difference import Difference, compare
+from cavmae.checkpoints.published import HEAD_DIM, block_count
 from cavmae.model import CAVMAE, ModelConfig
 
 _SHARED_BLOCKS = 1  # the last one; the others become both modalities' own
@@ -62,17 +63,14 @@ def _config(weights: Mapping[str, Tensor], where: str) -> ModelConfig:
         dim, _, patch, _ = weights["patch_embed.proj.weight"].shape
         places = weights["pos_embed"].shape[1] - 1  # without the class token
         decoder_dim = weights["decoder_embed.weight"].shape[0]
-        depth, decoder_depth = (
-            len({name.split(".")[1] for name in weights if name.startswith(f"{blocks}.")})
-            for blocks in ("blocks", "decoder_blocks")
-        )
+        depth = block_count(weights, "blocks")
         return ModelConfig(
             embed_dim=dim,
             depth=depth,
             modality_depth=depth - _SHARED_BLOCKS,
-            num_heads=max(dim // 64, 1),
+            num_heads=max(dim // HEAD_DIM, 1),
             decoder_dim=decoder_dim,
-            decoder_depth=decoder_depth,
+            decoder_depth=block_count(weights, "decoder_blocks"),
             patch_size=patch,
             image_size=round(max(places, 0) ** 0.5) * patch,
         )

@@ -33,7 +33,7 @@ def evaluate(options: EvaluateOptions, printed: OneLine) -> None:
     """
     from avprep.cli.progress import Bars
 
-    recipe = StatedUsage()  # speaks for files that say nothing, and a flag for all
+    recipe = StatedUsage()  # counts where the checkpoint says nothing; a flag counts always
     if is_from_recipe("mode"):
         recipe, options = replace(recipe, mode=options.mode), replace(options, mode=None)
     if is_from_recipe("criterion"):

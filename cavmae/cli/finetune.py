@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 
 from avprep.cli.flags import flags
-from cavmae.cli.options import RecipeCommand
-from cavmae.cli.training import Rehearsal, train_or_rehearse
+from cavmae.cli.options import RecipeCommand, Rehearsal
 from cavmae.train.options import FinetuneRun
 
 
@@ -24,4 +23,6 @@ def finetune(options: FinetuneRun, rehearsal: Rehearsal) -> None:
       cavmae finetune --shards shards/train --val-shards shards/test \\
           --init runs/pretrain --out runs/finetune
     """
+    from cavmae.cli.training import train_or_rehearse
+
     train_or_rehearse(options, rehearsal)

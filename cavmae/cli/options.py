@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,22 @@ from click.core import ParameterSource
 from avprep.cli.arguments import did_you_mean, refuse_urls
 from avprep.cli.flags import Flag
 from avprep.errors import UserError
+from avprep.option import Options, option
 from cavmae.recipes import Expected, read_recipe
 
 _EXPECTED = f"{__name__}.expected"
+
+
+@dataclass(frozen=True)
+class Rehearsal(Options):
+    """Whether a command trains, or says how that would go."""
+
+    dry_run: bool = option(
+        False,
+        "Do a few steps, print how long the run would take and what memory it needs, and "
+        "write nothing to --out.",
+    )
+    as_json: bool = option(False, "With --dry-run: print one line of JSON.", flag="--json")
 
 
 class RecipeCommand(click.Command):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 
 from avprep.cli.flags import flags
-from cavmae.cli.options import RecipeCommand
-from cavmae.cli.training import Rehearsal, train_or_rehearse
+from cavmae.cli.options import RecipeCommand, Rehearsal
 from cavmae.train.options import PretrainRun
 
 
@@ -26,4 +25,6 @@ def pretrain(options: PretrainRun, rehearsal: Rehearsal) -> None:
       torchrun --standalone --nproc-per-node 8 -m cavmae pretrain \\
           --shards shards/train --out runs/pretrain
     """
+    from cavmae.cli.training import train_or_rehearse
+
     train_or_rehearse(options, rehearsal)

@@ -7,42 +7,27 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import timedelta
-from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import click
 
 from avprep.errors import UserError
-from avprep.option import Options, option
 from avprep.wording import counted
-from cavmae.cli.options import expected_of_recipe
+from cavmae.cli.options import Rehearsal, expected_of_recipe
+from cavmae.distributed import is_main_process
 from cavmae.recipes import Expected
+from cavmae.train.dry_run import DryRun
+from cavmae.train.events import Event, Measured, Normalisation, Note, Steps
 from cavmae.train.options import PretrainRun, Run
-
-if TYPE_CHECKING:  # imported for real inside the commands, to keep --help quick
-    from cavmae.train.dry_run import DryRun
-    from cavmae.train.events import Event, Measured, Normalisation
-    from cavmae.train.outlook import Outlook
-    from cavmae.train.runs import PretrainResult
+from cavmae.train.outlook import Outlook
+from cavmae.train.runs import PretrainResult, finetune, pretrain, rehearse
 
 _MENTIONED = 0.1  # share of padding
 _LINE_SECONDS = 15.0  # between progress lines where there is no terminal
 _PACED_STEPS = 5  # after the first, which takes longer, from which the time left is told
 _NAMED = 5  # unreadable samples
-
-
-@dataclass(frozen=True)
-class Rehearsal(Options):
-    """Whether a command trains, or says how that would go."""
-
-    dry_run: bool = option(
-        False,
-        "Do a few steps, print how long the run would take and what memory it needs, and "
-        "write nothing to --out.",
-    )
-    as_json: bool = option(False, "With --dry-run: print one line of JSON.", flag="--json")
 
 
 def train_or_rehearse(options: Run, rehearsal: Rehearsal) -> None:
@@ -51,9 +36,6 @@ def train_or_rehearse(options: Run, rehearsal: Rehearsal) -> None:
     Raises:
         UserError: inputs that do not fit together.
     """
-    from cavmae.distributed import is_main_process
-    from cavmae.train.runs import finetune, pretrain, rehearse
-
     if rehearsal.as_json and not rehearsal.dry_run:
         raise UserError("--json: give --dry-run too; a run writes its result to result.json.")
     with Screen(expected_of_recipe(), sys.stderr if rehearsal.as_json else sys.stdout) as screen:
@@ -68,7 +50,7 @@ def train_or_rehearse(options: Run, rehearsal: Rehearsal) -> None:
         click.echo(lines)
 
 
-class Screen:
+class Screen(ExitStack):
     """Shows what a run tells of itself: hand it over as `on_event`."""
 
     def __init__(self, expected: Expected | None, out: TextIO) -> None:
@@ -76,30 +58,16 @@ class Screen:
         expected: the published curve to show beside the run's.
         out: where lines go that are no warnings.
         """
+        super().__init__()
         self._expected = expected or Expected()
         self._out = out
-        self._open = ExitStack()
         self._line: ProgressLine | None = None
 
-    def __enter__(self) -> Screen:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._open.close()
-
     def __call__(self, event: Event) -> None:
-        from cavmae.train.events import Normalisation, Note, Steps
-        from cavmae.train.outlook import Outlook
-
         if isinstance(event, Steps):
             if self._line is None:
                 self._line = ProgressLine(event.total or 0, event.done, event.stage, self._out)
-                self._open.callback(self._line.close)
+                self.callback(self._line.close)
             else:
                 self._line.update(event.facts)
         elif isinstance(event, Outlook):

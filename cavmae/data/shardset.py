@@ -18,10 +18,10 @@ from avprep.shards.format import (
     DatasetInfo,
     SampleEntry,
     ShardInfo,
-    class_weights,
     read_dataset,
     read_index,
     split_members,
+    weigh_classes,
 )
 from cavmae.data.reader import Range, Reader, open_reader
 from cavmae.data.sample import DamagedSample, StoredSample
@@ -196,7 +196,7 @@ class ShardSet:
         stored = self.info.class_weights
         if stored is not None and self._rows is None:
             return np.array(stored, np.float64)
-        return np.array(class_weights(self.class_counts))
+        return np.array(weigh_classes(self.class_counts))
 
     @property
     def frames(self) -> int:

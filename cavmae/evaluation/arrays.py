@@ -68,9 +68,7 @@ def write_safetensors(
     text = json.dumps(header, ensure_ascii=True).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > _LONGEST_HEADER:
-        raise UserError(
-            "the names of so many clips do not fit a safetensors header (100 MB). Write an .npz."
-        )
+        raise UserError("the clips' names do not fit a safetensors header (100 MB). Write an .npz.")
     file.write(len(text).to_bytes(8, "little") + text)
     for name in names:
         for piece in pieces(name):

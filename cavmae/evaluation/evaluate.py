@@ -16,7 +16,7 @@ from avprep.progress import OnProgress, ignore
 from cavmae.checkpoints.usage import STORE_LABELS, assumed_classes, other_classes
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import joined_world
-from cavmae.evaluation.classify import ClassifyOptions, classify_together
+from cavmae.evaluation.classify import Classified, ClassifyOptions, classify_together
 from cavmae.evaluation.clips import share_counter
 from cavmae.evaluation.metrics import Scores, score
 from cavmae.evaluation.options import EvaluateOptions, FrameChoice
@@ -99,12 +99,26 @@ def evaluate(
         classifier = classifier.to(world.device)
         count = share_counter(on_progress, world, shards)
         found = classify_together(classifier.model, classifier.frontend, shards, how, world, count)
+    result = scored(found, classifier, shards, how, notes)
+    if options.per_class_csv is not None and world.is_main:
+        write_class_csv(options.per_class_csv, result)
+    return result
+
+
+def scored(
+    found: Classified,
+    classifier: Classifier,
+    shards: ShardSet,
+    how: ClassifyOptions,
+    notes: tuple[str, ...],
+) -> EvaluateResult:
+    """The figures of classified clips, and on what they stand."""
     probabilities = found.probabilities
     each_frame: tuple[Scores, ...] = ()
-    if options.frames == "each":
+    if how.frames == "each":
         each_frame = tuple(score(one, found.labels) for one in probabilities.swapaxes(0, 1))
         probabilities = probabilities.mean(axis=1)
-    result = EvaluateResult(
+    return EvaluateResult(
         scores=score(probabilities, found.labels),
         each_frame=each_frame,
         labels=shards.label_set,
@@ -115,15 +129,12 @@ def evaluate(
         clips_never_sharded=shards.info.clips - shards.info.samples,
         mode=how.mode,
         criterion=how.criterion,
-        frames=options.frames,
+        frames=how.frames,
         fbank_mean=classifier.frontend.options.mean,
         fbank_std=classifier.frontend.options.std,
         checkpoint=classifier.file,
         notes=notes,
     )
-    if options.per_class_csv is not None and world.is_main:
-        write_class_csv(options.per_class_csv, result)
-    return result
 
 
 def check_classes(classifier: Classifier, shards: ShardSet) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ class Scores:
         map: mean over classes of average precision.
         auc: mean over classes of the area under the ROC curve.
         d_prime: √2 · Φ⁻¹(auc).
-        classes: one entry a class.
+        classes: one entry per class.
         left_out: classes without a positive clip, which no mean includes.
     """
 

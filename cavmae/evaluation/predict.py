@@ -133,7 +133,7 @@ class Predictor(ExitStack):
             paths: the files.
 
         Yields:
-            A file and its prediction, or why there is none.
+            A file and its prediction, or why it has none.
         """
         with ReaderPool(self._options, self._classifier.usage.mode) as pool:
             for path, outcome in pool.read_all(paths):

@@ -54,7 +54,7 @@ def chance(clips: int) -> Ranks:
 def rank_pairs(audio: Tensor, image: Tensor, memory: int = MEMORY) -> tuple[Ranks, Ranks]:
     """Rank every clip's other half among those of all clips, in both directions.
 
-    All similarities come from one matrix product where they fit `memory`, else from one a block of
+    All similarities come from one matrix product if they fit `memory`, else from one per block of
     rows; each serves both directions.
 
     Args:

@@ -2,7 +2,7 @@
 
 A step is: read batches, agree with the other ranks, make inputs on the device, loss, gradients,
 optimiser, and a step later a look at the losses. Everything random about it follows from (seed,
-step), and everything else is in the checkpoint, so a run that was killed goes on as if it had not
+step), and everything else is in the checkpoint, so a run that was killed resumes as if it had not
 been.
 """
 
@@ -60,6 +60,9 @@ class Position:
     rows: list[dict[str, Any]] = field(default_factory=list)  # of the log
 
 
+AfterEpoch = Callable[[Position], dict[str, float]]
+
+
 class Trainer:
     """Trains a model on the batches of a loader, for a task."""
 
@@ -72,7 +75,7 @@ class Trainer:
         world: World,
         options: TrainOptions,
         folder: Path,
-        after_epoch: Callable[[Position], dict[str, float]] | None = None,
+        after_epoch: AfterEpoch | None = None,
         metadata: Mapping[str, str] | None = None,
         transfer: TransferOptions | None = None,
         tell: OnEvent = ignore,
@@ -85,8 +88,7 @@ class Trainer:
         world: this process among its peers.
         options: of the loop and the optimiser.
         folder: the run directory; exists.
-        after_epoch: called on every rank at the end of each epoch; what it returns is logged as
-            validation.
+        after_epoch: called on every rank at the end of each epoch; gives the logged validation.
         metadata: stored with every file of weights, see `save_model`.
         transfer: what a classifier's base may learn.
         tell: who hears of every step and epoch.
@@ -106,8 +108,7 @@ class Trainer:
         self.after_epoch = after_epoch
         self.metadata = dict(metadata or {})
         self.tell = tell
-        # Called on every rank before the first step of a run: the validation of epoch 0.
-        self.at_start: Callable[[Position], dict[str, float]] | None = None
+        self.at_start: AfterEpoch | None = None  # the same, before the first step of a run
         self.position = Position()
         self._records: RunRecords | None = None  # of the main rank
         self._steps: Steps | None = None  # that were told of
@@ -121,11 +122,8 @@ class Trainer:
         self._called = spread_model(model, world, options)
         self.optimizer = build_optimizer(model, options, transfer)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
-        self.averages: dict[str, WeightAverage] = {}
-        if options.ema:
-            self.averages["ema"] = WeightAverage(model)
-        if options.average_epochs is not None:
-            self.averages["average"] = WeightAverage(model)
+        wanted = {"ema": options.ema, "average": options.average_epochs}
+        self.averages = {name: WeightAverage(model) for name, given in wanted.items() if given}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -136,14 +134,14 @@ class Trainer:
     def schedule_step(self) -> int:
         """The step of the schedule: as many as this many ranks need for what has been read.
 
-        A run that went on with another number of ranks has done another number of steps.
+        A run that was resumed with another number of ranks has done another number of steps.
         """
         batch = self.loader.options.batch_size * self.world.size
         steps = self.position.samples // (batch * self.options.accumulate)
         return self.position.epoch * self.steps_per_epoch + steps
 
     def resume(self) -> Path | None:
-        """Go on from the newest whole checkpoint of the run, if there is one."""
+        """Resume from the newest whole checkpoint of the run, if there is one."""
         checkpoints = list_checkpoints(self.folder / "checkpoints")
         if not checkpoints:
             return None
@@ -449,9 +447,7 @@ class Trainer:
         if self.world.any(bool(stop)):
             raise KeyboardInterrupt
 
-    def _validate(
-        self, evaluate: Callable[[Position], dict[str, float]] | None, stop: list[int]
-    ) -> dict[str, float]:
+    def _validate(self, evaluate: AfterEpoch | None, stop: list[int]) -> dict[str, float]:
         if evaluate is None:
             return {}
         with self.averages["ema"].in_place() if "ema" in self.averages else nullcontext():

@@ -245,7 +245,7 @@ def train(trainer: Trainer, options: Run, start: Start) -> float:
     checkpoint, position = trainer.resume(), trainer.position
     if checkpoint is not None:
         where = f"epoch {position.epoch}, step {position.step}"
-        start.tell(Note(f"going on from {checkpoint.name}: {where}"))
+        start.tell(Note(f"resuming from {checkpoint.name}: {where}"))
     if start.world.is_main:
         steps = trainer.steps_per_epoch, trainer.schedule_step
         held_out = 0

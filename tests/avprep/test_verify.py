@@ -25,11 +25,11 @@ from avprep.manifest.sources.folder import folder_manifest
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
 from avprep.shards.format import (
-    class_weights,
     read_dataset,
     read_index,
     split_members,
     update_dataset,
+    weigh_classes,
     write_dataset,
 )
 from avprep.shards.seal import is_sealed, sealed
@@ -435,7 +435,7 @@ def test_a_set_whose_json_was_laid_out_in_another_way_is_whole(build, original, 
 def test_a_set_survives_jq(fresh):
     if not shutil.which("jq"):
         pytest.skip("needs jq: apt-get install jq")
-    update_dataset(fresh, weights={"classes": class_weights(range(500))})
+    update_dataset(fresh, weights={"classes": weigh_classes(range(500))})
     for path in [*fresh.glob("*.index.json"), fresh / "dataset.json"]:
         done = subprocess.run(["jq", "-S", ".", str(path)], capture_output=True, check=True)
         assert done.stdout != path.read_bytes()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from avprep.clips import Clip
 from avprep.errors import UserError
 from avprep.labels import LabelSet
-from avprep.shards.format import class_weights
+from avprep.shards.format import weigh_classes
 from avprep.weights import count_classes, store_weights, write_weights
 
 MIDS = tuple(f"/m/{n}" for n in range(6))
@@ -24,7 +24,7 @@ CLIPS = st.lists(st.sets(st.sampled_from(MIDS)), max_size=40).map(
 
 
 def test_the_published_class_weights():
-    assert class_weights([0, 1, 999]) == (1000 / 0.01, 1000 / 1.01, 1000 / 999.01)
+    assert weigh_classes([0, 1, 999]) == (1000 / 0.01, 1000 / 1.01, 1000 / 999.01)
 
 
 def naive_weights(clips):
@@ -36,7 +36,7 @@ def naive_weights(clips):
 @given(clips=CLIPS)
 def test_weights_are_one_number_a_line_and_equal_a_naive_computation(clips, tmp_path_factory):
     path = tmp_path_factory.mktemp("w") / "weights.csv"
-    weights = class_weights(count_classes(clips, LABELS))
+    weights = weigh_classes(count_classes(clips, LABELS))
     assert write_weights(path, iter(clips), LABELS, weights) == len(clips)
     read = np.loadtxt(path, delimiter=",", ndmin=1) if clips else np.empty(0)
     np.testing.assert_allclose(read, naive_weights(clips), rtol=1e-12)
@@ -62,7 +62,7 @@ def test_stored_weights_are_those_that_balanced_epochs_compute_and_then_draw_by(
     counts = count_classes(clips, labels)
     before = shards.class_weights
     assert counts.tolist() == shards.class_counts
-    store_weights(str(folder), labels, counts, class_weights(counts))
+    store_weights(str(folder), labels, counts, weigh_classes(counts))
     stored = ShardSet.open(folder)
     assert stored.info.class_weights == tuple(before)
     np.testing.assert_array_equal(stored.class_weights, before)
@@ -76,7 +76,7 @@ def test_stored_weights_are_those_that_balanced_epochs_compute_and_then_draw_by(
     with_class = {clip.video_id for clip in clips if labels.mids[1] in clip.labels}
     assert drawn <= with_class
     selection = ShardSet.open(folder).select(classes=[labels.mids[0]])
-    np.testing.assert_array_equal(selection.class_weights, class_weights(selection.class_counts))
+    np.testing.assert_array_equal(selection.class_weights, weigh_classes(selection.class_counts))
     with pytest.raises(UserError, match="was built with another class CSV"):
         store_weights(str(folder), LABELS, count_classes([], LABELS), only)
     document = json.loads((folder / "dataset.json").read_text())

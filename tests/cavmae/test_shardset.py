@@ -11,7 +11,7 @@ import pytest
 
 from avprep.audio import decode_audio
 from avprep.errors import Unreadable, UserError
-from avprep.shards.format import class_weights, read_dataset, read_index
+from avprep.shards.format import read_dataset, read_index, weigh_classes
 from cavmae.data import ShardSet
 from cavmae.data.sample import DamagedSample, decode_sample
 from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
@@ -123,7 +123,7 @@ def test_an_impossible_selection_says_why(tiny, selection, words):
 
 def test_sample_weights_are_the_sums_of_class_weights(tiny):
     shards = ShardSet.open(tiny.folder)
-    weights = np.array(class_weights([1, 2, 3, 4]))
+    weights = np.array(weigh_classes([1, 2, 3, 4]))
     expected = [sum(weights[label] for label in shards.label_indices(n)) for n in range(40)]
     np.testing.assert_allclose(shards.sample_weights(weights), expected)
     cats = shards.select(classes=["Cat"])

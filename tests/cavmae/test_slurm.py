@@ -168,7 +168,7 @@ def test_a_job_that_reaches_its_limit_is_queued_again_and_ends_with_an_evaluatio
     assert saved
     second = cluster.submit(script, sizes, *flags, **names)
     assert second.returncode == 0, second.stderr
-    assert f"going on from {saved[-1].name}" in second.stdout
+    assert f"resuming from {saved[-1].name}" in second.stdout
     assert "13 of 13 clips" in second.stdout
     assert json.loads((tmp_path / "run" / "result.json").read_text())["epochs"] == 15
     steps = cluster.steps()

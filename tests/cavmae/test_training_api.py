@@ -92,7 +92,7 @@ def test_a_run_resumes_and_says_from_where(place):
     again = cavmae.pretrain(PretrainRun(out="run", **small()), events.append)
     assert again.steps == 4
     notes = [event.text for event in events if isinstance(event, cavmae.Note)]
-    assert "going on from step-00000002: epoch 1, step 2" in notes
+    assert "resuming from step-00000002: epoch 1, step 2" in notes
     with pytest.raises(UserError, match=r"mask_ratio = 0\.75, not 0\.5"):
         cavmae.pretrain(PretrainRun(out="run", mask_ratio=0.5, **small()))
 
