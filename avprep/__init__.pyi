@@ -1,5 +1,4 @@
 from .clips import Clip, discover_clips
-from .commands.extract import extract
 from .commands.labels import (
     LabelCheck,
     check_labels,
@@ -16,15 +15,12 @@ from .commands.manifest_edit import (
     sample_manifest,
     split_manifest,
 )
-from .commands.report import report
 from .commands.shard import build_shards
-from .commands.verify import verify
-from .commands.weights import Weights, weigh_clips
 from .decode import Media, decode_clip
 from .demo_data import DemoData, make_demo_data
 from .encode.process import ClipDecoder
 from .errors import DecodeError, UserError, WorkFailed
-from .extraction import ExtractReport
+from .extraction import ExtractReport, extract
 from .fetch import Fetched
 from .labels import LabelSet, label_set_from_names, read_label_csv
 from .manifest.check import ManifestCheck, check_manifest
@@ -61,11 +57,12 @@ from .options import (
     VerifyOptions,
     VGGSoundOptions,
 )
-from .pages.shard_report import ReportSummary
+from .pages.shard_report import ReportSummary, report
 from .progress import OnProgress, Progress
 from .shards.build import BuildReport, build_shard_set
 from .shards.format import DatasetInfo, read_dataset
-from .shards.verify import Findings
+from .shards.verify import Findings, verify
+from .weights import Weights, weigh_clips
 
 __version__: str
 

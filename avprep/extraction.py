@@ -14,18 +14,19 @@ import functools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from avprep import storage
-from avprep.clips import Clip
+from avprep.clips import Clip, discover_clips
 from avprep.encode.process import ClipDecoder
 from avprep.encode.wire import EncodedSample
 from avprep.errors import DecodeError, UserError
 from avprep.failures import FAILURES_FILE, ClipFailure, failures_csv
-from avprep.jobs import PoolOptions, run_jobs
-from avprep.options import IsolationOptions, SampleOptions
+from avprep.jobs import run_jobs
+from avprep.options import IsolationOptions, PoolOptions, SampleOptions
+from avprep.progress import OnProgress, Progress, each, ignore
 
 EXTRACT_FILE = "extract.json"
 _CLIPS_A_JOB = 32  # the start of a decoding process costs as much CPU as one or two clips
@@ -45,7 +46,7 @@ class ExtractSettings:
 
 @dataclass(frozen=True)
 class ExtractReport:
-    """What one call of `extract_clips` found and did."""
+    """What one extraction found and did."""
 
     clips: int
     found: int  # clips extracted before
@@ -55,11 +56,42 @@ class ExtractReport:
     passed_over: tuple[str, ...] = ()  # files that are not clips though they look like it
 
 
+def extract(
+    videos: str | Path,
+    out: str | Path,
+    sample: SampleOptions = SampleOptions(),
+    limits: IsolationOptions = IsolationOptions(),
+    pool: PoolOptions = PoolOptions(),
+    on_progress: OnProgress = ignore,
+) -> ExtractReport:
+    """Write audio and frames of every video below a folder, in the published layout.
+
+    What is there already is kept, so the same call resumes where another was interrupted.
+
+    Args:
+        videos: folder.
+        out: gets `audio/ID.wav` and `frames/frame_{0..9}/ID.jpg`.
+        sample: what the files hold; the audio is always WAV.
+        limits: what one clip may cost before it is given up.
+        pool: who does the work.
+        on_progress: hears of files found, then of clips done.
+
+    Raises:
+        UserError: no video below `videos`, or `out` holds files of other videos or options.
+        WorkFailed: workers died again and again.
+    """
+    passed_over: list[str] = []
+    clips = discover_clips(Path(videos), passed_over, each("file", on_progress))
+    settings = ExtractSettings(Path(videos), Path(out), replace(sample, audio="wav"), limits)
+    report = extract_clips(clips, settings, pool, on_progress)
+    return replace(report, passed_over=tuple(passed_over))
+
+
 def extract_clips(
     clips: Sequence[Clip],
     settings: ExtractSettings,
     pool: PoolOptions,
-    on_progress: Callable[[int, int], None] = lambda done, failed: None,
+    on_progress: OnProgress = ignore,
 ) -> ExtractReport:
     """Extract every clip that is not there yet.
 
@@ -67,7 +99,7 @@ def extract_clips(
         clips: with unique video ids that are file names, as `discover_clips` gives them.
         settings: where to, and how.
         pool: who does the work.
-        on_progress: called with (clips done, clips failed) after every job.
+        on_progress: hears of clips done, after every job.
 
     Raises:
         UserError: the output folder holds files extracted from another folder or with other
@@ -78,14 +110,14 @@ def extract_clips(
     found = done = len(clips) - len(todo)
     failures: list[ClipFailure] = []
     incomplete = 0
-    on_progress(done, 0)
+    on_progress(Progress("clip", done, len(clips)))
     jobs = list(_batches(todo, clips_a_job(len(todo), pool.count())))
     work = functools.partial(_extract_batch, settings=settings)
     for batch in run_jobs(work, jobs, pool):
         failures += batch.failures
         done += batch.clips
         incomplete += batch.incomplete
-        on_progress(done, len(failures))
+        on_progress(Progress("clip", done, len(clips), len(failures)))
     failures.sort(key=lambda failure: failure.video_id)
     storage.write_atomic(settings.out / FAILURES_FILE, failures_csv(failures))
     facts = _facts(settings, len(clips), failures)

@@ -27,15 +27,15 @@ def ignore(progress: Progress) -> None:
     """For callers who do not want to know."""
 
 
-def each(unit: str, on_progress: OnProgress) -> Callable[[], None]:
+def each(unit: str, on_progress: OnProgress, total: int | None = None) -> Callable[[], None]:
     """A function to call whenever one more is done."""
     done = 0
-    on_progress(Progress(unit, done))
+    on_progress(Progress(unit, done, total))
 
     def count() -> None:
         nonlocal done
         done += 1
-        on_progress(Progress(unit, done))
+        on_progress(Progress(unit, done, total))
 
     return count
 

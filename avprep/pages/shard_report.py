@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
@@ -27,6 +27,7 @@ from avprep.pages.survey import (
     some_of_each_cause,
     survey_shards,
 )
+from avprep.progress import OnProgress, each, ignore
 from avprep.shards.format import DatasetInfo, SampleEntry, read_dataset, split_members
 
 _SCRIPTS = ("clip.js", "report.js")
@@ -57,7 +58,7 @@ class GalleryClip:
 
 
 def make_report(
-    location: str, options: ReportOptions, on_shard: Callable[[int], None] = lambda shards: None
+    location: str, options: ReportOptions, on_progress: OnProgress = ignore
 ) -> ReportSummary:
     """Make the page of a shard set.
 
@@ -66,13 +67,14 @@ def make_report(
     Args:
         location: folder or URL prefix.
         options: see `ReportOptions`.
-        on_shard: called for each shard whose index was read, with the number of shards.
+        on_progress: hears of shards whose index was read.
 
     Raises:
         UserError: no shard set there, or an index is missing or damaged.
     """
     info = read_dataset(location)
-    overview = survey_shards(location, info, options.gallery, lambda: on_shard(len(info.shards)))
+    on_shard = each("shard", on_progress, len(info.shards))
+    overview = survey_shards(location, info, options.gallery, on_shard)
     values = _values(location, info, overview, read_failures(location), options)
     limit = options.max_mb * 1e6 - len(_rendered(values, info, [], 0))
     chosen, too_large = within_size(overview.candidates, limit, _CLIP_OVERHEAD)
@@ -205,18 +207,25 @@ def readable_duration(seconds: float) -> str:
     return f"{seconds:.1f} s"
 
 
-def write_report(
-    location: str,
+def report(
+    shards: str,
     out: str,
-    options: ReportOptions,
-    on_shard: Callable[[int], None] = lambda shards: None,
+    options: ReportOptions = ReportOptions(),
+    on_progress: OnProgress = ignore,
 ) -> ReportSummary:
-    """Make the page of a shard set and write it whole to a file or URL.
+    """Write an HTML page that shows a shard set and needs no network.
+
+    Args:
+        shards: folder or URL prefix.
+        out: file or URL of the page.
+        options: what goes onto the page.
+        on_progress: hears of shards whose index was read.
 
     Raises:
-        UserError: as `make_report`, or the page cannot be written there.
+        UserError: no shard set there, an index is missing or damaged, or the page cannot be
+            written.
     """
-    summary = make_report(location, options, on_shard)
+    summary = make_report(shards, options, on_progress)
     if not storage.is_url(out):
         storage.make_folder(Path(out).parent)
     storage.write_atomic(out, summary.page)

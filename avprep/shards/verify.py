@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -20,8 +20,10 @@ from avprep import storage
 from avprep.audio import decode_audio
 from avprep.errors import UserError
 from avprep.images import decode_jpeg
-from avprep.jobs import PoolOptions, run_jobs
+from avprep.jobs import run_jobs
+from avprep.options import PoolOptions, VerifyOptions
 from avprep.processes import check_stop
+from avprep.progress import OnProgress, each, ignore
 from avprep.shards.format import (
     DATASET_FILE,
     INDEX_SUFFIX,
@@ -76,11 +78,34 @@ class Findings:
         return sum(check.samples for check in self.checks)
 
 
+def verify(
+    shards: str,
+    options: VerifyOptions = VerifyOptions(),
+    pool: PoolOptions = PoolOptions(),
+    on_progress: OnProgress = ignore,
+) -> Findings:
+    """Compare every byte of a shard set with its dataset.json and indexes.
+
+    Args:
+        shards: folder or URL prefix.
+        options: how thoroughly, and whether damage is discarded.
+        pool: who does the work.
+        on_progress: hears of shards done.
+
+    Raises:
+        UserError: no shard set there.
+    """
+    findings = verify_shard_set(shards, options.deep, pool, on_progress)
+    if options.discard:
+        discard_damaged(shards, findings)
+    return findings
+
+
 def verify_shard_set(
     location: str,
     deep: bool,
     pool: PoolOptions,
-    on_shard: Callable[[ShardCheck, int], None] = lambda check, shards: None,
+    on_progress: OnProgress = ignore,
 ) -> Findings:
     """Check every file of a shard set.
 
@@ -88,7 +113,7 @@ def verify_shard_set(
         location: folder or URL prefix of the shard set.
         deep: also decode all audio and images.
         pool: who does the work.
-        on_shard: called after each shard, with their number.
+        on_progress: hears of shards done.
 
     Raises:
         UserError: no shard set there.
@@ -104,9 +129,10 @@ def verify_shard_set(
     about = replace(info, shards=(), files={}, extra={})
     check = functools.partial(check_shard, location=location, info=about, deep=deep)
     found: dict[str, ShardCheck] = {}
+    on_shard = each("shard", on_progress, len(info.shards))
     for result in run_jobs(check, info.shards, pool):
         found[result.name] = result
-        on_shard(result, len(info.shards))
+        on_shard()
     checks = tuple(found[shard.name] for shard in info.shards)
     files = check_files(location, info)
     if not any(check.problems for check in checks) and (wrong := _wrong_totals(info, checks)):

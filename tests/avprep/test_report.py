@@ -30,7 +30,7 @@ from avprep.pages.shard_report import (
     make_report,
     readable_duration,
     readable_size,
-    write_report,
+    report,
 )
 from avprep.pages.survey import some_of_each_cause
 from avprep.shards.build import ShardSetOptions, build_shard_set
@@ -66,7 +66,7 @@ def shards(demo_videos, tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(shards):
     path = shards.with_name("page.html")
-    write_report(str(shards), str(path), ReportOptions())
+    report(str(shards), str(path), ReportOptions())
     return path
 
 
@@ -175,7 +175,7 @@ def test_classes_without_a_clip_are_counted_and_folded_away(shards, tmp_path, br
     counts = (*info.class_counts, *[0] * 300)
     write_dataset(copy, replace(info, labels=(*info.labels, *empty), class_counts=counts))
     path = tmp_path / "page.html"
-    write_report(str(copy), str(path), ReportOptions())
+    report(str(copy), str(path), ReportOptions())
     browser.open(path, width)
     assert browser.overflow() <= 0
     assert len(browser.shown("#classes .bar")) == len(info.labels)
@@ -217,7 +217,7 @@ def test_failures_are_listed_by_cause(page, browser):
 def test_what_comes_from_outside_is_shown_as_text(tmp_path, browser):
     folder = strange_shards(tmp_path / "<script>document.title='owned'<b>")
     path = tmp_path / "page.html"
-    write_report(str(folder), str(path), ReportOptions(title=HOSTILE[1]))
+    report(str(folder), str(path), ReportOptions(title=HOSTILE[1]))
     browser.open(path)
     assert browser.run("return document.title") == f"{HOSTILE[1]} – shard set report"
     assert browser.run("return document.images.length") == len(HOSTILE) * 12
@@ -287,7 +287,7 @@ def test_a_url_prefix_gives_the_same_page(shards):
     for path in shards.iterdir():
         store.pipe_file(f"/bucket/sets/train/{path.name}", path.read_bytes())
     location = "memory://bucket/sets/train"
-    write_report(location, "memory://bucket/page.html", ReportOptions())
+    report(location, "memory://bucket/page.html", ReportOptions())
     local = make_report(str(shards), ReportOptions()).page.decode()
     text = store.cat_file("/bucket/page.html").decode()
     assert text.replace(location, "") == local.replace(str(shards), "")
@@ -356,7 +356,7 @@ def test_an_unlabelled_set_without_failures_has_a_page(shards, tmp_path, browser
     write_dataset(copy, bare)
     (copy / "failures.csv").unlink()
     update_dataset(copy, fbank={"mean": -4.25, "std": 4.5, "samples": 16, "target_length": 1024})
-    write_report(str(copy), str(tmp_path / "page.html"), ReportOptions())
+    report(str(copy), str(tmp_path / "page.html"), ReportOptions())
     browser.open(tmp_path / "page.html")
     text = browser.run("return document.body.innerText")
     assert "Every clip became a sample" in text
