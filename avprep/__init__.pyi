@@ -1,12 +1,19 @@
 from .clips import Clip, discover_clips
-from .commands.labels import (
+from .decode import Media, decode_clip
+from .demo_data import DemoData, make_demo_data
+from .encode.process import ClipDecoder
+from .errors import DecodeError, UserError, WorkFailed
+from .extraction import ExtractReport, extract
+from .fetch import Fetched, fetch_labels
+from .labels import LabelSet, label_set_from_names, read_label_csv
+from .manifest.check import ManifestCheck, check_manifest
+from .manifest.class_csvs import (
     LabelCheck,
     check_labels,
-    fetch_labels,
     write_folder_labels,
     write_vggsound_labels,
 )
-from .commands.manifest_edit import (
+from .manifest.edit import (
     Chosen,
     ManifestPart,
     Merged,
@@ -15,15 +22,6 @@ from .commands.manifest_edit import (
     sample_manifest,
     split_manifest,
 )
-from .commands.shard import build_shards
-from .decode import Media, decode_clip
-from .demo_data import DemoData, make_demo_data
-from .encode.process import ClipDecoder
-from .errors import DecodeError, UserError, WorkFailed
-from .extraction import ExtractReport, extract
-from .fetch import Fetched
-from .labels import LabelSet, label_set_from_names, read_label_csv
-from .manifest.check import ManifestCheck, check_manifest
 from .manifest.make import (
     make_audioset_manifest,
     make_folder_manifest,
@@ -57,6 +55,7 @@ from .options import (
     VerifyOptions,
     VGGSoundOptions,
 )
+from .packing import build_shards
 from .pages.shard_report import ReportSummary, report
 from .progress import OnProgress, Progress
 from .shards.build import BuildReport, build_shard_set

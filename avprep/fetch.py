@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException, IncompleteRead, InvalidURL
 from pathlib import Path
+from typing import Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from avprep import storage
 from avprep.errors import UserError, WorkFailed
+from avprep.labels import read_label_csv
 from avprep.options import FetchOptions
+from avprep.progress import OnProgress, Progress, ignore
 from avprep.retries import attempts
 
 # Of each data set: file → where its authors publish it.
@@ -43,6 +47,67 @@ class Fetched:
     size: int  # bytes
     sha256: str
     found: bool  # rather than downloaded
+
+
+def fetch_labels(
+    data_set: Literal["audioset", "vggsound"],
+    out: str | Path,
+    options: FetchOptions = FetchOptions(),
+    on_progress: OnProgress = ignore,
+) -> Iterator[Fetched]:
+    """Download a data set's official CSVs into a folder, and yield each when it is there.
+
+    A file gets its name when all of it has arrived. One that is there is kept.
+
+    Args:
+        data_set: whose.
+        out: folder.
+        options: the files, where they are, their digests, and how patiently they are fetched.
+        on_progress: hears of bytes, file by file.
+
+    Raises:
+        UserError: no such file, or one that is there has another digest.
+        WorkFailed: the server cannot be reached, or sends something else.
+    """
+    sources = SOURCES[data_set]
+    wanted = options.files or tuple(sources)
+    expected = _digests_by_file(options)
+    for name in (*wanted, *expected):
+        if name not in sources:
+            raise UserError(f"{name!r}: {data_set} has no such file; it has {', '.join(sources)}.")
+    for name in wanted:
+        url = f"{options.base_url.rstrip('/')}/{name}" if options.base_url else sources[name]
+        show = partial(_show_bytes, name, on_progress)
+        fetched = fetch_file(url, Path(out) / name, expected.get(name), options, show)
+        if name.startswith("class_labels"):
+            _check_fetched(fetched, url)
+        yield fetched
+
+
+def _show_bytes(name: str, on_progress: OnProgress, done: int, total: int | None) -> None:
+    on_progress(Progress("B", done, total, stage=name))
+
+
+def _digests_by_file(options: FetchOptions) -> dict[str, str]:
+    expected: dict[str, str] = {}
+    for digest in options.digests:
+        known = expected.setdefault(digest.file, digest.sha256)
+        if known != digest.sha256:
+            raise UserError(
+                f"--sha256: {digest.file} has two digests, {known} and {digest.sha256}."
+            )
+    return expected
+
+
+def _check_fetched(fetched: Fetched, url: str) -> None:
+    """Raises UserError or WorkFailed where a file that was fetched is not a class CSV."""
+    try:
+        read_label_csv(fetched.path)
+    except UserError as error:
+        if fetched.found:
+            raise UserError(f"{error} Delete it to fetch it again.") from error
+        fetched.path.unlink()
+        raise WorkFailed(f"{url}: sends no class CSV: {error}") from error
 
 
 def fetch_file(

@@ -20,7 +20,7 @@ from avprep.options import BuildOptions, PoolOptions, ShardSetOptions
 from avprep.wording import counted
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
-    from avprep.commands.shard import Beginning
+    from avprep.packing import Beginning
     from avprep.shards.build import BuildReport, Found
 
 

@@ -22,6 +22,7 @@ from avprep.ffmpeg_binary import ffmpeg_version
 from avprep.jobs import PoolOptions, run_jobs
 from avprep.labels import LabelSet
 from avprep.options import SampleOptions, ShardSetOptions
+from avprep.progress import OnProgress, Progress, ignore
 from avprep.shards.format import (
     DATASET_FILE,
     DatasetInfo,
@@ -77,15 +78,6 @@ class BuildReport:
         return self.missing == 0
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a build is; handed to the caller after every shard."""
-
-    clips_done: int
-    clips_total: int
-    failed: int
-
-
 def build_shard_set(
     clips: Sequence[Clip],
     labels: LabelSet,
@@ -94,7 +86,7 @@ def build_shard_set(
     pool: PoolOptions,
     part: tuple[int, int] = (1, 1),
     retry_failed: bool = False,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: OnProgress = ignore,
     on_found: Callable[[Found], None] = lambda found: None,
 ) -> BuildReport:
     """Pack a manifest into shards under `out`; what is there already is kept.
@@ -110,7 +102,7 @@ def build_shard_set(
         pool: who does the work; has no influence on any byte.
         part: (k, n), build only the k-th of n equal parts of the shards, k from 1.
         retry_failed: build shards anew in which clips failed, for inputs mended since.
-        on_progress: called after every shard.
+        on_progress: hears of clips done, after every shard.
         on_found: called once, before the first shard is built.
 
     Raises:
@@ -132,7 +124,7 @@ def build_shard_set(
     previous = _withdraw_dataset(out) if retry_failed and to_build else None
 
     whole, built = dict(survey.whole), 0
-    progress = _advanced(Progress(0, sum(len(job.clips) for job in mine), 0), whole.values())
+    progress = _advanced(Progress("clip", 0, sum(len(job.clips) for job in mine)), whole.values())
     on_progress(progress)
     for shard in _build(to_build, settings, pool):
         whole[shard.summary.name] = shard.summary
@@ -207,7 +199,7 @@ def _advanced(progress: Progress, summaries: Iterable[ShardSummary]) -> Progress
     summaries = list(summaries)
     failed = sum(len(summary.failures) for summary in summaries)
     done = failed + sum(summary.samples for summary in summaries)
-    return replace(progress, clips_done=progress.clips_done + done, failed=progress.failed + failed)
+    return replace(progress, done=progress.done + done, failed=progress.failed + failed)
 
 
 def _all_that_are_whole(

@@ -114,8 +114,9 @@ def test_class_csvs_are_written_and_checked_without_a_word(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_only_the_command_line_prints():
-    for path in (REPOSITORY / "avprep").rglob("*.py"):
+@pytest.mark.parametrize("package", ["avprep", "cavmae"])
+def test_only_the_command_line_prints(package):
+    for path in (REPOSITORY / package).rglob("*.py"):
         if "cli" in path.relative_to(REPOSITORY).parts:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

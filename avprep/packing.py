@@ -11,8 +11,7 @@ from avprep.errors import UserError
 from avprep.labels import LabelSet, class_csv_of, labels_of, read_label_csv
 from avprep.manifest.model import read_manifest
 from avprep.options import BuildOptions, PoolOptions, ShardSetOptions
-from avprep.progress import OnProgress, Progress, ignore
-from avprep.shards import build
+from avprep.progress import OnProgress, ignore
 from avprep.shards.build import BuildReport, Found, build_shard_set
 
 
@@ -56,11 +55,6 @@ def build_shards(
     """
     clips = read_manifest(Path(manifest))
     label_set, label_csv = label_set_of(clips, Path(manifest), labels)
-
-    def show(progress: build.Progress) -> None:
-        done, total = progress.clips_done, progress.clips_total
-        on_progress(Progress("clip", done, total, progress.failed))
-
     report = build_shard_set(
         clips,
         label_set,
@@ -69,7 +63,7 @@ def build_shards(
         pool,
         (which.part.k, which.part.n),
         which.retry_failed,
-        show,
+        on_progress,
         lambda found: on_begin(Beginning(len(label_set), label_csv, found)),
     )
     return replace(report, label_csv=label_csv)
