@@ -16,6 +16,7 @@ from cavmae.options import (
     DeviceOptions,
     MaskMode,
     Mode,
+    PretrainOptions,
     ShardOptions,
     SkipOptions,
     StatedUsage,
@@ -120,7 +121,9 @@ class RetrieveOptions(FeatureOptions, Ranked):
 class HidingOptions(Options):
     """Which patches of a clip are hidden from the model."""
 
-    mask_ratio: float = option(0.75, "Share of patches hidden.", above=0, below=1)
+    mask_ratio: float = option(
+        PretrainOptions.mask_ratio, "Share of patches hidden.", above=0, below=1
+    )
     mask_mode: MaskMode = option(  # images are always unstructured
         "unstructured", "How audio patches are chosen."
     )

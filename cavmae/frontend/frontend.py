@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cavmae.data.batch import Batch, Samples
 from cavmae.frontend.augment import add_noise_and_roll, spec_augment
 from cavmae.frontend.fbank import fbank, frame_count, samples_for
+from cavmae.options import AUDIO_FRAMES
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -20,7 +21,7 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 class FrontEndOptions:
     """How inputs are made. The last four are for training only."""
 
-    target_length: int = 1024  # rows of the fbank; longer clips are cut, shorter ones padded
+    target_length: int = AUDIO_FRAMES  # rows of the fbank; clips are cut or padded
     mean: float = -5.081  # of the fbank; AudioSet's, see `cavmae stats`
     std: float = 4.4849
     freq_mask: int = 0  # SpecAugment: widest band of bins

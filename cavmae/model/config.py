@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from avprep.errors import UserError
+from cavmae.options import AUDIO_FRAMES
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class ModelConfig:
     decoder_heads: int = 16
     patch_size: int = 16
     image_size: int = 224  # pixels
-    audio_frames: int = 1024  # rows of the fbank, 10 ms each
+    audio_frames: int = AUDIO_FRAMES  # rows of the fbank, 10 ms each
     mel_bins: int = 128
     trainable_positions: bool = False
 
