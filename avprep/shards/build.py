@@ -145,16 +145,26 @@ def build_shard_set(
     missing = len(plan.jobs) - len(ordered)
     if not missing:
         _finish(plan, settings, ordered, failures, previous)
-    samples = sum(summary.samples for summary in ordered)
+    return _report(ordered, failures, len(mine) - built, built, missing)
+
+
+def _report(
+    summaries: Sequence[ShardSummary],
+    failures: tuple[ClipFailure, ...],
+    found: int,
+    built: int,
+    missing: int,
+) -> BuildReport:
+    samples = sum(summary.samples for summary in summaries)
     return BuildReport(
-        found=len(mine) - built,
+        found=found,
         built=built,
         missing=missing,
         clips=samples + len(failures),
         samples=samples,
-        bytes=sum(summary.bytes for summary in ordered if summary.samples),
-        seconds=round(sum(summary.seconds for summary in ordered), 3),
-        incomplete=sum(summary.incomplete for summary in ordered),
+        bytes=sum(summary.bytes for summary in summaries if summary.samples),
+        seconds=round(sum(summary.seconds for summary in summaries), 3),
+        incomplete=sum(summary.incomplete for summary in summaries),
         failures=failures,
     )
 

@@ -98,7 +98,7 @@ def test_held_out_figures_are_logged_and_printed_from_the_start_on(watched):
         logged = [event.value for event in events.Scalars(f"validation/{name}")]
         assert logged == pytest.approx([row[name] for row in rows])
         assert f"{name} {rows[-1][name]:.4g}" in printed.splitlines()[-2].split("validation:")[1]
-    assert printed.splitlines()[1].startswith("pretrain: before the first step  loss ")
+    assert printed.splitlines()[1].startswith("pretrain: before the first step  validation:  loss ")
     result = json.loads((out / "result.json").read_text())
     assert result["validation"]["knn_accuracy"] == rows[-1]["knn_accuracy"]
 
