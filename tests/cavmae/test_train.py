@@ -321,7 +321,9 @@ def test_two_ranks_have_the_losses_of_one_process_on_the_same_batch(shards, tmp_
         command = [*launcher, *common, "--batch-size", batch, "--out", str(tmp_path / name)]
         result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
         assert result.returncode == 0, result.stderr[-2000:]
-        assert "arning" not in result.stderr
+        warnings = [line for line in result.stderr.splitlines() if "arning" in line]
+        assert len(warnings) == 1  # PyTorch has none
+        assert warnings[0].startswith("warning: random weights learn little in 4 steps")
     ours, theirs = rows(tmp_path / "two"), rows(tmp_path / "one")
     for split in ("train", "validation"):
         for two, one in zip(ours, theirs, strict=True):

@@ -144,7 +144,7 @@ def evaluate_held_out(shards: Path, world: World) -> dict[str, dict[str, float]]
     torch.manual_seed(0)
     model, few = CAVMAE(PATCHES), ShardSet.open(shards)
     frontend = FrontEnd(FrontEndOptions(target_length=CONFIG.audio_frames))
-    options = HeldOutOptions(PretrainOptions(), contrasted=4, batch_size=2, workers=0)
+    options = HeldOutOptions(loss=PretrainOptions(), contrasted=4, batch_size=2, workers=0)
     return {
         name: evaluate_pretraining(model, frontend, chosen, options, world)
         for name, chosen in (("all", few), ("one", one_clip(few)))
