@@ -190,12 +190,14 @@ def class_csv_of(manifest: Path) -> Path:
     return manifest.with_suffix(".classes.csv")
 
 
-def labels_of(manifest: Path) -> LabelSet | None:
-    """The label set in the class CSV of a manifest; None if it has none.
+def labels_of(manifest: Path, csv: str | Path | None = None) -> LabelSet | None:
+    """The label set in `csv` or, without it, in the manifest's own class CSV; None if it has none.
 
     Raises:
-        UserError: the file of that name is not a class CSV.
+        UserError: the file is not a class CSV.
     """
+    if csv is not None:
+        return read_label_csv(Path(csv))
     path = class_csv_of(manifest)
     if not path.exists():
         return None

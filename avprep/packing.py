@@ -8,7 +8,7 @@ from pathlib import Path
 
 from avprep.clips import Clip
 from avprep.errors import UserError
-from avprep.labels import LabelSet, class_csv_of, labels_of, read_label_csv
+from avprep.labels import LabelSet, class_csv_of, labels_of
 from avprep.manifest.model import read_manifest
 from avprep.options import BuildOptions, PoolOptions, ShardSetOptions
 from avprep.progress import OnProgress, ignore
@@ -78,7 +78,7 @@ def label_set_of(
         UserError: the class CSV cannot be read, or there is none although the clips have labels.
     """
     label_csv = class_csv_of(manifest) if labels is None else Path(labels)
-    found = labels_of(manifest) if labels is None else read_label_csv(label_csv)
+    found = labels_of(manifest, labels)
     if found:
         return found, label_csv
     if found is None and any(clip.labels for clip in clips):

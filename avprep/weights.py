@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from avprep import storage
 from avprep.clips import Clip
 from avprep.errors import UserError
-from avprep.labels import LabelSet, class_csv_of, labels_of, read_label_csv
+from avprep.labels import LabelSet, class_csv_of, labels_of
 from avprep.manifest.model import iter_manifest
 from avprep.shards.format import read_dataset, update_dataset, weigh_classes
 
@@ -51,7 +51,7 @@ def weigh_clips(
             the shard set has other classes.
     """
     manifest = Path(manifest)
-    label_set = labels_of(manifest) if labels is None else read_label_csv(Path(labels))
+    label_set = labels_of(manifest, labels)
     if label_set is None:
         raise UserError(
             f"{manifest}: there is no class CSV {class_csv_of(manifest)}. Name the one it was "

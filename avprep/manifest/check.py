@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from avprep import storage
 from avprep.clips import Clip
 from avprep.failures import printable
-from avprep.labels import LabelSet, labels_of, read_label_csv
+from avprep.labels import LabelSet, labels_of
 from avprep.manifest.model import iter_manifest
 from avprep.options import CheckOptions
 from avprep.progress import OnProgress, ignore
@@ -101,10 +101,9 @@ def check_manifest(
     Raises:
         UserError: the manifest or the class CSV cannot be read.
     """
-    manifest, label_csv = Path(manifest), options.labels
-    labels = labels_of(manifest) if label_csv is None else read_label_csv(label_csv)
-    clips = passed_on(iter_manifest(manifest), "clip", on_progress)
-    found = find_problems(clips, labels or None, options.check_files)
+    labels = labels_of(Path(manifest), options.labels) or None
+    clips = passed_on(iter_manifest(Path(manifest)), "clip", on_progress)
+    found = find_problems(clips, labels, options.check_files)
     if options.plot is not None:
         plot_class_counts(found, options.plot)
     if options.counts is not None:
