@@ -32,7 +32,7 @@ from cavmae.distributed import World
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAE, MODES, CAVMAEClassifier, ModelConfig, PretrainOptions, draw_noise
 from cavmae.train.optim import build_optimizer
-from cavmae.train.options import OptimOptions, Precision, TrainOptions
+from cavmae.train.options import ComputeOptions, OptimOptions, Precision
 from cavmae.train.parallel import distribute, spread_model, whole_weights
 from cavmae.train.utilisation import autocast
 
@@ -83,8 +83,8 @@ def pretraining(part: Part, model: CAVMAE) -> None:
         check("fp32", EXACT)
         check("bf16", CLOSE, precision="bf16")
         check("fp16", CLOSE, precision="fp16")
-        check("recomputed activations", EXACT, how=TrainOptions(activation_checkpointing=True))
-        check("compiled", EXACT, how=TrainOptions(compile=True))
+        check("recomputed activations", EXACT, how=ComputeOptions(activation_checkpointing=True))
+        check("compiled", EXACT, how=ComputeOptions(compile=True))
     for parallel in ("ddp", "fsdp"):
         find = functools.partial(spread_step, model, part, parallel)
         part.check(f"pretraining step, {parallel} on one rank", find, EXACT)
@@ -136,12 +136,12 @@ def pretraining_gradients(
     model: CAVMAE,
     options: PretrainOptions,
     device: torch.device,
-    how: TrainOptions | None = None,
+    how: ComputeOptions | None = None,
     precision: Precision = "fp32",
 ) -> dict[str, Tensor]:
     """The loss and every gradient of a step, by name."""
     model = copy.deepcopy(model).to(device)
-    called = spread_model(model, World(0, 1, device), how or TrainOptions())
+    called = spread_model(model, World(0, 1, device), how or ComputeOptions())
     audio, image, *noise = pretraining_inputs(model.config, device)
     scaler = torch.amp.GradScaler(device.type, init_scale=2.0**10, enabled=precision == "fp16")
     with autocast(device, precision):

@@ -21,13 +21,13 @@ from torch.utils.checkpoint import checkpoint
 
 from cavmae.distributed import World
 from cavmae.model.blocks import Block
-from cavmae.train.options import Parallel, TrainOptions
+from cavmae.train.options import ComputeOptions, Parallel
 
 # Of a block: sequence lengths, streams, batch sizes, training and evaluation, multiplied.
 _PROGRAMS = 64
 
 
-def spread_model(model: nn.Module, world: World, options: TrainOptions) -> nn.Module:
+def spread_model(model: nn.Module, world: World, options: ComputeOptions) -> nn.Module:
     """Prepare a model for training, in place.
 
     Build optimisers afterwards: FSDP replaces the parameters.
