@@ -7,10 +7,10 @@ costs the others nothing.
     right     steps and the front end on the GPU against the CPU; precisions, compiled blocks,
               recomputed activations, DDP and FSDP against the plain step; kill and resume;
               eval, embed, retrieve and predict on both devices
-    speed     samples a second, MFU and memory of a pretraining step beside the published
+    speed     samples per second, MFU and memory of a pretraining step beside the published
               arithmetic, by precision, compilation and batch size; the front end's share
     profile   the kernels of the fastest setting, and the time in which the GPU had none
-    fed       `cavmae pretrain` from FLAC shards: samples a second and the share spent waiting
+    fed       `cavmae pretrain` from FLAC shards: samples per second and the share spent waiting
     learns    a short pretraining: contrastive accuracy and R@10 beside the random start
 
     python benchmarks/gpu.py --out runs/gpu                # 15 minutes on one H100

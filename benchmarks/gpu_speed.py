@@ -63,7 +63,7 @@ def name_of(device: torch.device) -> str:
 
 
 def speed(name: str, batch: int, weights: CAVMAE, part: Part, ceiling: float) -> dict[str, object]:
-    """Samples a second, MFU and peak memory of one setting."""
+    """Samples per second, MFU and peak memory of one setting."""
     device, clock = part.device, clock_of(part.device)
     weights.zero_grad(set_to_none=True)
     if device.type == "cuda":
