@@ -101,7 +101,7 @@ def build_shard_set(
         options: what the shards' bytes depend on.
         pool: who does the work; has no influence on any byte.
         part: (k, n), build only the k-th of n equal parts of the shards, k from 1.
-        retry_failed: build shards anew in which clips failed, for inputs mended since.
+        retry_failed: build the shards in which clips failed again, for inputs mended since.
         on_progress: hears of clips done, after every shard.
         on_found: called once, before the first shard is built.
 

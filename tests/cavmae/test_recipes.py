@@ -29,7 +29,7 @@ from tests.conftest import REPOSITORY
 PIPELINES = REPOSITORY / "pipelines"
 PROCESSES = 4  # the published runs' GPUs
 
-# Epochs, clips a step, rate, epochs at the full rate, epochs between decays.
+# Epochs, clips per step, rate, epochs at the full rate, epochs between decays.
 PRETRAINING = {
     "pretrain-base": (25, 48, 5e-5, 10, 5),
     "pretrain-scale-plus": (25, 120, 1e-4, 10, 5),
