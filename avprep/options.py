@@ -15,6 +15,8 @@ from avprep.errors import UserError
 from avprep.option import Options, option
 from avprep.processes import available_cores
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+
 
 @dataclass(frozen=True)
 class DecodeOptions(Options):
@@ -159,6 +161,9 @@ class BuildOptions(Options):
 
     part: Part = option(Part(), "Build only the k-th of n parts, as in --part 3/16.")
     retry_failed: bool = option(False, "Build shards with failed clips again.")
+    track: tuple[TrackerName, ...] = option(
+        (), "Tracker that also gets clips done, speed and failures by cause; may be repeated."
+    )
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ class Found:
     damaged: tuple[str, ...]  # shards of this part to be built again
     leftovers: int  # temporary files of dead writers, deleted
     to_build: int  # shards of this part
+    fingerprint: str  # of the plan: the same for the same shards
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class BuildReport:
     incomplete: int  # samples whose source holds less than it promises
     failures: tuple[ClipFailure, ...]
     label_csv: Path | None = None  # where the label set was read from
+    tracker_failures: tuple[str, ...] = ()  # what trackers lack, in words
 
     @property
     def complete(self) -> bool:
@@ -120,7 +122,7 @@ def build_shard_set(
     leftovers = storage.remove_abandoned(out)
     survey = find_shards([job.name for job in mine], storage.list_files(out), settings)
     to_build = [job for job in mine if job.name not in survey.whole]
-    on_found(Found(len(survey.whole), survey.damaged, leftovers, len(to_build)))
+    on_found(Found(len(survey.whole), survey.damaged, leftovers, len(to_build), plan.fingerprint))
     previous = _withdraw_dataset(out) if retry_failed and to_build else None
 
     whole, built = dict(survey.whole), 0
@@ -197,9 +199,14 @@ def _build(
 def _advanced(progress: Progress, summaries: Iterable[ShardSummary]) -> Progress:
     """How far a build is when these shards are done, too."""
     summaries = list(summaries)
-    failed = sum(len(summary.failures) for summary in summaries)
-    done = failed + sum(summary.samples for summary in summaries)
-    return replace(progress, done=progress.done + done, failed=progress.failed + failed)
+    causes = Counter(failure.cause for summary in summaries for failure in summary.failures)
+    done = causes.total() + sum(summary.samples for summary in summaries)
+    return replace(
+        progress,
+        done=progress.done + done,
+        failed=progress.failed + causes.total(),
+        causes=causes + Counter(progress.causes),
+    )
 
 
 def _all_that_are_whole(

@@ -12,6 +12,7 @@ from typing import Literal
 
 from avprep.errors import UserError
 from avprep.option import Options, option
+from avprep.options import TrackerName
 from cavmae.options import (
     AudioFrames,
     DeviceOptions,
@@ -111,6 +112,9 @@ class RecordOptions(Options):
     )
     keep_checkpoints: int = option(
         2, "Checkpoints to keep: the newest; older ones are deleted.", at_least=1
+    )
+    track: tuple[TrackerName, ...] = option(
+        ("tensorboard",), "Tracker that gets the rows of log.csv, too; may be repeated."
     )
     log_steps: int = option(20, "Steps between log rows inside an epoch; 0 for none.", at_least=0)
     profile: int = option(

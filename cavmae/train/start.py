@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from avprep.errors import UserError
+from avprep.tracking import check_trackers
 from cavmae.checkpoints import config_of, init_from, read_metadata, read_weights, weights_file
 from cavmae.checkpoints.usage import check_same_classes
 from cavmae.data import ShardSet, open_shards
@@ -53,8 +54,9 @@ def start_of(options: Run, world: World, on_event: OnEvent) -> Start:
     """Open and check what a run needs.
 
     Raises:
-        UserError: inputs that do not fit together.
+        UserError: inputs that do not fit together, or a tracker is not installed.
     """
+    check_trackers(options.track)
     shards = open_shards(options.shards, options)
     validation: ShardSet | None = None
     criterion: Criterion = "bce"
