@@ -30,6 +30,7 @@ VERSION = 1
 DATASET_FILE = "dataset.json"
 INDEX_SUFFIX = ".index.json"
 TAR_BLOCK = 512
+MODALITIES = ("audio", "image")  # that a sample may have; at least one
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
 _LONGEST_KEY = 80  # KEY.index suffixes must fit the 100 bytes of a tar header's name field
@@ -75,6 +76,14 @@ class SampleEntry:
         left_out = {"complete", "seconds_found", "seconds_promised"} if self.complete else set()
         left_out |= {name for name in ("split", "sizes") if not getattr(self, name)}
         return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those of the sample. An index that does not say is older than samples of one."""
+        if not self.sizes:
+            return MODALITIES
+        has = (self.sizes[1] > 0, len(self.sizes) > 2)
+        return tuple(name for name, is_there in zip(MODALITIES, has, strict=True) if is_there)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> SampleEntry:
@@ -152,6 +161,7 @@ class ShardSummary:
     samples: int
     class_counts: Mapping[int, int]  # samples by label index
     incomplete: int  # samples whose source holds less than it promises
+    modalities: Mapping[str, int]  # samples that have each
     index_sha256: str  # of the index file itself
 
     @classmethod
@@ -168,8 +178,21 @@ class ShardSummary:
             samples=len(entries),
             class_counts=Counter(label for entry in entries for label in entry["labels"]),
             incomplete=sum(not entry.get("complete", True) for entry in entries),
+            modalities=count_modalities(map(SampleEntry.from_dict, entries)),
             index_sha256=hashlib.sha256(data).hexdigest(),
         )
+
+
+def count_modalities(entries: Iterable[SampleEntry]) -> dict[str, int]:
+    """How many samples have each modality."""
+    counts = Counter(name for entry in entries for name in entry.modalities)
+    return {name: counts[name] for name in MODALITIES}
+
+
+def added_up(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The same of several shards."""
+    every = list(counts)
+    return {name: sum(each[name] for each in every) for name in MODALITIES}
 
 
 _HEAD = ("name", "fingerprint", "bytes", "sha256", "seconds")
@@ -207,8 +230,14 @@ class DatasetInfo:
     class_counts: tuple[int, ...]  # samples per label index
     fingerprint: str = ""
     incomplete: int = 0  # samples whose source holds less than it promises
+    modalities: Mapping[str, int] = field(default_factory=dict)  # samples that have each
     files: Mapping[str, str] = field(default_factory=dict)  # sha256 of each further file
     extra: Mapping[str, Any] = field(default_factory=dict)  # "fbank", "weights", …
+
+    def lacking(self) -> dict[str, int]:
+        """How many samples lack a modality, of those that some lack."""
+        found = {name: self.samples - count for name, count in self.modalities.items()}
+        return {name: count for name, count in found.items() if count}
 
     @property
     def fbank_stats(self) -> tuple[float, float] | None:
@@ -232,6 +261,7 @@ class DatasetInfo:
             "clips": self.clips,
             "seconds": self.seconds,
             "incomplete": self.incomplete,
+            "modalities": dict(self.modalities),
             "failures": dict(self.failures),
             "options": dict(self.options),
             "tools": dict(self.tools),

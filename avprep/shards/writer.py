@@ -179,7 +179,7 @@ def write_samples(
                 complete=sample.complete,
                 seconds_found=sample.seconds_found,
                 seconds_promised=sample.seconds_promised,
-                sizes=tuple(map(len, members.values())),
+                sizes=(len(members["json"]), len(sample.audio), *map(len, sample.frames)),
             )
             entries.append(entry)
             offset += size
@@ -220,9 +220,11 @@ def sample_members(
         "seconds_found": float(sample.seconds_found),
         "seconds_promised": float(sample.seconds_promised),
         "audio_shortened": sample.audio_shortened,
+        "modalities": ["audio"] * bool(sample.audio) + ["image"] * bool(sample.frames),
     }
     pictures = {f"{number}.jpg": jpeg for number, jpeg in enumerate(sample.frames)}
-    return {"json": json.dumps(facts).encode(), options.audio: sample.audio, **pictures}
+    members = {"json": json.dumps(facts).encode(), options.audio: sample.audio, **pictures}
+    return {suffix: data for suffix, data in members.items() if data}
 
 
 def tar_writer(file: BinaryIO | _MeasuredFile) -> TarWriter:

@@ -278,7 +278,8 @@ class _BatchReader(Dataset[PackedBatch]):
     def _read(
         self, numbers: NDArray[np.int64], frames: NDArray[np.int64], scattered: bool
     ) -> Iterator[DecodedSample | Unreadable]:
-        wanted = [self._wanted(frame) for frame in frames.tolist()]
+        places = zip(numbers.tolist(), frames.tolist(), strict=True)
+        wanted = [self._wanted(number, frame) for number, frame in places]
         stored = self.shards.read_many(numbers, scattered, wanted)
         for sample, part in zip(stored, wanted, strict=True):
             if isinstance(sample, Unreadable):
@@ -289,11 +290,11 @@ class _BatchReader(Dataset[PackedBatch]):
             except DamagedSample as error:
                 yield Unreadable("garbage", str(error))
 
-    def _wanted(self, frame: int) -> Wanted:
-        every = tuple(range(self.shards.frames))
-        frames = every if frame == _ALL_FRAMES else (frame,)
+    def _wanted(self, number: int, frame: int) -> Wanted:
+        frames = range(self.shards.frames) if frame == _ALL_FRAMES else (frame,)
+        own = (self.shards.own_frame(number, each) for each in frames)
         modalities = self.options.modalities
-        return Wanted("audio" in modalities, frames if "image" in modalities else ())
+        return Wanted("audio" in modalities, tuple(own) if "image" in modalities else ())
 
     def _allocate(
         self, rows: list[DecodedSample], others: list[DecodedSample]

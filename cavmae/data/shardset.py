@@ -27,7 +27,7 @@ from avprep.shards.format import (
 from cavmae.data.reader import Range, Reader, open_reader
 from cavmae.data.sample import DamagedSample, StoredSample, Wanted
 from cavmae.data.table import SampleTable, build_table
-from cavmae.options import ReadOptions, ShardOptions
+from cavmae.options import BOTH, Modality, ReadOptions, ShardOptions
 
 _INDEXES_AT_ONCE = 16  # fetched together from a URL
 
@@ -41,6 +41,7 @@ class ShardSet:
         location: folder or URL prefix.
         info: its dataset.json, also for a selection.
         options: how it is read.
+        lacking: samples that were left out because they lack a modality.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class ShardSet:
         options: ReadOptions,
         table: SampleTable | None = None,
         rows: NDArray[np.int64] | None = None,
+        lacking: int = 0,
     ) -> None:
         """Args:
         location: folder or URL prefix.
@@ -57,10 +59,12 @@ class ShardSet:
         options: how it is read.
         table: of its indexes, if they have been read.
         rows: int64, ascending: the rows of the table that are selected. None for all.
+        lacking: samples that are not, because they lack a modality.
         """
         self.location = location
         self.info = info
         self.options = options
+        self.lacking = lacking
         self._table = table
         self._rows = rows
         self._reader: Reader | None = None
@@ -116,7 +120,27 @@ class ShardSet:
         rows = np.flatnonzero(chosen)
         if not len(rows):
             raise UserError(f"{self.location}: the selection holds no sample.")
-        return ShardSet(self.location, self.info, self.options, table, rows)
+        return ShardSet(self.location, self.info, self.options, table, rows, self.lacking)
+
+    def having(self, modalities: Sequence[Modality]) -> ShardSet:
+        """The samples that have all of these modalities.
+
+        Raises:
+            UserError: there is none.
+        """
+        if not self.info.lacking().keys() & set(modalities):
+            return self
+        rows = np.arange(len(self.table)) if self._rows is None else self._rows
+        fitting = rows[np.all([self.table.has(name)[rows] for name in modalities], axis=0)]
+        if not len(fitting):
+            words = {"audio": "audio", "image": "frames"}
+            raise UserError(
+                f"{self.location}: none of its {len(rows)} samples has "
+                f"{' and '.join(words[name] for name in modalities)}. Choose what they have "
+                "(--mode or --modality), or another shard set."
+            )
+        lacking = self.lacking + len(rows) - len(fitting)
+        return ShardSet(self.location, self.info, self.options, self.table, fitting, lacking)
 
     def subset(self, numbers: Sequence[int] | NDArray[np.int64]) -> ShardSet:
         """Some of the samples.
@@ -126,7 +150,7 @@ class ShardSet:
         """
         chosen = np.asarray(numbers, dtype=np.int64)
         rows = chosen if self._rows is None else self._rows[chosen]
-        return ShardSet(self.location, self.info, self.options, self.table, rows)
+        return ShardSet(self.location, self.info, self.options, self.table, rows, self.lacking)
 
     def __len__(self) -> int:
         return len(self._rows) if self._rows is not None else self.info.samples
@@ -214,7 +238,8 @@ class ShardSet:
         """int64 [N]: samples of each clip's audio; the set's mean where an index does not say."""
         lengths = self.table.num_samples
         lengths = lengths if self._rows is None else lengths[self._rows]
-        mean = round(self.info.seconds / self.info.samples * self.info.options["sample_rate"])
+        heard = self.info.modalities.get("audio", self.info.samples) or 1
+        mean = round(self.info.seconds / heard * self.info.options["sample_rate"])
         return np.where(lengths > 0, lengths, mean)
 
     @property
@@ -237,6 +262,12 @@ class ShardSet:
     def video_id(self, number: int) -> str:
         """The name of a sample's clip."""
         return self.table.video_id(self._row(number))
+
+    def own_frame(self, number: int, frame: int) -> int:
+        """The frame of a sample that stands for one of the set's `frames`: a picture has one."""
+        sizes = self.table.member_sizes[self._row(number)]
+        stored = int(np.count_nonzero(sizes[2:])) or self.frames
+        return frame * stored // self.frames
 
     def label_indices(self, number: int) -> tuple[int, ...]:
         """The class indices of a sample."""
@@ -338,17 +369,20 @@ class ShardSet:
         return index.samples
 
 
-def open_shards(location: str | Path, options: ShardOptions) -> ShardSet:
+def open_shards(
+    location: str | Path, options: ShardOptions, modalities: Sequence[Modality] = BOTH
+) -> ShardSet:
     """The shard set, or the selection from it that the options describe.
 
     Args:
         location: folder or URL prefix.
         options: which samples are used, and how they are read.
+        modalities: that a sample must have.
 
     Raises:
         UserError: no shard set there, or the selection holds nothing.
     """
     shards = ShardSet.open(location, options)
     if options.classes or options.splits:
-        return shards.select(options.classes or None, options.splits or None)
-    return shards
+        shards = shards.select(options.classes or None, options.splits or None)
+    return shards.having(modalities)

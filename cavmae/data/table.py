@@ -61,6 +61,13 @@ class SampleTable:
         """Bytes of each of the clip's members, see `SampleEntry`."""
         return tuple(np.trim_zeros(self.member_sizes[row], "b").tolist())
 
+    def has(self, modality: str) -> NDArray[np.bool_]:
+        """bool [N]: whether each clip has a modality; an index that does not say is of both."""
+        sizes = self.member_sizes
+        place = {"audio": 1, "image": 2}[modality]
+        is_unknown = ~sizes.any(axis=1)
+        return np.asarray(is_unknown | (sizes[:, place : place + 1] > 0).any(axis=1))
+
     def entry(self, row: int) -> SampleEntry:
         """What the shard's index says of a sample."""
         video_id = self.video_id(row)

@@ -153,10 +153,11 @@ class _Cards:
         number = int(self._features.index[place])
         sample = self._shards.read(number)
         names = [self._shards.labels[label][1] for label in sample.entry.labels]
-        wanted = Wanted(audio=True, frames=(self._frame,))
+        frame = self._shards.own_frame(number, self._frame)
+        wanted = Wanted(audio=True, frames=(frame,))
         clip = decode_sample(sample, wanted, _LONGEST, self._shards.frame_size)
         self.sounds[str(place)] = data_uri("audio/mpeg", encode_mp3(clip.pcm))
-        picture = data_uri("image/jpeg", sample.members[f"{self._frame}.jpg"])
+        picture = data_uri("image/jpeg", sample.members[f"{frame}.jpg"])
         return ClipCard(str(place), sample.entry.video_id, "; ".join(names), picture)
 
 

@@ -51,7 +51,7 @@ def stats(
         WorkFailed: more than `max_bad_samples` samples are unreadable.
     """
     options = options or StatsOptions()
-    shards = open_shards(location, options)
+    shards = open_shards(location, options, ("audio",))
     loader = ShardLoader(
         shards,
         LoaderOptions(
