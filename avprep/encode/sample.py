@@ -31,8 +31,9 @@ def encode_clip(clip: Clip, options: SampleOptions) -> EncodedSample:
 def decode_video(clip: Clip, options: SampleOptions) -> EncodedSample:
     """Decode `clip.video` and encode audio and frames."""
     media = decode_clip(clip.video, clip.start, clip.end, options.decode)
+    encode = _ENCODERS[options.audio]
     return EncodedSample(
-        audio=_ENCODERS[options.audio](media.pcm, options.decode.sample_rate),
+        audio=encode(media.pcm, options.decode.sample_rate) if len(media.pcm) else b"",
         frames=tuple(encode_jpeg(frame, options.jpeg_quality) for frame in media.frames),
         frame_times=media.frame_times,
         num_samples=len(media.pcm),
@@ -63,9 +64,12 @@ def pack_files(clip: Clip, options: SampleOptions) -> EncodedSample:
     if len(pcm) > limit or not audio.startswith(_MAGIC[options.audio]):
         audio = _ENCODERS[options.audio](pcm[:limit], rate)
     frames = []
+    number_of_frames = options.decode.frames
+    if options.decode.missing_video == "omit" and not _has_frames(clip, number_of_frames):
+        number_of_frames = 0
     expected = (options.decode.frame_size, options.decode.frame_size)
-    for number in range(options.decode.frames):
-        path = Path(f"{clip.video_path}/frame_{number}/{clip.video_id}.jpg")
+    for number in range(number_of_frames):
+        path = _frame_file(clip, number)
         jpeg = _read(path)
         pixels = jpeg_size(jpeg)
         if pixels != expected:
@@ -85,6 +89,15 @@ def pack_files(clip: Clip, options: SampleOptions) -> EncodedSample:
         seconds_promised=round(promised, 3),
         audio_shortened=len(pcm) > limit,
     )
+
+
+def _frame_file(clip: Clip, number: int) -> Path:
+    return Path(f"{clip.video_path}/frame_{number}/{clip.video_id}.jpg")
+
+
+def _has_frames(clip: Clip, number_of_frames: int) -> bool:
+    """Whether any is there: a clip that has lost some of its frames is damaged."""
+    return any(_frame_file(clip, number).exists() for number in range(number_of_frames))
 
 
 def _read(path: Path) -> bytes:
