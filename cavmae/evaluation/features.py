@@ -13,9 +13,10 @@ from avprep.errors import UserError
 from cavmae.data import Batch, ShardLoader, ShardSet
 from cavmae.distributed import World
 from cavmae.evaluation.clips import chosen_frames, clip_loader
-from cavmae.evaluation.options import FeatureOptions, Modality
+from cavmae.evaluation.options import FeatureOptions
 from cavmae.evaluation.trained import Trained
 from cavmae.frontend import Inputs
+from cavmae.options import Modality
 
 
 @dataclass(frozen=True)

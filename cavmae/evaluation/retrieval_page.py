@@ -16,8 +16,8 @@ from avprep.pages.page import data_uri, render_page
 from cavmae.data import ShardSet
 from cavmae.data.sample import decode_sample
 from cavmae.evaluation.features import Features
-from cavmae.evaluation.options import Modality
 from cavmae.evaluation.ranking import RECALLS, Ranks, chance, top_matches
+from cavmae.options import Modality
 
 MATCHES = 5  # shown of each query
 _LONGEST = 20 * SAMPLE_RATE  # of a clip's sound
