@@ -182,11 +182,15 @@ class Encoder(nn.Module):
 
     def audio_features(self, audio: Tensor) -> Tensor:
         """float [B, frames, mel] → float [B, La, dim]."""
-        return self.shared(self.tokens("audio", audio), "audio")
+        return self.features_of("audio", audio)
 
     def image_features(self, image: Tensor) -> Tensor:
         """float [B, 3, H, W] → float [B, Lv, dim]."""
-        return self.shared(self.tokens("image", image), "image")
+        return self.features_of("image", image)
+
+    def features_of(self, modality: Modality, given: Tensor) -> Tensor:
+        """One modality, see `features`."""
+        return self.shared(self.tokens(modality, given), modality)
 
 
 def leave_out(model: nn.Module, names: str) -> None:
