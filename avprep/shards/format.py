@@ -68,13 +68,35 @@ class SampleEntry:
     complete: bool = True  # whether its source holds what it promises
     seconds_found: float = 0.0  # written for incomplete ones only
     seconds_promised: float = 0.0
+    sizes: tuple[int, ...] = ()  # bytes of its JSON, audio (0: none), frames; () in old indexes
 
     def to_dict(self) -> dict[str, Any]:
         """The fields for JSON; those that hold nothing of note are left out."""
         left_out = {"complete", "seconds_found", "seconds_promised"} if self.complete else set()
-        if not self.split:
-            left_out.add("split")
+        left_out |= {name for name in ("split", "sizes") if not getattr(self, name)}
         return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> SampleEntry:
+        """What `to_dict` gave, now or in an older version."""
+        lists = {name: tuple(raw.get(name, ())) for name in ("labels", "sizes")}
+        return cls(**{**raw, **lists})
+
+    def span(self, audio: bool, frames: Iterable[int]) -> tuple[int, int]:
+        """Where in the shard the bytes lie that hold some members: the first, and how many.
+
+        All of the sample where the index does not say how large its members are.
+
+        Args:
+            audio: whether the audio is wanted.
+            frames: the frames that are.
+        """
+        if not self.sizes:
+            return self.offset, self.size
+        wanted = [1] * audio + [2 + frame for frame in frames]
+        rooms = [room(size) if size else 0 for size in self.sizes]
+        first, last = min(wanted), max(wanted)
+        return self.offset + sum(rooms[:first]), sum(rooms[first : last + 1])
 
 
 @dataclass(frozen=True)
@@ -108,10 +130,7 @@ class ShardIndex:
             raw = unsealed(data)
             return cls(
                 **_head_of(raw),
-                samples=tuple(
-                    SampleEntry(**{**entry, "labels": tuple(entry["labels"])})
-                    for entry in raw["samples"]
-                ),
+                samples=tuple(map(SampleEntry.from_dict, raw["samples"])),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
@@ -338,11 +357,16 @@ def read_index(location: str | Path, shard_name: str) -> ShardIndex:
         ) from None
 
 
+def room(size: int) -> int:
+    """Bytes that a member of this size takes in a tar file, with its header and padding."""
+    return TAR_BLOCK + -(-size // TAR_BLOCK) * TAR_BLOCK
+
+
 def split_members(data: bytes, key: str) -> dict[str, memoryview]:
-    """The members of a sample from its slice of the tar file, by suffix, without copying.
+    """The members in a slice of the tar file, by suffix, without copying.
 
     Args:
-        data: the bytes that the sample's index entry names.
+        data: the bytes of a sample, or of some of its members next to one another.
         key: of the sample.
 
     Raises:
@@ -362,5 +386,5 @@ def split_members(data: bytes, key: str) -> dict[str, memoryview]:
         if size < 0 or start + size > len(data) or not name.startswith(prefix):
             raise ValueError(f"damaged at byte {offset} of the sample")
         members[name[len(prefix) :].decode("ascii", "replace")] = view[start : start + size]
-        offset = start + -(-size // TAR_BLOCK) * TAR_BLOCK
+        offset += room(size)
     return members

@@ -224,6 +224,8 @@ def check_sample(data: bytes, entry: SampleEntry, info: DatasetInfo, deep: bool)
         return
     if found != [name, entry.num_samples, list(entry.labels), mids]:
         yield f"{name}: its JSON and the index disagree"
+    if entry.sizes and entry.sizes != tuple(map(len, members.values())):
+        yield f"{name}: its members are not as large as the index says"
     if deep:
         yield from _check_media(members, entry, info, audio, pictures)
 

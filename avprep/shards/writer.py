@@ -17,11 +17,11 @@ from avprep.failures import ClipFailure
 from avprep.labels import LabelSet
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.format import (
-    TAR_BLOCK,
     SampleEntry,
     ShardIndex,
     ShardSummary,
     index_name,
+    room,
     sample_key,
 )
 from avprep.shards.plan import ShardJob
@@ -179,6 +179,7 @@ def write_samples(
                 complete=sample.complete,
                 seconds_found=sample.seconds_found,
                 seconds_promised=sample.seconds_promised,
+                sizes=tuple(map(len, members.values())),
             )
             entries.append(entry)
             offset += size
@@ -236,4 +237,4 @@ def write_members(tar: TarWriter, key: str, members: Mapping[str, bytes]) -> int
     """Write a sample; returns its size in the archive."""
     for suffix, data in members.items():
         tar.write({"__key__": key, suffix: data})  # one at a time: it would sort them
-    return sum(TAR_BLOCK + -(-len(data) // TAR_BLOCK) * TAR_BLOCK for data in members.values())
+    return sum(room(len(data)) for data in members.values())

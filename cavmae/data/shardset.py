@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from avprep.shards.format import (
     weigh_classes,
 )
 from cavmae.data.reader import Range, Reader, open_reader
-from cavmae.data.sample import DamagedSample, StoredSample
+from cavmae.data.sample import DamagedSample, StoredSample, Wanted
 from cavmae.data.table import SampleTable, build_table
 from cavmae.options import ReadOptions, ShardOptions
 
@@ -254,38 +255,42 @@ class ShardSet:
         return weights if self._rows is None else weights[self._rows]
 
     def read_many(
-        self, numbers: Iterable[int], scattered: bool = False
+        self,
+        numbers: Iterable[int],
+        scattered: bool = False,
+        wanted: Iterable[Wanted | None] = repeat(None),
     ) -> Iterator[StoredSample | Unreadable]:
-        """Read samples' bytes, in order.
+        """Read samples' bytes, in order: one range of each.
 
         Args:
             numbers: of the samples.
             scattered: they are spread over the whole set, see `Reader`.
+            wanted: what of each; None for all.
 
         Yields:
             The sample; or what is wrong: its shard is missing, cut short, unreachable, or holds
             something else there.
         """
         reader = self.reader
-        rows = [self._row(int(number)) for number in numbers]
-        table, shards = self.table, self.info.shards
-        ranges = [
-            Range(shards[table.shard[row]].name, int(table.offset[row]), int(table.size[row]))
-            for row in rows
-        ]
+        entries, ranges = [], []
+        for number, part in zip(numbers, wanted, strict=False):
+            row = self._row(int(number))
+            entry = self.table.entry(row)
+            span = entry.span(part.audio, part.frames) if part else (entry.offset, entry.size)
+            entries.append(entry)
+            ranges.append(Range(self.info.shards[self.table.shard[row]].name, *span))
         found = reader.read_many(ranges, scattered)
-        for row, wanted, data in zip(rows, ranges, found, strict=True):
-            entry = table.entry(row)
-            where = f"{entry.video_id} in {storage.join(self.location, wanted.shard)}"
+        for entry, asked, data in zip(entries, ranges, found, strict=True):
+            where = f"{entry.video_id} in {storage.join(self.location, asked.shard)}"
             if isinstance(data, Unreadable):
                 yield Unreadable(data.cause, f"{where}: {data.detail}")
-            elif len(data) != wanted.size:
+            elif len(data) != asked.size:
                 yield Unreadable("truncated", f"{where}: the shard is cut short")
             else:
                 try:
                     yield StoredSample(entry, split_members(data, entry.key))
                 except ValueError as error:
-                    place = f"from byte {entry.offset} of the shard"
+                    place = f"from byte {asked.offset} of the shard"
                     yield Unreadable("garbage", f"{where}, {place}: {error}")
 
     def read(self, number: int) -> StoredSample:

@@ -42,9 +42,7 @@ def feature_loader(
     """Reads this rank's share of the clips in order, each once."""
     check_modalities(trained, options.modalities)
     chosen_frames(options.frames, shards.frames)
-    # Without images, one frame is decoded for nothing, not all of them.
-    frame = options.frames if "image" in options.modalities else "middle"
-    return clip_loader(shards, trained.frontend, options, frame, world)
+    return clip_loader(shards, trained.frontend, options, options.frames, world, options.modalities)
 
 
 def check_modalities(trained: Trained, modalities: Sequence[Modality]) -> None:

@@ -58,7 +58,7 @@ def stats(
             _BATCH,
             options.workers,
             shuffle=False,
-            frame="middle",
+            modalities=("audio",),
             longest=samples_for(options.target_length),
             max_bad_samples=options.max_bad_samples,
         ),
