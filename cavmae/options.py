@@ -32,11 +32,6 @@ def modalities_of(mode: Mode) -> tuple[Modality, ...]:
     return ("audio",) if mode in AUDIO_MODES else ("image",) if mode in IMAGE_MODES else BOTH
 
 
-def modalities_of(mode: Mode) -> tuple[Modality, ...]:
-    """What a classifier is given in a mode."""
-    return ("audio",) if mode in AUDIO_MODES else ("image",) if mode in IMAGE_MODES else BOTH
-
-
 @dataclass(frozen=True)
 class Selection(Options):
     """Which samples of a shard set are used; empty for all."""

@@ -100,7 +100,7 @@ def _measure(
     model: CAVMAE, frontend: FrontEnd, shards: ShardSet, options: HeldOutOptions, world: World
 ) -> list[_Rows]:
     """This rank's share of the clips, by batch."""
-    loader = clip_loader(shards, frontend, options, "middle", world)
+    loader = clip_loader(shards, frontend, options, "middle", world, model.modalities)
     model.eval()
     parts: list[_Rows] = []
     for batch in loader.epoch():

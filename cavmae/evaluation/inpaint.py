@@ -85,7 +85,9 @@ def inpaint(options: InpaintOptions, on_progress: OnProgress = ignore) -> Inpain
     device = choose_device(options.device)
     trained = trained.to(device)
     alone, one_by_one = World(0, 1, device), LoadOptions(workers=0, max_bad_samples=0, batch_size=1)
-    loader = clip_loader(shards, trained.frontend, one_by_one, options.frame, alone)
+    loader = clip_loader(
+        shards, trained.frontend, one_by_one, options.frame, alone, model.modalities
+    )
     storage.make_folder(options.out)
     count = clip_counter(on_progress, alone, len(shards))
     drawn = []

@@ -120,7 +120,7 @@ def test_panels_are_in_the_units_of_pictures_and_of_the_fbank(model, inputs):
     shown = panels(found, frontend)
     assert np.allclose(shown.image[0], pixels[0].permute(1, 2, 0) / 255, atol=1e-6)
     assert np.allclose(shown.audio[0], energies[0].T, atol=1e-5)
-    assert np.array_equal(np.isnan(shown.audio[1]), audio.hidden[0, 0].numpy())
+    assert np.array_equal(np.isnan(shown.audio[1]), found["audio"].hidden[0, 0].numpy())
     assert np.isfinite(shown.audio[2]).all()
 
 
