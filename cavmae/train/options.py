@@ -16,6 +16,7 @@ from avprep.options import TrackerName
 from cavmae.options import (
     AudioFrames,
     DeviceOptions,
+    Objective,
     PretrainOptions,
     ShardOptions,
     SkipOptions,
@@ -201,6 +202,18 @@ class ModelOptions(Options):
 
 
 @dataclass(frozen=True)
+class ObjectiveOptions(Options):
+    """What is learned."""
+
+    objective: Objective | None = option(
+        None,
+        "cav-mae; or a system that the paper compares it with: av-mae (one encoder for both "
+        "modalities, reconstruction alone), cav (contrast alone, nothing hidden), audio-mae or "
+        "image-mae (reconstruction of one modality). [default: cav-mae, or as --init]",
+    )
+
+
+@dataclass(frozen=True)
 class ClassifierOptions(Options):
     """What a classifier learns from, and how its answers are judged."""
 
@@ -240,6 +253,7 @@ class PretrainRun(
     ShardOptions,
     PretrainOptions,
     ModelOptions,
+    ObjectiveOptions,
     ValidationSplit,
     HeldOutShards,
     PlaceOptions,
