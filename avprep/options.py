@@ -382,6 +382,11 @@ class SplitOptions(Options):
         metavar="NAME=SHARE,…",
     )
     seed: int = option(0, "Seed of the split.")
+    groups: Path | None = option(
+        None,
+        "CSV with the columns group and video_id, such as the duplicates.csv of `avprep "
+        "duplicates`: the clips of a group stay together.",
+    )
 
 
 @dataclass(frozen=True)
