@@ -10,8 +10,9 @@ from avprep.decode import check_file, decode_clip
 from avprep.decode.media import SHORTEST_AUDIO
 from avprep.encode.wire import EncodedSample
 from avprep.errors import DecodeError
-from avprep.images import JPEG_END, encode_jpeg, jpeg_size
+from avprep.images import JPEG_END, decode_jpegs, encode_jpeg, jpeg_size
 from avprep.options import SampleOptions
+from avprep.quality.measures import measure_clip
 
 _ENCODERS = {"flac": encode_flac, "wav": encode_wav}
 _MAGIC = {"flac": b"fLaC", "wav": b"RIFF"}
@@ -41,6 +42,7 @@ def decode_video(clip: Clip, options: SampleOptions) -> EncodedSample:
         seconds_found=media.extent.found,
         seconds_promised=media.extent.promised,
         audio_shortened=media.is_shortened,
+        measures=measure_clip(media.pcm, media.frames, options.decode.sample_rate),
     )
 
 
@@ -60,8 +62,9 @@ def pack_files(clip: Clip, options: SampleOptions) -> EncodedSample:
         detail = f"{clip.wav}: holds {found:g} s of the {promised:g} s it promises"
         raise DecodeError("truncated", detail)
     limit = round(options.decode.max_audio * rate)
-    if len(pcm) > limit or not audio.startswith(_MAGIC[options.audio]):
-        audio = _ENCODERS[options.audio](pcm[:limit], rate)
+    is_shortened, pcm = len(pcm) > limit, pcm[:limit]
+    if is_shortened or not audio.startswith(_MAGIC[options.audio]):
+        audio = _ENCODERS[options.audio](pcm, rate)
     frames = []
     expected = (options.decode.frame_size, options.decode.frame_size)
     for number in range(options.decode.frames):
@@ -74,16 +77,22 @@ def pack_files(clip: Clip, options: SampleOptions) -> EncodedSample:
         if not jpeg.endswith(JPEG_END):
             raise DecodeError("truncated", f"{path}: ends before its picture does")
         frames.append(jpeg)
+    try:
+        measures = measure_clip(pcm, decode_jpegs(frames), rate)
+    except OSError as error:
+        detail = f"{clip.video_path}: a frame of {clip.video_id} is damaged ({error})"
+        raise DecodeError("garbage", detail) from error
     return EncodedSample(
         audio=audio,
         frames=tuple(frames),
         frame_times=(),
-        num_samples=min(len(pcm), limit),
+        num_samples=len(pcm),
         decoder="files",
         complete=found >= promised,
         seconds_found=round(found, 3),
         seconds_promised=round(promised, 3),
-        audio_shortened=len(pcm) > limit,
+        audio_shortened=is_shortened,
+        measures=measures,
     )
 
 

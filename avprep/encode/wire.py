@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import IO
 
 from avprep.clips import Clip
@@ -32,6 +32,7 @@ class EncodedSample:
     seconds_found: float = 0.0
     seconds_promised: float = 0.0
     audio_shortened: bool = False  # the clip has more sound than the sample
+    measures: Mapping[str, float | str] = field(default_factory=dict)  # of `measure_clip`
 
 
 _FACTS = tuple(

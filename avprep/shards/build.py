@@ -23,6 +23,7 @@ from avprep.jobs import PoolOptions, run_jobs
 from avprep.labels import LabelSet
 from avprep.options import SampleOptions, ShardSetOptions
 from avprep.progress import OnProgress, Progress, ignore
+from avprep.quality.measures import COLUMNS
 from avprep.shards.format import (
     DATASET_FILE,
     DatasetInfo,
@@ -31,6 +32,7 @@ from avprep.shards.format import (
     index_name,
     read_dataset,
 )
+from avprep.shards.measured import measures_name
 from avprep.shards.plan import (
     CutByBytes,
     CutByCount,
@@ -297,6 +299,9 @@ def _finish(
         FAILURES_FILE: hashlib.sha256(failed).hexdigest(),
         PLAN_FILE: hashlib.sha256(storage.read_bytes(storage.join(out, PLAN_FILE))).hexdigest(),
     }
+    has_measures = storage.list_files(out).keys() >= {
+        measures_name(summary.name) for summary in summaries if summary.samples
+    }
     files |= {index_name(s.name): s.index_sha256 for s in summaries if not s.samples}
     info = DatasetInfo(
         labels=tuple(zip(labels.mids, labels.names, strict=True)),
@@ -318,6 +323,7 @@ def _finish(
         class_counts=tuple(counts[label] for label in range(len(labels))),
         fingerprint=plan.fingerprint,
         incomplete=sum(summary.incomplete for summary in summaries),
+        measures=COLUMNS if has_measures else (),  # an older version writes none
         files=files,
     )
     _write_if_changed(storage.join(out, FAILURES_FILE), failed)

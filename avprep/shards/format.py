@@ -188,6 +188,7 @@ class DatasetInfo:
     class_counts: tuple[int, ...]  # samples per label index
     fingerprint: str = ""
     incomplete: int = 0  # samples whose source holds less than it promises
+    measures: tuple[str, ...] = ()  # what each shard's .measures.json holds; empty without these
     files: Mapping[str, str] = field(default_factory=dict)  # sha256 of each further file
     extra: Mapping[str, Any] = field(default_factory=dict)  # "fbank", "weights", …
 
@@ -219,6 +220,7 @@ class DatasetInfo:
             **self.extra,
             "labels": [{"mid": mid, "name": name} for mid, name in self.labels],
             "class_counts": list(self.class_counts),
+            "measures": list(self.measures),
             "shards": [asdict(shard) for shard in self.shards],
             "files": dict(self.files),
         }
@@ -237,11 +239,12 @@ class DatasetInfo:
             labels=tuple((label["mid"], label["name"]) for label in raw["labels"]),
             shards=tuple(ShardInfo(**shard) for shard in raw["shards"]),
             class_counts=tuple(raw["class_counts"]),
+            measures=tuple(raw.get("measures", ())),
             extra={name: value for name, value in raw.items() if name not in own | _FRAME},
         )
 
 
-_LISTS = {"labels", "shards", "class_counts"}
+_LISTS = {"labels", "shards", "class_counts", "measures"}
 _FRAME = {"format", "version", "digest"}
 
 

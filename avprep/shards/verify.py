@@ -36,6 +36,7 @@ from avprep.shards.format import (
     read_index,
     split_members,
 )
+from avprep.shards.measured import read_measures
 from avprep.shards.seal import unsealed
 
 _LISTED = 20  # problems of one shard; a torn one has thousands
@@ -149,6 +150,8 @@ def check_shard(shard: ShardInfo, location: str, info: DatasetInfo, deep: bool) 
         listed = ShardInfo(index.name, len(index.samples), index.bytes, index.sha256)
         if (listed, index.fingerprint) != (shard, info.fingerprint):
             problems.append("its index and dataset.json disagree")
+        if info.measures:
+            read_measures(location, index)
     except (UserError, OSError) as error:
         problems.append(str(error))
     try:
