@@ -50,8 +50,8 @@ SOUND = Kind(
     width=1,
     shifts=STEPS_PER_SECOND,
     least=STEPS_PER_SECOND,
-    alone=0.22,
-    together=0.22,
+    alone=0.18,
+    together=0.2,
     keys=((1, 0, 0),),
 )
 
@@ -118,7 +118,8 @@ def find_pairs(hashes: Hashes, by: By) -> Pairs:
     near = {
         "picture": picture <= PICTURE.alone,
         "sound": sound <= SOUND.alone,
-        "both": (picture <= PICTURE.together) & (sound <= SOUND.together),
+        # Pictures say little of clips with one background, so they count half.
+        "both": (picture <= PICTURE.together) & (sound + picture / 2 <= SOUND.together),
         "either": (picture <= PICTURE.alone) | (sound <= SOUND.alone),
     }[by]
     return Pairs(pairs[near, 0], pairs[near, 1], picture[near], sound[near])
