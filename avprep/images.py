@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -62,16 +61,6 @@ def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
         OSError: not an image, or damaged.
     """
     return np.asarray(Image.open(io.BytesIO(data), formats=["JPEG"]).convert("RGB"))
-
-
-def decode_jpegs(images: Sequence[bytes]) -> NDArray[np.uint8]:
-    """uint8 [images, height, width, 3] of images of one size; there may be none of them.
-
-    Raises:
-        OSError: one is not an image, or damaged.
-        ValueError: their sizes differ.
-    """
-    return np.stack([*map(decode_jpeg, images)]) if images else np.empty((0, 1, 1, 3), np.uint8)
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:

@@ -32,8 +32,11 @@ class DecodeOptions(Options):
     channels: Literal["first", "mix"] = option(
         "first", "Mono from the first channel, as published, or from all of them."
     )
-    missing_audio: Literal["fail", "silence", "omit"] = option(  # omit: no sample; not for shards
-        "fail", "What a clip without an audio stream becomes.", also=("omit",)
+    missing_audio: Literal["fail", "silence", "omit"] = option(
+        "fail", "What a clip without an audio stream becomes; omit: a sample without audio."
+    )
+    missing_video: Literal["fail", "omit"] = option(
+        "fail", "What a clip without a video stream becomes; omit: a sample without frames."
     )
     decoder: Literal["auto", "pyav", "ffmpeg"] = option(
         "auto", "auto: PyAV, and ffmpeg + OpenCV for files that PyAV cannot read."

@@ -12,6 +12,8 @@ from typing import Literal, get_args
 from avprep.errors import UserError
 from avprep.option import Options, option
 
+Modality = Literal["audio", "image"]
+BOTH: tuple[Modality, ...] = ("audio", "image")
 Mode = Literal["multimodal", "audioonly", "videoonly", "missingaudioonly", "missingvideoonly"]
 MODES: tuple[Mode, ...] = get_args(Mode)  # of a classifier: which modalities it is given
 AUDIO_MODES: tuple[Mode, ...] = ("audioonly", "missingaudioonly")
@@ -21,6 +23,11 @@ CRITERIA: tuple[Criterion, ...] = get_args(Criterion)  # sigmoid and softmax giv
 MaskMode = Literal["unstructured", "time", "freq", "tf"]
 MASK_MODES: tuple[MaskMode, ...] = get_args(MaskMode)
 AUDIO_FRAMES = 1024  # fbank rows of the published models, 10 ms each
+
+
+def modalities_of(mode: Mode) -> tuple[Modality, ...]:
+    """What a classifier is given in a mode."""
+    return ("audio",) if mode in AUDIO_MODES else ("image",) if mode in IMAGE_MODES else BOTH
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ _LENGTH = struct.Struct("<Q")
 class EncodedSample:
     """The payload of a sample's members, ready to be written."""
 
-    audio: bytes  # FLAC or WAV, 16-bit mono
-    frames: tuple[bytes, ...]  # JPEG, in time order
+    audio: bytes  # FLAC or WAV, 16-bit mono; empty where the clip has none
+    frames: tuple[bytes, ...]  # JPEG, in time order; none where the clip has none
     frame_times: tuple[float, ...]  # seconds; empty for packed files, whose times are not known
     num_samples: int  # of audio
-    decoder: str  # "pyav", "ffmpeg", or "files"
+    decoder: str  # "pyav", "ffmpeg", "pillow" for a picture, or "files"
     complete: bool = True  # whether the source holds what it promises, as far as it is used here
     seconds_found: float = 0.0
     seconds_promised: float = 0.0

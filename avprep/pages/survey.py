@@ -26,7 +26,7 @@ class Overview:
     """What one pass over the indexes finds.
 
     Attributes:
-        seconds: float64 [samples], length of each clip's audio; unknown ones are left out.
+        seconds: float64, length of each clip's audio; those without any are left out.
         splits: samples of each split that the manifest names.
         candidates: clips for the gallery, the most important first.
     """
@@ -52,7 +52,8 @@ def survey_shards(
     chooser = ClipChooser(options)
     for index in read_indexes(location, info):
         for entry in index.samples:
-            lengths.append(entry.num_samples)
+            if "audio" in entry.modalities:
+                lengths.append(entry.num_samples)
             splits[entry.split] += 1
             chooser.offer(index.name, entry)
         on_shard()

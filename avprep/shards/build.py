@@ -8,7 +8,7 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +29,7 @@ from avprep.shards.format import (
     DatasetInfo,
     ShardInfo,
     ShardSummary,
+    added_up,
     index_name,
     read_dataset,
 )
@@ -71,6 +72,7 @@ class BuildReport:
     bytes: int
     seconds: float  # of audio
     incomplete: int  # samples whose source holds less than it promises
+    modalities: Mapping[str, int]  # samples that have each
     failures: tuple[ClipFailure, ...]
     label_csv: Path | None = None  # where the label set was read from
 
@@ -159,6 +161,7 @@ def _report(
         bytes=sum(summary.bytes for summary in summaries if summary.samples),
         seconds=round(sum(summary.seconds for summary in summaries), 3),
         incomplete=sum(summary.incomplete for summary in summaries),
+        modalities=added_up(summary.modalities for summary in summaries),
         failures=failures,
     )
 
@@ -324,6 +327,7 @@ def _finish(
         fingerprint=plan.fingerprint,
         incomplete=sum(summary.incomplete for summary in summaries),
         measures=COLUMNS if has_measures else (),  # an older version writes none
+        modalities=added_up(summary.modalities for summary in summaries),
         files=files,
     )
     _write_if_changed(storage.join(out, FAILURES_FILE), failed)

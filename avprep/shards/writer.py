@@ -17,11 +17,11 @@ from avprep.failures import ClipFailure
 from avprep.labels import LabelSet
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.format import (
-    TAR_BLOCK,
     SampleEntry,
     ShardIndex,
     ShardSummary,
     index_name,
+    room,
     sample_key,
 )
 from avprep.shards.measured import ShardMeasures, measures_name
@@ -192,6 +192,7 @@ def write_samples(
                 complete=sample.complete,
                 seconds_found=sample.seconds_found,
                 seconds_promised=sample.seconds_promised,
+                sizes=(len(members["json"]), len(sample.audio), *map(len, sample.frames)),
             )
             entries.append(entry)
             measures.append(sample.measures)
@@ -236,9 +237,11 @@ def sample_members(
         "seconds_promised": float(sample.seconds_promised),
         "audio_shortened": sample.audio_shortened,
         "measures": dict(sample.measures),
+        "modalities": ["audio"] * bool(sample.audio) + ["image"] * bool(sample.frames),
     }
     pictures = {f"{number}.jpg": jpeg for number, jpeg in enumerate(sample.frames)}
-    return {"json": json.dumps(facts).encode(), options.audio: sample.audio, **pictures}
+    members = {"json": json.dumps(facts).encode(), options.audio: sample.audio, **pictures}
+    return {suffix: data for suffix, data in members.items() if data}
 
 
 def tar_writer(file: BinaryIO | _MeasuredFile) -> TarWriter:
@@ -253,4 +256,4 @@ def write_members(tar: TarWriter, key: str, members: Mapping[str, bytes]) -> int
     """Write a sample; returns its size in the archive."""
     for suffix, data in members.items():
         tar.write({"__key__": key, suffix: data})  # one at a time: it would sort them
-    return sum(TAR_BLOCK + -(-len(data) // TAR_BLOCK) * TAR_BLOCK for data in members.values())
+    return sum(room(len(data)) for data in members.values())

@@ -6,6 +6,7 @@ import click
 
 import cavmae
 from avprep.cli.flags import flags
+from avprep.wording import lacking_words
 from cavmae.evaluation.options import InpaintOptions
 
 
@@ -27,6 +28,8 @@ def inpaint(options: InpaintOptions) -> None:
     for clip in result.clips:
         losses = f"audio {clip.loss_audio:.3f}, image {clip.loss_image:.3f}"
         click.echo(f"{result.folder / clip.file}   loss: {losses}")
+    if result.clips_lacking:
+        click.echo(lacking_words(result.clips_lacking))
     if result.norm_pix_loss:
         click.echo(
             "The model predicts patches without their mean and contrast (norm_pix_loss); these "

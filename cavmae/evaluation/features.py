@@ -13,9 +13,10 @@ from avprep.errors import UserError
 from cavmae.data import Batch, ShardLoader, ShardSet
 from cavmae.distributed import World
 from cavmae.evaluation.clips import chosen_frames, clip_loader
-from cavmae.evaluation.options import FeatureOptions, Modality
+from cavmae.evaluation.options import FeatureOptions
 from cavmae.evaluation.trained import Trained
 from cavmae.frontend import Inputs
+from cavmae.options import Modality
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,7 @@ def feature_loader(
     """Reads this rank's share of the clips in order, each once."""
     check_modalities(trained, options.modalities)
     chosen_frames(options.frames, shards.frames)
-    # Without images, one frame is decoded for nothing, not all of them.
-    frame = options.frames if "image" in options.modalities else "middle"
-    return clip_loader(shards, trained.frontend, options, frame, world)
+    return clip_loader(shards, trained.frontend, options, options.frames, world, options.modalities)
 
 
 def check_modalities(trained: Trained, modalities: Sequence[Modality]) -> None:

@@ -19,11 +19,12 @@ from cavmae.evaluation.clips import clip_loader
 from cavmae.evaluation.features import Features
 from cavmae.evaluation.knn import neighbour_scores
 from cavmae.evaluation.metrics import accuracy
-from cavmae.evaluation.options import BOTH, LoadOptions, VoteOptions
+from cavmae.evaluation.options import LoadOptions, VoteOptions
 from cavmae.evaluation.ranking import rank_pairs
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAE, PretrainOptions
 from cavmae.model.cavmae import contrastive_loss, draw_noise
+from cavmae.options import BOTH
 
 RECALL_AT = 10
 

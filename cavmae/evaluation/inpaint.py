@@ -56,12 +56,14 @@ class InpaintResult:
     Attributes:
         folder: of the PNGs and inpaint.json.
         clips: in the order of the shard set.
+        clips_lacking: of the set, left out because they lack a modality.
         norm_pix_loss: whether the model predicts normalised patches, so that mean and contrast
             of each patch are drawn from the original.
     """
 
     folder: Path
     clips: tuple[DrawnClip, ...]
+    clips_lacking: int
     norm_pix_loss: bool
 
 
@@ -106,7 +108,7 @@ def inpaint(options: InpaintOptions, on_progress: OnProgress = ignore) -> Inpain
         "clips": [asdict(clip) for clip in drawn],
     }
     storage.write_json(options.out / "inpaint.json", facts)
-    return InpaintResult(options.out, tuple(drawn), norm_pix_loss)
+    return InpaintResult(options.out, tuple(drawn), shards.lacking, norm_pix_loss)
 
 
 def was_normalised(trained: Trained, asked: bool | None) -> bool:

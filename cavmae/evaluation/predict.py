@@ -26,7 +26,7 @@ from avprep.encode.process import ClipDecoder
 from avprep.encode.wire import EncodedSample
 from avprep.errors import DecodeError, Unreadable
 from avprep.labels import LabelSet
-from avprep.options import DecodeOptions, SampleOptions
+from avprep.options import SampleOptions
 from avprep.processes import stopped_by
 from cavmae.data import Batch
 from cavmae.data.sample import decode_frame
@@ -189,25 +189,19 @@ def given_mode(trained_mode: Mode, sample: EncodedSample) -> Mode:
 
 
 class ClipReader:
-    """Decodes one file at a time, in child processes."""
+    """Decodes one file at a time, in a child process."""
 
     def __init__(self, options: PredictOptions, trained_mode: Mode) -> None:
         self._options = options
         mode = options.mode or trained_mode
-        self._is_optional = options.mode is None and mode == "multimodal"
         decode = options.decode
-        audio_only = replace(decode, frames=0, missing_audio="fail")
         if mode in AUDIO_MODES:
-            wanted = audio_only
-        elif mode in IMAGE_MODES or self._is_optional:
-            wanted = replace(decode, missing_audio="omit")
-        else:
-            wanted = replace(decode, missing_audio="fail")
-        self._decoder = self._new_decoder(wanted)
-        self._audio_decoder = self._new_decoder(audio_only)
-
-    def _new_decoder(self, decode: DecodeOptions) -> ClipDecoder:
-        return ClipDecoder(SampleOptions(decode, audio="wav"), self._options.limits)
+            decode = replace(decode, frames=0)
+        elif mode in IMAGE_MODES:
+            decode = replace(decode, missing_audio="omit")
+        elif options.mode is None:
+            decode = replace(decode, missing_audio="omit", missing_video="omit")
+        self._decoder = ClipDecoder(SampleOptions(decode, audio="wav"), options.limits)
 
     def read(self, path: str | Path) -> EncodedSample:
         """Decode a file: both streams, or the one it has where that is enough.
@@ -216,17 +210,11 @@ class ClipReader:
             DecodeError: see `avprep.decode.decode_clip`.
         """
         clip = Clip("", video=str(path), start=self._options.start, end=self._options.end)
-        try:
-            return self._decoder.decode(clip)
-        except DecodeError as error:
-            if error.cause != "no-video" or not self._is_optional:
-                raise
-        return self._audio_decoder.decode(clip)
+        return self._decoder.decode(clip)
 
     def close(self) -> None:
-        """End the child processes."""
-        for decoder in (self._decoder, self._audio_decoder):
-            decoder.close()
+        """End the child process."""
+        self._decoder.close()
 
 
 class ReaderPool(ExitStack):

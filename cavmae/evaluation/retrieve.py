@@ -31,6 +31,7 @@ class RetrieveResult:
         image_to_audio: where its own audio stands for its frame.
         clips: that were compared.
         clips_unreadable: left out.
+        clips_lacking: left out, because they lack a modality.
         checkpoint: the file of weights.
         is_pretrained: whether its streams were trained to match each other.
         options: which clips were compared, and how.
@@ -40,6 +41,7 @@ class RetrieveResult:
     image_to_audio: Ranks
     clips: int
     clips_unreadable: int
+    clips_lacking: int
     checkpoint: Path
     is_pretrained: bool
     options: RetrieveOptions
@@ -53,6 +55,7 @@ class RetrieveResult:
             "chance": _figures(chance(self.clips)),
             "clips": self.clips,
             "clips_unreadable": self.clips_unreadable,
+            "clips_lacking": self.clips_lacking,
             "per_class": options.per_class,
             "seed": options.seed if options.per_class else None,
             "classes": options.classes,
@@ -95,6 +98,7 @@ def retrieve(options: RetrieveOptions, on_progress: OnProgress = ignore) -> Retr
             *rank_pairs(audio, image),
             clips=len(features.index),
             clips_unreadable=features.unreadable,
+            clips_lacking=shards.lacking,
             checkpoint=trained.file,
             is_pretrained=isinstance(trained.model, CAVMAE),
             options=options,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from avprep.errors import UserError
+from avprep.wording import lacking_words
 from cavmae.checkpoints import config_of, init_from, read_metadata, read_weights, weights_file
 from cavmae.checkpoints.usage import check_same_classes
 from cavmae.data import ShardSet, open_shards
@@ -18,7 +19,7 @@ from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import ModelConfig
 from cavmae.model.config import PRESETS
 from cavmae.model.encoder import Encoder
-from cavmae.options import FIT, Criterion
+from cavmae.options import BOTH, FIT, Criterion, modalities_of
 from cavmae.train.events import Normalisation, Note, OnEvent, ignore
 from cavmae.train.options import FinetuneRun, ModelOptions, PretrainRun, Run
 from cavmae.train.outlook import fitting_rows
@@ -55,12 +56,13 @@ def start_of(options: Run, world: World, on_event: OnEvent) -> Start:
     Raises:
         UserError: inputs that do not fit together.
     """
-    shards = open_shards(options.shards, options)
+    needed = modalities_of(options.mode) if isinstance(options, FinetuneRun) else BOTH
+    shards = open_shards(options.shards, options, needed)
     validation: ShardSet | None = None
     criterion: Criterion = "bce"
     if options.val_shards is not None:
         chosen = dataclasses.replace(options, splits=options.val_splits)
-        validation = open_shards(options.val_shards, chosen)
+        validation = open_shards(options.val_shards, chosen, needed)
     if isinstance(options, FinetuneRun):
         assert validation is not None
         check_labels(shards, validation)
@@ -68,10 +70,14 @@ def start_of(options: Run, world: World, on_event: OnEvent) -> Start:
     elif validation is not None:
         validation = spread_subset(validation, options.val_clips)
     config = starting_config(options, shards)
-    for each in filter(None, (shards, validation)):
-        check_frames(each, config)
+    if "image" in needed:
+        for each in filter(None, (shards, validation)):
+            check_frames(each, config)
     fbank = choose_normalisation(shards, options.init)
     tell = on_event if world.is_main else ignore
+    for each in filter(None, (shards, validation)):
+        if each.lacking:
+            tell(Note(f"{each.location}: {lacking_words(each.lacking)}"))
     return Start(world, tell, shards, validation, config, fbank, criterion)
 
 

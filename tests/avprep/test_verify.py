@@ -488,7 +488,7 @@ def test_several_workers_find_the_same(fresh):
     assert one == two
     names = [shard.name for shard in read_dataset(fresh).shards]
     assert list(one["damaged"]) == [names[1], names[3]]
-    assert set(one) == {"shards", "samples", "damaged", "files", "strangers"}
+    assert set(one) == {"shards", "samples", "modalities", "damaged", "files", "strangers"}
     assert (one["shards"], one["files"], one["strangers"]) == (len(names), {}, [])
 
 
