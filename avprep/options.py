@@ -223,6 +223,21 @@ class ReportOptions(Options):
 
 
 @dataclass(frozen=True)
+class DuplicateOptions(Options):
+    """Which clips count as near-duplicates, and what is shown of them."""
+
+    by: Literal["both", "picture", "sound", "either"] = option(
+        "both", "What must be nearly the same; either: one of the two is enough."
+    )
+    pairs: int = option(
+        24, "Pairs on the page: those across sets or splits, then the least alike.", at_least=0
+    )
+    max_mb: float = option(
+        30.0, "Size of the page; pairs that would make it larger are left out.", above=0
+    )
+
+
+@dataclass(frozen=True)
 class ManifestFile(Options):
     """The manifest that is written."""
 
@@ -390,6 +405,11 @@ class SplitOptions(Options):
         metavar="NAME=SHARE,…",
     )
     seed: int = option(0, "Seed of the split.")
+    groups: Path | None = option(
+        None,
+        "CSV with the columns group and video_id, such as the duplicates.csv of `avprep "
+        "duplicates`: the clips of a group stay together.",
+    )
 
 
 @dataclass(frozen=True)
