@@ -246,8 +246,11 @@ class ManifestOutput(ManifestFile):
 class Sources(Options):
     """Where the files of a data set's clips are."""
 
-    videos: tuple[Path, ...] = option(
-        (), "Folder of the videos, with sub-folders. May be given several times."
+    videos: tuple[str, ...] = option(
+        (),
+        "Folder, archive (.tar, .tar.gz, .tgz, .zip) or URL with the videos, or a pattern of these "
+        "as in 'parts/*.tar.gz'. May be given several times.",
+        metavar="PLACE",
     )
     extracted: Path | None = option(
         None, "Output of `avprep extract`: shards are packed from its audio/ and frames/."

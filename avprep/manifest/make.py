@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from avprep.clips import Places
 from avprep.labels import class_csv_of, known_labels, labels_of, read_label_csv, vggsound_labels
 from avprep.manifest.sources.audioset import read_audioset
 from avprep.manifest.sources.folder import match_folder
@@ -62,18 +63,24 @@ def make_vggsound_manifest(
 
 
 def make_folder_manifest(
-    root: str | Path,
+    root: Places,
     output: ManifestOutput,
     options: FolderOptions = FolderOptions(),
     on_progress: OnProgress = ignore,
 ) -> ManifestSummary:
     """Write the manifest of a folder, whose sub-folders or a CSV say what the classes are.
 
+    Args:
+        root: folder, archive, or prefix of an object store; or several, which count as one.
+        output: what is written.
+        options: what the classes are.
+        on_progress: hears of files found.
+
     Raises:
         UserError: see `match_folder`, `read_listing` and `write_matched`.
         WorkFailed: see `write_matched`.
     """
-    root, csv, labels, extracted = Path(root), options.csv, options.labels, options.extracted
+    csv, labels, extracted = options.csv, options.labels, options.extracted
     check_extracted(extracted)
     known = labels_of(output.out) or None if labels is None else known_labels(labels)
     if csv is None:
@@ -85,7 +92,7 @@ def make_folder_manifest(
         _check_rows(data_set, csv, output)
         on_file = each("file", on_progress)
         matched = match_listing(data_set.only(options.split, csv), root, extracted, on_file)
-    return write_matched(matched, csv or root, output, labels)
+    return write_matched(matched, csv or matched.looked_in, output, labels)
 
 
 def _check_rows(data_set: DataSet, source: Path, output: ManifestOutput) -> None:

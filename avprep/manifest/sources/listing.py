@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from avprep.clips import VIDEO_SUFFIXES, is_writable, scan_files, video_ids
+from avprep import storage
+from avprep.clips import (
+    Places,
+    Scan,
+    distinct_paths,
+    expanded,
+    is_writable,
+    path_below,
+    scanned,
+    video_ids,
+)
 from avprep.columns import IDS, LABEL, LABELS, PATHS, SPLIT, Columns, known_columns, times_of
 from avprep.csvfile import csv_records, shown
 from avprep.errors import UserError
@@ -76,7 +86,7 @@ def read_listing(path: Path, labels: LabelSet | None) -> DataSet:
 
 def match_listing(
     data_set: DataSet,
-    root: Path,
+    root: Places,
     extracted: Path | None,
     on_file: Callable[[], object] = lambda: None,
 ) -> Matched:
@@ -84,41 +94,47 @@ def match_listing(
 
     Args:
         data_set: see `read_listing`.
-        root: the folder that relative paths start from.
+        root: the place, or places, that relative paths start from.
         extracted: what `avprep extract` wrote for the same folder.
         on_file: called after each file found.
 
     Raises:
-        UserError: no such folder, or one that cannot be listed.
+        UserError: nothing is there, or a place cannot be listed.
     """
-    passed_over: list[str] = []
-    files = scan_files(root, VIDEO_SUFFIXES, passed_over, on_file)
-    scanned = [os.path.join(folder, name) for folder, name in files]
-    videos = {os.path.relpath(path, root): path for path in scanned if is_writable(path)}
-    rows = [row._replace(name=_below(root, row.name)) for row in data_set.segments.rows]
-    for name in {row.name for row in rows} - videos.keys():
-        if os.path.isfile(path := os.path.join(root, name)):
-            videos[name] = path
+    roots, scan = expanded(root), Scan()
+    found = [file for root in roots for file in scanned(root, scan, on_file)]
+    files = [file for file in found if is_writable(file.video)]
+    extras = [(file.video, UNNAMEABLE) for file in found if not is_writable(file.video)]
+    videos = {path: file.video for path, file in zip(distinct_paths(files), files, strict=True)}
+    path_of = {video: path for path, video in videos.items()}
+    rows = [
+        row._replace(name=path_of.get(row.name) or _below(roots, row.name))
+        for row in data_set.segments.rows
+    ]
+    unscanned = {row.name for row in rows} - videos.keys()
+    videos |= _named_elsewhere(unscanned, roots)
+    passed_over = filter(storage.is_url, scan.passed_over)  # unless a row asks for it
+    below = {path_below(file, root): file for file in passed_over for root in roots}
+    videos |= {name: below[name] for name in unscanned & below.keys()}
     rows = _found_by_stem(rows, videos)
     rows = _found_by_times(rows, videos, data_set.notes)
     segments = Segments(rows)
     for row, _ in segments.repeated:  # that spell the path otherwise
         data_set.notes.note(_SEVERAL, row.line)
     ids = _ids(segments.rows)
-    extras = [(path, UNNAMEABLE) for path in scanned if not is_writable(path)]
     for name in sorted(videos.keys() - {row.name for row in rows}):
         extras.append((videos[name], "no row of the CSV names it"))
     data_set = replace(data_set, segments=segments)
-    found = Matches.named([videos.get(row.name, "") for row in segments.rows], extras)
+    matches = Matches.named([videos.get(row.name, "") for row in segments.rows], extras)
     return Matched(
         data_set,
         ids,
-        found,
-        extracted_audio(found, ids, extracted),
+        matches,
+        extracted_audio(matches, ids, extracted),
         extracted,
         is_cut=True,
-        passed_over=passed_over,
-        looked_in=str(root),
+        scan=scan,
+        looked_in=", ".join(roots),
         looked_for=rows[0].name if rows else "",
     )
 
@@ -158,7 +174,8 @@ def _parse_row(
     names = [name for name in names if name]
     if labels is not None:
         names = [checked_label(name, labels, notes) for name in names]
-    return Row(line, os.path.normpath(path), start, end, tuple(dict.fromkeys(names)), split)
+    name = path if storage.is_url(path) else os.path.normpath(path)
+    return Row(line, name, start, end, tuple(dict.fromkeys(names)), split)
 
 
 def _list_of(text: str) -> tuple[str, str]:
@@ -168,11 +185,28 @@ def _list_of(text: str) -> tuple[str, str]:
     return text, next((sign for sign in ";|" if sign in text), ",")
 
 
-def _below(root: Path, path: str) -> str:
-    """An absolute path as one below `root`, if it is."""
-    top = os.path.abspath(root)
-    inside = os.path.isabs(path) and os.path.commonpath((top, path)) == top
-    return os.path.relpath(path, top) if inside else path
+def _below(roots: Sequence[str], path: str) -> str:
+    """An absolute path as one below a root, if it is."""
+    for root in roots:
+        top = os.path.abspath(root)
+        if os.path.isabs(path) and os.path.commonpath((top, path)) == top:
+            return os.path.relpath(path, top)
+    return path
+
+
+def _named_elsewhere(names: Iterable[str], roots: Sequence[str]) -> dict[str, str]:
+    """Files that rows name and that no scan found; by name, their path or URL."""
+    folders = [root for root in roots if not storage.is_url(root) and os.path.isdir(root)]
+    names_of: dict[str, str] = {}
+    for name in names:
+        member, chain, file = name.rpartition("::") if storage.is_chained(name) else ("", "", name)
+        if storage.is_url(file) or os.path.isabs(file):
+            names_of[name] = name
+            continue
+        for folder in reversed(folders):  # of two, the first has it
+            names_of[f"{member}{chain}{os.path.join(folder, file)}"] = name
+    there = storage.present(names_of)
+    return {name: place for place, name in names_of.items() if place in there}
 
 
 def _found_by_stem(rows: list[Row], videos: Collection[str]) -> list[Row]:
