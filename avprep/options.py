@@ -271,8 +271,9 @@ class FolderOptions(Options):
 
     csv: Path | None = option(
         None,
-        "Take the classes not from the sub-folders but from this CSV with the columns path and "
-        "label (or labels), and optionally split, start, and end or duration.",
+        "Take the classes not from the sub-folders but from this table (CSV, JSON lines, Parquet) "
+        "with the columns path and label (or labels), and optionally split, start, and end or "
+        "duration.",
     )
     labels: Path | None = option(
         None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +12,16 @@ from avprep import storage
 from avprep.clips import (
     Places,
     Scan,
+    VideoFile,
     distinct_paths,
     expanded,
+    ids_of,
     is_writable,
     path_below,
     scanned,
-    video_ids,
 )
-from avprep.columns import IDS, LABEL, LABELS, PATHS, SPLIT, Columns, known_columns, times_of
-from avprep.csvfile import csv_records, shown
+from avprep.columns import IDS, LABEL, LABELS, PATHS, SPLIT, URLS, Columns, known_columns, times_of
+from avprep.csvfile import shown
 from avprep.errors import UserError
 from avprep.labels import LabelSet
 from avprep.manifest.sources.match import (
@@ -31,6 +32,7 @@ from avprep.manifest.sources.match import (
     match_files,
 )
 from avprep.manifest.sources.matched import DataSet, Matched
+from avprep.manifest.sources.records import Record, records
 from avprep.manifest.sources.rows import (
     CsvNotes,
     Row,
@@ -42,13 +44,14 @@ from avprep.manifest.sources.rows import (
     checked_seconds,
     numbered,
 )
+from avprep.wording import counted
 
-_KNOWN = {"path": (*PATHS, *IDS), "label": LABEL, "labels": LABELS, "split": SPLIT}
+_KNOWN = {"label": LABEL, "labels": LABELS, "split": SPLIT}
 _SEVERAL = "files in several rows have the classes of all of them"
 
 
 def read_listing(path: Path, labels: LabelSet | None) -> DataSet:
-    """Read a CSV with the columns `path` and `label` (or `labels`), in any order.
+    """Read a table with the columns `path` and `label` (or `labels`), in any order.
 
     Columns of a split and of times are read too, others are ignored; for the names see
     `avprep.columns`. `label` is one class; `labels` are several, separated by `;` or `|`, or by
@@ -56,17 +59,43 @@ def read_listing(path: Path, labels: LabelSet | None) -> DataSet:
     has the classes of all of them.
 
     Args:
-        path: the CSV; its first line names the columns.
+        path: CSV, JSON lines or Parquet; the first line of a CSV names the columns.
         labels: its classes; None to number the sorted names.
 
     Raises:
         UserError: it cannot be read, lacks a column, or has no rows.
     """
-    records = csv_records(path)
-    _, header = next(records, (1, []))
-    columns = _columns(path, header)
+    rows = records(path)
+    _, header = next(rows, (1, []))
+    columns = known_columns(f"{path}: line 1", header, {"path": (*PATHS, *IDS, *URLS), **_KNOWN})
+    if not columns.places.keys() & {"label", "labels"}:
+        raise _lacking(path, header, "path and label")
+    return _read_rows(path, rows, columns, labels, header)
+
+
+def read_clip_table(path: Path, labels: LabelSet | None) -> DataSet:
+    """Read a table that says by itself where the clips are, as paths or URLs; labels are optional.
+
+    Raises:
+        UserError: see `read_listing`.
+    """
+    rows = records(path)
+    _, header = next(rows, (1, []))
+    columns = known_columns(f"{path}: line 1", header, {"path": (*PATHS, *URLS, *IDS), **_KNOWN})
+    return _read_rows(path, rows, columns, labels, header)
+
+
+def _read_rows(
+    path: Path,
+    rows: Iterator[Record],
+    columns: Columns,
+    labels: LabelSet | None,
+    header: list[str],
+) -> DataSet:
+    if "path" not in columns.places:
+        raise _lacking(path, header, "path")
     segments, notes = Segments(), CsvNotes()
-    for line, cells in records:
+    for line, cells in rows:
         if not any(cell.strip() for cell in cells):
             continue
         try:
@@ -79,8 +108,8 @@ def read_listing(path: Path, labels: LabelSet | None) -> DataSet:
     if not segments.rows and not notes.bad:
         raise UserError(f"{path}: has no rows below its header.")
     if labels is None:
-        labels, rows = numbered(segments.rows, path)
-        segments = Segments(rows)
+        labels, with_mids = numbered(segments.rows, path)
+        segments = Segments(with_mids)
     return DataSet(segments, labels, notes, named_by="path")
 
 
@@ -89,14 +118,16 @@ def match_listing(
     root: Places,
     extracted: Path | None,
     on_file: Callable[[], object] = lambda: None,
+    base: str = "",
 ) -> Matched:
     """Find the videos that a list names.
 
     Args:
         data_set: see `read_listing`.
-        root: the place, or places, that relative paths start from.
+        root: the place, or places, that are scanned and that relative paths start from.
         extracted: what `avprep extract` wrote for the same folder.
         on_file: called after each file found.
+        base: a further folder that relative paths start from, and that is not scanned.
 
     Raises:
         UserError: nothing is there, or a place cannot be listed.
@@ -112,7 +143,7 @@ def match_listing(
         for row in data_set.segments.rows
     ]
     unscanned = {row.name for row in rows} - videos.keys()
-    videos |= _named_elsewhere(unscanned, roots)
+    videos |= _named_elsewhere(unscanned, [*filter(os.path.isdir, roots), *filter(None, [base])])
     passed_over = filter(storage.is_url, scan.passed_over)  # unless a row asks for it
     below = {path_below(file, root): file for file in passed_over for root in roots}
     videos |= {name: below[name] for name in unscanned & below.keys()}
@@ -134,20 +165,17 @@ def match_listing(
         extracted,
         is_cut=True,
         scan=scan,
-        looked_in=", ".join(roots),
+        looked_in=", ".join(roots) or base,
         looked_for=rows[0].name if rows else "",
+        remarks=list(_not_looked_at(videos[row.name] for row in rows if row.name in videos)),
     )
 
 
-def _columns(path: Path, header: list[str]) -> Columns:
-    """The position of each known column."""
-    columns = known_columns(f"{path}: line 1", header, _KNOWN)
-    if "path" not in columns.places or not columns.places.keys() & {"label", "labels"}:
-        found = ",".join(header) or "nothing"
-        raise UserError(
-            f"{path}: line 1 must name the columns, at least path and label, found {shown(found)}."
-        )
-    return columns
+def _lacking(path: Path, header: list[str], names: str) -> UserError:
+    found = ",".join(header) or "nothing"
+    return UserError(
+        f"{path}: line 1 must name the columns, at least {names}, found {shown(found)}."
+    )
 
 
 def _parse_row(
@@ -194,9 +222,8 @@ def _below(roots: Sequence[str], path: str) -> str:
     return path
 
 
-def _named_elsewhere(names: Iterable[str], roots: Sequence[str]) -> dict[str, str]:
+def _named_elsewhere(names: Iterable[str], folders: Sequence[str]) -> dict[str, str]:
     """Files that rows name and that no scan found; by name, their path or URL."""
-    folders = [root for root in roots if not storage.is_url(root) and os.path.isdir(root)]
     names_of: dict[str, str] = {}
     for name in names:
         member, chain, file = name.rpartition("::") if storage.is_chained(name) else ("", "", name)
@@ -204,9 +231,15 @@ def _named_elsewhere(names: Iterable[str], roots: Sequence[str]) -> dict[str, st
             names_of[name] = name
             continue
         for folder in reversed(folders):  # of two, the first has it
-            names_of[f"{member}{chain}{os.path.join(folder, file)}"] = name
+            names_of[f"{member}{chain}{os.path.normpath(os.path.join(folder, file))}"] = name
     there = storage.present(names_of)
     return {name: place for place, name in names_of.items() if place in there}
+
+
+def _not_looked_at(videos: Iterable[str]) -> Iterator[str]:
+    count = sum(video.startswith(("http://", "https://")) for video in videos)
+    if count:
+        yield f"{counted(count, 'clip')} on web servers, which are not asked whether they are there"
 
 
 def _found_by_stem(rows: list[Row], videos: Collection[str]) -> list[Row]:
@@ -251,8 +284,12 @@ def _found_by_times(rows: list[Row], videos: Mapping[str, str], notes: CsvNotes)
 
 
 def _ids(rows: list[Row]) -> list[str]:
-    paths = list(dict.fromkeys(row.name for row in rows))
-    id_of = dict(zip(paths, video_ids(paths), strict=True))
+    names = list(dict.fromkeys(row.name for row in rows))
+    files = [
+        VideoFile(path_below(name, "") if storage.is_chained(name) else name, name)
+        for name in names
+    ]
+    id_of = dict(zip(names, ids_of(files), strict=True))
     segments = Counter(row.name for row in rows)
 
     def video_id(row: Row) -> str:
