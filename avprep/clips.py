@@ -93,10 +93,14 @@ class Scan:
     Attributes:
         passed_over: files that look like clips but are not; see `scan_files`.
         lost: (file, reason) of what cannot be used: files of an archive, and whole archives.
+        keep: suffix of small files in archives that are read on the way; "" for none.
+        texts: what these hold, by their URL.
     """
 
     passed_over: list[str] = field(default_factory=list)
     lost: list[tuple[str, str]] = field(default_factory=list)
+    keep: str = ""
+    texts: dict[str, bytes] = field(default_factory=dict)
 
 
 def discover_clips(
@@ -316,7 +320,7 @@ def _folders(root: str, suffixes: Collection[str], scan: Scan) -> Iterator[Folde
         yield from _grouped(root, storage.list_below(root))
         return
     try:
-        archive = storage.list_archive(root)
+        archive = storage.list_archive(root, scan.keep)
     except FileNotFoundError:
         raise UserError(f"{root}: no such archive.") from None
     top = f"{storage.archive_scheme(root)}://::{root}"
@@ -328,6 +332,7 @@ def _folders(root: str, suffixes: Collection[str], scan: Scan) -> Iterator[Folde
         for name, reason in archive.lost
         if os.path.splitext(name)[1].lower() in suffixes
     )
+    scan.texts |= {storage.join(top, name): text for name, text in archive.texts.items()}
     yield from _grouped(top, archive.names)
 
 

@@ -266,6 +266,36 @@ class Sources(Options):
 
 
 @dataclass(frozen=True)
+class LabelSource:
+    """Which file beside a video has its classes."""
+
+    file: str  # cls, txt or json: the suffix
+    key: str = ""  # the field of a JSON object
+
+    @classmethod
+    def parse(cls, text: str) -> LabelSource:
+        """`cls`, `txt`, or `json:FIELD`.
+
+        Raises:
+            UserError: not of this form.
+        """
+        file, colon, key = text.partition(":")
+        if file not in ("cls", "txt", "json") or (file == "json") != bool(colon and key):
+            raise UserError(
+                f"--label-from {text!r}: give cls, txt or json:FIELD, for example json:category."
+            )
+        return cls(file, key)
+
+    @property
+    def suffix(self) -> str:
+        """Of the file."""
+        return f".{self.file}"
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.key}" if self.key else self.file
+
+
+@dataclass(frozen=True)
 class FolderOptions(Options):
     """How the videos of a folder are listed and labelled."""
 
@@ -274,6 +304,12 @@ class FolderOptions(Options):
         "Take the classes not from the sub-folders but from this table (CSV, JSON lines, Parquet) "
         "with the columns path and label (or labels), and optionally split, start, and end or "
         "duration.",
+    )
+    label_from: LabelSource | None = option(
+        None,
+        "Take the classes not from the sub-folders but from a file beside each video, as in the "
+        "tars of video2dataset: KEY.cls, KEY.txt (all its text), or a field of KEY.json.",
+        metavar="cls|txt|json:FIELD",
     )
     labels: Path | None = option(
         None,

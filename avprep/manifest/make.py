@@ -88,8 +88,11 @@ def make_folder_manifest(
     """
     csv, labels, extracted = options.csv, options.labels, options.extracted
     check_extracted(extracted)
+    table = _table_among(expanded(root))
+    if options.label_from is not None and (csv or table):
+        raise UserError(f"--label-from: {csv or table} says what the classes are. Leave one out.")
     known = labels_of(output.out) or None if labels is None else known_labels(labels)
-    if csv is None and (table := _table_among(expanded(root))) is not None:
+    if csv is None and table is not None:
         csv = table
         data_set = read_clip_table(table, known)
         _check_rows(data_set, table, output)
@@ -98,7 +101,9 @@ def make_folder_manifest(
     elif csv is None:
         file = labels or class_csv_of(output.out)
         on_file = each("file", on_progress)
-        matched = match_folder(root, extracted, known, file, options.split, on_file)
+        matched = match_folder(
+            root, extracted, known, file, options.split, on_file, options.label_from
+        )
     else:
         data_set = read_listing(csv, known)
         _check_rows(data_set, csv, output)

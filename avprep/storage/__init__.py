@@ -6,6 +6,7 @@ Two promises: what has its final name is whole, and every failure names the plac
 from avprep.storage.archives import Listing, archive_scheme, is_archive, list_archive, present
 from avprep.storage.claim import claim
 from avprep.storage.places import (
+    beside,
     check_writable,
     delete,
     exists,

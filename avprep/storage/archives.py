@@ -9,7 +9,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import IO, cast
@@ -82,14 +82,14 @@ def is_archive(place: str) -> bool:
     return not os.path.isdir(place) and bool(archive_scheme(place))
 
 
-def list_archive(place: str, keep: Callable[[str], bool] = lambda name: False) -> Listing:
+def list_archive(place: str, keep: str = "") -> Listing:
     """Every file in an archive; of a damaged one, the files before the damage.
 
     A name that an archive has twice counts once, since the later file replaces the earlier one.
 
     Args:
         place: path or URL of the archive.
-        keep: whether the content of a file of this name is wanted too.
+        keep: suffix of the small files whose content is wanted, too; "" for none.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -140,7 +140,11 @@ def _fault_of(name: str) -> str:
     return "its name contains '::', which separates the parts of a URL" if "::" in name else ""
 
 
-def _list_zip(file: IO[bytes], keep: Callable[[str], bool], listing: Listing) -> None:
+def _is_kept(name: str, suffix: str) -> bool:
+    return bool(suffix) and name.lower().endswith(suffix)
+
+
+def _list_zip(file: IO[bytes], keep: str, listing: Listing) -> None:
     try:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
@@ -155,7 +159,7 @@ def _list_zip(file: IO[bytes], keep: Callable[[str], bool], listing: Listing) ->
             reason = "is encrypted"
         elif member.compress_type not in _METHODS:
             reason = "is compressed in a way that Python's zipfile cannot read"
-        if not listing.add(member.filename, reason) or not keep(member.filename):
+        if not (listing.add(member.filename, reason) and _is_kept(member.filename, keep)):
             continue
         try:
             with archive.open(member) as text:
@@ -164,7 +168,7 @@ def _list_zip(file: IO[bytes], keep: Callable[[str], bool], listing: Listing) ->
             listing.lost.append((member.filename, f"cannot be read ({error})"))
 
 
-def list_tar(file: IO[bytes], keep: Callable[[str], bool], listing: Listing) -> None:
+def list_tar(file: IO[bytes], keep: str, listing: Listing) -> None:
     content, last = _TarBytes(file), None
     try:
         with tarfile.open(fileobj=cast("IO[bytes]", content), mode="r:") as archive:
@@ -173,7 +177,7 @@ def list_tar(file: IO[bytes], keep: Callable[[str], bool], listing: Listing) -> 
                 if member.isdir():
                     continue
                 reason = "" if member.isreg() else "is a link or a device"
-                if listing.add(member.name, reason) and keep(member.name):
+                if listing.add(member.name, reason) and _is_kept(member.name, keep):
                     text = archive.extractfile(member)
                     listing.texts[member.name] = text.read(_LARGEST_READ) if text else b""
         listing.damage = content.fault or content.fault_of_end(last is None)

@@ -37,6 +37,12 @@ def join(location: str | Path, name: str) -> str:
     return f"{folder if folder.endswith('://') else folder.rstrip('/') + '/'}{name}::{archive}"
 
 
+def beside(path: str, suffix: str) -> str:
+    """The file that has another suffix than `path`, and is otherwise called the same."""
+    name, chain, archive = path.partition("::") if is_chained(path) else (path, "", "")
+    return f"{os.path.splitext(name)[0]}{suffix}{chain}{archive}"
+
+
 def is_chained(location: str | Path) -> bool:
     """Whether `location` is a place within an archive: `tar://v/a.mp4::x.tar`."""
     return "::" in str(location) and is_url(location)

@@ -16,6 +16,8 @@ from avprep.labels import LabelSet, label_set_for
 from avprep.manifest.sources.match import UNNAMEABLE, Matches, extracted_audio
 from avprep.manifest.sources.matched import DataSet, Matched
 from avprep.manifest.sources.rows import Row, Segments
+from avprep.manifest.sources.side_files import labels_beside, numbered_classes
+from avprep.options import LabelSource
 from avprep.storage import is_archive
 
 _NO_LABELS = "unlabell?ed|unsupervised|nolabels?"
@@ -46,6 +48,7 @@ def match_folder(
     label_file: object = "the class CSV",
     split: str = "",
     on_file: Callable[[], object] = lambda: None,
+    label_from: LabelSource | None = None,
 ) -> Matched:
     """The videos of a folder, each labelled with the sub-folder that it lies in; see `places_of`.
 
@@ -59,36 +62,43 @@ def match_folder(
         label_file: where that label set is, for the message.
         split: the split that is wanted; "" for all.
         on_file: called after each file found.
+        label_from: the file beside each video that has its classes, instead of the sub-folder.
 
     Raises:
         UserError: nothing is there, no video in it, no such split, a class is not in the label set,
             or folders may be splits or classes.
     """
-    roots, scan = expanded(root), Scan()
+    roots, scan = expanded(root), Scan(keep=label_from.suffix if label_from else "")
     where = ", ".join(roots)
     found = discover_files(roots, scan, on_file)
-    named = [
+    usable = [
         (file, name)
         for file, name in zip(found, ids_of(found), strict=True)
         if is_writable(file.video)
     ]
-    files, ids = [file for file, _ in named], [name for _, name in named]
+    files, ids = [file for file, _ in usable], [name for _, name in usable]
     extras = [(file.video, UNNAMEABLE) for file in found if not is_writable(file.video)]
     folders, remarks = [file.folders for file in files], list[str]()
     if all(map(is_archive, roots)) and (around := _packed_in(folders)):
         remarks.append(f"everything is in {'/'.join(around)}/, which is not taken for a class")
         folders = [parts[len(around) :] for parts in folders]
     places = places_of(folders, where, labels)
-    names = (place.label for place in places if place.label)
-    label_set, mids = label_set_for(names, labels, label_file)
+    if label_from is None:
+        classes = [[place.label] if place.label else [] for place in places]
+        names = itertools.chain.from_iterable(classes)
+        label_set, mids = label_set_for(names, labels, label_file)
+    else:
+        classes, unread = labels_beside(files, label_from, scan)
+        label_set, mids = numbered_classes(classes, labels, label_file)
+        remarks += unread
     segments = Segments(
-        Row(None, file.video, None, None, (mids[label],) if label else (), of_split)
-        for file, (label, of_split) in zip(files, places, strict=True)
+        Row(None, file.video, None, None, tuple(mids[name] for name in named), place.split)
+        for file, named, place in zip(files, classes, places, strict=True)
     )
     data_set = DataSet(segments, label_set, named_by="path").only(split, where)
     if len(roots) == 1:
         remarks += _about_splits(data_set, Path(where), labels is None)
-    if labels is None:
+    if labels is None and label_from is None:
         remarks += _doubtful_classes(data_set, folders)
     videos = Matches.named([file.video for file in files], extras)
     return Matched(
