@@ -224,16 +224,18 @@ def _below(roots: Sequence[str], path: str) -> str:
 
 def _named_elsewhere(names: Iterable[str], folders: Sequence[str]) -> dict[str, str]:
     """Files that rows name and that no scan found; by name, their path or URL."""
-    names_of: dict[str, str] = {}
-    for name in names:
-        member, chain, file = name.rpartition("::") if storage.is_chained(name) else ("", "", name)
-        if storage.is_url(file) or os.path.isabs(file):
-            names_of[name] = name
-            continue
-        for folder in reversed(folders):  # of two, the first has it
-            names_of[f"{member}{chain}{os.path.normpath(os.path.join(folder, file))}"] = name
-    there = storage.present(names_of)
-    return {name: place for place, name in names_of.items() if place in there}
+    places = {name: _places_of(name, folders) for name in names}
+    there = storage.present(dict.fromkeys(place for some in places.values() for place in some))
+    found = {name: [place for place in some if place in there] for name, some in places.items()}
+    return {name: some[0] for name, some in found.items() if some}
+
+
+def _places_of(name: str, folders: Sequence[str]) -> list[str]:
+    """Where a file may be that a row names; a relative path starts from any of the folders."""
+    member, chain, file = name.rpartition("::") if storage.is_chained(name) else ("", "", name)
+    if storage.is_url(file) or os.path.isabs(file):
+        return [name]
+    return [f"{member}{chain}{os.path.join(top, file).removeprefix('./')}" for top in folders]
 
 
 def _not_looked_at(videos: Iterable[str]) -> Iterator[str]:
