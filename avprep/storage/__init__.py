@@ -5,6 +5,7 @@ Two promises: what has its final name is whole, and every failure names the plac
 
 from avprep.storage.claim import claim
 from avprep.storage.places import (
+    check_scheme,
     check_writable,
     delete,
     exists,
@@ -13,6 +14,7 @@ from avprep.storage.places import (
     list_files,
     list_names,
     make_folder,
+    open_remote,
     read_bytes,
     read_files,
     read_if_there,
