@@ -83,6 +83,11 @@ class PoolOptions(Options):
         """Number of workers."""
         return self.workers or available_cores()
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the work is done on this machine by threads of this process."""
+        return self.backend in ("local", "loky")
+
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
@@ -95,12 +100,12 @@ class ByteSize(int):
         """`500MB` → 500,000,000; also `1.5GB`, `256MiB`, and plain bytes.
 
         Raises:
-            UserError: not a size, or not above zero.
+            ValueError: not a size, or not above zero.
         """
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", text.strip().upper())
         size = int(float(match[1]) * _UNITS[match[2] or ""]) if match else 0
         if size <= 0:
-            raise UserError(f"--shard-size {text!r}: give a size such as 500MB or 1GB.")
+            raise ValueError("must be a size such as 500MB or 1GB")
         return cls(size)
 
 
@@ -118,6 +123,11 @@ class ShardSetOptions(Options):
         None,
         "Bytes per shard instead, as in 1GB or 500MB; by what clips of their length should take.",
         flag="--shard-size",
+        above=0,
+    )
+    scratch_size: ByteSize = option(
+        ByteSize(10**9),
+        "Space in TMPDIR for videos from archives and servers; a larger one fails. [default: 1GB]",
         above=0,
     )
 

@@ -7,6 +7,7 @@ from avprep.storage.archives import Listing, archive_scheme, is_archive, list_ar
 from avprep.storage.claim import claim
 from avprep.storage.places import (
     beside,
+    check_scheme,
     check_writable,
     delete,
     exists,
@@ -18,6 +19,7 @@ from avprep.storage.places import (
     list_names,
     make_folder,
     matching,
+    open_remote,
     open_to_read,
     read_bytes,
     read_files,

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -18,11 +19,14 @@ _WHOLE_UPLOADS = frozenset(
 )
 _FILES_AT_ONCE = 64
 _SMALL_BLOCK = 1 << 16  # bytes that are read ahead, where a reader jumps from header to header
+_READ_AHEAD = 4 << 20  # bytes of one request where a file is read from front to back
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # what installs the library
+_SCHEME = re.compile(r"(?:\w+::)*([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def is_url(location: str | Path) -> bool:
     """Whether `location` is a URL (`scheme://…`) rather than a local path."""
-    return "://" in str(location)
+    return bool(_SCHEME.match(str(location)))
 
 
 def join(location: str | Path, name: str) -> str:
@@ -58,13 +62,45 @@ def _filesystem(url: str | Path) -> tuple[Any, str]:
     """
     import fsspec  # a local run never pays for it
 
+    check_scheme(url)
     try:
         return fsspec.core.url_to_fs(str(url), use_listings_cache=False)
     except (ImportError, ValueError) as error:
+        raise UserError(f"{url}: cannot be opened ({error}). Check the address.") from error
+
+
+def check_scheme(url: str | Path) -> None:
+    """Refuse a URL that no installed library can open; nothing is connected.
+
+    Raises:
+        UserError: fsspec does not know such URLs, or lacks a library for them.
+    """
+    import fsspec
+
+    match = _SCHEME.match(str(url))
+    scheme = match[1] if match else ""
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except ImportError as error:
+        extra = _EXTRAS.get(scheme)
+        install = f"Run `pip install 'avprep-cavmae[{extra}]'`." if extra else f"{error}."
         raise UserError(
-            f"{url}: cannot be opened ({error}). Install the extra for it, "
-            "for example `pip install 'avprep-cavmae[s3]'`."
+            f"{url}: {scheme}:// needs a library that is not there. {install}"
         ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{url}: {scheme}:// is not a kind of URL that can be read. Give a local path, or a "
+            "URL such as s3://bucket/name, gs://bucket/name or https://host/name."
+        ) from error
+
+
+def open_remote(url: str | Path) -> Any:
+    """A file behind a URL, open for reading from any position, some megabytes at a time.
+
+    Raises: as the store does; see `avprep.origins.remote`, which gives its errors a cause.
+    """
+    filesystem, key = _filesystem(url)
+    return filesystem.open(key, "rb", block_size=_READ_AHEAD, cache_type="readahead")
 
 
 def check_writable(location: str | Path) -> None:
