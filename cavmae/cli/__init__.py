@@ -9,6 +9,7 @@ from avprep.cli.lazy import LazyCommand, LazyGroup, run_group
 COMMANDS = {
     "pretrain": LazyCommand("cavmae.cli.pretrain:pretrain", "Train CAV-MAE on a shard set."),
     "finetune": LazyCommand("cavmae.cli.finetune:finetune", "Train a classifier on a shard set."),
+    "folds": LazyCommand("cavmae.cli.folds:folds", "Finetune and evaluate over folds."),
     "eval": LazyCommand("cavmae.cli.eval:evaluate", "Accuracy, mAP, AUC and d′ of a classifier."),
     "average": LazyCommand("cavmae.cli.average:average", "Mean of several checkpoints' weights."),
     "convert": LazyCommand("cavmae.cli.convert:convert", "Published .pth ↔ safetensors."),
