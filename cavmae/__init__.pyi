@@ -1,12 +1,14 @@
 from .checkpoints import load_checkpoint, save_model
 from .checkpoints.average import Averaged, average
 from .checkpoints.convert import Converted, convert
+from .evaluation.compare import CompareResult, compare
 from .evaluation.embed import EmbedResult, embed
 from .evaluation.evaluate import EvaluateResult, evaluate
 from .evaluation.export import ExportResult, export
 from .evaluation.inpaint import InpaintResult, inpaint
 from .evaluation.knn import KnnResult, knn
 from .evaluation.options import (
+    CompareOptions,
     EmbedOptions,
     EvaluateOptions,
     ExportOptions,
@@ -17,6 +19,7 @@ from .evaluation.options import (
 )
 from .evaluation.predict import Prediction, Predictor, predict
 from .evaluation.retrieve import RetrieveResult, retrieve
+from .evaluation.score_files import ClipScores, read_scores
 from .evaluation.trained import Trained, load_trained
 from .frontend import FrontEnd, FrontEndOptions
 from .frontend.stats import FbankStats, stats
@@ -32,6 +35,9 @@ __all__ = [
     "CAVMAE",
     "Averaged",
     "CAVMAEClassifier",
+    "ClipScores",
+    "CompareOptions",
+    "CompareResult",
     "ConvertOptions",
     "Converted",
     "DryRun",
@@ -69,6 +75,7 @@ __all__ = [
     "Steps",
     "Trained",
     "average",
+    "compare",
     "convert",
     "embed",
     "evaluate",
@@ -80,6 +87,7 @@ __all__ = [
     "load_trained",
     "predict",
     "pretrain",
+    "read_scores",
     "rehearse",
     "retrieve",
     "save_model",

@@ -16,6 +16,13 @@ Mode = Literal["multimodal", "audioonly", "videoonly", "missingaudioonly", "miss
 MODES: tuple[Mode, ...] = get_args(Mode)  # of a classifier: which modalities it is given
 AUDIO_MODES: tuple[Mode, ...] = ("audioonly", "missingaudioonly")
 IMAGE_MODES: tuple[Mode, ...] = ("videoonly", "missingvideoonly")
+MODE_WORDS: dict[Mode, str] = {  # what a classifier is given, and as what it was trained
+    "multimodal": "sound and picture",
+    "audioonly": "sound only",
+    "videoonly": "picture only",
+    "missingaudioonly": "sound only, to a model of both",
+    "missingvideoonly": "picture only, to a model of both",
+}
 Criterion = Literal["bce", "ce"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)  # sigmoid and softmax give probabilities
 MaskMode = Literal["unstructured", "time", "freq", "tf"]

@@ -60,7 +60,7 @@ def write_parquet(file: IO[bytes], entries: Iterable[Mapping[str, Any]]) -> None
     Raises:
         UserError: pyarrow is not installed.
     """
-    arrow = _pyarrow()
+    arrow = import_pyarrow()
     import pyarrow.parquet
 
     types = {True: arrow.float64(), False: arrow.string()}
@@ -101,7 +101,7 @@ def iter_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         UserError: not the table of a manifest, or pyarrow is not installed.
     """
-    arrow = _pyarrow()
+    arrow = import_pyarrow()
     import pyarrow.parquet
 
     try:
@@ -133,7 +133,12 @@ def _entry(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     return entry
 
 
-def _pyarrow() -> pyarrow:
+def import_pyarrow() -> pyarrow:
+    """The library that reads and writes Parquet.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         import pyarrow
     except ImportError as error:

@@ -10,6 +10,7 @@ COMMANDS = {
     "pretrain": LazyCommand("cavmae.cli.pretrain:pretrain", "Train CAV-MAE on a shard set."),
     "finetune": LazyCommand("cavmae.cli.finetune:finetune", "Train a classifier on a shard set."),
     "eval": LazyCommand("cavmae.cli.eval:evaluate", "Accuracy, mAP, AUC and d′ of a classifier."),
+    "compare": LazyCommand("cavmae.cli.compare:compare", "Whether one classifier beats another."),
     "average": LazyCommand("cavmae.cli.average:average", "Mean of several checkpoints' weights."),
     "convert": LazyCommand("cavmae.cli.convert:convert", "Published .pth ↔ safetensors."),
     "demo": LazyCommand("cavmae.cli.demo:demo", "The main job on a small made-up video set."),

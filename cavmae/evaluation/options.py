@@ -28,6 +28,8 @@ OneResult = int | Literal["all", "middle"]  # frames that give one result per cl
 FrameChoice = int | Literal["all", "each", "middle"]
 Modality = Literal["audio", "image"]
 Waveform = Literal["int16", "float32"]
+ScoreKind = Literal["probabilities", "logits"]
+SCORE_FILES = (".npz", ".parquet", ".csv")
 BOTH: tuple[Modality, ...] = ("audio", "image")
 _CHECKPOINT = "Run or checkpoint file."
 
@@ -62,21 +64,71 @@ class ModelOnShards(Options):
     checkpoint: Path = option(help=_CHECKPOINT)
 
 
+@dataclass(frozen=True)
+class ListedClips(Options):
+    """Which clips are meant, of those that are there."""
+
+    ids: Path | None = option(
+        None,
+        "Use the clips of this list only, and say which of them are not there: a CSV with a column "
+        "video_id, or JSON.",
+    )
+
+
+@dataclass(frozen=True)
+class BootstrapOptions(Options):
+    """How sure figures are."""
+
+    bootstrap: int = option(
+        0, "Draws of the clips that 95 % intervals are made of, such as 1000. 0: none.", at_least=0
+    )
+    bootstrap_seed: int = option(0, "Seed of the draws.", at_least=0)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Measured(StatedUsage, ModelOnShards):
+class Measured(StatedUsage, BootstrapOptions, ListedClips, ModelOnShards):
     """A classifier, what it is given of a clip, and what is written."""
 
+    modes: Literal["one", "all"] = option(
+        "one", "one (see --mode), or all that the model has, in one pass over the clips."
+    )
     frames: FrameChoice = option(
         "all",
         "all (their probabilities are averaged), each (also one by one), middle, or a number.",
         at_least=0,
     )
     per_class_csv: Path | None = option(None, "Write one line per class.")
+    scores: Path | None = option(
+        None,
+        "Write the scores of every clip, with ids and labels: .npz, .parquet or .csv. With --modes "
+        "all the mode is added to the name: a.npz becomes a.audioonly.npz.",
+    )
+    score_kind: ScoreKind = option(
+        "probabilities", "What --scores writes: a clip's mean over its frames of either."
+    )
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value is not allowed, or two options exclude each other.
+        """
+        super().__post_init__()
+        if self.modes == "all" and self.mode is not None:
+            raise UserError(f"--mode {self.mode} and --modes all exclude each other.")
+        if self.scores is not None and self.scores.suffix not in SCORE_FILES:
+            raise UserError(f"{self.scores}: the name must end in {', '.join(SCORE_FILES)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(ReadingOptions, Measured):
     """What `evaluate` measures, and how."""
+
+
+@dataclass(frozen=True)
+class CompareOptions(BootstrapOptions):
+    """Which clips of two files of scores are compared."""
+
+    bootstrap: int = option(1000, "Draws of the clips.", at_least=1)
+    common: bool = option(False, "Compare the clips that both have, where one has more.")
 
 
 @dataclass(frozen=True, kw_only=True)
