@@ -11,7 +11,7 @@ import click
 import cavmae
 from avprep.cli.flags import flags
 from cavmae.cli.options import RecipeCommand, is_from_recipe, warn
-from cavmae.cli.results import OneLine, coverage_facts, covered
+from cavmae.cli.results import OneLine, covered
 from cavmae.evaluation.options import EvaluateOptions
 from cavmae.options import AUDIO_MODES, MODE_WORDS, StatedUsage
 
@@ -56,7 +56,7 @@ def facts_of(result: EvaluateResult) -> dict[str, Any]:
         "clips_unreadable": result.clips_unreadable,
         "clips_in_manifest": result.clips_in_manifest,
         "clips_never_sharded": result.clips_never_sharded,
-        **coverage_facts(result.coverage),
+        **(result.coverage.facts() if result.coverage else {}),
         "classes": len(result.labels),
         "classes_without_positives": first.scores.left_out,
         "mode": first.mode,

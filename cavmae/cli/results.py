@@ -29,20 +29,8 @@ class OneLine(Summary):
             super().show(finite(facts), words)
 
 
-def coverage_facts(coverage: Coverage | None) -> dict[str, Any]:
-    """Which clips of a list are there, for a program; nothing without a list."""
-    if coverage is None:
-        return {}
-    return {
-        "ids": str(coverage.file),
-        "ids_listed": coverage.listed,
-        "ids_absent": len(coverage.absent),
-        "absent": coverage.absent[:5],
-    }
-
-
 def covered(coverage: Coverage | None) -> Iterator[str]:
-    """The same for a person."""
+    """Which clips of a list are there; nothing without a list."""
     if coverage is not None:
         absent = len(coverage.absent)
         rest = f"; {absent} are not there: {first_of(coverage.absent)}" if absent else ""

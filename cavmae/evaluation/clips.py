@@ -33,6 +33,15 @@ class Coverage:
     listed: int
     absent: tuple[str, ...]
 
+    def facts(self) -> dict[str, object]:
+        """By name, as JSON has them."""
+        return {
+            "ids": str(self.file),
+            "ids_listed": self.listed,
+            "ids_absent": len(self.absent),
+            "absent": self.absent[:5],
+        }
+
     def notes(self) -> tuple[str, ...]:
         """What a person should know before the work begins."""
         if not self.absent:

@@ -151,8 +151,18 @@ class FeatureOptions(ReadingOptions, Featured):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranked(Featured):
+class Ranked(BootstrapOptions, ListedClips, Featured):
     """Which clips are compared, and what is shown of them."""
+
+    audio_frames: int | None = option(
+        None,
+        "fbank rows of each clip that are looked at, 10 ms each; positions are interpolated. "
+        "[default: as trained]",
+        at_least=16,
+    )
+    similarities: Path | None = option(
+        None, "Write the similarity of every sound to every picture: .npz."
+    )
 
     out: Path | None = option(
         None, "Folder for retrieval.json and retrieval.html. [default: print only]"
@@ -162,6 +172,14 @@ class Ranked(Featured):
     )
     seed: int = option(0, "Seed of --per-class.")
     queries: int = option(8, "Queries that the page shows, of each direction.", at_least=1)
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value is not allowed, or the name of the similarities is not that of an npz.
+        """
+        super().__post_init__()
+        if self.similarities is not None and self.similarities.suffix != ".npz":
+            raise UserError(f"{self.similarities}: the name must end in .npz.")
 
 
 @dataclass(frozen=True, kw_only=True)
