@@ -66,6 +66,7 @@ def facts_of(result: EvaluateResult) -> dict[str, Any]:
         "fbank_std": result.fbank_std,
         "checkpoint": str(result.checkpoint),
         "warnings": result.notes,
+        **({"confusion": result.confusion} if result.confusion else {}),
         **({"modes": {one.mode: _of_mode(one, result) for one in result.modes}} if others else {}),
     }
 
@@ -80,6 +81,7 @@ def _measures(one: ModeResult) -> dict[str, Any]:
         **_figures_of(one.scores),
         **{f"{name}_interval": [found.low, found.high] for name, found in one.intervals.items()},
         **({"each_frame": list(map(_figures_of, one.each_frame))} if one.each_frame else {}),
+        **({"vggsounder": one.vggsounder} if one.vggsounder else {}),
     }
 
 
@@ -97,6 +99,11 @@ def described(result: EvaluateResult) -> Iterator[str]:
             yield f"frame {number}   {_figures(one)}"
         together = _figures(result.scores, result.modes[0].intervals)
         yield f"{'together  ' if result.each_frame else ''}{together}"
+    for measured in result.modes if result.modes[0].vggsounder else ():
+        yield from vggsounder_table(measured)
+    if result.confusion:
+        a, v, av = (f"{result.confusion[name]:.2%}" for name in ("a", "v", "av"))
+        yield f"right with one modality and wrong with both: sound {a}, picture {v}, either {av}"
     clips = f"{result.clips} of {result.clips_selected} clips"
     if result.clips_unreadable:
         clips += f" ({result.clips_unreadable} unreadable)"
@@ -126,6 +133,20 @@ def mode_table(result: EvaluateResult) -> Iterator[str]:
         frames = "none" if one.mode in AUDIO_MODES else frame_words(result)
         yield f"{one.mode:18}{MODE_WORDS[one.mode]:{given}}{frames}"
         yield f"  {_figures(one.scores, one.intervals)}"
+
+
+def vggsounder_table(one: ModeResult) -> Iterator[str]:
+    """Every kind of truth on all clips, and all labels on every subset of the clips."""
+    columns = ("hit_rate@1", "hit_rate@5", "f1@1", "f1_macro@1", "jaccard@1", "auc_pr", "auc_roc")
+    title = f"VGGSounder, {one.mode} ({MODE_WORDS[one.mode]})"
+    yield title
+    yield f"{'subset':24}{'labels':8}{'clips':>7}{''.join(f'{name:>12}' for name in columns)}"
+    for place, (subset, truths) in enumerate(one.vggsounder.items()):
+        for name, found in truths.items():
+            if place and name != "all":
+                continue
+            figures = "".join(f"{found.get(column, float('nan')):12.4f}" for column in columns)
+            yield f"{subset:24}{name:8}{found['clips']:7.0f}{figures}"
 
 
 def frame_words(result: EvaluateResult) -> str:

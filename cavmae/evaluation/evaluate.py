@@ -27,6 +27,13 @@ from cavmae.evaluation.metrics import Scores, score
 from cavmae.evaluation.options import EvaluateOptions, FrameChoice
 from cavmae.evaluation.score_files import ClipScores, write_scores
 from cavmae.evaluation.trained import Classifier, OnNote, load_classifier
+from cavmae.evaluation.vggsounder import (
+    Annotations,
+    Figures,
+    annotations_of,
+    confusion,
+    subset_figures,
+)
 from cavmae.options import AUDIO_MODES, MODES, Criterion, Mode, StatedUsage
 
 
@@ -39,12 +46,14 @@ class ModeResult:
         scores: the figures; those of each class in the order of the labels.
         each_frame: with frames="each", the figures of each frame alone.
         intervals: of `accuracy` and `map`, where a bootstrap was asked for.
+        vggsounder: VGGSounder's figures, by subset of the clips and kind of truth, where asked for.
     """
 
     mode: Mode
     scores: Scores
     each_frame: tuple[Scores, ...]
     intervals: Mapping[str, Interval]
+    vggsounder: Mapping[str, Mapping[str, Figures]]
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ class EvaluateResult:
         clips_in_manifest: that the shard set was made of.
         clips_never_sharded: of those, the ones that could not be decoded.
         coverage: which clips of a list are there, where a list was given.
+        confusion: VGGSounder's `mu`, where it was asked for with all modes of a model of both.
         criterion, frames, fbank_mean, fbank_std: how clips were classified.
         stored_frames: frames of a clip in the shard set.
         checkpoint: the file of weights.
@@ -74,6 +84,7 @@ class EvaluateResult:
     clips_in_manifest: int
     clips_never_sharded: int
     coverage: Coverage | None
+    confusion: Mapping[str, float]
     criterion: Criterion
     frames: FrameChoice
     stored_frames: int
@@ -125,8 +136,8 @@ def evaluate(
     shards = open_shards(options.shards, options)
     notes = check_classes(classifier, shards)
     coverage = None
-    if options.ids is not None:
-        shards, coverage = listed_clips(shards, options.ids)
+    if (listed := options.ids or options.vggsounder) is not None:
+        shards, coverage = listed_clips(shards, listed)
         notes = (*notes, *coverage.notes())
     modes = modes_of(classifier) if options.modes == "all" else (classifier.usage.mode,)
     how = ClassifyOptions(
@@ -146,8 +157,11 @@ def evaluate(
             classifier.model, classifier.frontend, shards, how, modes, world, count
         )
     first = found[modes[0]]
+    annotations = None
+    if options.vggsounder is not None:
+        annotations = annotations_of(options.vggsounder, first.video_ids, shards.label_set)
     result = EvaluateResult(
-        modes=tuple(scored(mode, one, options) for mode, one in found.items()),
+        modes=tuple(scored(mode, one, options, annotations) for mode, one in found.items()),
         labels=shards.label_set,
         clips=len(first.index),
         clips_selected=len(shards),
@@ -155,6 +169,7 @@ def evaluate(
         clips_in_manifest=shards.info.clips,
         clips_never_sharded=shards.info.clips - shards.info.samples,
         coverage=coverage,
+        confusion=confusion_of(found, annotations),
         criterion=how.criterion,
         frames=how.frames,
         stored_frames=shards.frames,
@@ -178,7 +193,9 @@ def modes_of(classifier: Classifier) -> tuple[Mode, ...]:
     return (trained, *(mode for mode in able if mode != trained))
 
 
-def scored(mode: Mode, found: Classified, options: EvaluateOptions) -> ModeResult:
+def scored(
+    mode: Mode, found: Classified, options: EvaluateOptions, annotations: Annotations | None
+) -> ModeResult:
     """The figures of classified clips."""
     each_frame: tuple[Scores, ...] = ()
     if options.frames == "each":
@@ -192,7 +209,19 @@ def scored(mode: Mode, found: Classified, options: EvaluateOptions) -> ModeResul
         score_intervals(together, found.labels, options.bootstrap, options.bootstrap_seed)
         if options.bootstrap
         else {},
+        subset_figures(together, annotations) if annotations is not None else {},
     )
+
+
+def confusion_of(
+    found: Mapping[Mode, Classified], annotations: Annotations | None
+) -> Mapping[str, float]:
+    """Of a model of both, which is given either alone as missing the other."""
+    modes: tuple[Mode, ...] = ("multimodal", "missingaudioonly", "missingvideoonly")
+    if annotations is None or any(mode not in found for mode in modes):
+        return {}
+    both, audio, image = (mean_probabilities(found[mode]) for mode in modes)
+    return confusion(both, audio, image, annotations.truth("all"))
 
 
 def mean_probabilities(found: Classified) -> NDArray[np.float64]:

@@ -103,6 +103,10 @@ class Measured(StatedUsage, BootstrapOptions, ListedClips, ModelOnShards):
         "Write the scores of every clip, with ids and labels: .npz, .parquet or .csv. With --modes "
         "all the mode is added to the name: a.npz becomes a.audioonly.npz.",
     )
+    vggsounder: Path | None = option(
+        None,
+        "VGGSounder's CSV: also measure what is heard, seen and both, on the clips that it names.",
+    )
     score_kind: ScoreKind = option(
         "probabilities", "What --scores writes: a clip's mean over its frames of either."
     )
@@ -114,6 +118,8 @@ class Measured(StatedUsage, BootstrapOptions, ListedClips, ModelOnShards):
         super().__post_init__()
         if self.modes == "all" and self.mode is not None:
             raise UserError(f"--mode {self.mode} and --modes all exclude each other.")
+        if self.ids is not None and self.vggsounder is not None:
+            raise UserError("--ids and --vggsounder both say which clips are meant; give one.")
         if self.scores is not None and self.scores.suffix not in SCORE_FILES:
             raise UserError(f"{self.scores}: the name must end in {', '.join(SCORE_FILES)}.")
 
