@@ -15,9 +15,11 @@ from .evaluation.options import (
     InpaintOptions,
     KnnOptions,
     PredictOptions,
+    ProbeOptions,
     RetrieveOptions,
 )
 from .evaluation.predict import Prediction, Predictor, predict
+from .evaluation.probe import ProbeResult, probe
 from .evaluation.retrieve import RetrieveResult, retrieve
 from .evaluation.score_files import ClipScores, read_scores
 from .evaluation.trained import Trained, load_trained
@@ -69,6 +71,8 @@ __all__ = [
     "PretrainOptions",
     "PretrainResult",
     "PretrainRun",
+    "ProbeOptions",
+    "ProbeResult",
     "RetrieveOptions",
     "RetrieveResult",
     "StatsOptions",
@@ -87,6 +91,7 @@ __all__ = [
     "load_trained",
     "predict",
     "pretrain",
+    "probe",
     "read_scores",
     "rehearse",
     "retrieve",

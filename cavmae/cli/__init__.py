@@ -18,6 +18,7 @@ COMMANDS = {
     "retrieve": LazyCommand("cavmae.cli.retrieve:retrieve", "Find images by sound, and back."),
     "inpaint": LazyCommand("cavmae.cli.inpaint:inpaint", "Pictures of what a model fills in."),
     "knn": LazyCommand("cavmae.cli.knn:knn", "A nearest-neighbour probe of a model's features."),
+    "probe": LazyCommand("cavmae.cli.probe:probe", "Linear and nearest-neighbour probes, a table."),
     "embed": LazyCommand("cavmae.cli.embed:embed", "Features of every clip, in one file."),
     "predict": LazyCommand("cavmae.cli.predict:predict", "The most probable labels of videos."),
     "export": LazyCommand("cavmae.cli.export:export", "A classifier as one PyTorch program."),

@@ -57,10 +57,16 @@ class SingleReadingOptions(DeviceOptions, ShardOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOnShards(Options):
-    """A trained model, and the clips it is given."""
+class OnShards(Options):
+    """The clips that a model is given."""
 
     shards: str = option(help="Folder or URL of the shard set.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOnShards(OnShards):
+    """A trained model, and the clips it is given."""
+
     checkpoint: Path = option(help=_CHECKPOINT)
 
 
@@ -138,7 +144,7 @@ class CompareOptions(BootstrapOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Featured(ModelOnShards):
+class Featured(OnShards):
     """Of which frames features are computed."""
 
     frames: OneResult = option(
@@ -157,7 +163,7 @@ class FeatureOptions(ReadingOptions, Featured):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranked(BootstrapOptions, ListedClips, Featured):
+class Ranked(BootstrapOptions, ListedClips, Featured, ModelOnShards):
     """Which clips are compared, and what is shown of them."""
 
     audio_frames: int | None = option(
@@ -243,7 +249,7 @@ class OfModality(Featured):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored(OfModality):
+class Stored(OfModality, ModelOnShards):
     """What is stored of a clip."""
 
     out: Path = option(help="The file: .safetensors or .npz.")
@@ -301,10 +307,29 @@ class Voted(VoteOptions, ValidationSplit, OfModality):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnnOptions(FeatureOptions, Voted):
+class KnnOptions(FeatureOptions, Voted, ModelOnShards):
     """What `knn` measures, and how."""
 
     shards: str = option(help="Shard set whose labels are known.")
+
+
+@dataclass(frozen=True)
+class LinearOptions(Options):
+    """How the linear classifier is fitted."""
+
+    penalty: float = option(
+        0.001, "Of the linear probe: half the squared weights times this, per clip.", at_least=0
+    )
+    steps: int = option(200, "Of the linear probe, at most; all clips in each.", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions(FeatureOptions, LinearOptions, Voted):
+    """What `probe` measures, and how."""
+
+    shards: str = option(help="Shard set whose labels are known.")
+    val_shards: str = option(help="Shard set to classify.")
+    seed: int = option(0, "Seed of the random weights beside each model.")
 
 
 @dataclass(frozen=True, kw_only=True)

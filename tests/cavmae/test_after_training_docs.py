@@ -27,7 +27,8 @@ def section(command):
 
 
 @pytest.mark.parametrize(
-    "command", ["eval", "compare", "retrieve", "inpaint", "knn", "embed", "predict", "export"]
+    "command",
+    ["eval", "compare", "retrieve", "inpaint", "knn", "probe", "embed", "predict", "export"],
 )
 def test_options_and_defaults_of_the_text_are_those_of_the_command(command):
     rows = [line for line in section(command).splitlines() if line.startswith("| `--")]
@@ -37,7 +38,9 @@ def test_options_and_defaults_of_the_text_are_those_of_the_command(command):
     assert not wrong_defaults(section(command), known)
 
 
-@pytest.mark.parametrize("command", ["eval", "retrieve", "inpaint", "knn", "embed", "predict"])
+@pytest.mark.parametrize(
+    "command", ["eval", "retrieve", "inpaint", "knn", "probe", "embed", "predict"]
+)
 def test_shared_options_have_the_documented_defaults(command):
     table = TEXT.split("\n## ")[0]
     known = {name: value for name, value in options(command).items() if name in SHARED}
