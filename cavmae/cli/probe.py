@@ -10,6 +10,7 @@ import click
 
 import cavmae
 from avprep.cli.flags import PATH, flags
+from avprep.wording import lacking_words
 from cavmae.cli.results import OneLine
 from cavmae.evaluation.options import ProbeOptions
 
@@ -53,6 +54,7 @@ def facts_of(result: ProbeResult, options: ProbeOptions) -> dict[str, Any]:
         "clips": result.clips,
         "known_clips": result.known_clips,
         "clips_unreadable": result.clips_unreadable,
+        "clips_lacking": result.clips_lacking,
         "modality": options.modality,
         "frames": options.frames,
         "neighbours": options.neighbours,
@@ -81,6 +83,8 @@ def described(result: ProbeResult, options: ProbeOptions) -> Iterator[str]:
         f"{result.clips} clips by {result.known_clips} others ({kind}), features: "
         f"{options.modality}"
     )
+    if result.clips_lacking:
+        yield lacking_words(result.clips_lacking)
 
 
 def _name(row: Probed) -> str:

@@ -9,6 +9,7 @@ import click
 
 import cavmae
 from avprep.cli.flags import flags
+from avprep.wording import lacking_words
 from cavmae.cli.options import warn
 from cavmae.cli.results import OneLine, covered
 from cavmae.evaluation.options import RetrieveOptions
@@ -55,6 +56,8 @@ def described(result: RetrieveResult) -> Iterator[str]:
         f"{result.clips} clips, frame {numbers}, {result.audio_frames} rows of the fbank, "
         f"{result.checkpoint}"
     )
+    if result.clips_lacking:
+        yield lacking_words(result.clips_lacking)
     if not result.is_pretrained:
         yield "note: this is a classifier, whose streams were not trained to match each other"
     if (out := result.options.out) is not None:

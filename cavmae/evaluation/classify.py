@@ -16,7 +16,7 @@ from cavmae.evaluation.clips import chosen_frames, clip_loader
 from cavmae.evaluation.options import FrameChoice, LoadOptions, OneResult
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAEClassifier
-from cavmae.options import AUDIO_MODES, Criterion, Mode
+from cavmae.options import AUDIO_MODES, Criterion, Mode, modalities_of_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +91,7 @@ def _own_share(
     """Of this rank's clips."""
     frame: OneResult = "all" if options.frames == "each" else options.frames
     chosen_frames(frame, shards.frames)
-    if all(mode in AUDIO_MODES for mode in modes):
-        # Images play no part, and decoding all of them would take most of the time.
-        frame = "middle"
-    loader = clip_loader(shards, frontend, options, frame, world)
+    loader = clip_loader(shards, frontend, options, frame, world, modalities_of_all(modes))
     model.eval()
     batches: list[Batch] = []
     found: dict[Mode, list[Tensor]] = {mode: [] for mode in modes}

@@ -34,7 +34,7 @@ from cavmae.evaluation.vggsounder import (
     confusion,
     subset_figures,
 )
-from cavmae.options import AUDIO_MODES, MODES, Criterion, Mode, StatedUsage
+from cavmae.options import MODES, Criterion, Mode, StatedUsage, modalities_of, modalities_of_all
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class EvaluateResult:
         clips: that were classified.
         clips_selected: of the shard set, with those that could not be read.
         clips_unreadable: left out.
+        clips_lacking: not among those selected, because they lack a modality.
         clips_in_manifest: that the shard set was made of.
         clips_never_sharded: of those, the ones that could not be decoded.
         coverage: which clips of a list are there, where a list was given.
@@ -81,6 +82,7 @@ class EvaluateResult:
     clips: int
     clips_selected: int
     clips_unreadable: int
+    clips_lacking: int
     clips_in_manifest: int
     clips_never_sharded: int
     coverage: Coverage | None
@@ -133,13 +135,14 @@ def evaluate(
     if options.per_class_csv is not None:
         storage.make_folder(options.per_class_csv.parent)
     classifier = load_classifier(options.checkpoint, options, recipe)
-    shards = open_shards(options.shards, options)
+    modes = modes_of(classifier) if options.modes == "all" else (classifier.usage.mode,)
+    shards = open_shards(options.shards, options, ())
     notes = check_classes(classifier, shards)
     coverage = None
     if (listed := options.ids or options.vggsounder) is not None:
         shards, coverage = listed_clips(shards, listed)
         notes = (*notes, *coverage.notes())
-    modes = modes_of(classifier) if options.modes == "all" else (classifier.usage.mode,)
+    shards = shards.having(modalities_of_all(modes))
     how = ClassifyOptions(
         mode=classifier.usage.mode,
         criterion=classifier.usage.criterion,
@@ -166,6 +169,7 @@ def evaluate(
         clips=len(first.index),
         clips_selected=len(shards),
         clips_unreadable=first.unreadable,
+        clips_lacking=shards.lacking,
         clips_in_manifest=shards.info.clips,
         clips_never_sharded=shards.info.clips - shards.info.samples,
         coverage=coverage,
@@ -188,8 +192,9 @@ def evaluate(
 
 def modes_of(classifier: Classifier) -> tuple[Mode, ...]:
     """The modes that a classifier has weights for, the one it was trained in first."""
-    able = MODES if classifier.model.has_images else AUDIO_MODES
+    there = set(classifier.model.modalities)
     trained = classifier.usage.mode
+    able = (mode for mode in MODES if there.issuperset(modalities_of(mode)))
     return (trained, *(mode for mode in able if mode != trained))
 
 

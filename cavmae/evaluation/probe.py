@@ -50,6 +50,7 @@ class ProbeResult:
         clips: that were classified.
         known_clips: whose labels were known.
         clips_unreadable: left out, of both.
+        clips_lacking: left out, of both, because they lack a modality.
     """
 
     rows: tuple[Probed, ...]
@@ -57,6 +58,7 @@ class ProbeResult:
     clips: int
     known_clips: int
     clips_unreadable: int
+    clips_lacking: int
 
 
 def probe(
@@ -80,8 +82,9 @@ def probe(
         raise UserError("give at least one run or checkpoint file.")
     models = [(load_trained(checkpoint), False) for checkpoint in checkpoints]
     models += [(one, True) for one in random_starts([one for one, _ in models], options.seed)]
-    known = open_shards(options.shards, options)
-    asked = open_shards(options.val_shards, replace(options, splits=options.val_splits))
+    selected = replace(options, splits=options.val_splits)
+    known = open_shards(options.shards, options, options.modalities)
+    asked = open_shards(options.val_shards, selected, options.modalities)
     check_label_sets(known, asked)
     with joined_world(options.device) as world:
         count = share_counter(on_progress, world, *[known, asked] * len(models))
@@ -96,6 +99,7 @@ def probe(
         clips=sizes[1],
         known_clips=sizes[0],
         clips_unreadable=unreadable,
+        clips_lacking=known.lacking + asked.lacking,
     )
 
 
@@ -135,7 +139,7 @@ def _probed(
         Probed(
             trained.file,
             is_random,
-            score(linear.double().cpu().numpy(), truth),
+            score(linear.cpu().numpy(), truth),
             score(votes.double().cpu().numpy(), truth),
         ),
         known.labels,
@@ -162,17 +166,23 @@ def linear_scores(known: Tensor, labels: Tensor, asked: Tensor, options: LinearO
         options: penalty and number of steps.
 
     Returns:
-        float32 [Q, classes]: logits.
+        float64 [Q, classes]: logits.
     """
     labelled = labels.any(dim=1)
     known, labels = known[labelled], labels[labelled]
     mean, deviation = known.mean(dim=0), known.std(dim=0, unbiased=False).clamp(min=1e-6)
-    known, asked = (known - mean) / deviation, (asked - mean) / deviation
+    # In float64, so that the best weights are found to more digits than features have.
+    known, asked = ((each - mean).double() / deviation for each in (known, asked))
+    labels = labels.double()
     weight = known.new_zeros(labels.shape[1], known.shape[1], requires_grad=True)
     bias = known.new_zeros(labels.shape[1], requires_grad=True)
     several = is_multi_label(labels)
     optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=options.steps, line_search_fn="strong_wolfe", tolerance_grad=1e-6
+        [weight, bias],
+        max_iter=options.steps,
+        tolerance_grad=1e-6,
+        tolerance_change=0,
+        line_search_fn="strong_wolfe",
     )
 
     def loss() -> Tensor:

@@ -20,7 +20,7 @@ from cavmae.distributed import joined_world
 from cavmae.evaluation.arrays import ArraySpec, write_npz
 from cavmae.evaluation.bootstrap import Figures, Interval, draw, intervals, mean_figure
 from cavmae.evaluation.clips import Coverage, chosen_frames, listed_clips, share_counter
-from cavmae.evaluation.features import pooled_features
+from cavmae.evaluation.features import check_modalities, pooled_features
 from cavmae.evaluation.options import BootstrapOptions, RetrieveOptions
 from cavmae.evaluation.ranking import MEMORY, RECALLS, Ranks, chance, rank_pairs
 from cavmae.evaluation.retrieval_page import retrieval_page
@@ -38,6 +38,7 @@ class RetrieveResult:
         clips: that were compared.
         intervals: of the recalls of both, where a bootstrap was asked for.
         clips_unreadable: left out.
+        clips_lacking: left out, because they lack a modality.
         coverage: which clips of a list are there, where a list was given.
         frames: numbers of the frames that stand for a clip.
         audio_frames: fbank rows of a clip that were looked at.
@@ -51,6 +52,7 @@ class RetrieveResult:
     intervals: tuple[Mapping[str, Interval], Mapping[str, Interval]]
     clips: int
     clips_unreadable: int
+    clips_lacking: int
     coverage: Coverage | None
     frames: tuple[int, ...]
     audio_frames: int
@@ -68,6 +70,7 @@ class RetrieveResult:
             "chance": _figures(chance(self.clips)),
             "clips": self.clips,
             "clips_unreadable": self.clips_unreadable,
+            "clips_lacking": self.clips_lacking,
             "per_class": options.per_class,
             "seed": options.seed if options.per_class else None,
             "classes": options.classes,
@@ -108,10 +111,17 @@ def retrieve(
         WorkFailed: too many clips cannot be read.
     """
     trained = load_trained(options.checkpoint, options.audio_frames)
-    shards = open_shards(options.shards, options)
+    if not trained.model.config.contrasts:
+        raise UserError(
+            f"{trained.file}: was pretrained as {trained.model.config.objective}, which never "
+            "compares sounds with images; retrieval needs a cav-mae or cav."
+        )
+    check_modalities(trained, options.modalities)
+    shards = open_shards(options.shards, options, ())
     coverage = None
     if options.ids is not None:
         shards, coverage = listed_clips(shards, options.ids)
+    shards = shards.having(options.modalities)
     if options.per_class:
         shards = per_class_subset(shards, options.per_class, options.seed)
     with joined_world(options.device) as world:
@@ -127,6 +137,7 @@ def retrieve(
             intervals=(recall_intervals(ranks[0], options), recall_intervals(ranks[1], options)),
             clips=len(features.index),
             clips_unreadable=features.unreadable,
+            clips_lacking=shards.lacking,
             coverage=coverage,
             frames=tuple(chosen_frames(options.frames, shards.frames)),
             audio_frames=trained.model.config.audio_frames,

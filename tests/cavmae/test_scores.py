@@ -108,10 +108,10 @@ def test_all_modes_read_every_clip_once(folder, monkeypatch):
     numbers: list[int] = []
     read_many = ShardSet.read_many
 
-    def counted(self, wanted, scattered=False):
+    def counted(self, wanted, *how):
         wanted = list(map(int, wanted))
         numbers.extend(wanted)
-        return read_many(self, wanted, scattered)
+        return read_many(self, wanted, *how)
 
     monkeypatch.setattr(ShardSet, "read_many", counted)
     evaluated(folder, modes="all")
