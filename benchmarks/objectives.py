@@ -47,15 +47,17 @@ ROWS = (
 class Demo:
     """The demo's shards, and training runs beside them."""
 
-    def __init__(self, folder: Path, epochs: int | None, chosen: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, epochs: int | None, quick: bool) -> None:
         """Args:
         folder: keeps everything; what is there already is not made again.
         epochs: of pretraining, in place of the recipe's.
-        chosen: splits of the clips that are pretrained on and vote; empty for all.
+        quick: one epoch of each training, on few clips, which alone vote.
         """
         self.folder = folder
-        self.shortened = () if epochs is None else ("--epochs", epochs)
-        self.chosen = splits("--split", chosen)
+        once = ("--epochs", 1)
+        self.pretraining = once if quick else ("--epochs", epochs) if epochs else ()
+        self.finetuning = once if quick else ()
+        self.chosen = splits("--split", ("few-0", "few-1", "few-2") if quick else ())
         for stage, command in demo_commands(str(folder)):
             if stage in _MADE and not (folder / "shards" / "test" / "dataset.json").exists():
                 run(*shlex.split(command))
@@ -65,7 +67,7 @@ class Demo:
         out = self.folder / f"{objective}-{seed}{'' if is_trained else '-random'}"
         flags: tuple[object, ...] = ("--split", "few-0", "--epochs", 1, "--lr", 0)
         if is_trained:
-            flags = (*self.chosen, *self.shortened)
+            flags = (*self.chosen, *self.pretraining)
         if not (out / "result.json").exists():
             run("cavmae", "pretrain", "--config", "demo", "--objective", objective,
                 "--shards", self.folder / "shards" / "train", "--seed", seed, "--out", out,
@@ -91,7 +93,7 @@ class Demo:
             run("cavmae", "finetune", "--config", "few-labels", "--mode", _GIVEN[given],
                 "--shards", shards / "train", "--split", f"few-{seed}",
                 "--val-shards", shards / "test", "--init", checkpoint, "--seed", seed,
-                "--out", out)  # fmt: skip
+                "--out", out, *self.finetuning)  # fmt: skip
         return json.loads((out / "result.json").read_text())["validation"]["accuracy"]
 
     def _measured(self, command: str, split: str, checkpoint: Path, *words: object) -> Any:
@@ -126,12 +128,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="of pretraining, in place of the recipe's")
     parser.add_argument("--quick", action="store_true", help="48 clips, 1 epoch, 1 seed")
     arguments = parser.parse_args()
-    epochs, seeds, chosen = arguments.epochs, arguments.seeds, ()
-    if arguments.quick:
-        epochs, seeds, chosen = 1, 1, ("few-0", "few-1", "few-2")
+    seeds = range(1 if arguments.quick else arguments.seeds)
     with tempfile.TemporaryDirectory() as folder:
-        demo = Demo(arguments.work or Path(folder), epochs, chosen)
-        lines = list(table(demo, range(seeds)))
+        demo = Demo(arguments.work or Path(folder), arguments.epochs, arguments.quick)
+        lines = list(table(demo, seeds))
     print("\n".join(lines))
 
 
