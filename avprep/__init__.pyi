@@ -5,6 +5,7 @@ from .encode.process import ClipDecoder
 from .errors import DecodeError, UserError, WorkFailed
 from .extraction import ExtractReport, extract
 from .fetch import Fetched, fetch_labels
+from .filtering import ClassCount, Filtered, filter_clips
 from .labels import LabelSet, label_set_from_names, read_label_csv
 from .manifest.check import ManifestCheck, check_manifest
 from .manifest.class_csvs import (
@@ -31,6 +32,7 @@ from .manifest.model import iter_manifest, read_manifest, write_manifest
 from .manifest.paths import NewRoot
 from .manifest.sources.folder import folder_manifest
 from .manifest.sources.matched import ManifestSummary
+from .measuring import Measured, measure
 from .options import (
     AudioSetOptions,
     BuildOptions,
@@ -39,6 +41,7 @@ from .options import (
     DemoDataOptions,
     Digest,
     FetchOptions,
+    FilterOptions,
     FolderOptions,
     IsolationOptions,
     ManifestOutput,
@@ -71,6 +74,7 @@ __all__ = [
     "BuildReport",
     "CheckOptions",
     "Chosen",
+    "ClassCount",
     "Clip",
     "ClipDecoder",
     "DatasetInfo",
@@ -82,6 +86,8 @@ __all__ = [
     "ExtractReport",
     "FetchOptions",
     "Fetched",
+    "FilterOptions",
+    "Filtered",
     "Findings",
     "FolderOptions",
     "IsolationOptions",
@@ -91,6 +97,7 @@ __all__ = [
     "ManifestOutput",
     "ManifestPart",
     "ManifestSummary",
+    "Measured",
     "Media",
     "MergeOptions",
     "Merged",
@@ -121,6 +128,7 @@ __all__ = [
     "discover_clips",
     "extract",
     "fetch_labels",
+    "filter_clips",
     "folder_manifest",
     "iter_manifest",
     "label_set_from_names",
@@ -128,6 +136,7 @@ __all__ = [
     "make_demo_data",
     "make_folder_manifest",
     "make_vggsound_manifest",
+    "measure",
     "merge_manifests",
     "read_dataset",
     "read_label_csv",

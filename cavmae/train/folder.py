@@ -21,7 +21,7 @@ _FREE = frozenset(
     (
         *("out", "resume", "device", "workers", "max_bad_samples", "log_steps", "epochs"),
         *("shards", "val_shards", "checkpoint_steps", "checkpoint_minutes", "keep_checkpoints"),
-        *("retries", "timeout", "cache", "cache_gb"),
+        *("retries", "timeout", "cache", "cache_gb", "select", "val_select"),
         *("compile", "activation_checkpointing", "parallel", "profile"),
         *("batch_size", "accumulate", "contrasted_clips"),
     )
