@@ -15,6 +15,8 @@ from avprep.errors import UserError
 from avprep.option import Options, option
 from avprep.processes import available_cores
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+
 
 @dataclass(frozen=True)
 class DecodeOptions(Options):
@@ -162,6 +164,9 @@ class BuildOptions(Options):
 
     part: Part = option(Part(), "Build only the k-th of n parts, as in --part 3/16.")
     retry_failed: bool = option(False, "Build shards with failed clips again.")
+    track: tuple[TrackerName, ...] = option(
+        (), "Tracker that also gets clips done, speed and failures by cause; may be repeated."
+    )
 
 
 @dataclass(frozen=True)
@@ -225,6 +230,21 @@ class FilterOptions(Options):
         help="Condition on the measures that a clip must meet to be kept.", metavar="CONDITION"
     )
     out: Path = option(help="Selection to write: a CSV with the column video_id.")
+
+
+@dataclass(frozen=True)
+class DuplicateOptions(Options):
+    """Which clips count as near-duplicates, and what is shown of them."""
+
+    by: Literal["both", "picture", "sound", "either"] = option(
+        "both", "What must be nearly the same; either: one of the two is enough."
+    )
+    pairs: int = option(
+        24, "Pairs on the page: those across sets or splits, then the least alike.", at_least=0
+    )
+    max_mb: float = option(
+        30.0, "Size of the page; pairs that would make it larger are left out.", above=0
+    )
 
 
 @dataclass(frozen=True)
@@ -395,6 +415,11 @@ class SplitOptions(Options):
         metavar="NAME=SHARE,…",
     )
     seed: int = option(0, "Seed of the split.")
+    groups: Path | None = option(
+        None,
+        "CSV with the columns group and video_id, such as the duplicates.csv of `avprep "
+        "duplicates`: the clips of a group stay together.",
+    )
 
 
 @dataclass(frozen=True)

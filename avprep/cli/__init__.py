@@ -18,6 +18,9 @@ COMMANDS = {
     "report": LazyCommand("avprep.cli.report:report", "Show a shard set on one HTML page."),
     "measure": LazyCommand("avprep.cli.measure:measure", "Measure the clips of a shard set."),
     "filter": LazyCommand("avprep.cli.filter:filter_", "Select clips by what was measured."),
+    "duplicates": LazyCommand(
+        "avprep.cli.duplicates:duplicates", "Find near-duplicates inside and between shard sets."
+    ),
     "demo-data": LazyCommand("avprep.cli.demo:demo_data", "Make a small labelled video set."),
 }
 

@@ -79,6 +79,8 @@ def shard(
         report = avprep.build_shards(
             manifest, out, class_csv.labels, options, which, pool, bars, tell
         )
+    for words in report.tracker_failures:
+        click.echo(f"warning: {words}", err=True)
     facts = {**facts_of(report, out), "seconds": round(time.monotonic() - started, 2)}
     summary.show(facts, "\n".join(described(report, out)))
     check_failures(len(report.failures), report.clips, tolerance.max_failures)

@@ -58,6 +58,7 @@ class Found:
     damaged: tuple[str, ...]  # shards of this part to be built again
     leftovers: int  # temporary files of dead writers, deleted
     to_build: int  # shards of this part
+    fingerprint: str  # of the plan: the same for the same shards
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class BuildReport:
     modalities: Mapping[str, int]  # samples that have each
     failures: tuple[ClipFailure, ...]
     label_csv: Path | None = None  # where the label set was read from
+    tracker_failures: tuple[str, ...] = ()  # what trackers lack, in words
 
     @property
     def complete(self) -> bool:
@@ -105,7 +107,7 @@ def build_shard_set(
         options: what the shards' bytes depend on.
         pool: who does the work; has no influence on any byte.
         part: (k, n), build only the k-th of n equal parts of the shards, k from 1.
-        retry_failed: build shards anew in which clips failed, for inputs mended since.
+        retry_failed: build the shards in which clips failed again, for inputs mended since.
         on_progress: hears of clips done, after every shard.
         on_found: called once, before the first shard is built.
 
@@ -124,7 +126,7 @@ def build_shard_set(
     leftovers = storage.remove_abandoned(out)
     survey = find_shards([job.name for job in mine], storage.list_files(out), settings)
     to_build = [job for job in mine if job.name not in survey.whole]
-    on_found(Found(len(survey.whole), survey.damaged, leftovers, len(to_build)))
+    on_found(Found(len(survey.whole), survey.damaged, leftovers, len(to_build), plan.fingerprint))
     previous = _withdraw_dataset(out) if retry_failed and to_build else None
 
     whole, built = dict(survey.whole), 0
@@ -202,9 +204,14 @@ def _build(
 def _advanced(progress: Progress, summaries: Iterable[ShardSummary]) -> Progress:
     """How far a build is when these shards are done, too."""
     summaries = list(summaries)
-    failed = sum(len(summary.failures) for summary in summaries)
-    done = failed + sum(summary.samples for summary in summaries)
-    return replace(progress, done=progress.done + done, failed=progress.failed + failed)
+    causes = Counter(failure.cause for summary in summaries for failure in summary.failures)
+    done = causes.total() + sum(summary.samples for summary in summaries)
+    return replace(
+        progress,
+        done=progress.done + done,
+        failed=progress.failed + causes.total(),
+        causes=causes + Counter(progress.causes),
+    )
 
 
 def _all_that_are_whole(

@@ -156,11 +156,13 @@ class Predictor(ExitStack):
 
     def _batch(self, path: str | Path, sample: EncodedSample) -> Batch:
         """A batch of one clip; without audio it has no sample, without video no frame."""
-        pcm = decode_audio(sample.audio)[: self._classifier.longest]
-        size = self._options.decode.frame_size
+        pcm = decode_audio(sample.audio) if sample.audio else np.empty(0, np.int16)
+        pcm = pcm[: self._classifier.longest]
+        size, asked_for = self._options.decode.frame_size, self._options.decode.frames
+        own_frames = {frame * len(sample.frames) // asked_for for frame in self._frames}
         pictures = [
             decode_frame({f"{number}.jpg": memoryview(sample.frames[number])}, number, size, "")
-            for number in (self._frames if sample.frames else ())
+            for number in (sorted(own_frames) if sample.frames else ())
         ]
         image = np.stack(pictures) if pictures else np.empty((0, size, size, 3), np.uint8)
         return Batch(

@@ -14,7 +14,7 @@ from avprep.progress import OnProgress, ignore
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import joined_world
 from cavmae.evaluation.clips import share_counter
-from cavmae.evaluation.features import pooled_features
+from cavmae.evaluation.features import check_modalities, pooled_features
 from cavmae.evaluation.options import RetrieveOptions
 from cavmae.evaluation.ranking import RECALLS, Ranks, chance, rank_pairs
 from cavmae.evaluation.retrieval_page import retrieval_page
@@ -86,6 +86,12 @@ def retrieve(options: RetrieveOptions, on_progress: OnProgress = ignore) -> Retr
         WorkFailed: too many clips cannot be read.
     """
     trained = load_trained(options.checkpoint)
+    if not trained.model.config.contrasts:
+        raise UserError(
+            f"{trained.file}: was pretrained as {trained.model.config.objective}, which never "
+            "compares sounds with images; retrieval needs a cav-mae or cav."
+        )
+    check_modalities(trained, options.modalities)
     shards = open_shards(options.shards, options)
     if options.per_class:
         shards = per_class_subset(shards, options.per_class, options.seed)
