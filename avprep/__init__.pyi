@@ -17,11 +17,13 @@ from .manifest.class_csvs import (
 )
 from .manifest.edit import (
     Chosen,
+    Kept,
     ManifestPart,
     Merged,
     convert_manifest,
     merge_manifests,
     sample_manifest,
+    select_manifest,
     split_manifest,
 )
 from .manifest.make import (
@@ -95,6 +97,7 @@ __all__ = [
     "Findings",
     "FolderOptions",
     "IsolationOptions",
+    "Kept",
     "LabelCheck",
     "LabelSet",
     "ManifestCheck",
@@ -148,6 +151,7 @@ __all__ = [
     "read_manifest",
     "report",
     "sample_manifest",
+    "select_manifest",
     "split_manifest",
     "verify",
     "weigh_clips",

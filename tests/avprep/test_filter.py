@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import avprep
+from avprep.cli import group
 from avprep.errors import UserError
 from avprep.filtering import names_in
 from avprep.options import FilterOptions, PoolOptions, SampleOptions, ShardSetOptions
@@ -50,6 +52,18 @@ def original(tmp_path_factory) -> Path:
 @pytest.fixture
 def shards(original, tmp_path) -> Path:
     return Path(shutil.copytree(original, tmp_path / "shards"))
+
+
+@pytest.fixture
+def cli():
+    """Run `avprep WORDS…`; returns what it printed."""
+
+    def run(*words: object) -> str:
+        done = CliRunner().invoke(group, [str(word) for word in words])
+        assert done.exit_code == 0, (done.output, done.exception)
+        return done.stdout
+
+    return run
 
 
 def kept(shards: Path, where: str) -> set[str]:
@@ -201,3 +215,44 @@ def test_a_clip_that_cannot_be_read_costs_no_other(shards):
     done = avprep.measure(str(shards), ALONE)
     assert done.unreadable == (entry.video_id,)
     assert entry.video_id not in kept(shards, "rms_db > -50 or stillness < 0.5")
+
+
+def test_a_selection_makes_a_manifest_in_the_manifests_order(original, tmp_path, cli):
+    manifest = original.parent / "m.json"
+    (tmp_path / "kept.csv").write_text("video_id\ngone\nd\nb\n")
+    said = cli("manifest", "select", manifest, tmp_path / "kept.csv", "--out", tmp_path / "k.json")
+    assert said.splitlines() == [
+        f"{tmp_path / 'k.json'}: 2 of 5 clips",
+        f"{tmp_path / 'kept.csv'}: 1 id of no clip there: gone",
+    ]
+    clips = avprep.read_manifest(tmp_path / "k.json")
+    assert clips == [c for c in avprep.read_manifest(manifest) if c.video_id in ("b", "d")]
+    classes = (tmp_path / "k.classes.csv").read_bytes()
+    assert classes == (original.parent / "m.classes.csv").read_bytes()
+
+
+def test_a_selection_of_other_data_makes_no_manifest(original, tmp_path):
+    (tmp_path / "kept.csv").write_text("video_id\ngone\n")
+    with pytest.raises(UserError, match=r"names none of the 5 clips of .*, but 'gone'"):
+        avprep.select_manifest(
+            original.parent / "m.json", tmp_path / "kept.csv", tmp_path / "k.json"
+        )
+    assert not (tmp_path / "k.json").exists()
+
+
+def test_filter_says_what_each_class_loses(shards, tmp_path, cli):
+    words = ("filter", shards, "--where", "stillness < 0.98", "--out", tmp_path / "kept.csv")
+    assert cli(*words).splitlines() == [
+        "dog: drops 2 of 3 (67%)",
+        f"{tmp_path / 'kept.csv'}: keeps 3 of 5 clips, drops 2",
+    ]
+    facts = json.loads(cli(*words, "--json"))
+    assert facts["classes"][1] == {"mid": "dog", "name": "dog", "clips": 3, "kept": 1}
+
+
+def test_measure_says_what_it_did(shards, cli):
+    without_measures(shards)
+    assert cli("measure", shards, "--workers", 2) == (
+        f"{shards}: 5 clips measured, 0 measured before\n"
+    )
+    assert json.loads(cli("measure", shards, "--json"))["found"] == 5
