@@ -39,7 +39,7 @@ def decode_clip(
     """
     options = options or DecodeOptions()
     check_file(Path(path))
-    header = _checked_header(path, options)
+    header = checked_header(path, options)
     request = Request(path, start or 0.0, math.inf if end is None else end, options, header)
     media = _decode(request)
     extent = media.extent
@@ -73,7 +73,7 @@ def _decode_with_ffmpeg(request: Request) -> Reading:
     return decode_with_ffmpeg(request)
 
 
-def _checked_header(path: str | Path, options: DecodeOptions) -> Header:
+def checked_header(path: str | Path, options: DecodeOptions) -> Header:
     """Read a file's head, and refuse what decoders would accept without complaint."""
     try:
         header = read_header(path)

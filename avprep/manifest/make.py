@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from avprep.clips import Places, expanded
-from avprep.errors import UserError
+from avprep.clips import Clip, Places, expanded
+from avprep.encode.ahead import measure_clips
+from avprep.errors import Unreadable, UserError
 from avprep.labels import class_csv_of, known_labels, labels_of, read_label_csv, vggsound_labels
 from avprep.manifest.sources.audioset import read_audioset
 from avprep.manifest.sources.folder import match_folder
 from avprep.manifest.sources.listing import match_listing, read_clip_table, read_listing
 from avprep.manifest.sources.match import check_extracted
 from avprep.manifest.sources.matched import DataSet, ManifestSummary, write_matched
+from avprep.manifest.sources.pieces import Lengths, cut_into_pieces
 from avprep.manifest.sources.records import is_table
 from avprep.manifest.sources.segments import check_sources, match_segments
 from avprep.manifest.sources.vggsound import read_vggsound
 from avprep.options import (
     AudioSetOptions,
     FolderOptions,
+    IsolationOptions,
     ManifestOutput,
     Sources,
     VGGSoundOptions,
 )
+from avprep.processes import available_cores
 from avprep.progress import OnProgress, each, ignore
 from avprep.storage import is_url
+
+_SCRATCH = 10**10  # bytes that a video from an archive or server may take while it is measured
 
 
 def make_audioset_manifest(
@@ -88,6 +94,10 @@ def make_folder_manifest(
     """
     csv, labels, extracted = options.csv, options.labels, options.extracted
     check_extracted(extracted)
+    if options.pieces.segment is not None and extracted is not None:
+        raise UserError(
+            "--segment cuts videos, --extracted takes files that are cut. Leave one out."
+        )
     table = _table_among(expanded(root))
     if options.label_from is not None and (csv or table):
         raise UserError(f"--label-from: {csv or table} says what the classes are. Leave one out.")
@@ -109,7 +119,21 @@ def make_folder_manifest(
         _check_rows(data_set, csv, output)
         on_file = each("file", on_progress)
         matched = match_listing(data_set.only(options.split, csv), root, extracted, on_file)
+    if options.pieces.segment is not None:
+        matched = cut_into_pieces(matched, options.pieces, _measure(on_progress))
     return write_matched(matched, csv or matched.looked_in, output, labels)
+
+
+def _measure(on_progress: OnProgress) -> Lengths:
+    """A function that measures the videos of clips, on all cores."""
+
+    def lengths_of(clips: Sequence[Clip]) -> Iterator[tuple[Clip, float | Unreadable]]:
+        on_clip = each("clip", on_progress, len(clips))
+        for measured in measure_clips(clips, IsolationOptions(), _SCRATCH, available_cores()):
+            on_clip()
+            yield measured
+
+    return lengths_of
 
 
 def _table_among(roots: Sequence[str]) -> Path | None:
