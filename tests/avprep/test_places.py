@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avprep.clips import Clip, VideoFile, discover_clips, expanded, ids_of
-from avprep.errors import UserError
+from avprep.errors import UserError, WorkFailed
 from avprep.labels import read_label_csv
 from avprep.manifest.model import read_manifest, write_manifest
 from avprep.manifest.sources.folder import match_folder
 from tests.avprep.test_archives import pack
 from tests.avprep.test_manifest_commands import run, touch
 from tests.faults.test_stores import server  # noqa: F401 (a fixture)
+from tests.web_server import WebServer
 
 FILES = [
     *("dog/a.mp4", "dog/deep/b.mkv", "cat/a.mp4", "cat/a.webm", "loose.mp4", "cat/notes.txt"),
@@ -284,3 +285,40 @@ def test_folders_and_archives_may_be_mixed(tmp_path):
     archive = pack(tmp_path / "x.tar", {"cat/b.mp4": b"x"})
     matched = match_folder([tmp_path / "v", archive])
     assert [clip.labels for clip in matched.clips()] == [("cat",), ("dog",)]
+
+
+@pytest.mark.parametrize("has_ranges", [True, False])
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "zip"])
+def test_an_archive_on_a_web_server_is_listed_there(suffix, has_ranges, tmp_path):
+    path = pack(tmp_path / f"x.{suffix}", {f"{n}.mp4": os.urandom(400_000) for n in range(5)})
+    with WebServer({f"/{path.name}": path.read_bytes()}, has_ranges) as web:
+        place = f"{web.url}/{path.name}"
+        if suffix == "zip" and not has_ranges:
+            with pytest.raises(UserError, match=r"gives no ranges of bytes"):
+                discover_clips(place)
+            return
+        scheme = "zip" if suffix == "zip" else "tar"
+        clips = discover_clips(place)
+        assert [clip.video for clip in clips] == [f"{scheme}://{n}.mp4::{place}" for n in range(5)]
+
+
+def test_what_a_web_server_refuses_is_one_clear_line(tmp_path):
+    path = pack(tmp_path / "x.tar", {"a.mp4": b"x"})
+    with WebServer({"/x.tar": path.read_bytes()}) as web:
+        for status, error, message in (
+            (403, UserError, "access is refused"),
+            (404, UserError, "no such archive"),
+            (503, WorkFailed, "cannot be reached"),
+        ):
+            web.statuses["/x.tar"] = status
+            with pytest.raises(error, match=rf"{web.url}/x.tar: {message}") as caught:
+                discover_clips(f"{web.url}/x.tar")
+            assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(WorkFailed, match=rf"{web.url}/x.tar: cannot be reached"):
+        discover_clips(f"{web.url}/x.tar")
+
+
+@pytest.mark.parametrize("place", ["nosuch://bucket/v", "nosuch://bucket/x.tar", "nosuch://b/*"])
+def test_an_unknown_kind_of_url_is_named(place):
+    with pytest.raises(UserError, match="nosuch:// is not a kind of URL that can be read"):
+        discover_clips(place)
