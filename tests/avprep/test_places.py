@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
+import re
+import tempfile
 from pathlib import Path
 
 import fsspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from avprep.clips import Clip, VideoFile, discover_clips, expanded, ids_of
+from avprep.clips import Clip, VideoFile, discover_clips, expanded, ids_of, path_below
 from avprep.errors import UserError, WorkFailed
 from avprep.labels import read_label_csv
 from avprep.manifest.model import read_manifest, write_manifest
@@ -278,6 +281,37 @@ def test_a_folder_whose_name_is_a_pattern_is_taken_as_it_is(tmp_path):
     touch(tmp_path, "v[1]/a.mp4", "v1/b.mp4")
     assert [clip.video_id for clip in discover_clips(tmp_path / "v[1]")] == ["a"]
     assert expanded(f"file://{tmp_path}/v1") == [str(tmp_path / "v1")]
+
+
+PARTS = st.sampled_from(["dog", "cat", "train", "test", "deep", ".git", "__MACOSX", "a.b", "ü"])
+NAMES = st.builds(
+    lambda stem, suffix: stem + suffix,
+    st.sampled_from(["a", "b", "._a", "T.f137", "T", "a.part", "x_30_40"]),
+    st.sampled_from([".mp4", ".mkv", ".MP4", ".mp4.part", ".mp4.aria2", ".txt", ""]),
+)
+TREES = st.lists(st.tuples(st.lists(PARTS, max_size=3), NAMES), min_size=1, max_size=12)
+
+
+@given(TREES, st.sampled_from(["x.tar", "x.tar.gz", "x.zip"]))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_tree_of_files_gives_the_same_in_an_archive(tmp_path, tree, archive):
+    with tempfile.TemporaryDirectory(dir=tmp_path) as name:
+        folder = Path(name, "videos")
+        for parts, file in tree:
+            with contextlib.suppress(OSError):  # a folder where there is a file already
+                touch(folder, "/".join([*parts, file]))
+        facts = []
+        for place in (folder, packed(folder, Path(name, archive))):
+            try:
+                matched = match_folder(place)
+            except UserError as error:
+                facts.append(re.findall("has no videos|look like splits", str(error)))
+                continue
+            if any("is not taken for a class" in remark for remark in matched.remarks):
+                return  # the one thing that is told of archives alone
+            skipped = sorted(path_below(path, str(place)) for path in matched.scan.passed_over)
+            facts.append([facts_of(list(matched.clips())), matched.data_set.labels, skipped])
+        assert facts[0] == facts[1]
 
 
 def test_folders_and_archives_may_be_mixed(tmp_path):
