@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from avprep.clips import Clip, Places, expanded
@@ -16,7 +17,7 @@ from avprep.manifest.sources.listing import match_listing, read_clip_table, read
 from avprep.manifest.sources.match import check_extracted
 from avprep.manifest.sources.matched import DataSet, ManifestSummary, write_matched
 from avprep.manifest.sources.pieces import Lengths, cut_into_pieces
-from avprep.manifest.sources.records import is_table
+from avprep.manifest.sources.records import content_column, is_table, unpack_column
 from avprep.manifest.sources.segments import check_sources, match_segments
 from avprep.manifest.sources.vggsound import read_vggsound
 from avprep.options import (
@@ -104,10 +105,17 @@ def make_folder_manifest(
     known = labels_of(output.out) or None if labels is None else known_labels(labels)
     if csv is None and table is not None:
         csv = table
-        data_set = read_clip_table(table, known)
+        content = content_column(table)
+        archive = output.out.with_suffix(".videos.tar").absolute() if content else None
+        data_set = read_clip_table(table, known, archive)
         _check_rows(data_set, table, output)
         data_set, base = data_set.only(options.split, table), str(table.parent)
+        if archive is not None:
+            unpack_column(table, content, archive, each("file", on_progress))
         matched = match_listing(data_set, (), extracted, base=base)
+        if archive is not None:
+            remark = f"the videos in its column {content} were written to {archive}"
+            matched = replace(matched, remarks=[*matched.remarks, remark])
     elif csv is None:
         file = labels or class_csv_of(output.out)
         on_file = each("file", on_progress)
