@@ -309,6 +309,36 @@ class Sources(Options):
 
 
 @dataclass(frozen=True)
+class PieceOptions(Options):
+    """How long videos are cut into clips."""
+
+    segment: float | None = option(
+        None,
+        "Cut every video into clips of this many seconds, named NAME_30_40. [default: no cut]",
+        above=0,
+    )
+    stride: float | None = option(
+        None, "Seconds from the start of a clip to the next. [default: --segment]", above=0
+    )
+    shortest: float = option(
+        2.0, "A video's last clip may be shorter than --segment, but not than this.", above=0
+    )
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value is not allowed, or does not go with another.
+        """
+        super().__post_init__()
+        if self.segment is None and self.stride is not None:
+            raise UserError("--stride is the distance of segments: give --segment, too.")
+        if self.segment is not None and self.segment < self.shortest:
+            raise UserError(
+                f"--segment {self.segment:g} is less than --shortest {self.shortest:g}: no clip "
+                "would be long enough."
+            )
+
+
+@dataclass(frozen=True)
 class LabelSource:
     """Which file beside a video has its classes."""
 
@@ -340,8 +370,9 @@ class LabelSource:
 
 @dataclass(frozen=True)
 class FolderOptions(Options):
-    """How the videos of a folder are listed and labelled."""
+    """How the videos of a folder are listed, cut and labelled."""
 
+    pieces: PieceOptions = field(default_factory=PieceOptions)
     csv: Path | None = option(
         None,
         "Take the classes not from the sub-folders but from this table (CSV, JSON lines, Parquet) "
