@@ -1,22 +1,27 @@
 from .checkpoints import load_checkpoint, save_model
 from .checkpoints.average import Averaged, average
 from .checkpoints.convert import Converted, convert
+from .evaluation.compare import CompareResult, compare
 from .evaluation.embed import EmbedResult, embed
 from .evaluation.evaluate import EvaluateResult, evaluate
 from .evaluation.export import ExportResult, export
 from .evaluation.inpaint import InpaintResult, inpaint
 from .evaluation.knn import KnnResult, knn
 from .evaluation.options import (
+    CompareOptions,
     EmbedOptions,
     EvaluateOptions,
     ExportOptions,
     InpaintOptions,
     KnnOptions,
     PredictOptions,
+    ProbeOptions,
     RetrieveOptions,
 )
 from .evaluation.predict import Prediction, Predictor, predict
+from .evaluation.probe import ProbeResult, probe
 from .evaluation.retrieve import RetrieveResult, retrieve
+from .evaluation.score_files import ClipScores, read_scores
 from .evaluation.trained import Trained, load_trained
 from .frontend import FrontEnd, FrontEndOptions
 from .frontend.stats import FbankStats, stats
@@ -33,6 +38,9 @@ __all__ = [
     "CAVMAE",
     "Averaged",
     "CAVMAEClassifier",
+    "ClipScores",
+    "CompareOptions",
+    "CompareResult",
     "ConvertOptions",
     "Converted",
     "DryRun",
@@ -66,12 +74,15 @@ __all__ = [
     "PretrainOptions",
     "PretrainResult",
     "PretrainRun",
+    "ProbeOptions",
+    "ProbeResult",
     "RetrieveOptions",
     "RetrieveResult",
     "StatsOptions",
     "Steps",
     "Trained",
     "average",
+    "compare",
     "convert",
     "embed",
     "evaluate",
@@ -84,6 +95,8 @@ __all__ = [
     "load_trained",
     "predict",
     "pretrain",
+    "probe",
+    "read_scores",
     "rehearse",
     "retrieve",
     "save_model",
