@@ -1,6 +1,7 @@
 from .clips import Clip, discover_clips
 from .decode import Media, decode_clip
 from .demo_data import DemoData, make_demo_data
+from .duplicates import Duplicates, find_duplicates
 from .encode.process import ClipDecoder
 from .errors import DecodeError, UserError, WorkFailed
 from .extraction import ExtractReport, extract
@@ -38,6 +39,7 @@ from .options import (
     DecodeOptions,
     DemoDataOptions,
     Digest,
+    DuplicateOptions,
     FetchOptions,
     FolderOptions,
     IsolationOptions,
@@ -79,6 +81,8 @@ __all__ = [
     "DemoData",
     "DemoDataOptions",
     "Digest",
+    "DuplicateOptions",
+    "Duplicates",
     "ExtractReport",
     "FetchOptions",
     "Fetched",
@@ -121,6 +125,7 @@ __all__ = [
     "discover_clips",
     "extract",
     "fetch_labels",
+    "find_duplicates",
     "folder_manifest",
     "iter_manifest",
     "label_set_from_names",

@@ -15,6 +15,8 @@ from avprep.errors import UserError
 from avprep.option import Options, option
 from avprep.processes import available_cores
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+
 
 @dataclass(frozen=True)
 class DecodeOptions(Options):
@@ -32,8 +34,11 @@ class DecodeOptions(Options):
     channels: Literal["first", "mix"] = option(
         "first", "Mono from the first channel, as published, or from all of them."
     )
-    missing_audio: Literal["fail", "silence", "omit"] = option(  # omit: no sample; not for shards
-        "fail", "What a clip without an audio stream becomes.", also=("omit",)
+    missing_audio: Literal["fail", "silence", "omit"] = option(
+        "fail", "What a clip without an audio stream becomes; omit: a sample without audio."
+    )
+    missing_video: Literal["fail", "omit"] = option(
+        "fail", "What a clip without a video stream becomes; omit: a sample without frames."
     )
     decoder: Literal["auto", "pyav", "ffmpeg"] = option(
         "auto", "auto: PyAV, and ffmpeg + OpenCV for files that PyAV cannot read."
@@ -169,6 +174,9 @@ class BuildOptions(Options):
 
     part: Part = option(Part(), "Build only the k-th of n parts, as in --part 3/16.")
     retry_failed: bool = option(False, "Build shards with failed clips again.")
+    track: tuple[TrackerName, ...] = option(
+        (), "Tracker that also gets clips done, speed and failures by cause; may be repeated."
+    )
 
 
 @dataclass(frozen=True)
@@ -225,6 +233,21 @@ class ReportOptions(Options):
 
 
 @dataclass(frozen=True)
+class DuplicateOptions(Options):
+    """Which clips count as near-duplicates, and what is shown of them."""
+
+    by: Literal["both", "picture", "sound", "either"] = option(
+        "both", "What must be nearly the same; either: one of the two is enough."
+    )
+    pairs: int = option(
+        24, "Pairs on the page: those across sets or splits, then the least alike.", at_least=0
+    )
+    max_mb: float = option(
+        30.0, "Size of the page; pairs that would make it larger are left out.", above=0
+    )
+
+
+@dataclass(frozen=True)
 class ManifestFile(Options):
     """The manifest that is written."""
 
@@ -256,8 +279,11 @@ class ManifestOutput(ManifestFile):
 class Sources(Options):
     """Where the files of a data set's clips are."""
 
-    videos: tuple[Path, ...] = option(
-        (), "Folder of the videos, with sub-folders. May be given several times."
+    videos: tuple[str, ...] = option(
+        (),
+        "Folder, archive (.tar, .tar.gz, .tgz, .zip) or URL with the videos, or a pattern of these "
+        "as in 'parts/*.tar.gz'. May be given several times.",
+        metavar="PLACE",
     )
     extracted: Path | None = option(
         None, "Output of `avprep extract`: shards are packed from its audio/ and frames/."
@@ -273,13 +299,50 @@ class Sources(Options):
 
 
 @dataclass(frozen=True)
+class LabelSource:
+    """Which file beside a video has its classes."""
+
+    file: str  # cls, txt or json: the suffix
+    key: str = ""  # the field of a JSON object
+
+    @classmethod
+    def parse(cls, text: str) -> LabelSource:
+        """`cls`, `txt`, or `json:FIELD`.
+
+        Raises:
+            UserError: not of this form.
+        """
+        file, colon, key = text.partition(":")
+        if file not in ("cls", "txt", "json") or (file == "json") != bool(colon and key):
+            raise UserError(
+                f"--label-from {text!r}: give cls, txt or json:FIELD, for example json:category."
+            )
+        return cls(file, key)
+
+    @property
+    def suffix(self) -> str:
+        """Of the file."""
+        return f".{self.file}"
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.key}" if self.key else self.file
+
+
+@dataclass(frozen=True)
 class FolderOptions(Options):
     """How the videos of a folder are listed and labelled."""
 
     csv: Path | None = option(
         None,
-        "Take the classes not from the sub-folders but from this CSV with the columns path and "
-        "label (or labels), and optionally split, start, and end or duration.",
+        "Take the classes not from the sub-folders but from this table (CSV, JSON lines, Parquet) "
+        "with the columns path and label (or labels), and optionally split, start, and end or "
+        "duration.",
+    )
+    label_from: LabelSource | None = option(
+        None,
+        "Take the classes not from the sub-folders but from a file beside each video, as in the "
+        "tars of video2dataset: KEY.cls, KEY.txt (all its text), or a field of KEY.json.",
+        metavar="cls|txt|json:FIELD",
     )
     labels: Path | None = option(
         None,
@@ -392,6 +455,11 @@ class SplitOptions(Options):
         metavar="NAME=SHARE,…",
     )
     seed: int = option(0, "Seed of the split.")
+    groups: Path | None = option(
+        None,
+        "CSV with the columns group and video_id, such as the duplicates.csv of `avprep "
+        "duplicates`: the clips of a group stay together.",
+    )
 
 
 @dataclass(frozen=True)

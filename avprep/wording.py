@@ -8,3 +8,8 @@ def counted(number: int, noun: str) -> str:
     if number == 1:
         return f"1 {noun}"
     return f"{number} {noun}{'es' if noun.endswith(('s', 'x')) else 's'}"
+
+
+def lacking_words(clips: int) -> str:
+    """What is said of clips that lack a modality that is needed."""
+    return f"{counted(clips, 'clip')} left out because of missing audio or frames"

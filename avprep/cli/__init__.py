@@ -16,6 +16,9 @@ COMMANDS = {
     "shard": LazyCommand("avprep.cli.shard:shard", "Pack a manifest into WebDataset shards."),
     "verify": LazyCommand("avprep.cli.verify:verify", "Check every byte of a shard set."),
     "report": LazyCommand("avprep.cli.report:report", "Show a shard set on one HTML page."),
+    "duplicates": LazyCommand(
+        "avprep.cli.duplicates:duplicates", "Find near-duplicates inside and between shard sets."
+    ),
     "demo-data": LazyCommand("avprep.cli.demo:demo_data", "Make a small labelled video set."),
 }
 

@@ -18,13 +18,14 @@ from avprep.failures import ClipFailure
 from avprep.labels import LabelSet
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.format import (
-    TAR_BLOCK,
     SampleEntry,
     ShardIndex,
     ShardSummary,
     index_name,
+    room,
     sample_key,
 )
+from avprep.shards.measured import ShardMeasures, measures_name
 from avprep.shards.plan import ShardJob
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _publish(shard: ShardWriter, file: storage.ScratchFile, settings: ShardSetti
             with file.path.open("rb") as source:
                 file, index = ordered, shard.copy_in_order(source, ordered, index)
         data = index.to_bytes()
-        _put_in_place(file, index, data, settings)
+        _put_in_place(file, index, shard.measures_of(index), data, settings)
     return BuiltShard(ShardSummary.from_bytes(data), found=False)
 
 
@@ -119,17 +120,24 @@ def _transient(failures: Iterable[ClipFailure]) -> int:
 
 
 def _put_in_place(
-    file: storage.ScratchFile, index: ShardIndex, data: bytes, settings: ShardSettings
+    file: storage.ScratchFile,
+    index: ShardIndex,
+    measures: ShardMeasures | None,
+    data: bytes,
+    settings: ShardSettings,
 ) -> None:
     tar_path = storage.join(settings.out, index.name)
+    measures_path = storage.join(settings.out, measures_name(index.name))
     index_path = storage.join(settings.out, index_name(index.name))
     old_index = storage.read_if_there(index_path)
     if old_index is not None and old_index != data:
         storage.delete(index_path)  # first: it describes a different tar
-    if index.samples:
+    if measures is not None:
         file.publish(tar_path)
+        storage.write_atomic(measures_path, measures.to_bytes())
     else:
         storage.delete(tar_path)
+        storage.delete(measures_path)
     if old_index != data:
         storage.write_atomic(index_path, data)
 
@@ -202,6 +210,7 @@ class ShardWriter:
         self._archive = _MeasuredFile(file)
         self._tar = tar_writer(self._archive)
         self._entries: list[SampleEntry] = []
+        self._measures: dict[str, Mapping[str, float | str]] = {}  # by video_id
         self._failures: list[ClipFailure] = []
         self._offset = 0
 
@@ -238,8 +247,10 @@ class ShardWriter:
             complete=outcome.complete,
             seconds_found=outcome.seconds_found,
             seconds_promised=outcome.seconds_promised,
+            sizes=(len(members["json"]), len(outcome.audio), *map(len, outcome.frames)),
         )
         self._entries.append(entry)
+        self._measures[clip.video_id] = outcome.measures
         self._offset += size
 
     def finish(self) -> ShardIndex:
@@ -256,6 +267,11 @@ class ShardWriter:
             samples=tuple(self._entries),
             failures=tuple(self._failures),
         )
+
+    def measures_of(self, index: ShardIndex) -> ShardMeasures | None:
+        """What was measured of the samples, in the order of an index; None where it has none."""
+        rows = [self._measures[entry.video_id] for entry in index.samples]
+        return ShardMeasures.of_rows(index.name, index.sha256, rows) if rows else None
 
     def copy_in_order(self, source: BinaryIO, target: BinaryIO, index: ShardIndex) -> ShardIndex:
         """Copy the archive with its samples in the order of the job; returns the copy's index."""
@@ -311,9 +327,12 @@ def sample_members(
         "seconds_found": float(sample.seconds_found),
         "seconds_promised": float(sample.seconds_promised),
         "audio_shortened": sample.audio_shortened,
+        "measures": dict(sample.measures),
+        "modalities": ["audio"] * bool(sample.audio) + ["image"] * bool(sample.frames),
     }
     pictures = {f"{number}.jpg": jpeg for number, jpeg in enumerate(sample.frames)}
-    return {"json": json.dumps(facts).encode(), options.audio: sample.audio, **pictures}
+    members = {"json": json.dumps(facts).encode(), options.audio: sample.audio, **pictures}
+    return {suffix: data for suffix, data in members.items() if data}
 
 
 def tar_writer(file: BinaryIO | _MeasuredFile) -> TarWriter:
@@ -328,4 +347,4 @@ def write_members(tar: TarWriter, key: str, members: Mapping[str, bytes]) -> int
     """Write a sample; returns its size in the archive."""
     for suffix, data in members.items():
         tar.write({"__key__": key, suffix: data})  # one at a time: it would sort them
-    return sum(TAR_BLOCK + -(-len(data) // TAR_BLOCK) * TAR_BLOCK for data in members.values())
+    return sum(room(len(data)) for data in members.values())
