@@ -49,7 +49,7 @@ def encode_clips(
         decoder = idle.get()
         try:
             with stopped_by(stop):
-                return decoder.decode(clip, video.path)
+                return decoder.decode(clip, video.path, video.fill)
         except DecodeError as error:
             return error.outcome
         finally:
