@@ -382,6 +382,16 @@ class VGGSoundOptions(Options):
 
 
 @dataclass(frozen=True)
+class VGGSounderOptions(Options):
+    """VGGSounder's files."""
+
+    csv: Path = option(help="VGGSounder's CSV, a row per label of a clip.")
+    labels: Path | None = option(
+        None, "Class CSV. [default: VGGSound's 309 classes in their published order]"
+    )
+
+
+@dataclass(frozen=True)
 class CheckOptions(Options):
     """What is checked of a manifest, and what is written about it."""
 

@@ -17,11 +17,13 @@ from avprep.manifest.sources.matched import DataSet, ManifestSummary, write_matc
 from avprep.manifest.sources.records import is_table
 from avprep.manifest.sources.segments import check_sources, match_segments
 from avprep.manifest.sources.vggsound import read_vggsound
+from avprep.manifest.sources.vggsounder import read_vggsounder
 from avprep.options import (
     AudioSetOptions,
     FolderOptions,
     ManifestOutput,
     Sources,
+    VGGSounderOptions,
     VGGSoundOptions,
 )
 from avprep.progress import OnProgress, each, ignore
@@ -65,6 +67,26 @@ def make_vggsound_manifest(
     _check_rows(data_set, csv, output)
     matched = match_segments(data_set.only(options.split, csv), sources, each("file", on_progress))
     return write_matched(matched, csv, output, labels)
+
+
+def make_vggsounder_manifest(
+    options: VGGSounderOptions,
+    sources: Sources,
+    output: ManifestOutput,
+    on_progress: OnProgress = ignore,
+) -> ManifestSummary:
+    """Write the manifest of VGGSounder's CSV: VGGSound's test clips with all their labels.
+
+    Raises:
+        UserError: see `read_vggsounder`, `match_segments` and `write_matched`.
+        WorkFailed: see `write_matched`.
+    """
+    check_sources(sources)
+    labels = vggsound_labels() if options.labels is None else read_label_csv(options.labels)
+    data_set = read_vggsounder(options.csv, labels)
+    _check_rows(data_set, options.csv, output)
+    matched = match_segments(data_set, sources, each("file", on_progress))
+    return write_matched(matched, options.csv, output)
 
 
 def make_folder_manifest(

@@ -20,7 +20,7 @@ from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import ModelConfig
 from cavmae.model.config import PRESETS
 from cavmae.model.encoder import Encoder
-from cavmae.options import BOTH, FIT, Criterion, modalities_of
+from cavmae.options import FIT, Criterion
 from cavmae.train.events import Normalisation, Note, OnEvent, ignore
 from cavmae.train.options import FinetuneRun, ModelOptions, ObjectiveOptions, PretrainRun, Run
 from cavmae.train.outlook import fitting_rows, modalities_read
@@ -58,8 +58,10 @@ def start_of(options: Run, world: World, on_event: OnEvent) -> Start:
         UserError: inputs that do not fit together, or a tracker is not installed.
     """
     check_trackers(options.track)
-    needed = modalities_of(options.mode) if isinstance(options, FinetuneRun) else BOTH
-    shards = open_shards(options.shards, options, needed)
+    shards = open_shards(options.shards, options, ())
+    config = starting_config(options, shards)
+    needed = modalities_read(options, config)
+    shards = shards.having(needed)
     validation: ShardSet | None = None
     criterion: Criterion = "bce"
     if options.val_shards is not None:
@@ -71,9 +73,8 @@ def start_of(options: Run, world: World, on_event: OnEvent) -> Start:
         criterion = choose_criterion(shards, options.criterion)
     elif validation is not None:
         validation = spread_subset(validation, options.val_clips)
-    config = starting_config(options, shards)
     check_objective(options, config)
-    if "image" in modalities_read(options, config):
+    if "image" in needed:
         for each in filter(None, (shards, validation)):
             check_frames(each, config)
     fbank = choose_normalisation(shards, options.init)
