@@ -19,7 +19,6 @@ _WHOLE_UPLOADS = frozenset(
 )
 _FILES_AT_ONCE = 64
 _SMALL_BLOCK = 1 << 16  # bytes that are read ahead, where a reader jumps from header to header
-_READ_AHEAD = 4 << 20  # bytes of one request where a file is read from front to back
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # what installs the library
 _SCHEME = re.compile(r"(?:\w+::)*([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -95,12 +94,12 @@ def check_scheme(url: str | Path) -> None:
 
 
 def open_remote(url: str | Path) -> Any:
-    """A file behind a URL, open for reading from any position, some megabytes at a time.
+    """A file behind a URL, open for reading from any position; each reading is a request.
 
     Raises: as the store does; see `avprep.origins.remote`, which gives its errors a cause.
     """
     filesystem, key = _filesystem(url)
-    return filesystem.open(key, "rb", block_size=_READ_AHEAD, cache_type="readahead")
+    return filesystem.open(key, "rb", cache_type="none")
 
 
 def check_writable(location: str | Path) -> None:
