@@ -55,10 +55,11 @@ from .options import (
     VerifyOptions,
     VGGSoundOptions,
 )
-from .packing import build_shards
+from .packing import build_shards, forecast
 from .pages.shard_report import ReportSummary, report
 from .progress import OnProgress, Progress
 from .shards.build import BuildReport, build_shard_set
+from .shards.forecast import Estimate, Forecast
 from .shards.format import DatasetInfo, read_dataset
 from .shards.verify import Findings, verify
 from .weights import Weights, weigh_clips
@@ -79,11 +80,13 @@ __all__ = [
     "DemoData",
     "DemoDataOptions",
     "Digest",
+    "Estimate",
     "ExtractReport",
     "FetchOptions",
     "Fetched",
     "Findings",
     "FolderOptions",
+    "Forecast",
     "IsolationOptions",
     "LabelCheck",
     "LabelSet",
@@ -122,6 +125,7 @@ __all__ = [
     "extract",
     "fetch_labels",
     "folder_manifest",
+    "forecast",
     "iter_manifest",
     "label_set_from_names",
     "make_audioset_manifest",

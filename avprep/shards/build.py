@@ -42,7 +42,13 @@ from avprep.shards.plan import (
     plan_shards,
 )
 from avprep.shards.seal import is_sealed
-from avprep.shards.writer import BuiltShard, ShardSettings, build_shard, find_shards
+from avprep.shards.writer import (
+    BuiltShard,
+    FoundShards,
+    ShardSettings,
+    build_shard,
+    find_shards,
+)
 
 PLAN_FILE = "plan.json"
 
@@ -110,15 +116,11 @@ def build_shard_set(
             cannot be written to.
         WorkFailed: writing failed midway, or workers died again and again.
     """
-    storage.check_writable(out)
-    plan = _plan(clips, labels, options)
+    task = planned_task(clips, labels, out, options, part, retry_failed)
+    plan, settings, mine = task.plan, task.settings, task.mine
     _claim(out, plan)
-    settings = ShardSettings(
-        out, labels, options.sample, options.limits, plan.fingerprint, retry_failed
-    )
-    mine = part_of(plan.jobs, *part)
     leftovers = storage.remove_abandoned(out)
-    survey = find_shards([job.name for job in mine], storage.list_files(out), settings)
+    survey = task.survey()
     to_build = [job for job in mine if job.name not in survey.whole]
     on_found(Found(len(survey.whole), survey.damaged, leftovers, len(to_build)))
     previous = _withdraw_dataset(out) if retry_failed and to_build else None
@@ -138,6 +140,50 @@ def build_shard_set(
     if not missing:
         _finish(plan, settings, ordered, failures, previous)
     return _report(ordered, failures, len(mine) - built, built, missing)
+
+
+@dataclass(frozen=True)
+class BuildTask:
+    """What one call is to build, decided before anything is read or written."""
+
+    plan: ShardPlan
+    settings: ShardSettings
+    mine: tuple[ShardJob, ...]  # of this part
+
+    def survey(self) -> FoundShards:
+        """The shards of this part that are there."""
+        names = [job.name for job in self.mine]
+        return find_shards(names, storage.list_files(self.settings.out), self.settings)
+
+    def check_folder(self) -> None:
+        """Refuse a folder that a build would refuse, without writing to it.
+
+        Raises:
+            UserError: it holds something else.
+        """
+        out = self.settings.out
+        content = storage.read_if_there(storage.join(out, PLAN_FILE))
+        if content is None:
+            _refuse_strangers(out, self.plan)
+        else:
+            _refuse_another_plan(out, self.plan, content)
+
+
+def planned_task(
+    clips: Sequence[Clip],
+    labels: LabelSet,
+    out: str,
+    options: ShardSetOptions,
+    part: tuple[int, int] = (1, 1),
+    retry_failed: bool = False,
+) -> BuildTask:
+    """Plan a shard set, and what of it is this call's; see `build_shard_set`."""
+    storage.check_writable(out)
+    plan = _plan(clips, labels, options)
+    settings = ShardSettings(
+        out, labels, options.sample, options.limits, plan.fingerprint, retry_failed
+    )
+    return BuildTask(plan, settings, part_of(plan.jobs, *part))
 
 
 def _report(
@@ -228,27 +274,33 @@ def tool_versions(options: SampleOptions) -> dict[str, str]:
 
 def _claim(out: str, plan: ShardPlan) -> None:
     """Mark the folder as this plan's, or refuse to mix two plans in one folder."""
+    storage.claim(
+        out,
+        PLAN_FILE,
+        _plan_bytes(plan),
+        functools.partial(_refuse_another_plan, out, plan),
+        functools.partial(_refuse_strangers, out, plan),
+    )
 
-    def refuse_strangers() -> None:
-        names = storage.list_names(out)
-        strangers = [name for name in names if not storage.is_temporary(name)]
-        finished = _finished_dataset(out)
-        is_ours = finished is not None and finished.fingerprint == plan.fingerprint
-        if strangers and PLAN_FILE not in names and not is_ours:
-            raise UserError(
-                f"{out}: not empty and not a shard set (holds {strangers[0]!r}). "
-                "Choose another --out."
-            )
 
-    def check(content: bytes) -> None:
-        theirs = _parsed_plan(content, storage.join(out, PLAN_FILE))
-        if theirs["fingerprint"] != plan.fingerprint:
-            raise UserError(
-                f"{out}: holds shards of {', '.join(differences(theirs, plan))}. Choose another "
-                "--out, or delete this folder first."
-            )
+def _refuse_strangers(out: str, plan: ShardPlan) -> None:
+    names = storage.list_names(out)
+    strangers = [name for name in names if not storage.is_temporary(name)]
+    finished = _finished_dataset(out)
+    is_ours = finished is not None and finished.fingerprint == plan.fingerprint
+    if strangers and PLAN_FILE not in names and not is_ours:
+        raise UserError(
+            f"{out}: not empty and not a shard set (holds {strangers[0]!r}). Choose another --out."
+        )
 
-    storage.claim(out, PLAN_FILE, _plan_bytes(plan), check, refuse_strangers)
+
+def _refuse_another_plan(out: str, plan: ShardPlan, content: bytes) -> None:
+    theirs = _parsed_plan(content, storage.join(out, PLAN_FILE))
+    if theirs["fingerprint"] != plan.fingerprint:
+        raise UserError(
+            f"{out}: holds shards of {', '.join(differences(theirs, plan))}. Choose another "
+            "--out, or delete this folder first."
+        )
 
 
 def _plan_bytes(plan: ShardPlan) -> bytes:
