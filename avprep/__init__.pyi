@@ -61,6 +61,7 @@ from .progress import OnProgress, Progress
 from .shards.build import BuildReport, build_shard_set
 from .shards.forecast import Estimate, Forecast
 from .shards.format import DatasetInfo, read_dataset
+from .shards.status import Status, status
 from .shards.verify import Findings, verify
 from .weights import Weights, weigh_clips
 
@@ -110,6 +111,7 @@ __all__ = [
     "Shares",
     "Sources",
     "SplitOptions",
+    "Status",
     "UserError",
     "VGGSoundOptions",
     "VerifyOptions",
@@ -139,6 +141,7 @@ __all__ = [
     "report",
     "sample_manifest",
     "split_manifest",
+    "status",
     "verify",
     "weigh_clips",
     "write_folder_labels",

@@ -47,7 +47,6 @@ from avprep.shards.writer import (
     FoundShards,
     ShardSettings,
     build_shard,
-    find_shards,
 )
 
 PLAN_FILE = "plan.json"
@@ -124,6 +123,8 @@ def build_shard_set(
     to_build = [job for job in mine if job.name not in survey.whole]
     on_found(Found(len(survey.whole), survey.damaged, leftovers, len(to_build)))
     previous = _withdraw_dataset(out) if retry_failed and to_build else None
+    if to_build:
+        storage.touch(storage.join(out, PLAN_FILE))  # tells `avprep status` when work began
 
     whole, built = dict(survey.whole), 0
     progress = _advanced(Progress("clip", 0, sum(len(job.clips) for job in mine)), whole.values())
@@ -153,7 +154,7 @@ class BuildTask:
     def survey(self) -> FoundShards:
         """The shards of this part that are there."""
         names = [job.name for job in self.mine]
-        return find_shards(names, storage.list_files(self.settings.out), self.settings)
+        return self.settings.find_shards(names, storage.list_files(self.settings.out))
 
     def check_folder(self) -> None:
         """Refuse a folder that a build would refuse, without writing to it.
@@ -255,7 +256,7 @@ def _all_that_are_whole(
     others = [job.name for job in plan.jobs if job.name not in whole]
     if others:
         anyhow = replace(settings, retry_failed=False)
-        whole = whole | find_shards(others, storage.list_files(settings.out), anyhow).whole
+        whole = whole | anyhow.find_shards(others, storage.list_files(settings.out)).whole
     return [whole[job.name] for job in plan.jobs if job.name in whole]
 
 
@@ -295,7 +296,7 @@ def _refuse_strangers(out: str, plan: ShardPlan) -> None:
 
 
 def _refuse_another_plan(out: str, plan: ShardPlan, content: bytes) -> None:
-    theirs = _parsed_plan(content, storage.join(out, PLAN_FILE))
+    theirs = parsed_plan(content, storage.join(out, PLAN_FILE))
     if theirs["fingerprint"] != plan.fingerprint:
         raise UserError(
             f"{out}: holds shards of {', '.join(differences(theirs, plan))}. Choose another "
@@ -308,7 +309,12 @@ def _plan_bytes(plan: ShardPlan) -> bytes:
     return (json.dumps({**mine, "made_with": plan.made_with}) + "\n").encode()
 
 
-def _parsed_plan(data: bytes, path: str) -> dict[str, Any]:
+def parsed_plan(data: bytes, path: str) -> dict[str, Any]:
+    """The content of a plan.json: `fingerprint`, `shards`, `clips`, and mostly `made_with`.
+
+    Raises:
+        UserError: it is damaged.
+    """
     try:
         plan = json.loads(data)
         return {**{key: plan[key] for key in ("fingerprint", "shards", "clips")}, **plan}

@@ -317,18 +317,23 @@ def update_dataset(location: str | Path, **extra: Any) -> None:
     write_dataset(location, replace(info, extra={**info.extra, **extra}))
 
 
-def index_name(shard_name: str) -> str:
+def shard_name(number: int) -> str:
+    """The tar file of a shard that we build."""
+    return f"shard-{number:06d}.tar"
+
+
+def index_name(shard: str) -> str:
     """`shard-000000.tar` → `shard-000000.index.json`."""
-    return shard_name.removesuffix(".tar") + INDEX_SUFFIX
+    return shard.removesuffix(".tar") + INDEX_SUFFIX
 
 
-def read_index(location: str | Path, shard_name: str) -> ShardIndex:
+def read_index(location: str | Path, shard: str) -> ShardIndex:
     """Read the index of one shard.
 
     Raises:
         UserError: it is missing or damaged.
     """
-    path = storage.join(location, index_name(shard_name))
+    path = storage.join(location, index_name(shard))
     try:
         return ShardIndex.from_bytes(storage.read_bytes(path), path)
     except FileNotFoundError:

@@ -15,7 +15,7 @@ from avprep.clips import Clip
 from avprep.failures import ClipFailure
 from avprep.labels import LabelSet
 from avprep.options import SampleOptions
-from avprep.shards.format import TAR_BLOCK, VERSION
+from avprep.shards.format import TAR_BLOCK, VERSION, shard_name
 from avprep.wording import counted
 
 DEFAULT_SAMPLES_PER_SHARD = 500
@@ -75,8 +75,7 @@ def plan_shards(
     random.Random(seed).shuffle(unique)
     parts = cut.parts(typical_first(unique))
     jobs = tuple(
-        ShardJob(f"shard-{number:06d}.tar", typical_first(part))
-        for number, part in enumerate(parts)
+        ShardJob(shard_name(number), typical_first(part)) for number, part in enumerate(parts)
     )
     made_with = {
         "options": flat(options),

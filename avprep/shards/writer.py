@@ -41,6 +41,14 @@ class ShardSettings:
     fingerprint: str
     retry_failed: bool = False  # a shard with failed clips counts as missing
 
+    def find_shards(self, names: Iterable[str], files: Mapping[str, int]) -> FoundShards:
+        """See the function of this name; without shards that are to be built again."""
+        found = find_shards(self.out, names, files, self.fingerprint)
+        if not self.retry_failed:
+            return found
+        good = {name: shard for name, shard in found.whole.items() if not shard.failures}
+        return FoundShards(good, found.damaged)
+
 
 @dataclass(frozen=True)
 class BuiltShard:
@@ -63,7 +71,7 @@ def build_shard(job: ShardJob, settings: ShardSettings) -> BuiltShard:
     names = job.name, index_name(job.name)
     sizes = {name: storage.size(storage.join(settings.out, name)) for name in names}
     files = {name: size for name, size in sizes.items() if size is not None}
-    if found := find_shards([job.name], files, settings).whole:
+    if found := settings.find_shards([job.name], files).whole:
         return BuiltShard(found[job.name], found=True)
     with (
         storage.scratch_file(settings.out) as file,
@@ -100,19 +108,20 @@ class FoundShards:
 
 
 def find_shards(
-    names: Iterable[str], files: Mapping[str, int], settings: ShardSettings
+    location: str, names: Iterable[str], files: Mapping[str, int], fingerprint: str
 ) -> FoundShards:
-    """Find the shards that are whole and of this plan; the others are to be built.
+    """Find the shards that are whole and of a plan; the others are to be built.
 
     Args:
+        location: folder or URL prefix.
         names: of the tar files.
         files: name → bytes of each file in the folder.
-        settings: which plan, and whether shards with failed clips count.
+        fingerprint: of the plan.
     """
     whole: dict[str, ShardSummary] = {}
     damaged = []
     indexes = {index_name(name): name for name in names if index_name(name) in files}
-    for file, data in storage.read_files(settings.out, indexes):
+    for file, data in storage.read_files(location, indexes):
         name = indexes[file]
         if isinstance(data, Unreadable):
             if data.cause != "missing":  # deleted since the folder was listed
@@ -124,9 +133,9 @@ def find_shards(
             damaged.append(name)
             continue
         has_its_tar = not summary.samples or files.get(name) == summary.bytes
-        if (summary.name, summary.fingerprint) != (name, settings.fingerprint) or not has_its_tar:
+        if (summary.name, summary.fingerprint) != (name, fingerprint) or not has_its_tar:
             damaged.append(name)
-        elif not (settings.retry_failed and summary.failures):
+        else:
             whole[name] = summary
     return FoundShards(whole, tuple(damaged))
 

@@ -12,12 +12,14 @@ from avprep.storage.places import (
     join,
     list_files,
     list_names,
+    list_times,
     make_folder,
     read_bytes,
     read_files,
     read_if_there,
     read_range,
     size,
+    touch,
 )
 from avprep.storage.scratch import (
     ScratchFile,
