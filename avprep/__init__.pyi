@@ -1,6 +1,7 @@
 from .clips import Clip, discover_clips
 from .decode import Media, decode_clip
 from .demo_data import DemoData, make_demo_data
+from .dry_run import forecast
 from .encode.process import ClipDecoder
 from .errors import DecodeError, UserError, WorkFailed
 from .extraction import ExtractReport, extract
@@ -55,7 +56,7 @@ from .options import (
     VerifyOptions,
     VGGSoundOptions,
 )
-from .packing import build_shards, forecast
+from .packing import build_shards
 from .pages.shard_report import ReportSummary, report
 from .progress import OnProgress, Progress
 from .shards.build import BuildReport, build_shard_set
