@@ -23,6 +23,7 @@ from avprep.jobs import PoolOptions, run_jobs
 from avprep.labels import LabelSet
 from avprep.options import SampleOptions, ShardSetOptions
 from avprep.progress import OnProgress, Progress, ignore
+from avprep.shards.cards import files_for_others, is_foreign
 from avprep.shards.format import (
     DATASET_FILE,
     DatasetInfo,
@@ -379,6 +380,11 @@ def _finish(
         files=files,
     )
     _write_if_changed(storage.join(out, FAILURES_FILE), failed)
+    for name, content in files_for_others(info).items():
+        path = storage.join(out, name)
+        if not is_foreign(name, storage.read_if_there(path)):
+            _write_if_changed(path, content)
+            info = replace(info, files={**info.files, name: hashlib.sha256(content).hexdigest()})
     previous = _finished_dataset(out) or previous
     if previous and previous.shards == info.shards:
         info = replace(info, extra=previous.extra)  # such as what `cavmae stats` measured

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from avprep import storage
 from avprep.errors import UserError
@@ -52,6 +52,25 @@ def sample_key(video_id: str) -> str:
 def weigh_classes(counts: Iterable[int]) -> tuple[float, ...]:
     """The published weight of each class in balanced sampling, from its number of clips."""
     return tuple(1000.0 / (int(count) + 0.01) for count in counts)
+
+
+class SampleFacts(TypedDict):
+    """`KEY.json`: every sample has every key."""
+
+    video_id: str
+    labels: list[str]
+    label_indices: list[int]
+    sample_rate: int
+    num_samples: int
+    frame_times: list[float]
+    source: str
+    decoder: str
+    segment: list[float]
+    split: str
+    complete: bool
+    seconds_found: float
+    seconds_promised: float
+    audio_shortened: bool
 
 
 @dataclass(frozen=True, slots=True)
