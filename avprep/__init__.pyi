@@ -2,6 +2,7 @@ from .clips import Clip, discover_clips
 from .decode import Media, decode_clip
 from .demo_data import DemoData, make_demo_data
 from .dry_run import forecast
+from .duplicates import Duplicates, find_duplicates
 from .encode.process import ClipDecoder
 from .errors import DecodeError, UserError, WorkFailed
 from .extraction import ExtractReport, extract
@@ -39,6 +40,7 @@ from .options import (
     DecodeOptions,
     DemoDataOptions,
     Digest,
+    DuplicateOptions,
     FetchOptions,
     FolderOptions,
     IsolationOptions,
@@ -82,6 +84,8 @@ __all__ = [
     "DemoData",
     "DemoDataOptions",
     "Digest",
+    "DuplicateOptions",
+    "Duplicates",
     "Estimate",
     "ExtractReport",
     "FetchOptions",
@@ -127,6 +131,7 @@ __all__ = [
     "discover_clips",
     "extract",
     "fetch_labels",
+    "find_duplicates",
     "folder_manifest",
     "forecast",
     "iter_manifest",

@@ -107,8 +107,19 @@ def shown(line: str) -> str:
 def csv_bytes(rows: Iterable[Iterable[object]]) -> bytes:
     """Rows as a CSV file in UTF-8; bytes of file names that are not UTF-8 become `\\udc…`."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    # Fields that hold a character of the line end are quoted; a lone \r ends a line for readers.
+    csv.writer(_UnixLines(text), lineterminator="\r\n").writerows(rows)
     return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+class _UnixLines:
+    """A text file for `csv.writer`, which writes a row at a time."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, row: str) -> None:
+        self._file.write(row.removesuffix("\r\n") + "\n")
 
 
 def _raw_lines(path: Path, newline: str | None) -> Iterator[str]:

@@ -1,11 +1,12 @@
 """Write a folder's clips as files in the published layout, for people who want to look.
 
     OUT/audio/ID.wav             16 kHz mono, 16 bit
+    OUT/audio/ID.none            in its place, where the clip has no sound
     OUT/frames/frame_{0..9}/ID.jpg
     OUT/extract.json             the folder of the videos, options and totals
     OUT/failures.csv             clips that failed, and why
 
-A clip's WAV is written last, so a WAV that is there stands for a whole clip.
+A clip's file in audio/ is written last, so one that is there stands for a whole clip.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def extract_clips(
             options, or its extract.json is damaged.
     """
     make_layout(settings)
-    todo = [clip for clip in clips if not is_extracted(settings.out, clip.video_id)]
+    todo = [clip for clip in clips if not _is_done(settings.out, clip.video_id)]
     found = done = len(clips) - len(todo)
     failures: list[ClipFailure] = []
     incomplete = 0
@@ -178,9 +179,21 @@ def audio_path(out: Path, video_id: str) -> Path:
 
 
 def is_extracted(out: Path, video_id: str) -> bool:
-    """Whether a clip's files are there."""
+    """Whether a clip's sound is there."""
+    return _exists(audio_path(out, video_id))
+
+
+def _mark_of_silence(out: Path, video_id: str) -> Path:
+    return out / "audio" / f"{video_id}.none"
+
+
+def _is_done(out: Path, video_id: str) -> bool:
+    return is_extracted(out, video_id) or _exists(_mark_of_silence(out, video_id))
+
+
+def _exists(path: Path) -> bool:
     try:
-        return audio_path(out, video_id).exists()
+        return path.exists()
     except OSError:  # too long for a file name
         return False
 
@@ -205,8 +218,8 @@ def _extract_batch(clips: tuple[Clip, ...], settings: ExtractSettings) -> _Batch
     with ClipDecoder(settings.sample, settings.limits) as decoder:
         for clip in clips:
             try:
-                if len(os.fsencode(clip.video_id)) + len(".wav") > _LONGEST_NAME:
-                    raise DecodeError("bad-name", f"{clip.video}: its name is too long for ID.wav")
+                if len(os.fsencode(clip.video_id)) + len(".none") > _LONGEST_NAME:
+                    raise DecodeError("bad-name", f"{clip.video}: its name is too long for a file")
                 sample = decoder.decode(clip)
                 _write_files(clip, sample, settings.out)
                 incomplete += not sample.complete
@@ -222,7 +235,8 @@ def _write_files(clip: Clip, sample: EncodedSample, out: Path) -> None:
     files = [
         (frame_path(out, clip.video_id, number), jpeg) for number, jpeg in enumerate(sample.frames)
     ]
-    for path, data in [*files, (audio_path(out, clip.video_id), sample.audio)]:
+    last = audio_path if sample.audio else _mark_of_silence
+    for path, data in [*files, (last(out, clip.video_id), sample.audio)]:
         # Not synced one by one: eleven syncs a clip would cost more than decoding it. A power cut
         # can lose the latest files; a killed process cannot.
         with storage.scratch_file(path.parent) as file:

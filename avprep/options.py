@@ -15,6 +15,8 @@ from avprep.errors import UserError
 from avprep.option import Options, option
 from avprep.processes import available_cores
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+
 
 @dataclass(frozen=True)
 class DecodeOptions(Options):
@@ -32,8 +34,11 @@ class DecodeOptions(Options):
     channels: Literal["first", "mix"] = option(
         "first", "Mono from the first channel, as published, or from all of them."
     )
-    missing_audio: Literal["fail", "silence", "omit"] = option(  # omit: no sample; not for shards
-        "fail", "What a clip without an audio stream becomes.", also=("omit",)
+    missing_audio: Literal["fail", "silence", "omit"] = option(
+        "fail", "What a clip without an audio stream becomes; omit: a sample without audio."
+    )
+    missing_video: Literal["fail", "omit"] = option(
+        "fail", "What a clip without a video stream becomes; omit: a sample without frames."
     )
     decoder: Literal["auto", "pyav", "ffmpeg"] = option(
         "auto", "auto: PyAV, and ffmpeg + OpenCV for files that PyAV cannot read."
@@ -159,6 +164,9 @@ class BuildOptions(Options):
 
     part: Part = option(Part(), "Build only the k-th of n parts, as in --part 3/16.")
     retry_failed: bool = option(False, "Build shards with failed clips again.")
+    track: tuple[TrackerName, ...] = option(
+        (), "Tracker that also gets clips done, speed and failures by cause; may be repeated."
+    )
 
 
 @dataclass(frozen=True)
@@ -212,6 +220,21 @@ class ReportOptions(Options):
     )
     failures: int = option(500, "Failed clips listed with details; all are counted.", at_least=0)
     title: str = option("", "Heading of the page. [default: the folder's name]")
+
+
+@dataclass(frozen=True)
+class DuplicateOptions(Options):
+    """Which clips count as near-duplicates, and what is shown of them."""
+
+    by: Literal["both", "picture", "sound", "either"] = option(
+        "both", "What must be nearly the same; either: one of the two is enough."
+    )
+    pairs: int = option(
+        24, "Pairs on the page: those across sets or splits, then the least alike.", at_least=0
+    )
+    max_mb: float = option(
+        30.0, "Size of the page; pairs that would make it larger are left out.", above=0
+    )
 
 
 @dataclass(frozen=True)
@@ -382,6 +405,11 @@ class SplitOptions(Options):
         metavar="NAME=SHARE,…",
     )
     seed: int = option(0, "Seed of the split.")
+    groups: Path | None = option(
+        None,
+        "CSV with the columns group and video_id, such as the duplicates.csv of `avprep "
+        "duplicates`: the clips of a group stay together.",
+    )
 
 
 @dataclass(frozen=True)

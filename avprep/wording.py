@@ -26,3 +26,8 @@ def size(number: float) -> str:
     if number < 1e9:
         return f"{number / 1e6:.{0 if number >= 1e7 else 1}f} MB"
     return f"{number / 1e9:.1f} GB" if number < 1e12 else f"{number / 1e12:.2f} TB"
+
+
+def lacking_words(clips: int) -> str:
+    """What is said of clips that lack a modality that is needed."""
+    return f"{counted(clips, 'clip')} left out because of missing audio or frames"

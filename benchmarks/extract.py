@@ -428,7 +428,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--kinds", nargs="+", choices=[kind.name for kind in KINDS],
                         default=[kind.name for kind in KINDS])  # fmt: skip
-    parser.add_argument("--clips", type=int, help="clips a shard and round (32)")
+    parser.add_argument("--clips", type=int, help="clips per shard and round (32)")
     parser.add_argument("--rounds", type=int, help="rounds of each side (5)")
     parser.add_argument("--memory-clips", type=int, help="clips to watch the memory over (1000)")
     add_rows_option(parser)

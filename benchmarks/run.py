@@ -45,6 +45,7 @@ SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
     "shard.py": ([], ["--quick"]),
     "manifest.py": ([], ["--clips", "100000"]),
     "report.py": ([], ["--clips", "100000"]),
+    "duplicates.py": ([], ["--clips", "100", "--copies", "10", "--hashes", "100000"]),
     "scaling.py": (["--clips", "10000", "--planned", "2000000"], ["--clips", "100"]),
     "loader.py": ([], ["--rounds", "3", "--memory-epochs", "5"]),
     "model.py": ([], ["--rounds", "1"]),

@@ -12,6 +12,8 @@ from typing import Literal, get_args
 from avprep.errors import UserError
 from avprep.option import Options, option
 
+Modality = Literal["audio", "image"]
+BOTH: tuple[Modality, ...] = ("audio", "image")
 Mode = Literal["multimodal", "audioonly", "videoonly", "missingaudioonly", "missingvideoonly"]
 MODES: tuple[Mode, ...] = get_args(Mode)  # of a classifier: which modalities it is given
 AUDIO_MODES: tuple[Mode, ...] = ("audioonly", "missingaudioonly")
@@ -21,6 +23,13 @@ CRITERIA: tuple[Criterion, ...] = get_args(Criterion)  # sigmoid and softmax giv
 MaskMode = Literal["unstructured", "time", "freq", "tf"]
 MASK_MODES: tuple[MaskMode, ...] = get_args(MaskMode)
 AUDIO_FRAMES = 1024  # fbank rows of the published models, 10 ms each
+Objective = Literal["cav-mae", "av-mae", "cav", "audio-mae", "image-mae"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)  # of pretraining
+
+
+def modalities_of(mode: Mode) -> tuple[Modality, ...]:
+    """What a classifier is given in a mode."""
+    return ("audio",) if mode in AUDIO_MODES else ("image",) if mode in IMAGE_MODES else BOTH
 
 
 @dataclass(frozen=True)
@@ -132,6 +141,11 @@ class FormatOptions(Options):
     """What a conversion does besides changing the format."""
 
     vision_mae: bool = option(False, "SRC is a vision MAE: make initial weights of it.")
+    objective: Literal["cav-mae", "av-mae"] | None = option(
+        None,
+        "With --vision-mae: what the initial weights are for; cav, audio-mae and image-mae take "
+        "those of cav-mae. [default: cav-mae]",
+    )
     module_prefix: bool = option(
         True,
         "Names in a .pth begin with module., as in published files.",
@@ -163,8 +177,12 @@ class PretrainOptions(Options):
     mask_mode: MaskMode = option(  # images are always unstructured
         "unstructured", "How audio patches are chosen."
     )
-    mae_weight: float = option(1.0, "Weight of the reconstruction loss.", at_least=0)
-    contrast_weight: float = option(0.01, "Weight of the contrastive loss.", at_least=0)
+    mae_weight: float = option(
+        1.0, "Weight of the reconstruction loss, if the objective has one.", at_least=0
+    )
+    contrast_weight: float = option(
+        0.01, "Weight of the contrastive loss, if the objective has one.", at_least=0
+    )
     contrast_scope: Literal["per-rank", "global"] = option(
         "per-rank",
         "Contrast within each process's batch, as published, or over all of them.",

@@ -17,6 +17,9 @@ COMMANDS = {
     "status": LazyCommand("avprep.cli.status:status", "Say how far a build is, from its files."),
     "verify": LazyCommand("avprep.cli.verify:verify", "Check every byte of a shard set."),
     "report": LazyCommand("avprep.cli.report:report", "Show a shard set on one HTML page."),
+    "duplicates": LazyCommand(
+        "avprep.cli.duplicates:duplicates", "Find near-duplicates inside and between shard sets."
+    ),
     "demo-data": LazyCommand("avprep.cli.demo:demo_data", "Make a small labelled video set."),
 }
 

@@ -50,6 +50,13 @@ def incomplete_line(count: int) -> str:
     return f"incomplete: {count} (files that hold less than they promise, such as cut downloads)"
 
 
+def lacking_line(samples: int, modalities: Mapping[str, int]) -> str:
+    """What summaries say of samples that lack a modality; empty where none does."""
+    words = {"audio": "without audio", "image": "without frames"}
+    counts = {name: samples - modalities.get(name, samples) for name in words}
+    return ", ".join(f"{words[name]}: {count}" for name, count in counts.items() if count)
+
+
 def some_of(names: Sequence[str]) -> str:
     """The first few names."""
     return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

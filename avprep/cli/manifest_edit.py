@@ -85,8 +85,9 @@ def merge(sources: tuple[Path, ...], target: ManifestFile, options: MergeOptions
 def split(source: Path, target: Folder, options: SplitOptions) -> None:
     """Divide MANIFEST into parts in which every class has its share.
 
-    Clips with several labels are dealt out by iterative stratification; segments of one video stay
-    together. The same seed gives the same parts. Each clip gets its part's name as `split`.
+    Clips with several labels are dealt out by iterative stratification. Clips of one video stay
+    together, and so do groups of duplicates (--groups). The same seed gives the same parts. Each
+    clip gets its part's name as `split`.
 
     \b
     Example:

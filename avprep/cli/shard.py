@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import avprep
-from avprep.cli.common import ClassCsv, Summary, Tolerance, incomplete_line, some_of
+from avprep.cli.common import ClassCsv, Summary, Tolerance, incomplete_line, lacking_line, some_of
 from avprep.cli.flags import PATH, flags
 from avprep.failures import check_failures, failure_table
 from avprep.option import Options, option
@@ -89,6 +89,8 @@ def shard(
         report = avprep.build_shards(
             manifest, out, class_csv.labels, options, which, pool, bars, tell
         )
+    for words in report.tracker_failures:
+        click.echo(f"warning: {words}", err=True)
     facts = {**facts_of(report, out), "seconds": round(time.monotonic() - started, 2)}
     summary.show(facts, "\n".join(described(report, out)))
     check_failures(len(report.failures), report.clips, tolerance.max_failures)
@@ -127,6 +129,7 @@ def facts_of(report: BuildReport, out: str) -> dict[str, Any]:
         "clips": report.clips,
         "samples": report.samples,
         "incomplete": report.incomplete,
+        "modalities": report.modalities,
         "failed": dict(Counter(failure.cause for failure in report.failures)),
         "bytes": report.bytes,
         "audio_seconds": report.seconds,
@@ -144,6 +147,8 @@ def described(report: BuildReport, out: str) -> Iterator[str]:
     )
     if report.incomplete:
         yield incomplete_line(report.incomplete)
+    if lacking := lacking_line(report.samples, report.modalities):
+        yield lacking
     if report.failures:
         yield f"{len(report.failures)} of {counted(report.clips, 'clip')} failed:"
         yield failure_table(report.failures)

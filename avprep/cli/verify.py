@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import avprep
-from avprep.cli.common import Summary, some_of
+from avprep.cli.common import Summary, lacking_line, some_of
 from avprep.cli.flags import flags
 from avprep.errors import WorkFailed
 from avprep.failures import printable
@@ -68,6 +68,8 @@ def describe(findings: Findings, shards: str) -> str:
         f"{counted(findings.samples, 'sample')}, "
         f"{len(findings.damaged)} damaged"
     )
+    if lacking := lacking_line(findings.samples, findings.modalities):
+        lines.append(lacking)
     if DATASET_FILE in findings.files:
         lines.append(
             f"{DATASET_FILE} is damaged itself: `avprep shard` writes it again from the indexes; "
@@ -81,6 +83,7 @@ def facts_of(findings: Findings) -> dict[str, Any]:
     return {
         "shards": len(findings.checks),
         "samples": findings.samples,
+        "modalities": findings.modalities,
         "damaged": {check.name: check.problems for check in findings.damaged},
         "files": dict(findings.files),
         "strangers": findings.strangers,

@@ -11,6 +11,7 @@ from pathlib import Path
 from avprep.decode.header import Header, read_header
 from avprep.decode.media import Media, Reading, Request, to_media
 from avprep.decode.pyav import decode_with_pyav
+from avprep.decode.still import decode_still, is_still
 from avprep.errors import DecodeError
 from avprep.options import DecodeOptions
 
@@ -29,7 +30,7 @@ def decode_clip(
     """Decode the audio and the evenly spaced frames of a video file, or of a segment of it.
 
     Args:
-        path: the video file.
+        path: the file: a video, or a file with sound alone, or a picture.
         start: first second of the segment; None for the file's beginning.
         end: end of the segment in seconds, exclusive; None for the file's end.
         options: frames, sizes, channels, engine; see `DecodeOptions`.
@@ -39,6 +40,8 @@ def decode_clip(
     """
     options = options or DecodeOptions()
     check_file(Path(path))
+    if is_still(path):
+        return decode_still(path, options)
     header = _checked_header(path, options)
     request = Request(path, start or 0.0, math.inf if end is None else end, options, header)
     media = _decode(request)

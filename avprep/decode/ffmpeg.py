@@ -48,7 +48,8 @@ def decode_with_ffmpeg(request: Request) -> Reading:
     begin = listing.origin + request.start
     if listing.is_read:
         listing.spans.check_begin(request.path, request.header, begin)
-    frames, times = _read_frames(request, listing) if options.frames else no_frames(options)
+    is_read = options.frames and not (listing.is_sound_alone and options.missing_video == "omit")
+    frames, times = _read_frames(request, listing) if is_read else no_frames(options)
     pcm = None if listing.audio is None else _read_audio(request, listing, listing.audio)
     if pcm is not None and (listing.spans.end("audio") or begin) <= begin:
         pcm = pcm[:0]  # past the end, ffmpeg returns the last packet
@@ -76,6 +77,10 @@ class _Listing:
     may_jump: bool
     spans: PacketSpans
     audio: int | None
+
+    @property
+    def is_sound_alone(self) -> bool:
+        return self.kinds == {"audio"}
 
 
 _ORIGIN = re.compile(rb"Duration: .*, start: (-?\d+\.\d+)")

@@ -69,7 +69,8 @@ class Media:
         pcm: int16 [samples], mono at the rate asked for (16 kHz by default). Sample 0 is the
             first audio sample of the clip: audio that starts late is not padded. Empty where a
             clip has no audio and `missing_audio` is "omit".
-        frames: uint8 [frames, size, size, 3], RGB, in time order.
+        frames: uint8 [frames, size, size, 3], RGB, in time order. None where no frames are asked
+            for, or a clip has no video and `missing_video` is "omit"; one of a picture.
         frame_times: seconds from the clip's start at which each frame is shown.
         decoder: the engine that read the file, "pyav" or "ffmpeg".
         extent: how much of what the file promises was there.
@@ -93,7 +94,7 @@ def to_media(request: Request, reading: Reading) -> Media:
     options, rate = request.options, request.options.sample_rate
     begin, end = reading.origin + request.start, reading.origin + request.end
     wanted: dict[Kind, float] = {}
-    if options.frames:
+    if len(reading.frames):
         wanted["video"] = min(begin + PUBLISHED_SECONDS, end)
     pcm = np.empty(0, np.int16)
     if reading.pcm is not None:
@@ -116,11 +117,11 @@ def to_media(request: Request, reading: Reading) -> Media:
 def _check_may_lack_audio(request: Request, reading: Reading) -> None:
     """Refuse a clip without a sample of sound, unless there are pictures and they suffice."""
     options, begin = request.options, reading.origin + request.start
-    is_over = not options.frames or (reading.spans.end("video") or begin) <= begin
+    is_over = not len(reading.frames) or (reading.spans.end("video") or begin) <= begin
     if request.start and is_over:
         detail = f"{request.path}: has nothing to show or to hear from {request.start:g} s on"
         raise DecodeError("too-short", detail)
-    if options.missing_audio == "fail" or not options.frames:
+    if options.missing_audio == "fail" or not len(reading.frames):
         detail = "its audio stream holds no sample in the clip"
         detail = NO_AUDIO if reading.pcm is None else detail
         raise DecodeError("no-audio", f"{request.path}: {detail}")

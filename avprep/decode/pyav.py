@@ -190,7 +190,7 @@ def _streams_to_read(
         raise why_not_media(path)
     video = _first_usable(container.streams.video) if options.frames else None
     audio = _first_usable(container.streams.audio)
-    if video is None and options.frames:
+    if video is None and options.frames and options.missing_video == "fail":
         raise DecodeError("no-video", f"{path}: {NO_VIDEO}")
     if audio is None and (options.missing_audio == "fail" or video is None):
         raise DecodeError("no-audio", f"{path}: {NO_AUDIO}")

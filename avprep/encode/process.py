@@ -144,7 +144,7 @@ def _cause_of_death(clip: Clip, status: int, limits: IsolationOptions) -> Unread
         return Unreadable(
             "out-of-memory",
             f"{clip.file}: its process was killed by the system, tried twice "
-            f"(limit {limits.memory_limit:g} GiB a worker)",
+            f"(limit {limits.memory_limit:g} GiB per worker)",
         )
     how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
     return Unreadable("crash", f"{clip.file}: its process died ({how}), tried twice")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import IO
 
 from avprep.clips import Clip
@@ -23,15 +23,16 @@ _LENGTH = struct.Struct("<Q")
 class EncodedSample:
     """The payload of a sample's members, ready to be written."""
 
-    audio: bytes  # FLAC or WAV, 16-bit mono
-    frames: tuple[bytes, ...]  # JPEG, in time order
+    audio: bytes  # FLAC or WAV, 16-bit mono; empty where the clip has none
+    frames: tuple[bytes, ...]  # JPEG, in time order; none where the clip has none
     frame_times: tuple[float, ...]  # seconds; empty for packed files, whose times are not known
     num_samples: int  # of audio
-    decoder: str  # "pyav", "ffmpeg", or "files"
+    decoder: str  # "pyav", "ffmpeg", "pillow" for a picture, or "files"
     complete: bool = True  # whether the source holds what it promises, as far as it is used here
     seconds_found: float = 0.0
     seconds_promised: float = 0.0
     audio_shortened: bool = False  # the clip has more sound than the sample
+    measures: Mapping[str, float | str] = field(default_factory=dict)  # of `measure_clip`
 
 
 _FACTS = tuple(

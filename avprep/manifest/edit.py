@@ -9,6 +9,7 @@ from pathlib import Path
 from avprep.clips import Clip
 from avprep.errors import UserError
 from avprep.labels import LabelSet, class_csv_of, labels_of
+from avprep.manifest.groups import held_together, read_groups
 from avprep.manifest.model import check_class_csv, iter_manifest, read_manifest, write_labelled
 from avprep.manifest.ops import classes_of, merge_clips, sample_per_class, split_clips
 from avprep.manifest.paths import NewRoot, rerooted
@@ -88,21 +89,28 @@ def split_manifest(
 ) -> tuple[ManifestPart, ...]:
     """Divide a manifest into parts in which every class has its share.
 
-    Segments of one video stay together. Each clip gets its part's name as `split`.
+    Clips of one video stay together, and so do groups of duplicates. Each clip gets its part's
+    name as `split`.
 
     Args:
         source: the manifest.
         out: folder for a manifest per part, in the format of `source`.
-        options: the parts.
+        options: the parts, and what stays together.
 
     Raises:
-        UserError: a part would get no clip, or the path of a class CSV is taken by other classes.
+        UserError: a part would get no clip, the path of a class CSV is taken by other classes, or
+            the table of groups cannot be used.
     """
     source = Path(source)
     clips = read_manifest(source)
-    divided = split_clips(clips, options.parts, options.seed)
+    groups = _groups_in(clips, source, options.groups) if options.groups else None
+    divided = split_clips(clips, options.parts, options.seed, groups)
     if empty := [name for name, chosen in divided.items() if not chosen]:
-        raise UserError(f"{source}: {len(clips)} clips are too few, {empty[0]!r} would get none.")
+        count = len(held_together(clips, groups))
+        those = "" if count == len(clips) else f" in {counted(count, 'group')} that stay together"
+        raise UserError(
+            f"{source}: {len(clips)} clips{those} are too few, {empty[0]!r} would get none."
+        )
     suffix = source.suffix if source.suffix in (".jsonl", ".csv", ".parquet") else ".json"
     labels, everything = labels_of(source), classes_of(clips)
     paths = {name: Path(out) / f"{name}{suffix}" for name in divided}
@@ -115,6 +123,16 @@ def split_manifest(
         lacking = tuple(sorted(everything.keys() - classes.keys()))
         parts.append(ManifestPart(name, paths[name], len(chosen), len(classes), lacking))
     return tuple(parts)
+
+
+def _groups_in(clips: Sequence[Clip], source: Path, table: Path) -> dict[str, list[str]]:
+    groups = read_groups(table)
+    if groups and not any(clip.video_id in groups for clip in clips):
+        raise UserError(
+            f"{table}: none of its ids is in {source}; the first is {next(iter(groups))!r}. Give "
+            "the groups of this manifest's clips."
+        )
+    return groups
 
 
 @dataclass(frozen=True)

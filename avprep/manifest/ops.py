@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from avprep.clips import Clip
+from avprep.manifest.groups import held_together
 
 
 @dataclass(frozen=True)
@@ -48,39 +49,39 @@ def classes_of(clips: Iterable[Clip]) -> Counter[str]:
 
 
 def split_clips(
-    clips: Sequence[Clip], parts: Mapping[str, float], seed: int
+    clips: Sequence[Clip],
+    parts: Mapping[str, float],
+    seed: int,
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, list[Clip]]:
     """Divide clips into parts in which every class has its share.
 
     Iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011): the rarest class is dealt out
     first, each clip to the part that lacks most of that class. With one label per clip, each part
-    has its share of each class to within one clip. Segments of one video stay together, so no
-    part has seen another's video.
+    has its share of each class to within one clip. What belongs together (`held_together`) stays
+    together, the largest groups being dealt out first.
 
     Args:
         clips: in the order of the manifest.
         parts: name of each part → its share; shares are relative.
         seed: of the choice among equals.
+        groups: of duplicates, by `video_id`.
 
     Returns:
         the clips of each part in the order of the manifest, their `split` set to its name.
     """
-    members: dict[object, list[int]] = {}  # of groups that stay together
-    for index, clip in enumerate(clips):
-        segmented = clip.start is not None or clip.end is not None
-        members.setdefault(clip.video if clip.video and segmented else index, []).append(index)
-    groups = list(members.values())
-    labels = [classes_of(clips[index] for index in group) for group in groups]
+    together = held_together(clips, groups)
+    labels = [classes_of(clips[index] for index in group) for group in together]
     total = sum(parts.values())
     dealt = _dealt(
-        [len(group) for group in groups],
+        [len(group) for group in together],
         labels,
         [share / total for share in parts.values()],
         random.Random(seed),
     )
     names = list(parts)
     part_of = {
-        index: names[part] for group, part in zip(groups, dealt, strict=True) for index in group
+        index: names[part] for group, part in zip(together, dealt, strict=True) for index in group
     }
     divided: dict[str, list[Clip]] = {name: [] for name in parts}
     for index, clip in enumerate(clips):
@@ -108,6 +109,7 @@ def _dealt(
     lacking = {label: [share * count for share in shares] for label, count in totals.items()}
     order = list(range(len(sizes)))
     rng.shuffle(order)
+    order.sort(key=lambda group: -sizes[group])  # small ones can still even out the shares
     holding: dict[str, list[int]] = defaultdict(list)
     for group in order:
         for label in labels[group]:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from avprep.audio import decode_audio
 from avprep.pages.page import data_uri
 from avprep.pages.pictures import (
@@ -33,7 +35,7 @@ class ClipView:
 
     video_id: str
     seconds: float
-    audio: str  # data URI
+    audio: str  # data URI; this and the two that follow are empty for a clip without sound
     spectrogram: str  # data URI
     waveform: str  # `d` of an SVG path
     frames: tuple[FrameView, ...]
@@ -50,18 +52,19 @@ def view_clip(members: Mapping[str, bytes | memoryview]) -> ClipView:
     try:
         facts = json.loads(bytes(members["json"]))
         kind = "flac" if "flac" in members else "wav"
-        sound = bytes(members[kind])
         numbers = sorted(int(name[:-4]) for name in members if name.endswith(".jpg"))
         pictures = [data_uri("image/jpeg", members[f"{number}.jpg"]) for number in numbers]
         rate, times = int(facts["sample_rate"]), [float(time) for time in facts["frame_times"]]
         video_id, source = str(facts["video_id"]), str(facts["source"])
         expected = int(facts["num_samples"])
+        has_sound = "audio" in facts.get("modalities", ["audio"])  # not in older sets
+        sound = bytes(members[kind]) if has_sound else b""
     except KeyError as error:
         raise ValueError(f"has no {error.args[0]!r}") from error
     except TypeError as error:
         raise ValueError(f"its JSON is not a sample's ({error})") from error
     try:
-        pcm = decode_audio(sound, rate)
+        pcm = decode_audio(sound, rate) if sound else np.empty(0, np.int16)
     except RuntimeError as error:
         raise ValueError(f"audio: {error}") from error
     if len(pcm) != expected:  # a damaged FLAC ends early, without an error
@@ -70,9 +73,9 @@ def view_clip(members: Mapping[str, bytes | memoryview]) -> ClipView:
     return ClipView(
         video_id=video_id,
         seconds=seconds,
-        audio=data_uri(f"audio/{kind}", sound),
-        spectrogram=data_uri("image/webp", spectrogram_image(pcm, rate)),
-        waveform=waveform_path(pcm),
+        audio=data_uri(f"audio/{kind}", sound) if sound else "",
+        spectrogram=data_uri("image/webp", spectrogram_image(pcm, rate)) if sound else "",
+        waveform=waveform_path(pcm) if sound else "",
         frames=_frame_views(pictures, times, seconds),
         source=source,
     )

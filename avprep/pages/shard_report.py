@@ -31,7 +31,7 @@ from avprep.progress import OnProgress, each, ignore
 from avprep.shards.format import DatasetInfo, SampleEntry, read_dataset, split_members
 
 _SCRIPTS = ("clip.js", "report.js")
-_CLIP_OVERHEAD = 20_000  # bytes of spectrogram, waveform and markup
+CLIP_OVERHEAD = 20_000  # bytes of spectrogram, waveform and markup
 _READS_AT_ONCE = 8
 _FINEST_BIN = 0.1  # seconds
 
@@ -77,9 +77,9 @@ def make_report(
     overview = survey_shards(location, info, options.gallery, on_shard)
     values = _values(location, info, overview, read_failures(location), options)
     limit = options.max_mb * 1e6 - len(_rendered(values, info, [], 0))
-    chosen, too_large = within_size(overview.candidates, limit, _CLIP_OVERHEAD)
+    chosen, too_large = within_size(overview.candidates, limit, CLIP_OVERHEAD)
     with ThreadPoolExecutor(_READS_AT_ONCE) as threads:
-        clips = list(threads.map(lambda candidate: _gallery_clip(location, candidate), chosen))
+        clips = list(threads.map(lambda candidate: gallery_clip(location, candidate), chosen))
     clips.sort(key=lambda clip: (_class_order(clip.entry, info), clip.entry.video_id))
     page = _rendered(values, info, clips, too_large)
     unreadable = tuple(clip.entry.video_id for clip in clips if clip.view is None)
@@ -112,7 +112,8 @@ def _class_order(entry: SampleEntry, info: DatasetInfo) -> tuple[str, ...]:
     return tuple(info.labels[label][1].casefold() for label in entry.labels)
 
 
-def _gallery_clip(location: str, candidate: Candidate) -> GalleryClip:
+def gallery_clip(location: str, candidate: Candidate) -> GalleryClip:
+    """A clip with its frames and sound, or why they cannot be read."""
     shard, entry = candidate.shard, candidate.entry
     try:
         view = view_clip(split_members(read_sample(location, shard, entry), entry.key))
@@ -152,7 +153,8 @@ def _values(
         "splits": overview.splits,
         "durations": histogram(overview.seconds, _FINEST_BIN),
         "lengths": _lengths(overview.seconds),
-        "unknown_lengths": info.samples - len(overview.seconds),
+        "unknown_lengths": info.modalities.get("audio", info.samples) - len(overview.seconds),
+        "lacking": info.lacking(),
         "failures": None if failures is None else some_of_each_cause(failures, options.failures),
         "causes": Counter(info.failures).most_common(),
         "summary": _summary(location, info, overview),
@@ -180,6 +182,7 @@ def _summary(location: str, info: DatasetInfo, overview: Overview) -> dict[str, 
         "clips": info.clips,
         "seconds": info.seconds,
         "incomplete": info.incomplete,
+        "modalities": dict(info.modalities),
         "failures": dict(info.failures),
         "splits": dict(overview.splits),
         "classes": [

@@ -6,8 +6,7 @@ import csv
 import io
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import storage
-from avprep.errors import UserError
 from avprep.failures import FAILURES_FILE, ClipFailure
 from avprep.options import GalleryOptions
 from avprep.pages.gallery import Candidate, ClipChooser
-from avprep.shards.format import DatasetInfo, SampleEntry, ShardIndex, index_name, read_index
-
-_REQUESTS_AT_ONCE = 16
+from avprep.shards.format import DatasetInfo, SampleEntry
+from avprep.shards.measured import read_indexes
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ class Overview:
     """What one pass over the indexes finds.
 
     Attributes:
-        seconds: float64 [samples], length of each clip's audio; unknown ones are left out.
+        seconds: float64, length of each clip's audio; those without any are left out.
         splits: samples of each split that the manifest names.
         candidates: clips for the gallery, the most important first.
     """
@@ -53,30 +50,17 @@ def survey_shards(
     lengths = array("q")
     splits: Counter[str] = Counter()
     chooser = ClipChooser(options)
-    for shard, index in zip(info.shards, read_indexes(location, info), strict=True):
-        if index.sha256 != shard.sha256:
-            raise UserError(
-                f"{storage.join(location, index_name(shard.name))}: this index and dataset.json "
-                "disagree. Run `avprep shard` again."
-            )
+    for index in read_indexes(location, info):
         for entry in index.samples:
-            lengths.append(entry.num_samples)
+            if "audio" in entry.modalities:
+                lengths.append(entry.num_samples)
             splits[entry.split] += 1
-            chooser.offer(shard.name, entry)
+            chooser.offer(index.name, entry)
         on_shard()
     known = np.array(lengths, np.int64)
     seconds = known[known > 0] / info.options["sample_rate"]
     del splits[""]
     return Overview(seconds, splits, chooser.choose())
-
-
-def read_indexes(location: str, info: DatasetInfo) -> Iterator[ShardIndex]:
-    """The indexes in order, several of which are fetched at a time."""
-    shards = [shard.name for shard in info.shards]
-    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as threads:
-        for start in range(0, len(shards), _REQUESTS_AT_ONCE):
-            group = shards[start : start + _REQUESTS_AT_ONCE]
-            yield from threads.map(lambda shard: read_index(location, shard), group)
 
 
 def read_sample(location: str, shard: str, entry: SampleEntry) -> bytes:

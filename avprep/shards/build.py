@@ -8,7 +8,7 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -23,15 +23,18 @@ from avprep.jobs import PoolOptions, run_jobs
 from avprep.labels import LabelSet
 from avprep.options import SampleOptions, ShardSetOptions
 from avprep.progress import OnProgress, Progress, ignore
+from avprep.quality.measures import COLUMNS
 from avprep.shards.cards import files_for_others, is_foreign
 from avprep.shards.format import (
     DATASET_FILE,
     DatasetInfo,
     ShardInfo,
     ShardSummary,
+    added_up,
     index_name,
     read_dataset,
 )
+from avprep.shards.measured import measures_name
 from avprep.shards.plan import (
     CutByBytes,
     CutByCount,
@@ -61,6 +64,7 @@ class Found:
     damaged: tuple[str, ...]  # shards of this part to be built again
     leftovers: int  # temporary files of dead writers, deleted
     to_build: int  # shards of this part
+    fingerprint: str  # of the plan: the same for the same shards
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,10 @@ class BuildReport:
     bytes: int
     seconds: float  # of audio
     incomplete: int  # samples whose source holds less than it promises
+    modalities: Mapping[str, int]  # samples that have each
     failures: tuple[ClipFailure, ...]
     label_csv: Path | None = None  # where the label set was read from
+    tracker_failures: tuple[str, ...] = ()  # what trackers lack, in words
 
     @property
     def complete(self) -> bool:
@@ -107,7 +113,7 @@ def build_shard_set(
         options: what the shards' bytes depend on.
         pool: who does the work; has no influence on any byte.
         part: (k, n), build only the k-th of n equal parts of the shards, k from 1.
-        retry_failed: build shards anew in which clips failed, for inputs mended since.
+        retry_failed: build the shards in which clips failed again, for inputs mended since.
         on_progress: hears of clips done, after every shard.
         on_found: called once, before the first shard is built.
 
@@ -122,7 +128,7 @@ def build_shard_set(
     leftovers = storage.remove_abandoned(out)
     survey = task.survey()
     to_build = [job for job in mine if job.name not in survey.whole]
-    on_found(Found(len(survey.whole), survey.damaged, leftovers, len(to_build)))
+    on_found(Found(len(survey.whole), survey.damaged, leftovers, len(to_build), plan.fingerprint))
     previous = _withdraw_dataset(out) if retry_failed and to_build else None
     if to_build:
         storage.touch(storage.join(out, PLAN_FILE))  # tells `avprep status` when work began
@@ -205,6 +211,7 @@ def _report(
         bytes=sum(summary.bytes for summary in summaries if summary.samples),
         seconds=round(sum(summary.seconds for summary in summaries), 3),
         incomplete=sum(summary.incomplete for summary in summaries),
+        modalities=added_up(summary.modalities for summary in summaries),
         failures=failures,
     )
 
@@ -245,9 +252,14 @@ def _build(
 def _advanced(progress: Progress, summaries: Iterable[ShardSummary]) -> Progress:
     """How far a build is when these shards are done, too."""
     summaries = list(summaries)
-    failed = sum(len(summary.failures) for summary in summaries)
-    done = failed + sum(summary.samples for summary in summaries)
-    return replace(progress, done=progress.done + done, failed=progress.failed + failed)
+    causes = Counter(failure.cause for summary in summaries for failure in summary.failures)
+    done = causes.total() + sum(summary.samples for summary in summaries)
+    return replace(
+        progress,
+        done=progress.done + done,
+        failed=progress.failed + causes.total(),
+        causes=causes + Counter(progress.causes),
+    )
 
 
 def _all_that_are_whole(
@@ -356,6 +368,9 @@ def _finish(
         FAILURES_FILE: hashlib.sha256(failed).hexdigest(),
         PLAN_FILE: hashlib.sha256(storage.read_bytes(storage.join(out, PLAN_FILE))).hexdigest(),
     }
+    has_measures = storage.list_files(out).keys() >= {
+        measures_name(summary.name) for summary in summaries if summary.samples
+    }
     files |= {index_name(s.name): s.index_sha256 for s in summaries if not s.samples}
     info = DatasetInfo(
         labels=tuple(zip(labels.mids, labels.names, strict=True)),
@@ -377,6 +392,8 @@ def _finish(
         class_counts=tuple(counts[label] for label in range(len(labels))),
         fingerprint=plan.fingerprint,
         incomplete=sum(summary.incomplete for summary in summaries),
+        measures=COLUMNS if has_measures else (),  # an older version writes none
+        modalities=added_up(summary.modalities for summary in summaries),
         files=files,
     )
     _write_if_changed(storage.join(out, FAILURES_FILE), failed)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
+from avprep.quality.measures import COLUMNS, MEASURES
 from avprep.shards.format import INDEX_SUFFIX, DatasetInfo, SampleFacts, ShardInfo
 from avprep.storage import json_bytes
 
@@ -106,6 +107,9 @@ def _card(info: DatasetInfo) -> str:
 def _hf_fact(name: str, kind: Any) -> dict[str, Any]:
     if get_origin(kind) is list:
         return {"name": name, "sequence": _HF_TYPES[get_args(kind)[0]]}
+    if get_origin(kind) is dict:
+        kinds = {measure: float if measure in MEASURES else str for measure in COLUMNS}
+        return {"name": name, "struct": [_hf_fact(*measure) for measure in kinds.items()]}
     return {"name": name, "dtype": _HF_TYPES[kind]}
 
 

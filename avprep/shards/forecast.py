@@ -326,7 +326,7 @@ def _try_group(
         with contextlib.suppress(DecodeError):
             decoder.decode(Clip("", video=os.devnull))  # refused as soon as the child is there
         start = _Cost(decoder.usage.cpu_seconds, time.monotonic() - began)
-        index = write_samples(nowhere, ShardJob("", tuple(clips)), settings, encode)
+        index, _ = write_samples(nowhere, ShardJob("", tuple(clips)), settings, encode)
         memory = decoder.usage.peak_bytes
     for entry in index.samples:
         spent[entry.video_id] = replace(spent[entry.video_id], bytes=entry.size)

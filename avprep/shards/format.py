@@ -30,6 +30,7 @@ VERSION = 1
 DATASET_FILE = "dataset.json"
 INDEX_SUFFIX = ".index.json"
 TAR_BLOCK = 512
+MODALITIES = ("audio", "image")  # that a sample may have; at least one
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
 _LONGEST_KEY = 80  # KEY.index suffixes must fit the 100 bytes of a tar header's name field
@@ -71,6 +72,8 @@ class SampleFacts(TypedDict):
     seconds_found: float
     seconds_promised: float
     audio_shortened: bool
+    measures: dict[str, float | str]  # see `avprep.quality.measures`
+    modalities: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +90,43 @@ class SampleEntry:
     complete: bool = True  # whether its source holds what it promises
     seconds_found: float = 0.0  # written for incomplete ones only
     seconds_promised: float = 0.0
+    sizes: tuple[int, ...] = ()  # bytes of its JSON, audio (0: none), frames; () in old indexes
 
     def to_dict(self) -> dict[str, Any]:
         """The fields for JSON; those that hold nothing of note are left out."""
         left_out = {"complete", "seconds_found", "seconds_promised"} if self.complete else set()
-        if not self.split:
-            left_out.add("split")
+        left_out |= {name for name in ("split", "sizes") if not getattr(self, name)}
         return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those of the sample. An index that does not say is older than samples of one."""
+        if not self.sizes:
+            return MODALITIES
+        has = (self.sizes[1] > 0, len(self.sizes) > 2)
+        return tuple(name for name, is_there in zip(MODALITIES, has, strict=True) if is_there)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> SampleEntry:
+        """What `to_dict` gave, now or in an older version."""
+        lists = {name: tuple(raw.get(name, ())) for name in ("labels", "sizes")}
+        return cls(**{**raw, **lists})
+
+    def span(self, audio: bool, frames: Iterable[int]) -> tuple[int, int]:
+        """Where in the shard the bytes lie that hold some members: the first, and how many.
+
+        All of the sample where the index does not say how large its members are.
+
+        Args:
+            audio: whether the audio is wanted.
+            frames: the frames that are.
+        """
+        if not self.sizes:
+            return self.offset, self.size
+        wanted = [1] * audio + [2 + frame for frame in frames]
+        rooms = [room(size) if size else 0 for size in self.sizes]
+        first, last = min(wanted), max(wanted)
+        return self.offset + sum(rooms[:first]), sum(rooms[first : last + 1])
 
 
 @dataclass(frozen=True)
@@ -127,10 +160,7 @@ class ShardIndex:
             raw = unsealed(data)
             return cls(
                 **_head_of(raw),
-                samples=tuple(
-                    SampleEntry(**{**entry, "labels": tuple(entry["labels"])})
-                    for entry in raw["samples"]
-                ),
+                samples=tuple(map(SampleEntry.from_dict, raw["samples"])),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
@@ -152,6 +182,7 @@ class ShardSummary:
     samples: int
     class_counts: Mapping[int, int]  # samples by label index
     incomplete: int  # samples whose source holds less than it promises
+    modalities: Mapping[str, int]  # samples that have each
     index_sha256: str  # of the index file itself
 
     @classmethod
@@ -168,8 +199,21 @@ class ShardSummary:
             samples=len(entries),
             class_counts=Counter(label for entry in entries for label in entry["labels"]),
             incomplete=sum(not entry.get("complete", True) for entry in entries),
+            modalities=count_modalities(map(SampleEntry.from_dict, entries)),
             index_sha256=hashlib.sha256(data).hexdigest(),
         )
+
+
+def count_modalities(entries: Iterable[SampleEntry]) -> dict[str, int]:
+    """How many samples have each modality."""
+    counts = Counter(name for entry in entries for name in entry.modalities)
+    return {name: counts[name] for name in MODALITIES}
+
+
+def added_up(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The same of several shards."""
+    every = list(counts)
+    return {name: sum(each[name] for each in every) for name in MODALITIES}
 
 
 _HEAD = ("name", "fingerprint", "bytes", "sha256", "seconds")
@@ -207,8 +251,15 @@ class DatasetInfo:
     class_counts: tuple[int, ...]  # samples per label index
     fingerprint: str = ""
     incomplete: int = 0  # samples whose source holds less than it promises
+    measures: tuple[str, ...] = ()  # what each shard's .measures.json holds; empty without these
+    modalities: Mapping[str, int] = field(default_factory=dict)  # samples that have each
     files: Mapping[str, str] = field(default_factory=dict)  # sha256 of each further file
     extra: Mapping[str, Any] = field(default_factory=dict)  # "fbank", "weights", …
+
+    def lacking(self) -> dict[str, int]:
+        """How many samples lack a modality, of those that some lack."""
+        found = {name: self.samples - count for name, count in self.modalities.items()}
+        return {name: count for name, count in found.items() if count}
 
     @property
     def fbank_stats(self) -> tuple[float, float] | None:
@@ -232,12 +283,14 @@ class DatasetInfo:
             "clips": self.clips,
             "seconds": self.seconds,
             "incomplete": self.incomplete,
+            "modalities": dict(self.modalities),
             "failures": dict(self.failures),
             "options": dict(self.options),
             "tools": dict(self.tools),
             **self.extra,
             "labels": [{"mid": mid, "name": name} for mid, name in self.labels],
             "class_counts": list(self.class_counts),
+            "measures": list(self.measures),
             "shards": [asdict(shard) for shard in self.shards],
             "files": dict(self.files),
         }
@@ -256,11 +309,12 @@ class DatasetInfo:
             labels=tuple((label["mid"], label["name"]) for label in raw["labels"]),
             shards=tuple(ShardInfo(**shard) for shard in raw["shards"]),
             class_counts=tuple(raw["class_counts"]),
+            measures=tuple(raw.get("measures", ())),
             extra={name: value for name, value in raw.items() if name not in own | _FRAME},
         )
 
 
-_LISTS = {"labels", "shards", "class_counts"}
+_LISTS = {"labels", "shards", "class_counts", "measures"}
 _FRAME = {"format", "version", "digest"}
 
 
@@ -362,11 +416,16 @@ def read_index(location: str | Path, shard: str) -> ShardIndex:
         ) from None
 
 
+def room(size: int) -> int:
+    """Bytes that a member of this size takes in a tar file, with its header and padding."""
+    return TAR_BLOCK + -(-size // TAR_BLOCK) * TAR_BLOCK
+
+
 def split_members(data: bytes, key: str) -> dict[str, memoryview]:
-    """The members of a sample from its slice of the tar file, by suffix, without copying.
+    """The members in a slice of the tar file, by suffix, without copying.
 
     Args:
-        data: the bytes that the sample's index entry names.
+        data: the bytes of a sample, or of some of its members next to one another.
         key: of the sample.
 
     Raises:
@@ -386,5 +445,5 @@ def split_members(data: bytes, key: str) -> dict[str, memoryview]:
         if size < 0 or start + size > len(data) or not name.startswith(prefix):
             raise ValueError(f"damaged at byte {offset} of the sample")
         members[name[len(prefix) :].decode("ascii", "replace")] = view[start : start + size]
-        offset = start + -(-size // TAR_BLOCK) * TAR_BLOCK
+        offset += room(size)
     return members

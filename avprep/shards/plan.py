@@ -150,7 +150,7 @@ def expected_bytes(clip: Clip, options: SampleOptions) -> int:
 
 
 def default_samples_per_shard(clips: int) -> int:
-    """500 samples a shard; a small set is spread over 8 shards instead."""
+    """500 samples per shard; a small set is spread over 8 shards instead."""
     return max(1, min(DEFAULT_SAMPLES_PER_SHARD, -(-clips // _SHARDS_OF_A_SMALL_SET)))
 
 

@@ -31,11 +31,14 @@ from avprep.shards.format import (
     SampleEntry,
     ShardIndex,
     ShardInfo,
+    added_up,
+    count_modalities,
     index_name,
     read_dataset,
     read_index,
     split_members,
 )
+from avprep.shards.measured import read_measures
 from avprep.shards.seal import unsealed
 
 _LISTED = 20  # problems of one shard; a torn one has thousands
@@ -49,6 +52,7 @@ class ShardCheck:
     name: str
     samples: int
     class_counts: Mapping[int, int]
+    modalities: Mapping[str, int]  # samples that have each
     seconds: float  # of audio
     problems: tuple[str, ...]
 
@@ -76,6 +80,11 @@ class Findings:
     def samples(self) -> int:
         """Samples that the indexes name."""
         return sum(check.samples for check in self.checks)
+
+    @property
+    def modalities(self) -> dict[str, int]:
+        """How many of them have each modality."""
+        return added_up(check.modalities for check in self.checks)
 
 
 def verify(
@@ -149,6 +158,8 @@ def check_shard(shard: ShardInfo, location: str, info: DatasetInfo, deep: bool) 
         listed = ShardInfo(index.name, len(index.samples), index.bytes, index.sha256)
         if (listed, index.fingerprint) != (shard, info.fingerprint):
             problems.append("its index and dataset.json disagree")
+        if info.measures:
+            read_measures(location, index)
     except (UserError, OSError) as error:
         problems.append(str(error))
     try:
@@ -162,7 +173,8 @@ def check_shard(shard: ShardInfo, location: str, info: DatasetInfo, deep: bool) 
         problems[_LISTED:] = [f"… and {len(problems) - _LISTED} more"]
     samples, seconds = (index.samples, index.seconds) if index else ((), 0.0)
     counts = Counter(label for entry in samples for label in entry.labels)
-    return ShardCheck(shard.name, len(samples), counts, seconds, tuple(problems))
+    modalities = count_modalities(samples)
+    return ShardCheck(shard.name, len(samples), counts, modalities, seconds, tuple(problems))
 
 
 def _opened(path: str) -> BinaryIO:
@@ -210,8 +222,9 @@ def check_sample(data: bytes, entry: SampleEntry, info: DatasetInfo, deep: bool)
         yield f"{name}: {error}"
         return
     audio = info.options["audio"]
-    pictures = [f"{number}.jpg" for number in range(info.options["frames"])]
-    expected = ["json", audio, *pictures]
+    frames = len(entry.sizes) - 2 if entry.sizes else info.options["frames"]
+    pictures = [f"{number}.jpg" for number in range(frames)]
+    expected = ["json", *[audio] * ("audio" in entry.modalities), *pictures]
     if list(members) != expected:
         yield f"{name}: holds {', '.join(members)}; expected {', '.join(expected)}"
         return
@@ -222,35 +235,45 @@ def check_sample(data: bytes, entry: SampleEntry, info: DatasetInfo, deep: bool)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         yield f"{name}: its JSON is damaged ({error!r})"
         return
-    if found != [name, entry.num_samples, list(entry.labels), mids]:
+    found.append(facts.get("modalities", list(entry.modalities)))  # not in older sets
+    if found != [name, entry.num_samples, list(entry.labels), mids, list(entry.modalities)]:
         yield f"{name}: its JSON and the index disagree"
+    sizes = [len(members.get(member, b"")) for member in ("json", audio, *pictures)]
+    if entry.sizes and list(entry.sizes) != sizes:
+        yield f"{name}: its members are not as large as the index says"
     if deep:
-        yield from _check_media(members, entry, info, audio, pictures)
+        yield from _check_media(members, entry, info)
 
 
 def _check_media(
-    members: Mapping[str, memoryview],
-    entry: SampleEntry,
-    info: DatasetInfo,
-    audio: str,
-    pictures: list[str],
+    members: Mapping[str, memoryview], entry: SampleEntry, info: DatasetInfo
 ) -> Iterator[str]:
+    name, size = entry.video_id, info.options["frame_size"]
+    for member, data in members.items():
+        if member == info.options["audio"]:
+            yield from _check_audio(data, entry, info.options["sample_rate"])
+        elif member != "json":
+            yield from _check_picture(data, f"{name}: {member}", size)
+
+
+def _check_audio(data: memoryview, entry: SampleEntry, rate: int) -> Iterator[str]:
     name = entry.video_id
     try:
-        samples = len(decode_audio(bytes(members[audio]), info.options["sample_rate"]))
+        samples = len(decode_audio(bytes(data), rate))
         if samples != entry.num_samples:
             yield f"{name}: {samples} audio samples, the index says {entry.num_samples}"
     except (RuntimeError, ValueError) as error:
         yield f"{name}: audio: {error}"
-    size = info.options["frame_size"]
-    for picture in pictures:
-        try:
-            height, width, _ = decode_jpeg(bytes(members[picture])).shape
-        except (OSError, ValueError, SyntaxError) as error:  # all of these are Pillow's
-            yield f"{name}: {picture}: {error}"
-            continue
-        if (height, width) != (size, size):
-            yield f"{name}: {picture} is {width}x{height}, expected {size}x{size}"
+
+
+def _check_picture(data: memoryview, name: str, size: int) -> Iterator[str]:
+    try:
+        height, width, _ = decode_jpeg(bytes(data)).shape
+    except (OSError, ValueError, SyntaxError) as error:  # all of these are Pillow's
+        yield f"{name}: {error}"
+        return
+    if (height, width) != (size, size):
+        yield f"{name} is {width}x{height}, expected {size}x{size}"
 
 
 def check_files(location: str, info: DatasetInfo) -> dict[str, tuple[str, ...]]:
@@ -295,10 +318,12 @@ def _wrong_totals(info: DatasetInfo, checks: tuple[ShardCheck, ...]) -> tuple[st
     for check in checks:
         counts.update(check.class_counts)
     samples = sum(check.samples for check in checks)
+    modalities = added_up(check.modalities for check in checks)
     totals = {
         "samples": (info.samples, samples),
         "clips": (info.clips, samples + sum(info.failures.values())),
         "seconds": (info.seconds, round(sum(check.seconds for check in checks), 3)),
+        "modalities": (info.modalities or modalities, modalities),  # not in older sets
         "class_counts": (list(info.class_counts), [counts[n] for n in range(len(info.labels))]),
     }
     return tuple(

@@ -17,14 +17,15 @@ from avprep.failures import ClipFailure
 from avprep.labels import LabelSet
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.format import (
-    TAR_BLOCK,
     SampleEntry,
     SampleFacts,
     ShardIndex,
     ShardSummary,
     index_name,
+    room,
     sample_key,
 )
+from avprep.shards.measured import ShardMeasures, measures_name
 from avprep.shards.plan import ShardJob
 
 if TYPE_CHECKING:
@@ -78,24 +79,31 @@ def build_shard(job: ShardJob, settings: ShardSettings) -> BuiltShard:
         storage.scratch_file(settings.out) as file,
         ClipDecoder(settings.sample, settings.limits) as decoder,
     ):
-        index = write_samples(file, job, settings, decoder.decode)
+        index, measures = write_samples(file, job, settings, decoder.decode)
         data = index.to_bytes()
-        _put_in_place(file, index, data, settings)
+        _put_in_place(file, index, measures, data, settings)
     return BuiltShard(ShardSummary.from_bytes(data), found=False)
 
 
 def _put_in_place(
-    file: storage.ScratchFile, index: ShardIndex, data: bytes, settings: ShardSettings
+    file: storage.ScratchFile,
+    index: ShardIndex,
+    measures: ShardMeasures | None,
+    data: bytes,
+    settings: ShardSettings,
 ) -> None:
     tar_path = storage.join(settings.out, index.name)
+    measures_path = storage.join(settings.out, measures_name(index.name))
     index_path = storage.join(settings.out, index_name(index.name))
     old_index = storage.read_if_there(index_path)
     if old_index is not None and old_index != data:
         storage.delete(index_path)  # first: it describes a different tar
-    if index.samples:
+    if measures is not None:
         file.publish(tar_path)
+        storage.write_atomic(measures_path, measures.to_bytes())
     else:
         storage.delete(tar_path)
+        storage.delete(measures_path)
     if old_index != data:
         storage.write_atomic(index_path, data)
 
@@ -160,11 +168,16 @@ def write_samples(
     job: ShardJob,
     settings: ShardSettings,
     encode: Callable[[Clip], EncodedSample],
-) -> ShardIndex:
-    """Write the samples of a job to an open file as a tar archive; returns its index."""
+) -> tuple[ShardIndex, ShardMeasures | None]:
+    """Write the samples of a job to an open file as a tar archive.
+
+    Returns:
+        its index, and its measures if it holds a sample.
+    """
     archive = _MeasuredFile(file)
     entries: list[SampleEntry] = []
     failures: list[ClipFailure] = []
+    measures: list[Mapping[str, float | str]] = []
     offset = 0
     with tar_writer(archive) as tar:
         for clip in job.clips:
@@ -189,19 +202,23 @@ def write_samples(
                 complete=sample.complete,
                 seconds_found=sample.seconds_found,
                 seconds_promised=sample.seconds_promised,
+                sizes=(len(members["json"]), len(sample.audio), *map(len, sample.frames)),
             )
             entries.append(entry)
+            measures.append(sample.measures)
             offset += size
     audio_samples = sum(entry.num_samples for entry in entries)
-    return ShardIndex(
+    sha256 = archive.digest.hexdigest()
+    index = ShardIndex(
         name=job.name,
         fingerprint=settings.fingerprint,
         bytes=archive.size,
-        sha256=archive.digest.hexdigest(),
+        sha256=sha256,
         seconds=round(audio_samples / settings.sample.decode.sample_rate, 3),
         samples=tuple(entries),
         failures=tuple(failures),
     )
+    return index, ShardMeasures.of_rows(job.name, sha256, measures) if measures else None
 
 
 def sample_members(
@@ -229,9 +246,12 @@ def sample_members(
         "seconds_found": float(sample.seconds_found),
         "seconds_promised": float(sample.seconds_promised),
         "audio_shortened": sample.audio_shortened,
+        "measures": dict(sample.measures),
+        "modalities": ["audio"] * bool(sample.audio) + ["image"] * bool(sample.frames),
     }
     pictures = {f"{number}.jpg": jpeg for number, jpeg in enumerate(sample.frames)}
-    return {"json": json.dumps(facts).encode(), options.audio: sample.audio, **pictures}
+    members = {"json": json.dumps(facts).encode(), options.audio: sample.audio, **pictures}
+    return {suffix: data for suffix, data in members.items() if data}
 
 
 def tar_writer(file: BinaryIO | _MeasuredFile) -> TarWriter:
@@ -246,4 +266,4 @@ def write_members(tar: TarWriter, key: str, members: Mapping[str, bytes]) -> int
     """Write a sample; returns its size in the archive."""
     for suffix, data in members.items():
         tar.write({"__key__": key, suffix: data})  # one at a time: it would sort them
-    return sum(TAR_BLOCK + -(-len(data) // TAR_BLOCK) * TAR_BLOCK for data in members.values())
+    return sum(room(len(data)) for data in members.values())

@@ -6,7 +6,7 @@ import click
 
 import cavmae
 from avprep.cli.flags import flags
-from avprep.wording import counted
+from avprep.wording import counted, lacking_words
 from cavmae.evaluation.options import EmbedOptions
 
 
@@ -36,4 +36,5 @@ def embed(options: EmbedOptions) -> None:
         return
     unreadable = result.clips_unreadable
     note = f", {counted(unreadable, 'clip')} could not be read" if unreadable else ""
+    note += f", {lacking_words(result.clips_lacking)}" if result.clips_lacking else ""
     click.echo(f"{result.file}: {counted(result.clips, 'clip')}{note}")

@@ -10,6 +10,7 @@ import click
 
 import cavmae
 from avprep.cli.flags import flags
+from avprep.wording import lacking_words
 from cavmae.cli.options import RecipeCommand, is_from_recipe, warn
 from cavmae.cli.results import OneLine
 from cavmae.evaluation.options import EvaluateOptions
@@ -51,6 +52,7 @@ def facts_of(result: EvaluateResult) -> dict[str, Any]:
         "clips": result.clips,
         "clips_selected": result.clips_selected,
         "clips_unreadable": result.clips_unreadable,
+        "clips_lacking": result.clips_lacking,
         "clips_in_manifest": result.clips_in_manifest,
         "clips_never_sharded": result.clips_never_sharded,
         "classes": len(result.labels),
@@ -80,6 +82,8 @@ def described(result: EvaluateResult) -> Iterator[str]:
     clips = f"{result.clips} of {result.clips_selected} clips"
     if result.clips_unreadable:
         clips += f" ({result.clips_unreadable} unreadable)"
+    if result.clips_lacking:
+        clips += f"; {lacking_words(result.clips_lacking)}"
     if result.clips_never_sharded:
         clips += (
             f"; {result.clips_never_sharded} of the manifest's {result.clips_in_manifest} "

@@ -8,6 +8,7 @@ import click
 
 import cavmae
 from avprep.cli.flags import flags
+from avprep.wording import lacking_words
 from cavmae.cli.results import OneLine
 from cavmae.evaluation.options import KnnOptions
 
@@ -43,6 +44,7 @@ def facts_of(result: KnnResult, options: KnnOptions) -> dict[str, Any]:
         "clips": result.clips,
         "known_clips": result.known_clips,
         "clips_unreadable": result.clips_unreadable,
+        "clips_lacking": result.clips_lacking,
         "leave_one_out": result.leave_one_out,
         "modality": options.modality,
         "neighbours": options.neighbours,
@@ -56,8 +58,9 @@ def described(result: KnnResult, options: KnnOptions) -> str:
     """The result for a person."""
     scores = result.scores
     how = "each by all others" if result.leave_one_out else f"by {result.known_clips} others"
+    lacking = f"\n{lacking_words(result.clips_lacking)}" if result.clips_lacking else ""
     return (
         f"accuracy {scores.accuracy:.4f}   mAP {scores.map:.4f}   AUC {scores.auc:.4f}\n"
         f"{result.clips} clips, {how}, {options.neighbours} neighbours, features: "
-        f"{options.modality}, {result.checkpoint}"
+        f"{options.modality}, {result.checkpoint}{lacking}"
     )

@@ -43,7 +43,10 @@ class Rows(Options):
     tolerance=Tolerance,
     rows=Rows,
     # Those of shards are for shards, and those of the model are its own.
-    without=("frames", "frame_size", "pixels", "missing_audio", "max_audio", "incomplete"),
+    without=(
+        *("frames", "frame_size", "pixels", "max_audio", "incomplete"),
+        *("missing_audio", "missing_video"),
+    ),
 )
 def predict(
     videos: tuple[Path, ...], options: PredictOptions, tolerance: Tolerance, rows: Rows

@@ -10,6 +10,7 @@ import click
 
 import cavmae
 from avprep.cli.flags import flags
+from avprep.wording import lacking_words
 from cavmae.cli.results import OneLine
 from cavmae.evaluation.options import RetrieveOptions
 
@@ -44,6 +45,8 @@ def described(facts: Mapping[str, Any], out: Path | None) -> Iterator[str]:
         recalls = "".join(f"{found[f'recall_at_{k}']:8.1%}" for k in (1, 5, 10))
         yield f"{title:16}{recalls}{found['median_rank']:14g}"
     yield f"{facts['clips']} clips, {facts['checkpoint']}"
+    if facts["clips_lacking"]:
+        yield lacking_words(facts["clips_lacking"])
     if not facts["checkpoint_is_pretrained"]:
         yield "note: this is a classifier, whose streams were not trained to match each other"
     if out is not None:

@@ -19,9 +19,10 @@ class Samples:
     """Samples as they are stored.
 
     Attributes:
-        waveform: int16 [B, samples], 16 kHz, zero-padded at the end.
+        waveform: int16 [B, samples], 16 kHz, zero-padded at the end; [B, 0] if no audio is read.
         lengths: int64 [B], samples before the padding.
-        image: uint8 [B, 3, size, size], RGB; or [B, frames, 3, size, size].
+        image: uint8 [B, 3, size, size], RGB; or [B, frames, 3, size, size], with no frame if no
+            images are read.
         labels: float32 [B, classes], 1 for each of a clip's labels.
     """
 

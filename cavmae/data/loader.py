@@ -28,8 +28,9 @@ from cavmae.data.plan import (
     step_count,
     steps,
 )
-from cavmae.data.sample import DamagedSample, DecodedSample, decode_sample
+from cavmae.data.sample import DamagedSample, DecodedSample, Wanted, decode_sample
 from cavmae.data.shardset import ShardSet
+from cavmae.options import BOTH, Modality
 
 _ALL_FRAMES = -1
 _SHOWN = 5  # bad samples in an error
@@ -46,6 +47,7 @@ class LoaderOptions:
     seed: int = 0
     shuffle: bool = True
     frame: Literal["random", "middle", "all"] | int = "random"
+    modalities: tuple[Modality, ...] = BOTH  # nothing is read of the other one
     balanced: bool = False  # draw classes evenly, with replacement
     mixup: float = 0.0  # share of samples that are mixed with another
     longest: int = 164080  # samples of audio; 1024 fbank rows
@@ -91,8 +93,9 @@ class ShardLoader:
                 f"{shards.location}: {len(shards)} samples cannot feed {world} processes. "
                 "Start fewer."
             )
-        if isinstance(options.frame, int) and not 0 <= options.frame < shards.frames:
-            raise UserError(f"frame {options.frame}: samples hold frames 0 to {shards.frames - 1}.")
+        frame = options.frame if "image" in options.modalities else "random"
+        if isinstance(frame, int) and not 0 <= frame < shards.frames:
+            raise UserError(f"frame {frame}: samples hold frames 0 to {shards.frames - 1}.")
         self.shards = shards
         self.options = options
         self.rank = rank
@@ -275,21 +278,23 @@ class _BatchReader(Dataset[PackedBatch]):
     def _read(
         self, numbers: NDArray[np.int64], frames: NDArray[np.int64], scattered: bool
     ) -> Iterator[DecodedSample | Unreadable]:
-        every = range(self.shards.frames)
-        stored = self.shards.read_many(numbers, scattered)
-        for sample, frame in zip(stored, frames, strict=True):
+        places = zip(numbers.tolist(), frames.tolist(), strict=True)
+        wanted = [self._wanted(number, frame) for number, frame in places]
+        stored = self.shards.read_many(numbers, scattered, wanted)
+        for sample, part in zip(stored, wanted, strict=True):
             if isinstance(sample, Unreadable):
                 yield sample
                 continue
             try:
-                yield decode_sample(
-                    sample,
-                    every if frame == _ALL_FRAMES else [int(frame)],
-                    self.options.longest,
-                    self.shards.frame_size,
-                )
+                yield decode_sample(sample, part, self.options.longest, self.shards.frame_size)
             except DamagedSample as error:
                 yield Unreadable("garbage", str(error))
+
+    def _wanted(self, number: int, frame: int) -> Wanted:
+        frames = range(self.shards.frames) if frame == _ALL_FRAMES else (frame,)
+        own = (self.shards.own_frame(number, each) for each in frames)
+        modalities = self.options.modalities
+        return Wanted("audio" in modalities, tuple(own) if "image" in modalities else ())
 
     def _allocate(
         self, rows: list[DecodedSample], others: list[DecodedSample]
@@ -314,7 +319,9 @@ class _BatchReader(Dataset[PackedBatch]):
     def _shapes(self, rows: list[DecodedSample]) -> dict[str, _Shape]:
         """dtype and shape of the fields of `Samples`."""
         count, size = len(rows), self.shards.frame_size
-        pictures = (self.shards.frames,) if self.options.frame == "all" else ()
+        pictures: tuple[int, ...] = (self.shards.frames,) if self.options.frame == "all" else ()
+        if "image" not in self.options.modalities:
+            pictures = (0,)
         return {
             "waveform": (torch.int16, (count, max((len(row.pcm) for row in rows), default=0))),
             "lengths": (torch.int64, (count,)),

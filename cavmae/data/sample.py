@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -22,8 +21,19 @@ class DamagedSample(Exception):
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What is wanted of a sample."""
+
+    audio: bool
+    frames: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class StoredSample:
-    """The members of one sample, as bytes, by their suffix: `json`, `flac` or `wav`, `0.jpg` …"""
+    """Members of one sample, as bytes, by their suffix: `json`, `flac` or `wav`, `0.jpg` …
+
+    What is wanted is among them, and whatever lies between.
+    """
 
     entry: SampleEntry
     members: dict[str, memoryview]
@@ -35,8 +45,8 @@ class DecodedSample:
 
     Attributes:
         entry: what the index says of it.
-        pcm: int16 [samples], 16 kHz.
-        image: uint8 [frames, size, size, 3], RGB; those asked for.
+        pcm: int16 [samples], 16 kHz; empty where no audio is wanted.
+        image: uint8 [frames, size, size, 3], RGB; those that are wanted.
     """
 
     entry: SampleEntry
@@ -44,14 +54,12 @@ class DecodedSample:
     image: NDArray[np.uint8]
 
 
-def decode_sample(
-    sample: StoredSample, frames: Sequence[int], longest: int, size: int
-) -> DecodedSample:
-    """Decode what training needs of a sample.
+def decode_sample(sample: StoredSample, wanted: Wanted, longest: int, size: int) -> DecodedSample:
+    """Decode what is wanted of a sample.
 
     Args:
         sample: see `StoredSample`.
-        frames: numbers of the frames.
+        wanted: see `Wanted`.
         longest: samples of audio after which the rest is left out.
         size: pixels that a frame's sides must have.
 
@@ -59,17 +67,22 @@ def decode_sample(
         DamagedSample: a member is missing or cannot be decoded.
     """
     members, video_id = sample.members, sample.entry.video_id
-    pcm = _decode_audio(members, longest, video_id)
-    pictures = [decode_frame(members, frame, size, video_id) for frame in frames]
-    return DecodedSample(sample.entry, pcm, np.stack(pictures))
+    pcm = _decode_audio(sample, longest) if wanted.audio else np.empty(0, np.int16)
+    image = np.empty((len(wanted.frames), size, size, 3), np.uint8)
+    for place, frame in enumerate(wanted.frames):
+        image[place] = decode_frame(members, frame, size, video_id)
+    return DecodedSample(sample.entry, pcm, image)
 
 
-def _decode_audio(members: dict[str, memoryview], longest: int, video_id: str) -> NDArray[np.int16]:
+def _decode_audio(sample: StoredSample, longest: int) -> NDArray[np.int16]:
+    members, video_id = sample.members, sample.entry.video_id
     data = members.get("flac") or members.get("wav")
     if not data:
         raise DamagedSample(f"{video_id}: has no audio member")
     try:
-        expected = min(json.loads(bytes(members["json"]))["num_samples"], longest)
+        # An old index does not say how many samples there are, and has the JSON read along.
+        stored = sample.entry.num_samples or json.loads(bytes(members["json"]))["num_samples"]
+        expected = min(stored, longest)
         pcm, rate = soundfile.read(io.BytesIO(data), longest, dtype="int16")
     except (soundfile.LibsndfileError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise DamagedSample(f"{video_id}: audio: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,9 @@ from avprep.shards.format import (
     weigh_classes,
 )
 from cavmae.data.reader import Range, Reader, open_reader
-from cavmae.data.sample import DamagedSample, StoredSample
+from cavmae.data.sample import DamagedSample, StoredSample, Wanted
 from cavmae.data.table import SampleTable, build_table
-from cavmae.options import ReadOptions, ShardOptions
+from cavmae.options import BOTH, Modality, ReadOptions, ShardOptions
 
 _INDEXES_AT_ONCE = 16  # fetched together from a URL
 
@@ -40,6 +41,7 @@ class ShardSet:
         location: folder or URL prefix.
         info: its dataset.json, also for a selection.
         options: how it is read.
+        lacking: samples that were left out because they lack a modality.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class ShardSet:
         options: ReadOptions,
         table: SampleTable | None = None,
         rows: NDArray[np.int64] | None = None,
+        lacking: int = 0,
     ) -> None:
         """Args:
         location: folder or URL prefix.
@@ -56,10 +59,12 @@ class ShardSet:
         options: how it is read.
         table: of its indexes, if they have been read.
         rows: int64, ascending: the rows of the table that are selected. None for all.
+        lacking: samples that are not, because they lack a modality.
         """
         self.location = location
         self.info = info
         self.options = options
+        self.lacking = lacking
         self._table = table
         self._rows = rows
         self._reader: Reader | None = None
@@ -115,7 +120,27 @@ class ShardSet:
         rows = np.flatnonzero(chosen)
         if not len(rows):
             raise UserError(f"{self.location}: the selection holds no sample.")
-        return ShardSet(self.location, self.info, self.options, table, rows)
+        return ShardSet(self.location, self.info, self.options, table, rows, self.lacking)
+
+    def having(self, modalities: Sequence[Modality]) -> ShardSet:
+        """The samples that have all of these modalities.
+
+        Raises:
+            UserError: there is none.
+        """
+        if not self.info.lacking().keys() & set(modalities):
+            return self
+        rows = np.arange(len(self.table)) if self._rows is None else self._rows
+        fitting = rows[np.all([self.table.has(name)[rows] for name in modalities], axis=0)]
+        if not len(fitting):
+            words = {"audio": "audio", "image": "frames"}
+            raise UserError(
+                f"{self.location}: none of its {len(rows)} samples has "
+                f"{' and '.join(words[name] for name in modalities)}. Choose what they have "
+                "(--mode or --modality), or another shard set."
+            )
+        lacking = self.lacking + len(rows) - len(fitting)
+        return ShardSet(self.location, self.info, self.options, self.table, fitting, lacking)
 
     def subset(self, numbers: Sequence[int] | NDArray[np.int64]) -> ShardSet:
         """Some of the samples.
@@ -125,7 +150,7 @@ class ShardSet:
         """
         chosen = np.asarray(numbers, dtype=np.int64)
         rows = chosen if self._rows is None else self._rows[chosen]
-        return ShardSet(self.location, self.info, self.options, self.table, rows)
+        return ShardSet(self.location, self.info, self.options, self.table, rows, self.lacking)
 
     def __len__(self) -> int:
         return len(self._rows) if self._rows is not None else self.info.samples
@@ -213,7 +238,8 @@ class ShardSet:
         """int64 [N]: samples of each clip's audio; the set's mean where an index does not say."""
         lengths = self.table.num_samples
         lengths = lengths if self._rows is None else lengths[self._rows]
-        mean = round(self.info.seconds / self.info.samples * self.info.options["sample_rate"])
+        heard = self.info.modalities.get("audio", self.info.samples) or 1
+        mean = round(self.info.seconds / heard * self.info.options["sample_rate"])
         return np.where(lengths > 0, lengths, mean)
 
     @property
@@ -237,6 +263,12 @@ class ShardSet:
         """The name of a sample's clip."""
         return self.table.video_id(self._row(number))
 
+    def own_frame(self, number: int, frame: int) -> int:
+        """The frame of a sample that stands for one of the set's `frames`: a picture has one."""
+        sizes = self.table.member_sizes[self._row(number)]
+        stored = int(np.count_nonzero(sizes[2:])) or self.frames
+        return frame * stored // self.frames
+
     def label_indices(self, number: int) -> tuple[int, ...]:
         """The class indices of a sample."""
         return self.table.label_indices(self._row(number))
@@ -254,38 +286,42 @@ class ShardSet:
         return weights if self._rows is None else weights[self._rows]
 
     def read_many(
-        self, numbers: Iterable[int], scattered: bool = False
+        self,
+        numbers: Iterable[int],
+        scattered: bool = False,
+        wanted: Iterable[Wanted | None] = repeat(None),
     ) -> Iterator[StoredSample | Unreadable]:
-        """Read samples' bytes, in order.
+        """Read samples' bytes, in order: one range of each.
 
         Args:
             numbers: of the samples.
             scattered: they are spread over the whole set, see `Reader`.
+            wanted: what of each; None for all.
 
         Yields:
             The sample; or what is wrong: its shard is missing, cut short, unreachable, or holds
             something else there.
         """
         reader = self.reader
-        rows = [self._row(int(number)) for number in numbers]
-        table, shards = self.table, self.info.shards
-        ranges = [
-            Range(shards[table.shard[row]].name, int(table.offset[row]), int(table.size[row]))
-            for row in rows
-        ]
+        entries, ranges = [], []
+        for number, part in zip(numbers, wanted, strict=False):
+            row = self._row(int(number))
+            entry = self.table.entry(row)
+            span = entry.span(part.audio, part.frames) if part else (entry.offset, entry.size)
+            entries.append(entry)
+            ranges.append(Range(self.info.shards[self.table.shard[row]].name, *span))
         found = reader.read_many(ranges, scattered)
-        for row, wanted, data in zip(rows, ranges, found, strict=True):
-            entry = table.entry(row)
-            where = f"{entry.video_id} in {storage.join(self.location, wanted.shard)}"
+        for entry, asked, data in zip(entries, ranges, found, strict=True):
+            where = f"{entry.video_id} in {storage.join(self.location, asked.shard)}"
             if isinstance(data, Unreadable):
                 yield Unreadable(data.cause, f"{where}: {data.detail}")
-            elif len(data) != wanted.size:
+            elif len(data) != asked.size:
                 yield Unreadable("truncated", f"{where}: the shard is cut short")
             else:
                 try:
                     yield StoredSample(entry, split_members(data, entry.key))
                 except ValueError as error:
-                    place = f"from byte {entry.offset} of the shard"
+                    place = f"from byte {asked.offset} of the shard"
                     yield Unreadable("garbage", f"{where}, {place}: {error}")
 
     def read(self, number: int) -> StoredSample:
@@ -333,17 +369,20 @@ class ShardSet:
         return index.samples
 
 
-def open_shards(location: str | Path, options: ShardOptions) -> ShardSet:
+def open_shards(
+    location: str | Path, options: ShardOptions, modalities: Sequence[Modality] = BOTH
+) -> ShardSet:
     """The shard set, or the selection from it that the options describe.
 
     Args:
         location: folder or URL prefix.
         options: which samples are used, and how they are read.
+        modalities: that a sample must have.
 
     Raises:
         UserError: no shard set there, or the selection holds nothing.
     """
     shards = ShardSet.open(location, options)
     if options.classes or options.splits:
-        return shards.select(options.classes or None, options.splits or None)
-    return shards
+        shards = shards.select(options.classes or None, options.splits or None)
+    return shards.having(modalities)

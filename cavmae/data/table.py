@@ -1,7 +1,7 @@
 """Where every sample of a shard set lies and what it is, in a few arrays.
 
 A million samples as Python objects are a gigabyte in every loading process. As arrays they are
-about fifty megabytes, built once, and processes that are forked share them.
+about a hundred megabytes, built once, and processes that are forked share them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class SampleTable:
         split: int32 [N], position in `splits`.
         splits: names of the splits; "" where the manifest gave none.
         num_samples: int64 [N], samples of its audio; 0 where the index does not say.
+        member_sizes: int32 [N, most members of a sample], as in `SampleEntry.sizes`, then zeros.
     """
 
     shard: NDArray[np.int32]
@@ -42,6 +43,7 @@ class SampleTable:
     split: NDArray[np.int32]
     splits: tuple[str, ...]
     num_samples: NDArray[np.int64]
+    member_sizes: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -55,6 +57,17 @@ class SampleTable:
         """The clip's classes."""
         return tuple(self.labels[self.label_starts[row] : self.label_starts[row + 1]].tolist())
 
+    def sizes(self, row: int) -> tuple[int, ...]:
+        """Bytes of each of the clip's members, see `SampleEntry`."""
+        return tuple(np.trim_zeros(self.member_sizes[row], "b").tolist())
+
+    def has(self, modality: str) -> NDArray[np.bool_]:
+        """bool [N]: whether each clip has a modality; an index that does not say is of both."""
+        sizes = self.member_sizes
+        place = {"audio": 1, "image": 2}[modality]
+        is_unknown = ~sizes.any(axis=1)
+        return np.asarray(is_unknown | (sizes[:, place : place + 1] > 0).any(axis=1))
+
     def entry(self, row: int) -> SampleEntry:
         """What the shard's index says of a sample."""
         video_id = self.video_id(row)
@@ -66,6 +79,7 @@ class SampleTable:
             self.label_indices(row),
             self.splits[self.split[row]],
             int(self.num_samples[row]),
+            sizes=self.sizes(row),
         )
 
     def rows_of_labels(self) -> NDArray[np.int64]:
@@ -89,6 +103,7 @@ def build_table(shards: Iterable[Sequence[SampleEntry]]) -> SampleTable:
     names: list[bytes] = []
     split: list[NDArray[np.int32]] = []
     num_samples: list[NDArray[np.int64]] = []
+    member_sizes: list[NDArray[np.int32]] = []
     codes: dict[str, int] = {}
     for number, entries in enumerate(shards):
         ids = [entry.video_id.encode("utf-8", "surrogatepass") for entry in entries]
@@ -100,6 +115,7 @@ def build_table(shards: Iterable[Sequence[SampleEntry]]) -> SampleTable:
         name_lengths.append(np.array([len(name) for name in ids], np.int64))
         names.append(b"".join(ids))
         num_samples.append(np.array([entry.num_samples for entry in entries], np.int64))
+        member_sizes.append(_padded([entry.sizes for entry in entries]))
         split.append(
             np.array([codes.setdefault(entry.split, len(codes)) for entry in entries], np.int32)
         )
@@ -114,11 +130,31 @@ def build_table(shards: Iterable[Sequence[SampleEntry]]) -> SampleTable:
         _joined(split, np.int32),
         tuple(codes),
         _joined(num_samples, np.int64),
+        _stacked(member_sizes),
     )
 
 
 def _joined(parts: list[NDArray], dtype: type) -> NDArray:
     return np.concatenate([*parts, np.empty(0, dtype)])
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> NDArray[np.int32]:
+    """Rows of several lengths, with zeros at their ends."""
+    padded = np.zeros((len(rows), max(map(len, rows), default=0)), np.int32)
+    for own, row in zip(padded, rows, strict=True):
+        own[: len(row)] = row
+    return padded
+
+
+def _stacked(parts: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+    """Matrices below one another, with zeros at the ends of the narrower ones."""
+    widest = max((part.shape[1] for part in parts), default=0)
+    whole = np.zeros((sum(map(len, parts)), widest), np.int32)
+    start = 0
+    for part in parts:
+        whole[start : start + len(part), : part.shape[1]] = part
+        start += len(part)
+    return whole
 
 
 def _starts(counts: list[NDArray[np.int64]]) -> NDArray[np.int64]:

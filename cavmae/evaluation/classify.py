@@ -16,7 +16,7 @@ from cavmae.evaluation.clips import chosen_frames, clip_loader
 from cavmae.evaluation.options import FrameChoice, LoadOptions, OneResult
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAEClassifier
-from cavmae.options import AUDIO_MODES, Criterion, Mode
+from cavmae.options import AUDIO_MODES, Criterion, Mode, modalities_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +50,7 @@ def classify(
     """Classify this rank's share of the clips, each once."""
     frame: OneResult = "all" if options.frames == "each" else options.frames
     chosen_frames(frame, shards.frames)
-    if options.mode in AUDIO_MODES:
-        # Images play no part, and decoding all of them would take most of the time.
-        frame = "middle"
-    loader = clip_loader(shards, frontend, options, frame, world)
+    loader = clip_loader(shards, frontend, options, frame, world, modalities_of(options.mode))
     model.eval()
     parts: list[tuple[Batch, Tensor]] = []
     with torch.inference_mode():

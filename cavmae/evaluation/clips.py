@@ -11,6 +11,7 @@ from cavmae.distributed import World
 from cavmae.evaluation.options import LoadOptions, OneResult
 from cavmae.frontend import FrontEnd
 from cavmae.frontend.fbank import samples_for
+from cavmae.options import BOTH, Modality
 
 
 def chosen_frames(choice: OneResult, stored: int) -> list[int]:
@@ -28,7 +29,12 @@ def chosen_frames(choice: OneResult, stored: int) -> list[int]:
 
 
 def clip_loader(
-    shards: ShardSet, frontend: FrontEnd, options: LoadOptions, frame: OneResult, world: World
+    shards: ShardSet,
+    frontend: FrontEnd,
+    options: LoadOptions,
+    frame: OneResult,
+    world: World,
+    modalities: tuple[Modality, ...] = BOTH,
 ) -> ShardLoader:
     """Reads this rank's share of the clips in order, as much of each as the model can see."""
     return ShardLoader(
@@ -38,6 +44,7 @@ def clip_loader(
             options.workers,
             shuffle=False,
             frame=frame,
+            modalities=modalities,
             max_bad_samples=options.max_bad_samples,
             longest=samples_for(frontend.options.target_length),
         ),

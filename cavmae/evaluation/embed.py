@@ -47,12 +47,14 @@ class EmbedResult:
         file: where it is.
         clips: in it.
         clips_unreadable: left out.
+        clips_lacking: left out, because they lack a modality.
         was_complete: whether it was there already, and nothing was computed.
     """
 
     file: Path
     clips: int
     clips_unreadable: int
+    clips_lacking: int
     was_complete: bool
 
 
@@ -106,7 +108,7 @@ def embed(options: EmbedOptions, on_progress: OnProgress = ignore) -> EmbedResul
     """
     out = options.out
     trained = load_trained(options.checkpoint)
-    shards = open_shards(options.shards, options)
+    shards = open_shards(options.shards, options, options.modalities)
     check_modalities(trained, options.modalities)
     about = describe_run(trained, shards, options)
     parts = Parts(len(shards), part_size(trained, options), out.with_name(f"{out.name}.parts"))
@@ -115,7 +117,7 @@ def embed(options: EmbedOptions, on_progress: OnProgress = ignore) -> EmbedResul
             clips = check_same(out, about)
             if world.is_main:
                 drop(parts, about)  # what a kill behind the last step has left
-            return EmbedResult(out, clips, len(shards) - clips, was_complete=True)
+            return EmbedResult(out, clips, len(shards) - clips, shards.lacking, was_complete=True)
         claim(parts, about, world)
         make_missing_parts(trained.to(world.device), shards, options, parts, world, on_progress)
         world.barrier()
@@ -123,7 +125,7 @@ def embed(options: EmbedOptions, on_progress: OnProgress = ignore) -> EmbedResul
         if world.is_main:
             join(parts, shards, clips, out, about)
             drop(parts, about)
-    return EmbedResult(out, clips, len(shards) - clips, was_complete=False)
+    return EmbedResult(out, clips, len(shards) - clips, shards.lacking, was_complete=False)
 
 
 def describe_run(trained: Trained, shards: ShardSet, options: EmbedOptions) -> str:

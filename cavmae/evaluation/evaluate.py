@@ -21,7 +21,7 @@ from cavmae.evaluation.clips import share_counter
 from cavmae.evaluation.metrics import Scores, score
 from cavmae.evaluation.options import EvaluateOptions, FrameChoice
 from cavmae.evaluation.trained import Classifier, OnNote, load_classifier
-from cavmae.options import Criterion, Mode, StatedUsage
+from cavmae.options import Criterion, Mode, StatedUsage, modalities_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class EvaluateResult:
         clips: that were classified.
         clips_selected: of the shard set, with those that could not be read.
         clips_unreadable: left out.
+        clips_lacking: not among those selected, because they lack a modality.
         clips_in_manifest: that the shard set was made of.
         clips_never_sharded: of those, the ones that could not be decoded.
         mode, criterion, frames, fbank_mean, fbank_std: how clips were classified.
@@ -48,6 +49,7 @@ class EvaluateResult:
     clips: int
     clips_selected: int
     clips_unreadable: int
+    clips_lacking: int
     clips_in_manifest: int
     clips_never_sharded: int
     mode: Mode
@@ -83,7 +85,7 @@ def evaluate(
     if options.per_class_csv is not None:
         storage.make_folder(options.per_class_csv.parent)
     classifier = load_classifier(options.checkpoint, options, recipe)
-    shards = open_shards(options.shards, options)
+    shards = open_shards(options.shards, options, modalities_of(classifier.usage.mode))
     notes = check_classes(classifier, shards)
     how = ClassifyOptions(
         mode=classifier.usage.mode,
@@ -125,6 +127,7 @@ def scored(
         clips=len(found.index),
         clips_selected=len(shards),
         clips_unreadable=found.unreadable,
+        clips_lacking=shards.lacking,
         clips_in_manifest=shards.info.clips,
         clips_never_sharded=shards.info.clips - shards.info.samples,
         mode=how.mode,

@@ -13,9 +13,10 @@ from avprep.errors import UserError
 from cavmae.data import Batch, ShardLoader, ShardSet
 from cavmae.distributed import World
 from cavmae.evaluation.clips import chosen_frames, clip_loader
-from cavmae.evaluation.options import FeatureOptions, Modality
+from cavmae.evaluation.options import FeatureOptions
 from cavmae.evaluation.trained import Trained
 from cavmae.frontend import Inputs
+from cavmae.options import Modality
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,21 @@ def feature_loader(
     """Reads this rank's share of the clips in order, each once."""
     check_modalities(trained, options.modalities)
     chosen_frames(options.frames, shards.frames)
-    # Without images, one frame is decoded for nothing, not all of them.
-    frame = options.frames if "image" in options.modalities else "middle"
-    return clip_loader(shards, trained.frontend, options, frame, world)
+    return clip_loader(shards, trained.frontend, options, options.frames, world, options.modalities)
 
 
 def check_modalities(trained: Trained, modalities: Sequence[Modality]) -> None:
     """Raises UserError where a model lacks the weights that a modality needs."""
-    if "image" in modalities and not trained.model.has_images:
-        raise UserError(
-            f"{trained.file}: was exported without its image weights and has no image features."
-        )
+    model = trained.model
+    for modality in modalities:
+        if modality not in model.modalities:
+            reason = "was exported without its image weights"
+            if modality not in model.config.modalities:
+                reason = f"was pretrained as {model.config.objective}"
+            raise UserError(
+                f"{trained.file}: {reason} and has no {modality} features; give --modality "
+                f"{model.modalities[0]}."
+            )
 
 
 def token_batches(

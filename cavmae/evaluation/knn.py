@@ -31,6 +31,7 @@ class KnnResult:
         clips: that were classified.
         known_clips: whose labels were known.
         clips_unreadable: left out, of both.
+        clips_lacking: left out of both, because they lack a modality.
         leave_one_out: whether each clip was classified by all others of the same set.
         checkpoint: the file of weights.
     """
@@ -39,6 +40,7 @@ class KnnResult:
     clips: int
     known_clips: int
     clips_unreadable: int
+    clips_lacking: int
     leave_one_out: bool
     checkpoint: Path
 
@@ -94,10 +96,10 @@ def knn(options: KnnOptions, on_progress: OnProgress = ignore) -> KnnResult:
         WorkFailed: too many clips cannot be read.
     """
     trained = load_trained(options.checkpoint)
-    sets = [open_shards(options.shards, options)]
+    sets = [open_shards(options.shards, options, options.modalities)]
     if options.val_shards is not None:
         selected = replace(options, splits=options.val_splits)
-        sets.append(open_shards(options.val_shards, selected))
+        sets.append(open_shards(options.val_shards, selected, options.modalities))
     check_label_sets(*sets)
     with joined_world(options.device) as world:
         trained = trained.to(world.device)
@@ -110,6 +112,7 @@ def knn(options: KnnOptions, on_progress: OnProgress = ignore) -> KnnResult:
         clips=len(asked.index),
         known_clips=len(known.index),
         clips_unreadable=sum(one.unreadable for one in features),
+        clips_lacking=sum(one.lacking for one in sets),
         leave_one_out=len(sets) == 1,
         checkpoint=trained.file,
     )

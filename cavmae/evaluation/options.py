@@ -13,8 +13,10 @@ from avprep.errors import UserError
 from avprep.option import Options, option
 from avprep.options import DecodeOptions, IsolationOptions
 from cavmae.options import (
+    BOTH,
     DeviceOptions,
     MaskMode,
+    Modality,
     Mode,
     PretrainOptions,
     ShardOptions,
@@ -26,9 +28,7 @@ from cavmae.options import (
 
 OneResult = int | Literal["all", "middle"]  # frames that give one result per clip
 FrameChoice = int | Literal["all", "each", "middle"]
-Modality = Literal["audio", "image"]
 Waveform = Literal["int16", "float32"]
-BOTH: tuple[Modality, ...] = ("audio", "image")
 _CHECKPOINT = "Run or checkpoint file."
 
 

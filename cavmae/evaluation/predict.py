@@ -26,7 +26,7 @@ from avprep.encode.process import ClipDecoder
 from avprep.encode.wire import EncodedSample
 from avprep.errors import DecodeError, Unreadable
 from avprep.labels import LabelSet
-from avprep.options import DecodeOptions, SampleOptions
+from avprep.options import SampleOptions
 from avprep.processes import stopped_by
 from cavmae.data import Batch
 from cavmae.data.sample import decode_frame
@@ -156,11 +156,13 @@ class Predictor(ExitStack):
 
     def _batch(self, path: str | Path, sample: EncodedSample) -> Batch:
         """A batch of one clip; without audio it has no sample, without video no frame."""
-        pcm = decode_audio(sample.audio)[: self._classifier.longest]
-        size = self._options.decode.frame_size
+        pcm = decode_audio(sample.audio) if sample.audio else np.empty(0, np.int16)
+        pcm = pcm[: self._classifier.longest]
+        size, asked_for = self._options.decode.frame_size, self._options.decode.frames
+        own_frames = {frame * len(sample.frames) // asked_for for frame in self._frames}
         pictures = [
             decode_frame({f"{number}.jpg": memoryview(sample.frames[number])}, number, size, "")
-            for number in (self._frames if sample.frames else ())
+            for number in (sorted(own_frames) if sample.frames else ())
         ]
         image = np.stack(pictures) if pictures else np.empty((0, size, size, 3), np.uint8)
         return Batch(
@@ -189,25 +191,19 @@ def given_mode(trained_mode: Mode, sample: EncodedSample) -> Mode:
 
 
 class ClipReader:
-    """Decodes one file at a time, in child processes."""
+    """Decodes one file at a time, in a child process."""
 
     def __init__(self, options: PredictOptions, trained_mode: Mode) -> None:
         self._options = options
         mode = options.mode or trained_mode
-        self._is_optional = options.mode is None and mode == "multimodal"
         decode = options.decode
-        audio_only = replace(decode, frames=0, missing_audio="fail")
         if mode in AUDIO_MODES:
-            wanted = audio_only
-        elif mode in IMAGE_MODES or self._is_optional:
-            wanted = replace(decode, missing_audio="omit")
-        else:
-            wanted = replace(decode, missing_audio="fail")
-        self._decoder = self._new_decoder(wanted)
-        self._audio_decoder = self._new_decoder(audio_only)
-
-    def _new_decoder(self, decode: DecodeOptions) -> ClipDecoder:
-        return ClipDecoder(SampleOptions(decode, audio="wav"), self._options.limits)
+            decode = replace(decode, frames=0)
+        elif mode in IMAGE_MODES:
+            decode = replace(decode, missing_audio="omit")
+        elif options.mode is None:
+            decode = replace(decode, missing_audio="omit", missing_video="omit")
+        self._decoder = ClipDecoder(SampleOptions(decode, audio="wav"), options.limits)
 
     def read(self, path: str | Path) -> EncodedSample:
         """Decode a file: both streams, or the one it has where that is enough.
@@ -216,17 +212,11 @@ class ClipReader:
             DecodeError: see `avprep.decode.decode_clip`.
         """
         clip = Clip("", video=str(path), start=self._options.start, end=self._options.end)
-        try:
-            return self._decoder.decode(clip)
-        except DecodeError as error:
-            if error.cause != "no-video" or not self._is_optional:
-                raise
-        return self._audio_decoder.decode(clip)
+        return self._decoder.decode(clip)
 
     def close(self) -> None:
-        """End the child processes."""
-        for decoder in (self._decoder, self._audio_decoder):
-            decoder.close()
+        """End the child process."""
+        self._decoder.close()
 
 
 class ReaderPool(ExitStack):

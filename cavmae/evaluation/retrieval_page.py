@@ -14,10 +14,10 @@ from torch import Tensor
 from avprep.audio import SAMPLE_RATE
 from avprep.pages.page import data_uri, render_page
 from cavmae.data import ShardSet
-from cavmae.data.sample import decode_sample
+from cavmae.data.sample import Wanted, decode_sample
 from cavmae.evaluation.features import Features
-from cavmae.evaluation.options import Modality
 from cavmae.evaluation.ranking import RECALLS, Ranks, chance, top_matches
+from cavmae.options import Modality
 
 MATCHES = 5  # shown of each query
 _LONGEST = 20 * SAMPLE_RATE  # of a clip's sound
@@ -153,9 +153,11 @@ class _Cards:
         number = int(self._features.index[place])
         sample = self._shards.read(number)
         names = [self._shards.labels[label][1] for label in sample.entry.labels]
-        clip = decode_sample(sample, [self._frame], _LONGEST, self._shards.frame_size)
+        frame = self._shards.own_frame(number, self._frame)
+        wanted = Wanted(audio=True, frames=(frame,))
+        clip = decode_sample(sample, wanted, _LONGEST, self._shards.frame_size)
         self.sounds[str(place)] = data_uri("audio/mpeg", encode_mp3(clip.pcm))
-        picture = data_uri("image/jpeg", sample.members[f"{self._frame}.jpg"])
+        picture = data_uri("image/jpeg", sample.members[f"{frame}.jpg"])
         return ClipCard(str(place), sample.entry.video_id, "; ".join(names), picture)
 
 

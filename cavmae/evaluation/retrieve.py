@@ -14,7 +14,7 @@ from avprep.progress import OnProgress, ignore
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import joined_world
 from cavmae.evaluation.clips import share_counter
-from cavmae.evaluation.features import pooled_features
+from cavmae.evaluation.features import check_modalities, pooled_features
 from cavmae.evaluation.options import RetrieveOptions
 from cavmae.evaluation.ranking import RECALLS, Ranks, chance, rank_pairs
 from cavmae.evaluation.retrieval_page import retrieval_page
@@ -31,6 +31,7 @@ class RetrieveResult:
         image_to_audio: where its own audio stands for its frame.
         clips: that were compared.
         clips_unreadable: left out.
+        clips_lacking: left out, because they lack a modality.
         checkpoint: the file of weights.
         is_pretrained: whether its streams were trained to match each other.
         options: which clips were compared, and how.
@@ -40,6 +41,7 @@ class RetrieveResult:
     image_to_audio: Ranks
     clips: int
     clips_unreadable: int
+    clips_lacking: int
     checkpoint: Path
     is_pretrained: bool
     options: RetrieveOptions
@@ -53,6 +55,7 @@ class RetrieveResult:
             "chance": _figures(chance(self.clips)),
             "clips": self.clips,
             "clips_unreadable": self.clips_unreadable,
+            "clips_lacking": self.clips_lacking,
             "per_class": options.per_class,
             "seed": options.seed if options.per_class else None,
             "classes": options.classes,
@@ -83,6 +86,12 @@ def retrieve(options: RetrieveOptions, on_progress: OnProgress = ignore) -> Retr
         WorkFailed: too many clips cannot be read.
     """
     trained = load_trained(options.checkpoint)
+    if not trained.model.config.contrasts:
+        raise UserError(
+            f"{trained.file}: was pretrained as {trained.model.config.objective}, which never "
+            "compares sounds with images; retrieval needs a cav-mae or cav."
+        )
+    check_modalities(trained, options.modalities)
     shards = open_shards(options.shards, options)
     if options.per_class:
         shards = per_class_subset(shards, options.per_class, options.seed)
@@ -95,6 +104,7 @@ def retrieve(options: RetrieveOptions, on_progress: OnProgress = ignore) -> Retr
             *rank_pairs(audio, image),
             clips=len(features.index),
             clips_unreadable=features.unreadable,
+            clips_lacking=shards.lacking,
             checkpoint=trained.file,
             is_pretrained=isinstance(trained.model, CAVMAE),
             options=options,

@@ -12,7 +12,7 @@ import torch
 from avprep.errors import UserError
 from avprep.labels import LabelSet, read_label_csv
 from cavmae.checkpoints import load_checkpoint, read_metadata, weights_file
-from cavmae.checkpoints.usage import Usage, label_notes, labels_of, usage_of
+from cavmae.checkpoints.usage import Usage, check_mode, label_notes, labels_of, usage_of
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAE, CAVMAEClassifier
@@ -113,6 +113,7 @@ def load_classifier(
         )
     file, metadata, classes = trained.file, trained.metadata, trained.model.num_classes
     usage = usage_of(file, metadata, classes, stated, recipe)
+    check_mode(file, usage.mode, trained.model.modes)
     given = read_label_csv(stated.labels) if stated.labels is not None else None
     labels = labels_of(file, metadata, classes, given)
     return Classifier(file, trained.model, trained.frontend, metadata, usage, labels)
@@ -122,10 +123,15 @@ def require_pretrained(trained: Trained) -> CAVMAE:
     """The model, if it has a decoder.
 
     Raises:
-        UserError: it is a classifier.
+        UserError: it is a classifier, or was pretrained by contrast alone.
     """
     if not isinstance(trained.model, CAVMAE):
         raise UserError(
             f"{trained.file}: a classifier, which has no decoder; give a pretrained model."
+        )
+    if not trained.model.config.reconstructs:
+        raise UserError(
+            f"{trained.file}: was pretrained as {trained.model.config.objective} and has no "
+            "decoder; give a model of another objective."
         )
     return trained.model

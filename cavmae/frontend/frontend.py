@@ -35,7 +35,8 @@ class Inputs:
     """What a model takes.
 
     Attributes:
-        audio: float32 [B, target_length, 128], normalised log-mel.
+        audio: float32 [B, target_length, 128], normalised log-mel; of padding only if no
+            audio is read.
         image: float32 [B, 3, size, size] or [B, frames, 3, size, size], normalised.
         targets: float32 [B, classes], smoothed and mixed.
     """
@@ -113,7 +114,7 @@ class FrontEnd(nn.Module):
         mean = mixed.sum(1, keepdim=True) / batch.lengths[rows][:, None]
         waveform = waveform.index_copy(0, rows, (mixed - mean) * inside)
 
-        weight = share.view(-1, 1, 1, 1)
+        weight = share.view(-1, *[1] * (image.dim() - 1))
         blended = weight * image[rows] + (1 - weight) * self.normalise_image(partners.image)
         image = image.index_copy(0, rows, blended)
 

@@ -51,14 +51,14 @@ def stats(
         WorkFailed: more than `max_bad_samples` samples are unreadable.
     """
     options = options or StatsOptions()
-    shards = open_shards(location, options)
+    shards = open_shards(location, options, ("audio",))
     loader = ShardLoader(
         shards,
         LoaderOptions(
             _BATCH,
             options.workers,
             shuffle=False,
-            frame="middle",
+            modalities=("audio",),
             longest=samples_for(options.target_length),
             max_bad_samples=options.max_bad_samples,
         ),

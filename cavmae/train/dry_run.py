@@ -165,10 +165,13 @@ def largest_that_fits(
 
 def made_up_batch(loader: ShardLoader, size: int) -> Batch:
     """A batch that needs as much memory as any that a loader could read: noise, in full length."""
-    shards, longest = loader.shards, loader.options.longest
-    pixels = shards.frame_size
+    shards, modalities = loader.shards, loader.options.modalities
+    longest = loader.options.longest if "audio" in modalities else 0
+    picture = (3, shards.frame_size, shards.frame_size)
+    shape = (1, *picture) if "image" in modalities else (1, 0, *picture)
     waveform = torch.randint(-9000, 9000, (1, longest), dtype=torch.int16).repeat(size, 1)
-    image = torch.randint(0, 256, (1, 3, pixels, pixels), dtype=torch.uint8).repeat(size, 1, 1, 1)
+    image = torch.randint(0, 256, shape, dtype=torch.uint8)
+    image = image.repeat(size, *[1] * (image.dim() - 1))
     lengths, rows = torch.full((size,), longest), torch.arange(size)
     labels = torch.zeros(size, shards.num_classes)
     partners = Partners(waveform, lengths, image, labels, rows, torch.full((size,), 0.5))

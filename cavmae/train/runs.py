@@ -27,7 +27,7 @@ from cavmae.train.events import Note, OnEvent, ignore
 from cavmae.train.folder import prepare_folder
 from cavmae.train.loop import Position, Trainer
 from cavmae.train.options import FinetuneRun, PretrainRun, Run
-from cavmae.train.outlook import outlook
+from cavmae.train.outlook import modalities_read, outlook
 from cavmae.train.parallel import collected, whole_weights
 from cavmae.train.records import written_together
 from cavmae.train.start import Start, contrasted_clips, facts_of, front_end, load_init, start_of
@@ -219,6 +219,7 @@ def build_trainer(
             options.seed,
             balanced=tuned.balanced if tuned else False,
             mixup=tuned.mixup if tuned else 0.0,
+            modalities=modalities_read(options, start.config),
             longest=samples_for(start.config.audio_frames),
             max_bad_samples=options.max_bad_samples,
             pin_memory=start.world.device.type == "cuda",

@@ -286,6 +286,48 @@ def test_split_parts_merge_into_the_whole_again(manifest, tmp_path):
     assert "30 clips from 2 manifests, 30 repeated" in again
 
 
+def test_a_split_keeps_the_groups_of_a_table_together(manifest, tmp_path):
+    table, out = tmp_path / "duplicates.csv", tmp_path / "parts"
+    rows = [f"{number % 2},shards/train,c{number},0.0" for number in range(16)]
+    table.write_text(
+        "\n".join(["group,set,video_id,picture", *rows, "1,shards/test,elsewhere,0.1"])
+    )
+    words = ("split", manifest, "--parts", "train=0.5,test=0.5", "--groups", table, "--out", out)
+    run("manifest", *words)
+    sides = [
+        {clip.video_id for clip in read_manifest(out / f"{n}.json")} for n in ("train", "test")
+    ]
+    assert [len(side) for side in sides] == [15, 15]
+    for first in (0, 1):
+        group = {f"c{number}" for number in range(first, 16, 2)}
+        assert group <= sides[0] or group <= sides[1]
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        ("video_id\nc0\n", "line 1 must name the columns group and video_id, found 'video_id'"),
+        ("", "line 1 must name the columns group and video_id"),
+        ("group,video_id\n1,c0\n2\n", "line 3: needs a group and a video_id"),
+        ("group,video_id\n1,x9\n", "none of its ids is in "),
+    ],
+)
+def test_a_table_of_groups_that_cannot_be_used_is_explained(table, complaint, manifest, tmp_path):
+    (tmp_path / "groups.csv").write_text(table)
+    words = ("--parts", "a=1,b=1", "--groups", tmp_path / "groups.csv", "--out", tmp_path / "out")
+    with pytest.raises(UserError, match=re.escape(complaint)):
+        run("manifest", "split", manifest, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_groups_that_leave_a_part_empty_are_counted(manifest, tmp_path):
+    rows = [f"1,c{number}" for number in range(30)]
+    (tmp_path / "groups.csv").write_text("\n".join(["group,video_id", *rows]))
+    words = ("--parts", "a=1,b=1", "--groups", tmp_path / "groups.csv", "--out", tmp_path / "out")
+    with pytest.raises(UserError, match=r"30 clips in 1 group that stay together are too few"):
+        run("manifest", "split", manifest, *words)
+
+
 def test_conflicts_and_other_classes_stop_a_merge(manifest, tmp_path):
     other = tmp_path / "in" / "other.json"
     write_manifest(other, [Clip("c0", ("bee",), "videos/0.mp4")])

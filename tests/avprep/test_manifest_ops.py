@@ -21,6 +21,7 @@ from avprep.manifest.check import (
     write_class_counts,
     write_problems,
 )
+from avprep.manifest.groups import held_together
 from avprep.manifest.ops import merge_clips, sample_per_class, split_clips
 from avprep.manifest.paths import NewRoot, rerooted
 
@@ -94,6 +95,63 @@ def test_segments_of_one_video_stay_together(seed):
     videos = [{clip.video for clip in chosen} for chosen in divided.values()]
     assert not videos[0] & videos[1]
     assert [len(chosen) for chosen in divided.values()] == [36, 12]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Clip("a", video="v.mp4"), Clip("b", video="v.mp4")),
+        (Clip("a", video="v.mp4"), Clip("b", video="v.mp4", start=3.0)),
+        (Clip("00W1lcxW-WU_40.000"), Clip("00W1lcxW-WU_70.000")),
+        (Clip("00W1lcxW-WU_30_40", video="x/1.mp4"), Clip("2", video="y/Y00W1lcxW-WU_000361.mkv")),
+        (Clip("a", video="tar://00W1lcxW-WU_1_2.mp4::x.tar"), Clip("00W1lcxW-WU_000002")),
+        (Clip("a"), Clip("same")),
+    ],
+)
+def test_clips_of_one_source_or_group_belong_together(one, other):
+    clips = [Clip("alone"), one, Clip("00W1lcxW-wu_50.000", video="z.mp4"), other]
+    groups = {"a": ["7", "8"], "elsewhere": ["8"], "same": ["7"]}
+    assert held_together(clips, groups) == [[0], [1, 3], [2]]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("playingdrum_1", "playingdrum_2"),
+        ("Playingdrum_1", "Playingdrum_2"),
+        ("circle-tone_train_000", "circle-tone_train_001"),
+        ("playing-drum_10_20", "playing-drum_20_30"),
+        ("00W1lcxW-WU_2", "00W1lcxW-WU_1"),  # parts of a series, or what a browser appends
+        ("bbaf2n", "bbaf3s"),
+        ("", ""),
+    ],
+)
+def test_names_that_are_no_segments_of_a_youtube_video_hold_nothing_together(names):
+    assert held_together([Clip(name) for name in names]) == [[0], [1]]
+
+
+def test_a_chain_of_groups_and_files_is_one_group():
+    clips = [Clip("a", video="1"), Clip("b", video="2"), Clip("c", video="1"), Clip("d", video="3")]
+    assert held_together(clips, {"c": ["x"], "d": ["x", "y"], "b": ["y"]}) == [[0, 1, 2, 3]]
+
+
+@given(sizes=st.lists(st.integers(1, 6), min_size=4, max_size=30), seed=st.integers(0, 5))
+def test_shares_are_met_as_closely_as_the_groups_allow(sizes, seed):
+    clips = [Clip(f"{g}.{n}", ("/m/a",)) for g, size in enumerate(sizes) for n in range(size)]
+    groups = {clip.video_id: [clip.video_id.partition(".")[0]] for clip in clips}
+    divided = split_clips(clips, {"train": 3, "test": 1}, seed, groups)
+    sides = [{clip.video_id.partition(".")[0] for clip in chosen} for chosen in divided.values()]
+    assert not sides[0] & sides[1]
+    assert abs(len(divided["train"]) - len(clips) * 0.75) <= max(sizes)
+    assert split_clips(clips, {"train": 3, "test": 1}, seed, groups) == divided
+
+
+def test_large_groups_go_first_so_that_single_clips_even_out_the_shares():
+    clips = [Clip(f"c{n}", ("/m/a",)) for n in range(100)]
+    groups = {f"c{n}": ["big"] for n in range(50, 90)}
+    for seed in range(10):
+        divided = split_clips(clips, {"train": 0.5, "test": 0.5}, seed, groups)
+        assert [len(chosen) for chosen in divided.values()] == [50, 50]
 
 
 @given(clips=ONE_LABEL, per_class=st.integers(1, 8), seed=st.integers(0, 5))

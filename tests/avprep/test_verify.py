@@ -32,6 +32,7 @@ from avprep.shards.format import (
     weigh_classes,
     write_dataset,
 )
+from avprep.shards.measured import measures_name, read_measures
 from avprep.shards.seal import is_sealed, sealed
 from avprep.shards.verify import discard_damaged, verify_shard_set
 
@@ -93,7 +94,7 @@ def blamed(findings) -> list[str]:
 
 def tar_name(name: str) -> str:
     """The shard that is blamed for a damaged file of this name; the file itself if none is."""
-    return name.replace(".index.json", ".tar")
+    return name.replace(".index.json", ".tar").replace(".measures.json", ".tar")
 
 
 def places(folder: Path) -> list[tuple[str, str, int, int]]:
@@ -114,13 +115,14 @@ def places(folder: Path) -> list[tuple[str, str, int, int]]:
         found.append(("end of tar", shard.name, end, len(data)))
     for path in sorted(folder.iterdir()):
         if path.suffix != ".tar":
-            kind = "index" if ".index." in path.name else path.name
+            kinds = [kind for kind in ("index", "measures") if f".{kind}." in path.name]
+            kind = kinds[0] if kinds else path.name
             found.append((kind, path.name, 0, path.stat().st_size))
     return found
 
 
 KINDS = ["tar header", "json", "flac", "jpg", "end of tar"]
-KINDS += ["index", "dataset.json", "failures.csv", "plan.json"]
+KINDS += ["index", "measures", "dataset.json", "failures.csv", "plan.json"]
 
 
 def test_the_shard_set_has_every_kind_of_file(original):
@@ -275,6 +277,8 @@ def reseal(folder: Path, change) -> str:
     (folder / shard.name).write_bytes(data)
     path = folder / shard.name.replace(".tar", ".index.json")
     path.write_bytes(replace(index, sha256=sha256).to_bytes())
+    measures = replace(read_measures(folder, index), sha256=sha256)
+    (folder / measures_name(shard.name)).write_bytes(measures.to_bytes())
     shards = (replace(shard, sha256=sha256), *info.shards[1:])
     write_dataset(folder, replace(info, shards=shards))
     return index.samples[0].video_id
@@ -484,7 +488,7 @@ def test_several_workers_find_the_same(fresh):
     assert one == two
     names = [shard.name for shard in read_dataset(fresh).shards]
     assert list(one["damaged"]) == [names[1], names[3]]
-    assert set(one) == {"shards", "samples", "damaged", "files", "strangers"}
+    assert set(one) == {"shards", "samples", "modalities", "damaged", "files", "strangers"}
     assert (one["shards"], one["files"], one["strangers"]) == (len(names), {}, [])
 
 

@@ -148,6 +148,13 @@ def test_a_mode_that_is_asked_for_is_not_replaced(checkpoints, odd_files, demo_c
     assert whole.labels == alone.labels
 
 
+def test_a_picture_is_classified_by_itself(checkpoints, demo_clip, tmp_path):
+    run_ffmpeg("-i", demo_clip, "-frames:v", 1, "-q:v", 1, tmp_path / "one.jpg")
+    found = predicted(tmp_path / "one.jpg", checkpoints / "multimodal.safetensors")
+    assert found.mode == "missingvideoonly"
+    assert np.isfinite(scores(found)).all()
+
+
 @pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
 def test_decoding_can_leave_a_stream_out(demo_clip, odd_files, decoder):
     whole = decode_clip(demo_clip, options=DecodeOptions(decoder=decoder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
@@ -78,15 +79,21 @@ def tiny(tmp_path_factory):
     return write_tiny_shards(tmp_path_factory.mktemp("remote") / "shards")
 
 
-@pytest.fixture
-def server(tiny, monkeypatch):
-    monkeypatch.setattr(retries, "_FIRST_WAIT", 0.01)
-    server = Server(tiny.folder)
+@contextmanager
+def serving(folder):
+    server = Server(folder)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def server(tiny, monkeypatch):
+    monkeypatch.setattr(retries, "_FIRST_WAIT", 0.01)
+    with serving(tiny.folder) as server:
+        yield server
 
 
 def everything(location, options=None, workers=0, epoch=0, **loader):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,14 @@ from avprep.clips import Clip
 from avprep.encode.wire import EncodedSample
 from avprep.labels import LabelSet
 from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
-from avprep.shards.format import DatasetInfo, ShardInfo, index_name, write_dataset
+from avprep.shards.format import (
+    DatasetInfo,
+    ShardInfo,
+    added_up,
+    count_modalities,
+    index_name,
+    write_dataset,
+)
 from avprep.shards.plan import ShardJob
 from avprep.shards.writer import ShardSettings, write_samples
 
@@ -42,10 +50,12 @@ def write_tiny_shards(
     lengths: tuple[int, int] = (400, 2500),
     seed: int = 0,
     unlabelled_split: str | None = None,
+    lacking: Mapping[int, str] = {},
 ) -> TinyShards:
     """Write `samples` samples with the ids `clip.0`, `clip.1`, …; clip n has class n % 4.
 
-    Every fifth is of the split `test`, the others are of `train`.
+    Every fifth is of the split `test`, the others are of `train`. `lacking` has the modality, audio
+    or image, that a clip lacks, by its number.
     """
     rng = np.random.default_rng(seed)
     made = TinyShards(folder)
@@ -59,7 +69,12 @@ def write_tiny_shards(
         made.labels[clip.video_id] = CLASSES.indices_of(clip.labels)
         sound = encode_flac(pcm) if audio == "flac" else encode_wav(pcm)
         pictures = tuple(map(_plain_jpeg, colours))
-        return EncodedSample(sound, pictures, (0.0,) * frames, len(pcm), "pyav")
+        lacks = lacking.get(int(clip.video_id.removeprefix("clip.")))
+        if lacks == "audio":
+            pcm, sound = pcm[:0], b""
+        if lacks == "image":
+            pictures = ()
+        return EncodedSample(sound, pictures, (0.0,) * len(pictures), len(pcm), "pyav")
 
     folder.mkdir(parents=True)
     splits = ["train" if n % 5 else "test" for n in range(samples)]
@@ -72,15 +87,16 @@ def write_tiny_shards(
         )
         for n, split in enumerate(splits)
     ]
-    shards, counts, seconds = [], Counter(), 0.0
+    shards, counts, seconds, modalities = [], Counter(), 0.0, []
     for number, start in enumerate(range(0, samples, per_shard)):
         job = ShardJob(f"shard-{number:06d}.tar", tuple(clips[start : start + per_shard]))
         with (folder / job.name).open("wb") as file:
-            index = write_samples(file, job, settings, encode)
+            index, _ = write_samples(file, job, settings, encode)
         (folder / index_name(job.name)).write_bytes(index.to_bytes())
         shards.append(ShardInfo(index.name, len(index.samples), index.bytes, index.sha256))
         counts.update(label for entry in index.samples for label in entry.labels)
         seconds += index.seconds
+        modalities.append(count_modalities(index.samples))
     info = DatasetInfo(
         labels=tuple(zip(CLASSES.mids, CLASSES.names, strict=True)),
         options={"frames": frames, "frame_size": SIZE, "sample_rate": 16000, "audio": audio},
@@ -92,6 +108,7 @@ def write_tiny_shards(
         failures={},
         class_counts=tuple(counts[label] for label in range(len(CLASSES))),
         fingerprint="tiny",
+        modalities=added_up(modalities),
     )
     write_dataset(folder, info)
     return made

@@ -8,7 +8,7 @@
     const playhead = player.querySelector(".playhead");
     const frames = [...player.querySelectorAll(".film button")];
     const times = frames.map((frame) => Number(frame.dataset.time));
-    const seconds = Number(audio.dataset.seconds);
+    const seconds = Number(audio?.dataset.seconds);
     let shown = -1;
 
     function show(number) {
@@ -43,6 +43,13 @@
 
     stage.hidden = !frames.length;
     show(0);
+    frames.forEach((frame, number) =>
+      frame.addEventListener("click", () => {
+        show(number);
+        if (audio) seek(times[number]);
+      }),
+    );
+    if (!audio) return;
     audio.addEventListener("play", () => {
       for (const other of document.querySelectorAll("audio")) if (other !== audio) other.pause();
       playhead.hidden = false;
@@ -53,12 +60,6 @@
       const box = sound.getBoundingClientRect();
       seek(((event.clientX - box.left) / box.width) * seconds);
     });
-    frames.forEach((frame, number) =>
-      frame.addEventListener("click", () => {
-        show(number);
-        seek(times[number]);
-      }),
-    );
   }
 
   // Browsers allow so many players at a time: those in view learn their length, the rest wait.
@@ -69,6 +70,7 @@
   });
   for (const player of document.querySelectorAll(".player")) {
     play(player);
-    inView.observe(player.querySelector("audio"));
+    const audio = player.querySelector("audio");
+    if (audio) inView.observe(audio);
   }
 })();

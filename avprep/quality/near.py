@@ -1,0 +1,252 @@
+"""Which of many clips are nearly the same, by their perceptual hashes. Pure, and all in numpy.
+
+Clips that share a key – some bits of their sub-hashes, exactly alike – are candidates; a candidate
+pair is compared bit by bit at every shift of up to a second. Millions of clips are never compared
+each with each, and no memory but that of the hashes grows with their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avprep.quality.hashes import PICTURES, STEPS, STEPS_PER_SECOND
+
+By = Literal["both", "picture", "sound", "either"]
+
+
+# The two words of a key: the word of one sub-hash, and that of the sub-hash so many steps later.
+Place = tuple[int, int, int]  # steps later, word, word there
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the hashes of pictures, or of sound, are compared.
+
+    The limits are shares of differing bits; docs/quality.md shows where they come from.
+    """
+
+    width: int  # 16-bit words of a sub-hash
+    shifts: int  # sub-hashes that one clip may begin before the other
+    least: int  # sub-hashes that two clips must have in common; a clip with fewer is set aside
+    alone: float  # at most in pairs that nothing else supports
+    together: float  # at most in pairs that the other kind supports
+    keys: tuple[Place, ...]
+
+
+PICTURE = Kind(
+    width=4,
+    shifts=4,  # 1 s of a clip of 3 s with ten frames
+    least=PICTURES // 2,
+    alone=0.06,
+    together=0.25,
+    keys=((0, 0, 1), (0, 1, 2), (0, 2, 3), (0, 3, 0)),
+)
+SOUND = Kind(
+    width=1,
+    shifts=STEPS_PER_SECOND,
+    least=STEPS_PER_SECOND,
+    alone=0.18,
+    together=0.2,
+    keys=((1, 0, 0),),
+)
+
+
+@dataclass(frozen=True)
+class Hashes:
+    """The hashes of n clips.
+
+    Attributes:
+        picture: uint16 [n, 10, 4]; zeros where there is nothing to recognise.
+        sound: uint16 [n, 64, 1], likewise.
+    """
+
+    picture: NDArray[np.uint16]
+    sound: NDArray[np.uint16]
+
+    @classmethod
+    def empty(cls, count: int) -> Hashes:
+        """Of clips that have no hash yet."""
+        return cls(
+            np.zeros((count, PICTURES, PICTURE.width), np.uint16),
+            np.zeros((count, STEPS, SOUND.width), np.uint16),
+        )
+
+    def put(self, clip: int, picture: bytes, sound: bytes) -> None:
+        """Set the hashes of a clip, as `avprep.quality.hashes` makes them."""
+        for rows, value in ((self.picture[clip], picture), (self.sound[clip], sound)):
+            words = np.frombuffer(value, "<u2")
+            rows.reshape(-1)[: len(words)] = words
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Near-duplicates: `first[i]` < `second[i]`, each pair once, in this order.
+
+    Attributes:
+        first, second: int64 [pairs], positions of clips.
+        picture, sound: float32 [pairs], shares of bits that differ; NaN where one of the two has
+            too little to recognise.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    picture: NDArray[np.float32]
+    sound: NDArray[np.float32]
+
+
+def find_pairs(hashes: Hashes, by: By) -> Pairs:
+    """Pairs of clips that are nearly the same, by picture, sound, both, or either.
+
+    Of many clips that are all alike, not every pair is found, but enough that they are connected.
+    """
+    kinds = {"picture": [PICTURE], "sound": [SOUND]}.get(by, [PICTURE, SOUND])
+    found = [np.zeros((0, 2), np.int64)]
+    for kind in kinds:
+        rows = hashes.picture if kind is PICTURE else hashes.sound
+        limit = kind.together if by == "both" else kind.alone
+        for candidates in _candidates(rows, kind):
+            distance = distances(rows, kind, candidates)
+            found.append(candidates[distance <= limit])
+    pairs = np.unique(np.concatenate(found), axis=0)
+    picture = distances(hashes.picture, PICTURE, pairs)
+    sound = distances(hashes.sound, SOUND, pairs)
+    near = {
+        "picture": picture <= PICTURE.alone,
+        "sound": sound <= SOUND.alone,
+        # Pictures say little of clips with one background, so they count half.
+        "both": (picture <= PICTURE.together) & (sound + picture / 2 <= SOUND.together),
+        "either": (picture <= PICTURE.alone) | (sound <= SOUND.alone),
+    }[by]
+    return Pairs(pairs[near, 0], pairs[near, 1], picture[near], sound[near])
+
+
+def recognisable(rows: NDArray[np.uint16], kind: Kind) -> NDArray[np.bool_]:
+    """Which clips have enough to recognise: bool [n]."""
+    return np.count_nonzero(_is_something(rows), axis=1) >= kind.least
+
+
+def connected(count: int, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The group of each clip, named by its first clip: int64 [count].
+
+    Clips are in one group where a chain of pairs leads from one to the other.
+    """
+    group = np.arange(count)
+    while True:
+        least = np.minimum(group[first], group[second])
+        before = group.copy()
+        # A clip, and the one that its group is named by, both learn of the lower name.
+        for members in (first, second):
+            np.minimum.at(group, before[members], least)
+            np.minimum.at(group, members, least)
+        group = group[group]
+        if np.array_equal(group, before):
+            return group
+
+
+def distances(
+    rows: NDArray[np.uint16], kind: Kind, pairs: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """The share of bits that differ at the best shift: float32 [pairs].
+
+    NaN where two clips have too few sub-hashes in common.
+
+    Args:
+        rows: uint16 [n, steps, words] of all clips.
+        kind: how to compare.
+        pairs: int64 [pairs, 2].
+    """
+    best = np.full(len(pairs), np.nan, np.float32)
+    for start in range(0, len(pairs), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        one, other = rows[pairs[part, 0]], rows[pairs[part, 1]]
+        for shift in range(-kind.shifts, kind.shifts + 1):
+            best[part] = np.fmin(best[part], _distance(one, other, kind, shift))
+    return best
+
+
+def _distance(
+    one: NDArray[np.uint16], other: NDArray[np.uint16], kind: Kind, shift: int
+) -> NDArray[np.float32]:
+    """Of clips whose others begin `shift` sub-hashes later: float32 [pairs]."""
+    steps = one.shape[1] - abs(shift)
+    one = one[:, max(0, shift) :][:, :steps]
+    other = other[:, max(0, -shift) :][:, :steps]
+    both = _is_something(one) & _is_something(other)
+    common = np.count_nonzero(both, axis=1)
+    bits = (one ^ other) * both[..., None]
+    differing = _ONES[bits].reshape(len(one), -1).sum(axis=1, dtype=np.uint32)
+    few = common < kind.least
+    share = differing / (np.maximum(common, 1) * (16 * kind.width))
+    return np.where(few, np.nan, share).astype(np.float32)
+
+
+def _is_something(rows: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """Which sub-hashes have anything to recognise: bool [n, steps]."""
+    return rows.view(f"u{2 * rows.shape[2]}")[..., 0] != 0
+
+
+def _candidates(rows: NDArray[np.uint16], kind: Kind) -> Iterator[NDArray[np.int64]]:
+    """Pairs of clips that share a key at steps which a shift allows: int64 [pairs, 2] each."""
+    count, steps, _ = rows.shape
+    # A key has as many bits as keep chance from making many candidates.
+    second = next(mask for most, mask in _SECOND_WORD if count * steps <= most)
+    passes = -(-count * steps // _KEYS_AT_ONCE)
+    for place in kind.keys:
+        for number in range(passes):
+            keys = [
+                _keys(rows[start : start + _CHUNK], place, second, (number, passes))
+                + np.uint64(start << _STEP_BITS)
+                for start in range(0, count, _CHUNK)
+            ]
+            yield _neighbours(np.concatenate(keys), kind.shifts)
+
+
+def _keys(
+    rows: NDArray[np.uint16], place: Place, second: int, part: tuple[int, int]
+) -> NDArray[np.uint64]:
+    """The keys of some clips that belong to one part of all: key, clip and step in one number."""
+    later, word, other = place
+    steps = rows.shape[1] - later
+    one, two = rows[:, :steps, word], rows[:, later:, other]
+    key = one.astype(np.uint32) << 16 | two & np.uint16(second)
+    is_used = _is_something(rows[:, :steps]) & _is_something(rows[:, later:])
+    is_used[:, 1:] &= key[:, 1:] != key[:, :-1]  # a still picture has one key
+    key *= np.uint32(2654435761)  # odd: another order of the same keys, and evenly spread
+    number, parts = part
+    is_used &= key % np.uint32(parts) == number
+    clip, step = np.nonzero(is_used)
+    place_of = (clip << _STEP_BITS | step).astype(np.uint64)
+    return key[is_used].astype(np.uint64) << np.uint64(32) | place_of
+
+
+def _neighbours(keys: NDArray[np.uint64], shifts: int) -> NDArray[np.int64]:
+    """Pairs of clips whose places among the sorted keys are close and whose keys are equal."""
+    keys.sort()
+    key, place = (keys >> np.uint64(32)).astype(np.uint32), keys.astype(np.uint32)
+    found = [np.zeros(0, np.uint64)]
+    start = np.arange(len(keys))
+    for distance in range(1, _FARTHEST + 1):
+        start = start[: np.searchsorted(start, len(keys) - distance)]
+        start = start[key[start] == key[start + distance]]
+        one, other = place[start], place[start + distance]
+        step = (one & _STEP).astype(np.int32) - (other & _STEP).astype(np.int32)
+        clip, later = one >> _STEP_BITS, other >> _STEP_BITS
+        near = (clip != later) & (np.abs(step) <= shifts)
+        found.append(clip[near].astype(np.uint64) << np.uint64(32) | later[near])
+    pairs = np.unique(np.concatenate(found))
+    return np.stack([pairs >> np.uint64(32), pairs & np.uint64(2**32 - 1)], axis=1).astype(np.int64)
+
+
+_CHUNK = 1 << 14  # clips or pairs at a time
+_KEYS_AT_ONCE = 1 << 23
+_STEP_BITS = 6
+_STEP = np.uint32(2**_STEP_BITS - 1)
+MOST_CLIPS = 2 ** (32 - _STEP_BITS)
+_FARTHEST = 32  # clips with one key are compared with this many others each
+_SECOND_WORD = ((1 << 17, 0), (1 << 23, 0x00FF), (MOST_CLIPS * STEPS, 0xFFFF))
+_ONES = np.array([number.bit_count() for number in range(1 << 16)], np.uint8)
