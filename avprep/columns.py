@@ -17,6 +17,10 @@ PATHS = (
     *("path", "file", "filename", "filepath", "fname", "video", "videopath", "videofile"),
     *("videoname", "clip", "clippath", "clipname", "relativepath", "relpath"),
 )
+URLS = (
+    *("url", "uri", "videourl", "videouri", "contenturl", "downloadurl", "mediaurl", "fileurl"),
+    *("s3path", "s3uri", "s3url", "gcspath", "gcsuri"),
+)
 IDS = ("videoid", "ytid", "youtubeid", "ytvideoid", "clipid", "id", "name")
 LABEL = (
     *("label", "class", "category", "labelname", "classname", "categoryname", "displayname"),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import avprep
 from avprep.cli.common import Summary
-from avprep.cli.flags import PATH, flags
+from avprep.cli.flags import flags
 from avprep.failures import printable
 from avprep.options import (
     AudioSetOptions,
@@ -30,6 +29,7 @@ _LISTED = {
     "duplicate-row": "repeated row",
     "duplicate-file": "duplicate file",
     "extra": "extra file",
+    "lost": "unusable file",
 }
 
 
@@ -80,10 +80,16 @@ def vggsound(
 
 
 @click.command()
-@click.argument("root", metavar="DIR", type=PATH)
+@click.argument("places", metavar="PLACE...", nargs=-1, required=True)
 @flags(options=FolderOptions, output=ManifestOutput, summary=Summary)
-def folder(root: Path, options: FolderOptions, output: ManifestOutput, summary: Summary) -> None:
-    """List the videos under DIR; each first-level sub-folder is a class.
+def folder(
+    places: tuple[str, ...], options: FolderOptions, output: ManifestOutput, summary: Summary
+) -> None:
+    """List the videos in a folder; each first-level sub-folder is a class.
+
+    A PLACE is a folder, an archive (.tar, .tar.gz, .tgz, .zip), a prefix of an object store such as
+    s3://bucket/videos, or a pattern of these in quotes. Several count as one folder. A table (CSV,
+    JSON lines, Parquet) of paths or URLs may be given instead.
 
     Folders named train, test, val and so on are splits instead, and the folders in them classes,
     numbered over all splits, so that manifests made with --split agree. Videos in no class folder
@@ -95,11 +101,12 @@ def folder(root: Path, options: FolderOptions, output: ManifestOutput, summary: 
       avprep manifest folder videos/ --out manifest.json
       avprep manifest folder videos/ --split train --out train.json
       avprep manifest folder videos/ --csv clips.csv --out manifest.json
+      avprep manifest folder 'parts/*.tar.gz' --out manifest.json
     """
     from avprep.cli.progress import Bars
 
     with Bars("manifest") as bars:
-        made = avprep.make_folder_manifest(root, output, options, bars)
+        made = avprep.make_folder_manifest(places, output, options, bars)
     summary.show(facts_of(made), "\n".join(described(made)))
 
 

@@ -14,6 +14,7 @@ import click
 import avprep
 from avprep.cli.common import ClassCsv, Summary, Tolerance, incomplete_line, lacking_line, some_of
 from avprep.cli.flags import PATH, flags
+from avprep.errors import TRANSIENT
 from avprep.failures import check_failures, failure_table
 from avprep.option import Options, option
 from avprep.options import BuildOptions, PoolOptions, ShardSetOptions
@@ -152,6 +153,12 @@ def described(report: BuildReport, out: str) -> Iterator[str]:
     if report.failures:
         yield f"{len(report.failures)} of {counted(report.clips, 'clip')} failed:"
         yield failure_table(report.failures)
+    if passing := sum(failure.cause in TRANSIENT for failure in report.failures):
+        them = "it" if passing == 1 else "them"
+        yield (
+            f"{counted(passing, 'clip')} {'was' if passing == 1 else 'were'} unreachable; run the "
+            f"same command again to try {them} once more"
+        )
     if report.complete:
         yield f"complete: {join(out, 'dataset.json')}"
     else:

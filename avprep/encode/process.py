@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import TracebackType
 
 from avprep.clips import Clip
@@ -69,24 +70,29 @@ class ClipDecoder:
         """What the children have taken so far, but those that died by themselves."""
         return self._ended.joined_by(usage(self._child.pid)) if self._child else self._ended
 
-    def decode(self, clip: Clip) -> EncodedSample:
+    def decode(self, clip: Clip, path: str = "") -> EncodedSample:
         """Make a clip's sample.
+
+        Args:
+            clip: whose.
+            path: of the video where that is not `clip.video`; only messages name that then.
 
         Raises:
             DecodeError: the clip failed, crashed its process twice, or ran out of time twice.
         """
         try:
-            outcome = self._attempt(clip)
+            outcome = self._attempt(clip, path)
         except (_ChildDied, TimeoutError):
             self.close()  # whatever the child's earlier clips left behind is gone with it
-            outcome = self._last_attempt(clip)
+            outcome = self._last_attempt(clip, path)
         if isinstance(outcome, Unreadable):
-            raise DecodeError(outcome.cause, outcome.detail)
+            detail = outcome.detail.replace(path, clip.video) if path else outcome.detail
+            raise DecodeError(outcome.cause, detail)
         return outcome
 
-    def _last_attempt(self, clip: Clip) -> EncodedSample | Unreadable:
+    def _last_attempt(self, clip: Clip, path: str) -> EncodedSample | Unreadable:
         try:
-            return self._attempt(clip)
+            return self._attempt(clip, path)
         except TimeoutError:
             self.close()
             limit = f"{self.limits.time_limit:g} s"
@@ -95,7 +101,8 @@ class ClipDecoder:
             self.close()
             return _cause_of_death(clip, death.args[0], self.limits)
 
-    def _attempt(self, clip: Clip) -> EncodedSample | Unreadable:
+    def _attempt(self, clip: Clip, path: str) -> EncodedSample | Unreadable:
+        request = pack_request(replace(clip, video=path) if path else clip, self.options)
         child = self._child or self._start()
         deadline = time.monotonic() + self.limits.time_limit
         assert child.stdin is not None
@@ -112,7 +119,7 @@ class ClipDecoder:
                 return os.read(descriptor, count)
 
             try:
-                write_message(child.stdin, pack_request(clip, self.options))
+                write_message(child.stdin, request)
                 return unpack_answer(lambda: read_message(read))
             except (BrokenPipeError, EOFError):
                 raise _ChildDied(child.wait()) from None

@@ -7,8 +7,9 @@ import hashlib
 import json
 import random
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -16,12 +17,13 @@ from typing import Any
 
 from avprep import storage
 from avprep.clips import Clip
-from avprep.errors import UserError
+from avprep.errors import CAUSES, TRANSIENT, UserError
 from avprep.failures import FAILURES_FILE, ClipFailure, failures_csv
 from avprep.ffmpeg_binary import ffmpeg_version
 from avprep.jobs import PoolOptions, run_jobs
 from avprep.labels import LabelSet
 from avprep.options import SampleOptions, ShardSetOptions
+from avprep.origins.place import check_places
 from avprep.progress import OnProgress, Progress, ignore
 from avprep.quality.measures import COLUMNS
 from avprep.shards.cards import files_for_others, is_foreign
@@ -50,7 +52,8 @@ from avprep.shards.writer import (
     BuiltShard,
     FoundShards,
     ShardSettings,
-    build_shard,
+    build_group,
+    find_shards,
 )
 
 PLAN_FILE = "plan.json"
@@ -118,8 +121,8 @@ def build_shard_set(
         on_found: called once, before the first shard is built.
 
     Raises:
-        UserError: no clips, a label that is not in the label set, or `out` holds something else or
-            cannot be written to.
+        UserError: no clips, a label that is not in the label set, a video's URL of a kind that
+            cannot be read, or `out` holds something else or cannot be written to.
         WorkFailed: writing failed midway, or workers died again and again.
     """
     task = planned_task(clips, labels, out, options, part, retry_failed)
@@ -129,14 +132,14 @@ def build_shard_set(
     survey = task.survey()
     to_build = [job for job in mine if job.name not in survey.whole]
     on_found(Found(len(survey.whole), survey.damaged, leftovers, len(to_build), plan.fingerprint))
-    previous = _withdraw_dataset(out) if retry_failed and to_build else None
+    previous = _withdraw_dataset(out) if survey.retried else None
     if to_build:
         storage.touch(storage.join(out, PLAN_FILE))  # tells `avprep status` when work began
 
     whole, built = dict(survey.whole), 0
     progress = _advanced(Progress("clip", 0, sum(len(job.clips) for job in mine)), whole.values())
     on_progress(progress)
-    for shard in _build(to_build, settings, pool):
+    for shard in _build(_missing_of(task.groups, whole), settings, pool):
         whole[shard.summary.name] = shard.summary
         built += not shard.found
         progress = _advanced(progress, [shard.summary])
@@ -156,12 +159,17 @@ class BuildTask:
 
     plan: ShardPlan
     settings: ShardSettings
-    mine: tuple[ShardJob, ...]  # of this part
+    groups: tuple[tuple[ShardJob, ...], ...]  # of this part
+
+    @property
+    def mine(self) -> list[ShardJob]:
+        """The shards of this part."""
+        return [job for group in self.groups for job in group]
 
     def survey(self) -> FoundShards:
         """The shards of this part that are there."""
         names = [job.name for job in self.mine]
-        return self.settings.find_shards(names, storage.list_files(self.settings.out))
+        return find_shards(names, storage.list_files(self.settings.out), self.settings)
 
     def check_folder(self) -> None:
         """Refuse a folder that a build would refuse, without writing to it.
@@ -189,9 +197,11 @@ def planned_task(
     storage.check_writable(out)
     plan = _plan(clips, labels, options)
     settings = ShardSettings(
-        out, labels, options.sample, options.limits, plan.fingerprint, retry_failed
+        *(out, labels, options.sample, options.limits, plan.fingerprint),
+        retried=frozenset(CAUSES) if retry_failed else TRANSIENT,
+        scratch_size=options.scratch_size,
     )
-    return BuildTask(plan, settings, part_of(plan.jobs, *part))
+    return BuildTask(plan, settings, part_of(plan.groups, *part))
 
 
 def _report(
@@ -228,6 +238,7 @@ def _plan(clips: Sequence[Clip], labels: LabelSet, options: ShardSetOptions) -> 
         raise UserError("the manifest holds no clip, so there is nothing to put into shards.")
     for clip in clips:
         labels.indices_of(clip.labels)
+    check_places(clip.video for clip in clips if not clip.wav)
     return plan_shards(
         clips,
         labels,
@@ -238,15 +249,28 @@ def _plan(clips: Sequence[Clip], labels: LabelSet, options: ShardSetOptions) -> 
     )
 
 
+def _missing_of(
+    groups: Iterable[Sequence[ShardJob]], whole: Collection[str]
+) -> list[list[ShardJob]]:
+    """The shards that are not there, by groups."""
+    missing = ([job for job in group if job.name not in whole] for group in groups)
+    return [group for group in missing if group]
+
+
 def _build(
-    jobs: Sequence[ShardJob], settings: ShardSettings, pool: PoolOptions
+    groups: Sequence[Sequence[ShardJob]], settings: ShardSettings, pool: PoolOptions
 ) -> Iterator[BuiltShard]:
     # In an order of its own, so that machines at the same task seldom meet.
-    shuffled = random.Random().sample(jobs, len(jobs))
+    shuffled = random.Random().sample(groups, len(groups))
+    if pool.is_local and groups:  # the workers that have no group of their own help others
+        settings = replace(settings, decoders=max(pool.count() // len(groups), 1))
+    work = functools.partial(build_group, settings=settings)
     try:
-        yield from run_jobs(functools.partial(build_shard, settings=settings), shuffled, pool)
+        for shards in run_jobs(work, shuffled, pool):
+            yield from shards
     finally:
-        storage.remove_abandoned(settings.out)
+        for place in (settings.out, tempfile.gettempdir()):  # shards, and videos for decoders
+            storage.remove_abandoned(place)
 
 
 def _advanced(progress: Progress, summaries: Iterable[ShardSummary]) -> Progress:
@@ -268,8 +292,8 @@ def _all_that_are_whole(
     """The shards of the set that are there, in order: of this part, and of others."""
     others = [job.name for job in plan.jobs if job.name not in whole]
     if others:
-        anyhow = replace(settings, retry_failed=False)
-        whole = whole | anyhow.find_shards(others, storage.list_files(settings.out)).whole
+        anyhow = replace(settings, retried=frozenset())
+        whole = whole | find_shards(others, storage.list_files(settings.out), anyhow).whole
     return [whole[job.name] for job in plan.jobs if job.name in whole]
 
 

@@ -22,20 +22,21 @@ from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any
 
-from avprep import storage
 from avprep.clips import Clip
 from avprep.decode import check_file
+from avprep.encode.ahead import Outcome
 from avprep.encode.process import ClipDecoder
-from avprep.encode.wire import EncodedSample
-from avprep.errors import DecodeError
+from avprep.errors import DecodeError, Unreadable
 from avprep.jobs import run_jobs
 from avprep.options import PoolOptions
+from avprep.origins.fetch import LocalVideo, fetch_videos
+from avprep.origins.place import place_of
 from avprep.processes import available_cores
 from avprep.progress import OnProgress, each, ignore
 from avprep.shards.build import BuildTask
 from avprep.shards.format import ShardSummary
 from avprep.shards.plan import ShardJob
-from avprep.shards.writer import ShardSettings, write_samples
+from avprep.shards.writer import ShardSettings, ShardWriter
 
 SAMPLE = 200  # clips; keeps the error on a mixed set of 1,000 well below 15 %
 _LOOKED_AT = 20_000  # files; a network file system takes a millisecond for each
@@ -103,7 +104,7 @@ class Forecast:
         decoded: clips of the sample.
         workers: that `seconds` and `memory` are for.
         cpu_seconds: of all processes together.
-        seconds: from beginning to end, without an upload to an object store.
+        seconds: from beginning to end, without reading archives, downloads and uploads.
         bytes: that the shards to be built will have.
         memory: bytes that all processes together may have.
         failures: clips by cause, with those in the shards that are there.
@@ -197,7 +198,7 @@ def _looked_at(clips: Sequence[Clip]) -> tuple[list[str], list[Clip]]:
     """The causes of those whose file cannot be opened; and the others, like beside like."""
     causes, sizes = [], {}
     for clip in clips:
-        if storage.is_url(clip.file):
+        if not clip.wav and not place_of(clip.video).is_local_video:
             sizes[clip] = 0
             continue
         try:
@@ -248,6 +249,7 @@ class _Group:
     costs: list[_Cost]
     start: _Cost  # of the child
     memory: int  # bytes of the child
+    own_seconds: float  # CPU time of this process
 
 
 @dataclass(frozen=True)
@@ -288,9 +290,8 @@ def _try(
         return first, _try_group(clips[first::workers], settings, on_clip)
 
     _try_group([], settings, on_clip)  # loads what writing tars takes
-    before = time.process_time()
     groups = dict(run_jobs(work, range(workers), PoolOptions(workers)))
-    own_seconds = (time.process_time() - before) / max(1, len(clips))
+    own_seconds = sum(group.own_seconds for group in groups.values()) / max(1, len(clips))
     costs = [groups[place % workers].costs[place // workers] for place in range(len(clips))]
     return _Trial(
         costs,
@@ -307,17 +308,8 @@ def _try(
 def _try_group(
     clips: Sequence[Clip], settings: ShardSettings, on_clip: Callable[[], None]
 ) -> _Group:
-    spent: dict[str, _Cost] = {}
-
-    def encode(clip: Clip) -> EncodedSample:
-        before, began = decoder.usage, time.monotonic()
-        try:
-            return decoder.decode(clip)
-        finally:
-            cpu_seconds = decoder.usage.cpu_seconds - before.cpu_seconds
-            spent[clip.video_id] = _Cost(cpu_seconds, time.monotonic() - began)
-            on_clip()
-
+    costs: dict[str, _Cost] = {}
+    own_seconds = 0.0
     with (
         open(os.devnull, "wb") as nowhere,
         ClipDecoder(settings.sample, settings.limits) as decoder,
@@ -326,10 +318,28 @@ def _try_group(
         with contextlib.suppress(DecodeError):
             decoder.decode(Clip("", video=os.devnull))  # refused as soon as the child is there
         start = _Cost(decoder.usage.cpu_seconds, time.monotonic() - began)
-        index, _ = write_samples(nowhere, ShardJob("", tuple(clips)), settings, encode)
+        shard = ShardWriter(nowhere, ShardJob("", tuple(clips)), settings)
+        for clip, video in fetch_videos(clips, settings.scratch_size):
+            before, began, own = decoder.usage, time.monotonic(), time.thread_time()
+            outcome = _outcome(decoder, clip, video)
+            shard.add(clip, outcome)
+            own_seconds += time.thread_time() - own
+            cost = _Cost(decoder.usage.cpu_seconds - before.cpu_seconds, time.monotonic() - began)
+            cause = outcome.cause if isinstance(outcome, Unreadable) else ""
+            costs[clip.video_id] = replace(cost, cause=cause)
+            on_clip()
+        for entry in shard.finish().samples:
+            costs[entry.video_id] = replace(costs[entry.video_id], bytes=entry.size)
         memory = decoder.usage.peak_bytes
-    for entry in index.samples:
-        spent[entry.video_id] = replace(spent[entry.video_id], bytes=entry.size)
-    for failure in index.failures:
-        spent[failure.video_id] = replace(spent[failure.video_id], cause=failure.cause)
-    return _Group([spent[clip.video_id] for clip in clips], start, memory)
+    return _Group([costs[clip.video_id] for clip in clips], start, memory, own_seconds)
+
+
+def _outcome(decoder: ClipDecoder, clip: Clip, video: LocalVideo | Unreadable) -> Outcome:
+    if isinstance(video, Unreadable):
+        return video
+    try:
+        return decoder.decode(clip, video.path)
+    except DecodeError as error:
+        return error.outcome
+    finally:
+        video.release()

@@ -93,7 +93,7 @@ def test_a_running_and_an_abandoned_build_are_read_from_beside(manifest, tmp_pat
 
 def summary(name: str, samples: int, causes: tuple[str, ...] = ()) -> ShardSummary:
     failures = tuple(ClipFailure("x", "x", "decode", cause, "") for cause in causes)
-    return ShardSummary(name, "", 0, "", 0.0, failures, samples, {}, 0, "")
+    return ShardSummary(name, "", 0, "", 0.0, failures, samples, {}, 0, {}, "")
 
 
 def test_the_rate_is_of_the_last_command_that_began_to_build():
