@@ -340,7 +340,7 @@ def _outcome(
     if isinstance(video, Unreadable):
         return video
     try:
-        return decoder.decode(clip, video.path)
+        return decoder.decode(clip, video.path, video.fill)
     except DecodeError as error:
         return error.outcome
     finally:
