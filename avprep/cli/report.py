@@ -34,8 +34,9 @@ class Page(Options):
 def report(shards: str, page: Page, options: ReportOptions, summary: Summary) -> None:
     """Show the shard set SHARDS on one HTML page that needs no network.
 
-    Totals, classes, durations, failures by cause, and a gallery of clips with their frames,
-    spectrogram and playable sound. Reads the indexes, and of the shards only the clips shown.
+    Totals, classes, durations, what was measured, failures by cause, and a gallery of clips with
+    their frames, spectrogram and playable sound. Reads the indexes and measures, and of the shards
+    only the clips shown. Prints what share of the clips is clipped, silent, still or faulty.
 
     \b
     Example:

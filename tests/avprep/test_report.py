@@ -33,6 +33,7 @@ from avprep.pages.shard_report import (
     report,
 )
 from avprep.pages.survey import some_of_each_cause
+from avprep.quality.faults import FAULTS
 from avprep.shards.build import ShardSetOptions, build_shard_set
 from avprep.shards.format import (
     DatasetInfo,
@@ -331,6 +332,7 @@ def test_the_command_says_how_large_the_page_is(shards, tmp_path):
         "too_large": 0,
         "unreadable": [],
         "incomplete": 0,
+        "faults": dict.fromkeys((fault.name for fault in FAULTS), 0),
     }
     assert command(tmp_path / "nowhere", out).returncode == 2
 
