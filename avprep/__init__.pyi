@@ -1,6 +1,7 @@
 from .clips import Clip, discover_clips
 from .decode import Media, decode_clip
 from .demo_data import DemoData, make_demo_data
+from .dry_run import forecast
 from .duplicates import Duplicates, find_duplicates
 from .encode.process import ClipDecoder
 from .errors import DecodeError, UserError, WorkFailed
@@ -30,6 +31,7 @@ from .manifest.make import (
     make_audioset_manifest,
     make_folder_manifest,
     make_vggsound_manifest,
+    make_vggsounder_manifest,
 )
 from .manifest.model import iter_manifest, read_manifest, write_manifest
 from .manifest.paths import NewRoot
@@ -48,10 +50,12 @@ from .options import (
     FilterOptions,
     FolderOptions,
     IsolationOptions,
+    LabelSource,
     ManifestOutput,
     MergeOptions,
     Part,
     PerClassOptions,
+    PieceOptions,
     PoolOptions,
     ReportOptions,
     SampleOptions,
@@ -60,13 +64,16 @@ from .options import (
     Sources,
     SplitOptions,
     VerifyOptions,
+    VGGSounderOptions,
     VGGSoundOptions,
 )
 from .packing import build_shards
 from .pages.shard_report import ReportSummary, report
 from .progress import OnProgress, Progress
 from .shards.build import BuildReport, build_shard_set
+from .shards.forecast import Estimate, Forecast
 from .shards.format import DatasetInfo, read_dataset
+from .shards.status import Status, status
 from .shards.verify import Findings, verify
 from .weights import Weights, weigh_clips
 
@@ -89,6 +96,7 @@ __all__ = [
     "Digest",
     "DuplicateOptions",
     "Duplicates",
+    "Estimate",
     "ExtractReport",
     "FetchOptions",
     "Fetched",
@@ -96,10 +104,12 @@ __all__ = [
     "Filtered",
     "Findings",
     "FolderOptions",
+    "Forecast",
     "IsolationOptions",
     "Kept",
     "LabelCheck",
     "LabelSet",
+    "LabelSource",
     "ManifestCheck",
     "ManifestOutput",
     "ManifestPart",
@@ -112,6 +122,7 @@ __all__ = [
     "OnProgress",
     "Part",
     "PerClassOptions",
+    "PieceOptions",
     "PoolOptions",
     "Progress",
     "ReportOptions",
@@ -121,8 +132,10 @@ __all__ = [
     "Shares",
     "Sources",
     "SplitOptions",
+    "Status",
     "UserError",
     "VGGSoundOptions",
+    "VGGSounderOptions",
     "VerifyOptions",
     "Weights",
     "WorkFailed",
@@ -138,12 +151,14 @@ __all__ = [
     "filter_clips",
     "find_duplicates",
     "folder_manifest",
+    "forecast",
     "iter_manifest",
     "label_set_from_names",
     "make_audioset_manifest",
     "make_demo_data",
     "make_folder_manifest",
     "make_vggsound_manifest",
+    "make_vggsounder_manifest",
     "measure",
     "merge_manifests",
     "read_dataset",
@@ -153,6 +168,7 @@ __all__ = [
     "sample_manifest",
     "select_manifest",
     "split_manifest",
+    "status",
     "verify",
     "weigh_clips",
     "write_folder_labels",

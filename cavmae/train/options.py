@@ -286,4 +286,20 @@ class FinetuneRun(
     """A finetuning run."""
 
 
+@dataclass(frozen=True)
+class FoldsRun(
+    TrainOptions,
+    ShardOptions,
+    AugmentOptions,
+    TransferOptions,
+    ClassifierOptions,
+    ModelOptions,
+    PlaceOptions,
+):
+    """Finetuning runs over the folds of a shard set."""
+
+    shards: str = option(help="Folder or URL of the shard set.")
+    out: Path = option(help="Folder for a run directory per fold.")
+
+
 Run = PretrainRun | FinetuneRun
