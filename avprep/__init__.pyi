@@ -27,6 +27,7 @@ from .manifest.make import (
     make_audioset_manifest,
     make_folder_manifest,
     make_vggsound_manifest,
+    make_vggsounder_manifest,
 )
 from .manifest.model import iter_manifest, read_manifest, write_manifest
 from .manifest.paths import NewRoot
@@ -55,6 +56,7 @@ from .options import (
     Sources,
     SplitOptions,
     VerifyOptions,
+    VGGSounderOptions,
     VGGSoundOptions,
 )
 from .packing import build_shards
@@ -113,6 +115,7 @@ __all__ = [
     "SplitOptions",
     "UserError",
     "VGGSoundOptions",
+    "VGGSounderOptions",
     "VerifyOptions",
     "Weights",
     "WorkFailed",
@@ -133,6 +136,7 @@ __all__ = [
     "make_demo_data",
     "make_folder_manifest",
     "make_vggsound_manifest",
+    "make_vggsounder_manifest",
     "merge_manifests",
     "read_dataset",
     "read_label_csv",

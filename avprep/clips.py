@@ -6,9 +6,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath, PurePosixPath
+from typing import NamedTuple, TypeAlias
 
+from avprep import storage
 from avprep.errors import UserError
 
 VIDEO_SUFFIXES = frozenset(
@@ -40,7 +42,12 @@ _CONTROL = (
     ".lftp-pget-status",
 )  # lie beside the unfinished file until it is whole
 _FRAGMENT = re.compile(r".+\.(?:part-)?frag\d+", re.IGNORECASE)
+_PATTERN = re.compile(r"[*\[]|^(?!.*://).*\?")  # of the shell; a URL may have a query
 _ONE_STREAM = re.compile(r"(.+)\.f(?:\d+(?:-\w+)?|(?:hls|dash|http)[\w=\-]*)", re.ASCII)
+
+
+# Folders, archives, prefixes of object stores, or patterns of these.
+Places: TypeAlias = "str | Path | Sequence[str | Path]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,41 +74,160 @@ class Clip:
         return self.video or self.wav
 
 
+class VideoFile(NamedTuple):
+    """A file that a scan found."""
+
+    below: str  # its path below the folder, archive or prefix that it was found in
+    video: str  # its path or URL
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders around it, from the outermost on."""
+        return PurePosixPath(self.below).parts[:-1]
+
+
+@dataclass
+class Scan:
+    """What a scan met apart from videos.
+
+    Attributes:
+        passed_over: files that look like clips but are not; see `scan_files`.
+        lost: (file, reason) of what cannot be used: files of an archive, and whole archives.
+        keep: suffix of small files in archives that are read on the way; "" for none.
+        texts: what these hold, by their URL.
+    """
+
+    passed_over: list[str] = field(default_factory=list)
+    lost: list[tuple[str, str]] = field(default_factory=list)
+    keep: str = ""
+    texts: dict[str, bytes] = field(default_factory=dict)
+
+
 def discover_clips(
-    root: Path,
+    root: Places,
     passed_over: list[str] | None = None,
     on_file: Callable[[], object] = lambda: None,
 ) -> list[Clip]:
-    """Every video file under a folder, sorted by path, each with its `video_id`.
-
-    The id is the file's stem. Where two files share a stem, both get their path below `root`
-    without the suffix, `/` written as `__`; where that is shared too, the suffix stays. Where even
-    that is shared, `_` and `=` in the path are written as `=5F` and `=3D`.
+    """Every video under a folder, sorted by path, each with its `video_id`; see `ids_of`.
 
     Args:
-        root: folder.
+        root: folder, archive, or prefix of an object store; or several.
         passed_over: gets the files that look like clips but are not; see
             `scan_files`.
         on_file: called after each file found.
 
     Raises:
-        UserError: no such folder, or no video in it.
+        UserError: nothing is there, or it has no video.
     """
-    passed_over = [] if passed_over is None else passed_over
-    files = scan_files(root, VIDEO_SUFFIXES, passed_over, on_file)
-    paths = sorted(os.path.relpath(os.path.join(folder, name), root) for folder, name in files)
-    if not paths:
-        suffixes = " ".join(sorted(VIDEO_SUFFIXES))
-        rest = "".join(f" {text}." for text in described_passed_over(passed_over))
-        raise UserError(f"{root}: has no videos. Looked in all sub-folders for {suffixes}.{rest}")
-    ids = video_ids(paths)
+    scan = Scan([] if passed_over is None else passed_over)
+    files = discover_files(expanded(root), scan, on_file)
     return [
-        Clip(video_id, video=str(root / path)) for video_id, path in zip(ids, paths, strict=True)
+        Clip(video_id, video=file.video)
+        for video_id, file in zip(ids_of(files), files, strict=True)
     ]
 
 
+def discover_files(
+    roots: Sequence[str], scan: Scan, on_file: Callable[[], object] = lambda: None
+) -> list[VideoFile]:
+    """Every video under some roots, each once, sorted by its path below its root.
+
+    Args:
+        roots: see `expanded`.
+        scan: gets what is met apart from them.
+        on_file: called after each file found.
+
+    Raises:
+        UserError: nothing is there, or it has no video.
+    """
+    found = {file.video: file for root in roots for file in scanned(root, scan, on_file)}
+    if not found:
+        suffixes = " ".join(sorted(VIDEO_SUFFIXES))
+        rest = [f"{file} {reason}" for file, reason in scan.lost[:3]]
+        rest += described_passed_over(scan.passed_over)
+        raise UserError(
+            f"{', '.join(roots)}: has no videos. Looked in all sub-folders for {suffixes}."
+            + "".join(f" {text}." for text in rest)
+        )
+    return sorted(found.values())
+
+
+def scanned(
+    root: str, scan: Scan, on_file: Callable[[], object] = lambda: None
+) -> Iterator[VideoFile]:
+    """The videos below a root, in no order; see `scan_files`."""
+    for folder, name in scan_files(root, VIDEO_SUFFIXES, scan, on_file):
+        video = storage.join(folder, name).removeprefix("./")  # of the current folder
+        yield VideoFile(path_below(video, root), video)
+
+
+def expanded(places: Places) -> list[str]:
+    """Places as people give them, each once: patterns of the shell become what they match.
+
+    Raises:
+        UserError: a pattern matches nothing.
+    """
+    found: list[str] = []
+    for given in (places,) if isinstance(places, str | Path) else places:
+        place = str(given).removeprefix("file://")
+        if not storage.is_url(place):
+            place = str(Path(place))
+        is_pattern = _PATTERN.search(place) is not None
+        if not is_pattern or (not storage.is_url(place) and os.path.exists(place)):
+            found.append(place)
+        elif matches := storage.matching(place):
+            found += matches
+        else:
+            raise UserError(f"{place}: nothing matches this pattern.")
+    return list(dict.fromkeys(found))
+
+
+def ids_of(files: Sequence[VideoFile]) -> list[str]:
+    """An id for each file, no two the same.
+
+    The id is the file's stem. Where two files share a stem, both get their path without the suffix,
+    `/` written as `__`; where that is shared too, the suffix stays. Where even that is shared, `_`
+    and `=` in the path are written as `=5F` and `=3D`. For the path see `distinct_paths`.
+    """
+    return video_ids(distinct_paths(files))
+
+
+def distinct_paths(files: Sequence[VideoFile]) -> list[str]:
+    """The path of each file below its root; it begins with the root's name where paths are shared.
+
+    If even that leaves two the same, because roots in several folders have one name, it is what the
+    URLs say.
+    """
+    paths = [file.below for file in files]
+    counts = Counter(paths)
+    if len(counts) < len(paths):
+        paths = [
+            f"{_name_of_root(file)}/{path}" if counts[path] > 1 else path
+            for path, file in zip(paths, files, strict=True)
+        ]
+    if len(set(paths)) < len(paths):
+        paths = [file.video for file in files]
+    return paths
+
+
+def _name_of_root(file: VideoFile) -> str:
+    """`vgg_08` of `tar://v/a.mp4::parts/vgg_08.tar.gz`."""
+    if storage.is_chained(file.video):
+        return PurePosixPath(file.video.rpartition("::")[2]).name.partition(".")[0]
+    return PurePosixPath(file.video.removesuffix(file.below)).name
+
+
+def path_below(video: str, root: str) -> str:
+    """The path of a file below the root that it was found in."""
+    if storage.is_chained(video):
+        return os.path.normpath(video.partition("::")[0].partition("://")[2])
+    if storage.is_url(video):
+        return video.removeprefix(root).lstrip("/")
+    return os.path.relpath(video, root)
+
+
 def video_ids(paths: Sequence[str]) -> list[str]:
-    """An id for each of some different paths, no two the same; see `discover_clips`."""
+    """An id for each of some different paths, no two the same; see `ids_of`."""
     forms = [_forms(path) for path in paths]
     stems, routes = (Counter(form[place] for form in forms) for place in (0, 1))
     chosen = [
@@ -139,12 +265,12 @@ def is_writable(text: str) -> bool:
 
 
 def scan_files(
-    root: Path,
+    root: str | Path,
     suffixes: Collection[str],
-    passed_over: list[str] | None = None,
+    scan: Scan | None = None,
     on_file: Callable[[], object] = lambda: None,
 ) -> Iterator[tuple[str, str]]:
-    """Every file below `root` that has one of the suffixes, in one pass and no order.
+    """Every file below a root that has one of the suffixes, in one pass and no order.
 
     Symbolic links to folders are followed, each folder once, so a link to a parent does not loop.
     Hidden files (macOS writes one beside each file on foreign disks), everything in hidden, trash
@@ -152,24 +278,78 @@ def scan_files(
     passed over.
 
     Args:
-        root: folder; it may be hidden itself.
+        root: a folder, which may be hidden itself; an archive, or a prefix of an object store.
         suffixes: lower-case, with their dot; the case of files does not matter.
-        passed_over: gets the paths of these.
+        scan: gets what is passed over or cannot be used.
         on_file: called before each file that is given.
 
     Yields:
-        (folder, file name); the folder begins with `root` as given.
+        (folder, file name) for `storage.join`; the folder begins with `root` as given, or is the
+        URL of a folder in the archive.
 
     Raises:
-        UserError: no such folder, or one of the folders cannot be listed.
+        UserError: nothing is there, or a folder cannot be listed.
     """
-    if not root.exists():
+    scan = scan or Scan()
+    for folder, has_clips, names in _folders(str(root), suffixes, scan):
+        finished, others = _sorted_out(names, suffixes)
+        if not has_clips:
+            finished, others = [], finished + others
+        scan.passed_over += (storage.join(folder, name) for name in others)
+        for name in finished:
+            on_file()
+            yield folder, name
+
+
+Folder = tuple[str, bool, list[str]]  # its path or URL, whether clips may be in it, files in it
+
+
+def _folders(root: str, suffixes: Collection[str], scan: Scan) -> Iterator[Folder]:
+    """Every folder below a root, with the files directly in it."""
+    if not storage.is_url(root) and os.path.isdir(root):
+        yield from _local_folders(root)
+        return
+    if not storage.is_archive(root) and not storage.is_url(root):
+        if os.path.exists(root):
+            raise UserError(
+                f"{root}: is a file; give the folder that contains the files, or an archive "
+                "(.tar, .tar.gz, .tgz, .zip)."
+            )
         raise UserError(f"{root}: no such folder.")
-    if not root.is_dir():
-        raise UserError(f"{root}: is a file; give the folder that contains the files.")
-    passed_over = [] if passed_over is None else passed_over
+    if not storage.is_archive(root):
+        yield from _grouped(root, storage.list_below(root))
+        return
+    try:
+        archive = storage.list_archive(root, scan.keep)
+    except FileNotFoundError:
+        raise UserError(f"{root}: no such archive.") from None
+    top = f"{storage.archive_scheme(root)}://::{root}"
+    if archive.damage:
+        files = "1 file" if len(archive.names) == 1 else f"{len(archive.names)} files"
+        scan.lost.append((root, f"{archive.damage}; {files} before that can be used"))
+    scan.lost += (
+        (storage.join(top, name), reason)
+        for name, reason in archive.lost
+        if os.path.splitext(name)[1].lower() in suffixes
+    )
+    scan.texts |= {storage.join(top, name): text for name, text in archive.texts.items()}
+    yield from _grouped(top, archive.names)
+
+
+def _grouped(top: str, paths: Iterable[str]) -> Iterator[Folder]:
+    """Files that are listed all at once, by the folders that they are in."""
+    names: dict[str, list[str]] = {}
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        names.setdefault(folder, []).append(name)
+    for folder, inside in names.items():
+        has_clips = all(map(_may_hold_clips, PurePosixPath(folder).parts))
+        yield storage.join(top, folder) if folder else top, has_clips, inside
+
+
+def _local_folders(root: str) -> Iterator[Folder]:
     seen: set[tuple[int, int]] = set()
-    folders = [(str(root), True)]
+    folders = [(root, True)]
     while folders:
         folder, has_clips = folders.pop()
         names = []
@@ -191,13 +371,7 @@ def scan_files(
                 f"{folder}: this folder cannot be listed ({error.strerror}). Make it readable, "
                 "or give a folder without it."
             ) from error
-        finished, others = _sorted_out(names, suffixes)
-        if not has_clips:
-            finished, others = [], finished + others
-        passed_over += (os.path.join(folder, name) for name in others)
-        for name in finished:
-            on_file()
-            yield folder, name
+        yield folder, has_clips, names
 
 
 def described_passed_over(paths: Sequence[str]) -> list[str]:

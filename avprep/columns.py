@@ -17,13 +17,17 @@ PATHS = (
     *("path", "file", "filename", "filepath", "fname", "video", "videopath", "videofile"),
     *("videoname", "clip", "clippath", "clipname", "relativepath", "relpath"),
 )
+URLS = (
+    *("url", "uri", "videourl", "videouri", "contenturl", "downloadurl", "mediaurl", "fileurl"),
+    *("s3path", "s3uri", "s3url", "gcspath", "gcsuri"),
+)
 IDS = ("videoid", "ytid", "youtubeid", "ytvideoid", "clipid", "id", "name")
 LABEL = (
     *("label", "class", "category", "labelname", "classname", "categoryname", "displayname"),
     *("tag", "mid"),
 )
 LABELS = ("labels", "classes", "categories", "tags", "positivelabels", "labelnames", "mids")
-SPLIT = ("split", "subset", "partition", "set")
+SPLIT = ("split", "subset", "partition", "set", "fold")
 
 
 def _set(words: str) -> frozenset[str]:

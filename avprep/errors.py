@@ -21,7 +21,11 @@ CAUSES = (
     "out-of-memory",  # the worker was killed for, or reported, lack of memory
     "duplicate-id",  # a second clip with the same video_id
     "bad-name",  # a name that no file can have: too long, or with a zero byte
+    "too-large",  # takes more scratch space than one video may
+    "unreachable",  # the network or the server failed, again and again
 )
+# Those that may pass by themselves: the same command tries such clips again.
+TRANSIENT = frozenset(("unreachable",))
 
 
 class ReportedError(Exception):

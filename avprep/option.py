@@ -140,6 +140,8 @@ class Option:
             return value
         elif kind is Path and isinstance(value, (str, os.PathLike)):
             return Path(value)
+        elif kind is str and isinstance(value, Path):  # a place, which may be a URL instead
+            return str(value)
         if isinstance(value, str) and hasattr(kind, "parse"):
             return kind.parse(value)
         called = _CALLED.get(kind, kind.__name__)

@@ -15,6 +15,8 @@ from avprep.errors import UserError
 from avprep.option import Options, option
 from avprep.processes import available_cores
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+
 
 @dataclass(frozen=True)
 class DecodeOptions(Options):
@@ -86,6 +88,11 @@ class PoolOptions(Options):
         """Number of workers."""
         return self.workers or available_cores()
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the work is done on this machine by threads of this process."""
+        return self.backend in ("local", "loky")
+
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
@@ -98,12 +105,12 @@ class ByteSize(int):
         """`500MB` → 500,000,000; also `1.5GB`, `256MiB`, and plain bytes.
 
         Raises:
-            UserError: not a size, or not above zero.
+            ValueError: not a size, or not above zero.
         """
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", text.strip().upper())
         size = int(float(match[1]) * _UNITS[match[2] or ""]) if match else 0
         if size <= 0:
-            raise UserError(f"--shard-size {text!r}: give a size such as 500MB or 1GB.")
+            raise ValueError("must be a size such as 500MB or 1GB")
         return cls(size)
 
 
@@ -121,6 +128,11 @@ class ShardSetOptions(Options):
         None,
         "Bytes per shard instead, as in 1GB or 500MB; by what clips of their length should take.",
         flag="--shard-size",
+        above=0,
+    )
+    scratch_size: ByteSize = option(
+        ByteSize(10**9),
+        "Space in TMPDIR for videos from archives and servers; a larger one fails. [default: 1GB]",
         above=0,
     )
 
@@ -162,6 +174,9 @@ class BuildOptions(Options):
 
     part: Part = option(Part(), "Build only the k-th of n parts, as in --part 3/16.")
     retry_failed: bool = option(False, "Build shards with failed clips again.")
+    track: tuple[TrackerName, ...] = option(
+        (), "Tracker that also gets clips done, speed and failures by cause; may be repeated."
+    )
 
 
 @dataclass(frozen=True)
@@ -264,8 +279,11 @@ class ManifestOutput(ManifestFile):
 class Sources(Options):
     """Where the files of a data set's clips are."""
 
-    videos: tuple[Path, ...] = option(
-        (), "Folder of the videos, with sub-folders. May be given several times."
+    videos: tuple[str, ...] = option(
+        (),
+        "Folder, archive (.tar, .tar.gz, .tgz, .zip) or URL with the videos, or a pattern of these "
+        "as in 'parts/*.tar.gz'. May be given several times.",
+        metavar="PLACE",
     )
     extracted: Path | None = option(
         None, "Output of `avprep extract`: shards are packed from its audio/ and frames/."
@@ -281,13 +299,50 @@ class Sources(Options):
 
 
 @dataclass(frozen=True)
+class LabelSource:
+    """Which file beside a video has its classes."""
+
+    file: str  # cls, txt or json: the suffix
+    key: str = ""  # the field of a JSON object
+
+    @classmethod
+    def parse(cls, text: str) -> LabelSource:
+        """`cls`, `txt`, or `json:FIELD`.
+
+        Raises:
+            UserError: not of this form.
+        """
+        file, colon, key = text.partition(":")
+        if file not in ("cls", "txt", "json") or (file == "json") != bool(colon and key):
+            raise UserError(
+                f"--label-from {text!r}: give cls, txt or json:FIELD, for example json:category."
+            )
+        return cls(file, key)
+
+    @property
+    def suffix(self) -> str:
+        """Of the file."""
+        return f".{self.file}"
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.key}" if self.key else self.file
+
+
+@dataclass(frozen=True)
 class FolderOptions(Options):
     """How the videos of a folder are listed and labelled."""
 
     csv: Path | None = option(
         None,
-        "Take the classes not from the sub-folders but from this CSV with the columns path and "
-        "label (or labels), and optionally split, start, and end or duration.",
+        "Take the classes not from the sub-folders but from this table (CSV, JSON lines, Parquet) "
+        "with the columns path and label (or labels), and optionally split, start, and end or "
+        "duration.",
+    )
+    label_from: LabelSource | None = option(
+        None,
+        "Take the classes not from the sub-folders but from a file beside each video, as in the "
+        "tars of video2dataset: KEY.cls, KEY.txt (all its text), or a field of KEY.json.",
+        metavar="cls|txt|json:FIELD",
     )
     labels: Path | None = option(
         None,
@@ -323,6 +378,16 @@ class VGGSoundOptions(Options):
         None,
         "Class CSV: read if it is there, else written from the CSV's sorted names. "
         "[default: VGGSound's 309 classes in their published order]",
+    )
+
+
+@dataclass(frozen=True)
+class VGGSounderOptions(Options):
+    """VGGSounder's files."""
+
+    csv: Path = option(help="VGGSounder's CSV, a row per label of a clip.")
+    labels: Path | None = option(
+        None, "Class CSV. [default: VGGSound's 309 classes in their published order]"
     )
 
 

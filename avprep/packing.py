@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from avprep import storage
 from avprep.clips import Clip
 from avprep.errors import UserError
 from avprep.labels import LabelSet, class_csv_of, labels_of
 from avprep.manifest.model import read_manifest
 from avprep.options import BuildOptions, PoolOptions, ShardSetOptions
-from avprep.progress import OnProgress, ignore
+from avprep.progress import OnProgress, Progress, ignore
 from avprep.shards.build import BuildReport, Found, build_shard_set
+from avprep.tracking import TrackedRun, Trackers, check_trackers
 
 
 @dataclass(frozen=True)
@@ -43,30 +47,91 @@ def build_shards(
         out: a local folder, or a URL prefix of an object store that fsspec can write.
         labels: class CSV; None for the one beside the manifest.
         options: what the shards' bytes depend on.
-        which: the shards to build.
+        which: the shards to build, and the trackers that hear of it.
         pool: who does the work; has no influence on any byte.
         on_progress: hears of clips done, after every shard.
         on_begin: called once, before the first shard is built.
 
     Raises:
-        UserError: the manifest or its class CSV cannot be used, or `out` holds something else or
-            cannot be written to.
+        UserError: the manifest or its class CSV cannot be used, `out` holds something else or
+            cannot be written to, or a tracker is not installed.
         WorkFailed: writing failed midway, or workers died again and again.
     """
+    check_trackers(which.track)
     clips = read_manifest(Path(manifest))
     label_set, label_csv = label_set_of(clips, Path(manifest), labels)
-    report = build_shard_set(
-        clips,
-        label_set,
-        out,
-        options,
-        pool,
-        (which.part.k, which.part.n),
-        which.retry_failed,
-        on_progress,
-        lambda found: on_begin(Beginning(len(label_set), label_csv, found)),
-    )
-    return replace(report, label_csv=label_csv)
+    with _TrackedBuild(out, which) as tracked:
+
+        def begin(found: Found) -> None:
+            tracked.begin(found, {"manifest": str(manifest), "clips": len(clips)})
+            on_begin(Beginning(len(label_set), label_csv, found))
+
+        def hear(progress: Progress) -> None:
+            tracked.hear(progress)
+            on_progress(progress)
+
+        report = build_shard_set(
+            clips,
+            label_set,
+            out,
+            options,
+            pool,
+            (which.part.k, which.part.n),
+            which.retry_failed,
+            hear,
+            begin,
+        )
+    return replace(report, label_csv=label_csv, tracker_failures=tracked.failures)
+
+
+class _TrackedBuild:
+    """Tells trackers how a build goes."""
+
+    def __init__(self, out: str, which: BuildOptions) -> None:
+        self._out = out
+        self._which = which
+        self._trackers: Trackers | None = None
+        self._start: Progress | None = None
+        self._began = 0.0
+        self.failures: tuple[str, ...] = ()
+
+    def __enter__(self) -> _TrackedBuild:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._trackers is not None:
+            self._trackers.close()
+            self.failures = tuple(self._trackers.failures())
+
+    def begin(self, found: Found, facts: dict[str, object]) -> None:
+        """Open the trackers. Each part of a set is a run of its own, which goes on when resumed."""
+        part = f"{self._which.part.k}/{self._which.part.n}"
+        place = self._out.rstrip("/")
+        name = place.rpartition("/")[2]
+        run = TrackedRun(
+            id=hashlib.sha256(f"{place} {found.fingerprint} {part}".encode()).hexdigest()[:16],
+            name=name if part == "1/1" else f"{name} {part}",
+            program="avprep",
+            config={"out": self._out, "part": part, **facts},
+            folder=Path(f"{name if storage.is_url(place) else place}-tracking"),
+        )
+        self._trackers = Trackers(self._which.track, run)
+
+    def hear(self, progress: Progress) -> None:
+        """Pass on how far the build is."""
+        if self._trackers is None or not self._which.track:
+            return
+        if self._start is None:
+            self._start, self._began = progress, time.monotonic()
+        seconds = max(time.monotonic() - self._began, 1e-3)
+        self._trackers.log(
+            progress.done,
+            {
+                "clips_per_second": (progress.done - self._start.done) / seconds,
+                "failed": progress.failed,
+                **{f"failed/{cause}": count for cause, count in progress.causes.items()},
+            },
+        )
 
 
 def label_set_of(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -17,6 +17,7 @@ class Progress:
     done: int
     total: int | None = None  # None: not known yet
     failed: int = 0  # of those done
+    causes: Mapping[str, int] = field(default_factory=dict)  # of failures, where they are known
     stage: str = ""  # what this is a part of, such as the file that is fetched
 
 

@@ -47,7 +47,7 @@ from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
 from avprep.shards.format import index_name
 from avprep.shards.plan import ShardJob
-from avprep.shards.writer import ShardSettings, build_shard
+from avprep.shards.writer import ShardSettings, build_group
 
 SECONDS, FRAMES, SIZE, RATE = 10, 10, 224, 30
 LABELS = label_set_from_names(["clip"])
@@ -162,8 +162,8 @@ def build_anew(clips: list[Clip], settings: ShardSettings) -> None:
     """One shard of the clips, in the place of the one that an earlier round left."""
     for name in (SHARD, index_name(SHARD)):
         Path(settings.out, name).unlink(missing_ok=True)
-    summary = build_shard(ShardJob(SHARD, tuple(clips)), settings).summary
-    assert summary.samples == len(clips), summary.failures
+    (built,) = build_group([ShardJob(SHARD, tuple(clips))], settings)
+    assert built.summary.samples == len(clips), built.summary.failures
 
 
 def linked_clips(path: Path, folder: Path, count: int) -> list[Clip]:
@@ -428,7 +428,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--kinds", nargs="+", choices=[kind.name for kind in KINDS],
                         default=[kind.name for kind in KINDS])  # fmt: skip
-    parser.add_argument("--clips", type=int, help="clips a shard and round (32)")
+    parser.add_argument("--clips", type=int, help="clips per shard and round (32)")
     parser.add_argument("--rounds", type=int, help="rounds of each side (5)")
     parser.add_argument("--memory-clips", type=int, help="clips to watch the memory over (1000)")
     add_rows_option(parser)

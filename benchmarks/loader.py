@@ -45,7 +45,7 @@ from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.frontend import FrontEnd, FrontEndOptions
 
 SECONDS, FRAMES, SIZE = 10, 10, 224
-GOALS = {"wav": (1.4, 15), "flac": (4.5, 5)}  # CPU ms a sample, times the published loader
+GOALS = {"wav": (1.4, 15), "flac": (4.5, 5)}  # CPU ms per sample, times the published loader
 
 
 class PublishedItems(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -145,7 +145,7 @@ def anonymous_memory(loader: DataLoader) -> float:
 
 
 def cost_of_round(batches: Iterable, loader: DataLoader, samples: int) -> float:
-    """CPU ms a sample of one epoch."""
+    """CPU ms per sample of one epoch."""
     began = cpu_seconds(loader)
     for _ in batches:
         pass
@@ -209,7 +209,7 @@ def main() -> None:
 
 
 def front_end_cost(loader: ShardLoader) -> float:
-    """CPU ms a sample of the front end."""
+    """CPU ms per sample of the front end."""
     frontend = FrontEnd(FrontEndOptions(noise=True))
     generator = torch.Generator().manual_seed(0)
     costs = []
@@ -233,7 +233,7 @@ def memory_over_epochs(loader: ShardLoader, epochs: int) -> tuple[float, float]:
 def report(costs: dict[str, float], front: float) -> None:
     """Print the Markdown table."""
     published = costs["published"]
-    print("| loader | CPU ms a sample | goal | of the published | goal | samples/s on 16 cores |")
+    print("| loader | CPU ms per sample | goal | of the published | goal | samples/s on 16 cores |")
     print("|---|---|---|---|---|---|")
     print(f"| published, re-created (WAV) | {published:.2f} | | 1 | | {16000 / published:.0f} |")
     for audio, (limit, factor) in GOALS.items():

@@ -278,8 +278,8 @@ def report_patch_embeddings(config: ModelConfig, data: Data, clock: Callable[[],
     ways: dict[str, Callable[[], Tensor]] = {
         "convolution of all, then drop": by_convolution(torch.contiguous_format),
         "the same, channels last": by_convolution(torch.channels_last),
-        "linear, visible only (ours)": lambda: model.embed_audio(
-            model.audio_patches(data.audio), kept
+        "linear, visible only (ours)": lambda: model.embed(
+            "audio", model.patches("audio", data.audio), kept
         ),
     }
     print("\n| audio patch embedding | ms |\n|---|---|")

@@ -116,7 +116,7 @@ def main() -> None:
             parser.error(f"--python {pair!r}: give one of {', '.join(METHODS)} and =PATH")
         pythons[method] = str(Path(path).expanduser())
     rows: list[Row] = []
-    print("| clips | tool | CPU ms a clip | wall ms | CPU, times ours |\n|---|---|---|---|---|")
+    print("| clips | tool | CPU ms per clip | wall ms | CPU, times ours |\n|---|---|---|---|---|")
     for kind in MEASURED_KINDS:
         with tempfile.TemporaryDirectory() as name:
             costs, missing = measure(kind, Path(name), pythons, arguments.clips, arguments.rounds)

@@ -41,6 +41,7 @@ FIRST = (
 # Script and arguments; `quick` replaces the arguments where the whole takes minutes.
 SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
     "extract.py": ([], ["--quick"]),
+    "archives.py": ([], ["--quick"]),
     "peers.py": ([], ["--clips", "5", "--rounds", "1"]),
     "shard.py": ([], ["--quick"]),
     "manifest.py": ([], ["--clips", "100000"]),

@@ -93,7 +93,7 @@ def name_clips(folder: Path, videos: list[str], clips: int) -> Path:
 
 def report_building(folder: Path, videos: list[str], most: int) -> Row:
     print("building, one worker, 10 s videos of 256x192")
-    heads = ("clips", "shards", "wall s", "ms a clip", "CPU ms", "of first")
+    heads = ("clips", "shards", "wall s", "ms per clip", "CPU ms", "of first")
     print(" ".join(f"{head:>9}" for head in heads))
     first = None
     for clips in steps(100, most):
@@ -192,7 +192,7 @@ def report_plan(folder: Path, planning: Planning) -> None:
     sample = (folder / SHARD).stat().st_size / len(clips)
     print(
         f"\nestimates, from {cpu:.0f} ms CPU, {path.stat().st_size / 1e3:.0f} kB of video and "
-        f"{sample / 1e3:.0f} kB of sample a {KINDS[0].name} clip"
+        f"{sample / 1e3:.0f} kB of sample per {KINDS[0].name} clip"
     )
     heads = ("clips", "videos", "shards", "of 1 GB", "core-hours", "manifest", "indexes",
              "plan, resume", "its memory", "to train", "its memory")  # fmt: skip

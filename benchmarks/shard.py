@@ -128,7 +128,7 @@ def main() -> None:
         side: round(results["wav"]["wall_ms"] / results[side]["wall_ms"], 2)
         for side in ("tar", "tar_sha256")
     }
-    print(f"{count} clips\n\n| | CPU ms a clip | wall ms a clip |\n|---|---|---|")
+    print(f"{count} clips\n\n| | CPU ms per clip | wall ms per clip |\n|---|---|---|")
     labels = {
         "tar": "tar, sync",
         "tar_sha256": "tar, sync, sha256sum",

@@ -5,6 +5,7 @@ Imports nothing heavy: `--help` shows them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,16 +19,31 @@ Mode = Literal["multimodal", "audioonly", "videoonly", "missingaudioonly", "miss
 MODES: tuple[Mode, ...] = get_args(Mode)  # of a classifier: which modalities it is given
 AUDIO_MODES: tuple[Mode, ...] = ("audioonly", "missingaudioonly")
 IMAGE_MODES: tuple[Mode, ...] = ("videoonly", "missingvideoonly")
+MODE_WORDS: dict[Mode, str] = {  # what a classifier is given, and as what it was trained
+    "multimodal": "sound and picture",
+    "audioonly": "sound only",
+    "videoonly": "picture only",
+    "missingaudioonly": "sound only, to a model of both",
+    "missingvideoonly": "picture only, to a model of both",
+}
 Criterion = Literal["bce", "ce"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)  # sigmoid and softmax give probabilities
 MaskMode = Literal["unstructured", "time", "freq", "tf"]
 MASK_MODES: tuple[MaskMode, ...] = get_args(MaskMode)
 AUDIO_FRAMES = 1024  # fbank rows of the published models, 10 ms each
+Objective = Literal["cav-mae", "av-mae", "cav", "audio-mae", "image-mae"]
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)  # of pretraining
 
 
 def modalities_of(mode: Mode) -> tuple[Modality, ...]:
     """What a classifier is given in a mode."""
     return ("audio",) if mode in AUDIO_MODES else ("image",) if mode in IMAGE_MODES else BOTH
+
+
+def modalities_of_all(modes: Iterable[Mode]) -> tuple[Modality, ...]:
+    """What a classifier is given in any of some modes."""
+    given = {modality for mode in modes for modality in modalities_of(mode)}
+    return tuple(modality for modality in BOTH if modality in given)
 
 
 @dataclass(frozen=True)
@@ -139,6 +155,11 @@ class FormatOptions(Options):
     """What a conversion does besides changing the format."""
 
     vision_mae: bool = option(False, "SRC is a vision MAE: make initial weights of it.")
+    objective: Literal["cav-mae", "av-mae"] | None = option(
+        None,
+        "With --vision-mae: what the initial weights are for; cav, audio-mae and image-mae take "
+        "those of cav-mae. [default: cav-mae]",
+    )
     module_prefix: bool = option(
         True,
         "Names in a .pth begin with module., as in published files.",
@@ -170,8 +191,12 @@ class PretrainOptions(Options):
     mask_mode: MaskMode = option(  # images are always unstructured
         "unstructured", "How audio patches are chosen."
     )
-    mae_weight: float = option(1.0, "Weight of the reconstruction loss.", at_least=0)
-    contrast_weight: float = option(0.01, "Weight of the contrastive loss.", at_least=0)
+    mae_weight: float = option(
+        1.0, "Weight of the reconstruction loss, if the objective has one.", at_least=0
+    )
+    contrast_weight: float = option(
+        0.01, "Weight of the contrastive loss, if the objective has one.", at_least=0
+    )
     contrast_scope: Literal["per-rank", "global"] = option(
         "per-rank",
         "Contrast within each process's batch, as published, or over all of them.",

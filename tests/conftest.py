@@ -32,7 +32,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def demo_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small demo set: 8 classes, 2 + 1 clips a class of 1 s, and the two broken files."""
+    """A small demo set: 8 classes, 2 + 1 clips per class of 1 s, and the two broken files."""
     from avprep.demo_data import DemoDataOptions, make_demo_data
     from avprep.jobs import PoolOptions
 

@@ -146,7 +146,7 @@ class Exact:
 
     stamps: tuple[int, ...]  # of the frames, in units of `tick`
     tick: Fraction  # seconds
-    rate: Fraction  # frames a second, as announced to the encoder
+    rate: Fraction  # frames per second, as announced to the encoder
     audio_start: float = 0.0
     audio_seconds: float = 1.0
     audio_rate: int = 44100

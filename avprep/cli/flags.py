@@ -109,7 +109,10 @@ class Parsed(click.ParamType):
         self._kind = kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return self._kind.parse(value) if isinstance(value, str) else value
+        try:
+            return self._kind.parse(value) if isinstance(value, str) else value
+        except ValueError:  # the option's statement tells what is wrong with it
+            return value
 
 
 class NumberOrWord(click.ParamType):

@@ -11,6 +11,7 @@ COMMANDS = {
     "folder": LazyCommand(f"{_BUILD}:folder", "From a folder: sub-folders or a CSV are classes."),
     "audioset": LazyCommand(f"{_BUILD}:audioset", "From AudioSet's segment CSVs and videos."),
     "vggsound": LazyCommand(f"{_BUILD}:vggsound", "From VGGSound's CSV and videos."),
+    "vggsounder": LazyCommand(f"{_BUILD}:vggsounder", "From VGGSounder's CSV and videos."),
     "check": LazyCommand(
         "avprep.cli.manifest_check:check", "Labels known, files there, no duplicates; class counts."
     ),

@@ -1,22 +1,22 @@
-"""`avprep manifest folder|audioset|vggsound`: manifests from what people have on disk."""
+"""`avprep manifest folder|audioset|vggsound|vggsounder`: manifests from what is on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import avprep
 from avprep.cli.common import Summary
-from avprep.cli.flags import PATH, flags
+from avprep.cli.flags import flags
 from avprep.failures import printable
 from avprep.options import (
     AudioSetOptions,
     FolderOptions,
     ManifestOutput,
     Sources,
+    VGGSounderOptions,
     VGGSoundOptions,
 )
 from avprep.wording import counted
@@ -30,6 +30,7 @@ _LISTED = {
     "duplicate-row": "repeated row",
     "duplicate-file": "duplicate file",
     "extra": "extra file",
+    "lost": "unusable file",
 }
 
 
@@ -80,10 +81,38 @@ def vggsound(
 
 
 @click.command()
-@click.argument("root", metavar="DIR", type=PATH)
+@flags(options=VGGSounderOptions, sources=Sources, output=ManifestOutput, summary=Summary)
+def vggsounder(
+    options: VGGSounderOptions, sources: Sources, output: ManifestOutput, summary: Summary
+) -> None:
+    """List the clips of VGGSounder whose videos are there, each with all its labels.
+
+    The CSV has the columns video_id,label,modality,background_music,static_image,voice_over and
+    comes with the Python package vggsounder. Videos may be named as for `avprep manifest audioset`.
+    `cavmae eval --vggsounder` reads the same CSV for where labels are perceived.
+
+    \b
+    Example:
+      avprep manifest vggsounder --csv vggsounder.csv --videos videos/ --out vggsounder.json
+    """
+    from avprep.cli.progress import Bars
+
+    with Bars("manifest") as bars:
+        made = avprep.make_vggsounder_manifest(options, sources, output, bars)
+    summary.show(facts_of(made), "\n".join(described(made)))
+
+
+@click.command()
+@click.argument("places", metavar="PLACE...", nargs=-1, required=True)
 @flags(options=FolderOptions, output=ManifestOutput, summary=Summary)
-def folder(root: Path, options: FolderOptions, output: ManifestOutput, summary: Summary) -> None:
-    """List the videos under DIR; each first-level sub-folder is a class.
+def folder(
+    places: tuple[str, ...], options: FolderOptions, output: ManifestOutput, summary: Summary
+) -> None:
+    """List the videos in a folder; each first-level sub-folder is a class.
+
+    A PLACE is a folder, an archive (.tar, .tar.gz, .tgz, .zip), a prefix of an object store such as
+    s3://bucket/videos, or a pattern of these in quotes. Several count as one folder. A table (CSV,
+    JSON lines, Parquet) of paths or URLs may be given instead.
 
     Folders named train, test, val and so on are splits instead, and the folders in them classes,
     numbered over all splits, so that manifests made with --split agree. Videos in no class folder
@@ -95,11 +124,12 @@ def folder(root: Path, options: FolderOptions, output: ManifestOutput, summary: 
       avprep manifest folder videos/ --out manifest.json
       avprep manifest folder videos/ --split train --out train.json
       avprep manifest folder videos/ --csv clips.csv --out manifest.json
+      avprep manifest folder 'parts/*.tar.gz' --out manifest.json
     """
     from avprep.cli.progress import Bars
 
     with Bars("manifest") as bars:
-        made = avprep.make_folder_manifest(root, output, options, bars)
+        made = avprep.make_folder_manifest(places, output, options, bars)
     summary.show(facts_of(made), "\n".join(described(made)))
 
 

@@ -14,6 +14,7 @@ import click
 import avprep
 from avprep.cli.common import ClassCsv, Summary, Tolerance, incomplete_line, lacking_line, some_of
 from avprep.cli.flags import PATH, flags
+from avprep.errors import TRANSIENT
 from avprep.failures import check_failures, failure_table
 from avprep.option import Options, option
 from avprep.options import BuildOptions, PoolOptions, ShardSetOptions
@@ -79,6 +80,8 @@ def shard(
         report = avprep.build_shards(
             manifest, out, class_csv.labels, options, which, pool, bars, tell
         )
+    for words in report.tracker_failures:
+        click.echo(f"warning: {words}", err=True)
     facts = {**facts_of(report, out), "seconds": round(time.monotonic() - started, 2)}
     summary.show(facts, "\n".join(described(report, out)))
     check_failures(len(report.failures), report.clips, tolerance.max_failures)
@@ -140,6 +143,12 @@ def described(report: BuildReport, out: str) -> Iterator[str]:
     if report.failures:
         yield f"{len(report.failures)} of {counted(report.clips, 'clip')} failed:"
         yield failure_table(report.failures)
+    if passing := sum(failure.cause in TRANSIENT for failure in report.failures):
+        them = "it" if passing == 1 else "them"
+        yield (
+            f"{counted(passing, 'clip')} {'was' if passing == 1 else 'were'} unreachable; run the "
+            f"same command again to try {them} once more"
+        )
     if report.complete:
         yield f"complete: {join(out, 'dataset.json')}"
     else:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import TracebackType
 
 from avprep.clips import Clip
@@ -62,24 +63,29 @@ class ClipDecoder:
             end_group(self._child)  # in which there may be an ffmpeg
             self._child = None
 
-    def decode(self, clip: Clip) -> EncodedSample:
+    def decode(self, clip: Clip, path: str = "") -> EncodedSample:
         """Make a clip's sample.
+
+        Args:
+            clip: whose.
+            path: of the video where that is not `clip.video`; only messages name that then.
 
         Raises:
             DecodeError: the clip failed, crashed its process twice, or ran out of time twice.
         """
         try:
-            outcome = self._attempt(clip)
+            outcome = self._attempt(clip, path)
         except (_ChildDied, TimeoutError):
             self.close()  # whatever the child's earlier clips left behind is gone with it
-            outcome = self._last_attempt(clip)
+            outcome = self._last_attempt(clip, path)
         if isinstance(outcome, Unreadable):
-            raise DecodeError(outcome.cause, outcome.detail)
+            detail = outcome.detail.replace(path, clip.video) if path else outcome.detail
+            raise DecodeError(outcome.cause, detail)
         return outcome
 
-    def _last_attempt(self, clip: Clip) -> EncodedSample | Unreadable:
+    def _last_attempt(self, clip: Clip, path: str) -> EncodedSample | Unreadable:
         try:
-            return self._attempt(clip)
+            return self._attempt(clip, path)
         except TimeoutError:
             self.close()
             limit = f"{self.limits.time_limit:g} s"
@@ -88,7 +94,8 @@ class ClipDecoder:
             self.close()
             return _cause_of_death(clip, death.args[0], self.limits)
 
-    def _attempt(self, clip: Clip) -> EncodedSample | Unreadable:
+    def _attempt(self, clip: Clip, path: str) -> EncodedSample | Unreadable:
+        request = pack_request(replace(clip, video=path) if path else clip, self.options)
         child = self._child or self._start()
         deadline = time.monotonic() + self.limits.time_limit
         assert child.stdin is not None
@@ -105,7 +112,7 @@ class ClipDecoder:
                 return os.read(descriptor, count)
 
             try:
-                write_message(child.stdin, pack_request(clip, self.options))
+                write_message(child.stdin, request)
                 return unpack_answer(lambda: read_message(read))
             except (BrokenPipeError, EOFError):
                 raise _ChildDied(child.wait()) from None
@@ -137,7 +144,7 @@ def _cause_of_death(clip: Clip, status: int, limits: IsolationOptions) -> Unread
         return Unreadable(
             "out-of-memory",
             f"{clip.file}: its process was killed by the system, tried twice "
-            f"(limit {limits.memory_limit:g} GiB a worker)",
+            f"(limit {limits.memory_limit:g} GiB per worker)",
         )
     how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
     return Unreadable("crash", f"{clip.file}: its process died ({how}), tried twice")

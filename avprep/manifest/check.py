@@ -122,14 +122,15 @@ def find_problems(
         clips: the manifest.
         labels: its label set; None if there is none to check against.
         check_files: whether the files must exist and not be empty: the video; or the extracted
-            audio and its first frame. No two videos, or two sounds, may have the same bytes; only
-            files of equal size are read for that.
+            audio and its first frame. No two local videos, or two sounds, may have the same bytes;
+            only files of equal size are read for that.
     """
     found = ManifestCheck(labels)
     unlabelled: list[Problem] = []
     ids: dict[str, int] = {}
     sources: dict[tuple[str, float | None, float | None], int] = {}
     files = _Files()
+    remote: dict[str, list[Problem]] = {}  # what is wrong where a URL has no file
     for place, clip in enumerate(clips):
         found.clips += 1
         found.counts.update(set(clip.labels))
@@ -154,9 +155,14 @@ def find_problems(
             )
         if check_files:
             for path in _files_of(clip):
-                if fault := files.fault_of(path):
+                if storage.is_url(path):
+                    missing = note("missing-file", f"{path}: {_FAULTS['missing-file']}")
+                    remote.setdefault(path, []).append(missing)
+                elif fault := files.fault_of(path):
                     found.problems.append(note(fault, f"{path}: {_FAULTS[fault]}"))
             files.remember(source[0], place, clip.video_id)
+    there = storage.present(remote)
+    found.problems += [one for url, ones in remote.items() if url not in there for one in ones]
     found.problems += [
         Problem("identical-file", place, video_id, f"{path}: the same bytes as {first}")
         for path, first, place, video_id in files.copies()

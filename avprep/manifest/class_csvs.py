@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from avprep.clips import discover_clips, is_writable
+from avprep import storage
+from avprep.clips import Scan, discover_files, expanded, is_writable
 from avprep.errors import UserError
 from avprep.labels import (
     LabelSet,
@@ -33,14 +34,15 @@ def write_folder_labels(
         UserError: no video there, or none in a sub-folder; a name that is not UTF-8; or `out`
             holds other classes.
     """
-    root = Path(root)
-    clips = discover_clips(root, on_file=each("file", on_progress))
-    names = {place.label for place in places_of(clips, root)} - {""}
+    files = discover_files(expanded(root), Scan(), each("file", on_progress))
+    names = {place.label for place in places_of([file.folders for file in files], root)} - {""}
     if not names:
         raise UserError(f"{root}: its videos are in no sub-folder, so there are no classes.")
     for name in names:
         if not is_writable(name):
-            raise UserError(f"{root / name}: a name that is not UTF-8; rename the folder.")
+            raise UserError(
+                f"{storage.join(root, name)}: a name that is not UTF-8; rename the folder."
+            )
     labels = label_set_from_names(names)
     _write_new(Path(out), labels)
     return labels

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from avprep.clips import Places, expanded
+from avprep.errors import UserError
 from avprep.labels import class_csv_of, known_labels, labels_of, read_label_csv, vggsound_labels
 from avprep.manifest.sources.audioset import read_audioset
 from avprep.manifest.sources.folder import match_folder
-from avprep.manifest.sources.listing import match_listing, read_listing
+from avprep.manifest.sources.listing import match_listing, read_clip_table, read_listing
 from avprep.manifest.sources.match import check_extracted
 from avprep.manifest.sources.matched import DataSet, ManifestSummary, write_matched
+from avprep.manifest.sources.records import is_table
 from avprep.manifest.sources.segments import check_sources, match_segments
 from avprep.manifest.sources.vggsound import read_vggsound
+from avprep.manifest.sources.vggsounder import read_vggsounder
 from avprep.options import (
     AudioSetOptions,
     FolderOptions,
     ManifestOutput,
     Sources,
+    VGGSounderOptions,
     VGGSoundOptions,
 )
 from avprep.progress import OnProgress, each, ignore
+from avprep.storage import is_url
 
 
 def make_audioset_manifest(
@@ -61,31 +69,88 @@ def make_vggsound_manifest(
     return write_matched(matched, csv, output, labels)
 
 
+def make_vggsounder_manifest(
+    options: VGGSounderOptions,
+    sources: Sources,
+    output: ManifestOutput,
+    on_progress: OnProgress = ignore,
+) -> ManifestSummary:
+    """Write the manifest of VGGSounder's CSV: VGGSound's test clips with all their labels.
+
+    Raises:
+        UserError: see `read_vggsounder`, `match_segments` and `write_matched`.
+        WorkFailed: see `write_matched`.
+    """
+    check_sources(sources)
+    labels = vggsound_labels() if options.labels is None else read_label_csv(options.labels)
+    data_set = read_vggsounder(options.csv, labels)
+    _check_rows(data_set, options.csv, output)
+    matched = match_segments(data_set, sources, each("file", on_progress))
+    return write_matched(matched, options.csv, output)
+
+
 def make_folder_manifest(
-    root: str | Path,
+    root: Places,
     output: ManifestOutput,
     options: FolderOptions = FolderOptions(),
     on_progress: OnProgress = ignore,
 ) -> ManifestSummary:
     """Write the manifest of a folder, whose sub-folders or a CSV say what the classes are.
 
+    Args:
+        root: folder, archive, or prefix of an object store; or several, which count as one. Or a
+            table of paths or URLs.
+        output: what is written.
+        options: what the classes are.
+        on_progress: hears of files found.
+
     Raises:
         UserError: see `match_folder`, `read_listing` and `write_matched`.
         WorkFailed: see `write_matched`.
     """
-    root, csv, labels, extracted = Path(root), options.csv, options.labels, options.extracted
+    csv, labels, extracted = options.csv, options.labels, options.extracted
     check_extracted(extracted)
+    table = _table_among(expanded(root))
+    if options.label_from is not None and (csv or table):
+        raise UserError(f"--label-from: {csv or table} says what the classes are. Leave one out.")
     known = labels_of(output.out) or None if labels is None else known_labels(labels)
-    if csv is None:
+    if csv is None and table is not None:
+        csv = table
+        data_set = read_clip_table(table, known)
+        _check_rows(data_set, table, output)
+        data_set, base = data_set.only(options.split, table), str(table.parent)
+        matched = match_listing(data_set, (), extracted, base=base)
+    elif csv is None:
         file = labels or class_csv_of(output.out)
         on_file = each("file", on_progress)
-        matched = match_folder(root, extracted, known, file, options.split, on_file)
+        matched = match_folder(
+            root, extracted, known, file, options.split, on_file, options.label_from
+        )
     else:
         data_set = read_listing(csv, known)
         _check_rows(data_set, csv, output)
         on_file = each("file", on_progress)
         matched = match_listing(data_set.only(options.split, csv), root, extracted, on_file)
-    return write_matched(matched, csv or root, output, labels)
+    return write_matched(matched, csv or matched.looked_in, output, labels)
+
+
+def _table_among(roots: Sequence[str]) -> Path | None:
+    """The table that is given instead of places.
+
+    Raises:
+        UserError: there is one, and something else.
+    """
+    tables = [root for root in roots if is_table(root) and not os.path.isdir(root)]
+    if not tables:
+        return None
+    if len(roots) > 1:
+        raise UserError(
+            f"{tables[0]}: give a table alone, if it says where its clips are; or give the places "
+            f"of the videos and --csv {tables[0]}."
+        )
+    if is_url(tables[0]):
+        raise UserError(f"{tables[0]}: a table must be a file on this machine. Use a local copy.")
+    return Path(tables[0])
 
 
 def _check_rows(data_set: DataSet, source: Path, output: ManifestOutput) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from avprep.clips import Clip
 from avprep.errors import UserError
+from avprep.storage import is_chained, is_url
 
 _PATHS = ("video", "wav", "video_path")
 
@@ -34,9 +35,13 @@ class NewRoot:
         return cls(old.rstrip("/") or old[:1], new)
 
     def apply(self, path: str) -> str | None:
-        """The new path; None if `path` is not below `old`."""
+        """The new path; None if `path` is not below `old`. Files in an archive move with it."""
+        if is_chained(path):
+            member, _, archive = path.rpartition("::")
+            moved = self.apply(archive)
+            return None if moved is None else f"{member}::{moved}"
         if not self.old:
-            rest = None if path.startswith("/") else path
+            rest = None if path.startswith("/") or is_url(path) else path
         elif path == self.old:
             rest = ""
         else:

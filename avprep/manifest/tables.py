@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
@@ -16,7 +17,7 @@ from avprep.csvfile import csv_records, shown
 from avprep.errors import UserError
 
 if TYPE_CHECKING:
-    import pyarrow
+    import pyarrow.parquet
 
 COLUMNS = tuple(field.name for field in fields(Clip))
 TIMES = ("start", "end")
@@ -60,7 +61,7 @@ def write_parquet(file: IO[bytes], entries: Iterable[Mapping[str, Any]]) -> None
     Raises:
         UserError: pyarrow is not installed.
     """
-    arrow = _pyarrow()
+    arrow = import_pyarrow()
     import pyarrow.parquet
 
     types = {True: arrow.float64(), False: arrow.string()}
@@ -101,20 +102,31 @@ def iter_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         UserError: not the table of a manifest, or pyarrow is not installed.
     """
-    arrow = _pyarrow()
+    with open_parquet(path) as table:
+        names = table.schema_arrow.names
+        if "video_id" not in names:
+            found = ", ".join(names)
+            raise UserError(f"{path}: not a manifest: it has no column video_id, only {found}.")
+        known = [name for name in COLUMNS if name in names]
+        groups = table.iter_batches(_ROWS_AT_ONCE, columns=known)
+        for number, row in enumerate(row for group in groups for row in group.to_pylist()):
+            where = f"{path}: row {number}"
+            yield where, _entry(row, where)
+
+
+@contextlib.contextmanager
+def open_parquet(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
+    """A Parquet file, for reading.
+
+    Raises:
+        UserError: it is not one that can be read, or pyarrow is not installed.
+    """
+    arrow = import_pyarrow()
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as table:
-            names = table.schema_arrow.names
-            if "video_id" not in names:
-                found = ", ".join(names)
-                raise UserError(f"{path}: not a manifest: it has no column video_id, only {found}.")
-            known = [name for name in COLUMNS if name in names]
-            groups = table.iter_batches(_ROWS_AT_ONCE, columns=known)
-            for number, row in enumerate(row for group in groups for row in group.to_pylist()):
-                where = f"{path}: row {number}"
-                yield where, _entry(row, where)
+            yield table
     except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError) as error:
         raise UserError(f"{path}: not a Parquet file that can be read ({error}).") from error
 
@@ -133,7 +145,12 @@ def _entry(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     return entry
 
 
-def _pyarrow() -> pyarrow:
+def import_pyarrow() -> pyarrow:
+    """The library that reads and writes Parquet.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         import pyarrow
     except ImportError as error:

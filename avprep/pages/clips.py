@@ -52,13 +52,13 @@ def view_clip(members: Mapping[str, bytes | memoryview]) -> ClipView:
     try:
         facts = json.loads(bytes(members["json"]))
         kind = "flac" if "flac" in members else "wav"
-        has_sound = "audio" in facts.get("modalities", ["audio"])  # not in older sets
-        sound = bytes(members[kind]) if has_sound else b""
         numbers = sorted(int(name[:-4]) for name in members if name.endswith(".jpg"))
         pictures = [data_uri("image/jpeg", members[f"{number}.jpg"]) for number in numbers]
         rate, times = int(facts["sample_rate"]), [float(time) for time in facts["frame_times"]]
         video_id, source = str(facts["video_id"]), str(facts["source"])
         expected = int(facts["num_samples"])
+        has_sound = "audio" in facts.get("modalities", ["audio"])  # not in older sets
+        sound = bytes(members[kind]) if has_sound else b""
     except KeyError as error:
         raise ValueError(f"has no {error.args[0]!r}") from error
     except TypeError as error:

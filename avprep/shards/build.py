@@ -7,8 +7,9 @@ import hashlib
 import json
 import random
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -16,12 +17,13 @@ from typing import Any
 
 from avprep import storage
 from avprep.clips import Clip
-from avprep.errors import UserError
+from avprep.errors import CAUSES, TRANSIENT, UserError
 from avprep.failures import FAILURES_FILE, ClipFailure, failures_csv
 from avprep.ffmpeg_binary import ffmpeg_version
 from avprep.jobs import PoolOptions, run_jobs
 from avprep.labels import LabelSet
 from avprep.options import SampleOptions, ShardSetOptions
+from avprep.origins.place import check_places
 from avprep.progress import OnProgress, Progress, ignore
 from avprep.quality.measures import COLUMNS
 from avprep.shards.format import (
@@ -45,7 +47,7 @@ from avprep.shards.plan import (
     plan_shards,
 )
 from avprep.shards.seal import is_sealed
-from avprep.shards.writer import BuiltShard, ShardSettings, build_shard, find_shards
+from avprep.shards.writer import BuiltShard, ShardSettings, build_group, find_shards
 
 PLAN_FILE = "plan.json"
 
@@ -58,6 +60,7 @@ class Found:
     damaged: tuple[str, ...]  # shards of this part to be built again
     leftovers: int  # temporary files of dead writers, deleted
     to_build: int  # shards of this part
+    fingerprint: str  # of the plan: the same for the same shards
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class BuildReport:
     modalities: Mapping[str, int]  # samples that have each
     failures: tuple[ClipFailure, ...]
     label_csv: Path | None = None  # where the label set was read from
+    tracker_failures: tuple[str, ...] = ()  # what trackers lack, in words
 
     @property
     def complete(self) -> bool:
@@ -105,32 +109,35 @@ def build_shard_set(
         options: what the shards' bytes depend on.
         pool: who does the work; has no influence on any byte.
         part: (k, n), build only the k-th of n equal parts of the shards, k from 1.
-        retry_failed: build shards anew in which clips failed, for inputs mended since.
+        retry_failed: build the shards in which clips failed again, for inputs mended since.
         on_progress: hears of clips done, after every shard.
         on_found: called once, before the first shard is built.
 
     Raises:
-        UserError: no clips, a label that is not in the label set, or `out` holds something else or
-            cannot be written to.
+        UserError: no clips, a label that is not in the label set, a video's URL of a kind that
+            cannot be read, or `out` holds something else or cannot be written to.
         WorkFailed: writing failed midway, or workers died again and again.
     """
     storage.check_writable(out)
     plan = _plan(clips, labels, options)
     _claim(out, plan)
     settings = ShardSettings(
-        out, labels, options.sample, options.limits, plan.fingerprint, retry_failed
+        *(out, labels, options.sample, options.limits, plan.fingerprint),
+        retried=frozenset(CAUSES) if retry_failed else TRANSIENT,
+        scratch_size=options.scratch_size,
     )
-    mine = part_of(plan.jobs, *part)
+    groups = part_of(plan.groups, *part)
+    mine = [job for group in groups for job in group]
     leftovers = storage.remove_abandoned(out)
     survey = find_shards([job.name for job in mine], storage.list_files(out), settings)
     to_build = [job for job in mine if job.name not in survey.whole]
-    on_found(Found(len(survey.whole), survey.damaged, leftovers, len(to_build)))
-    previous = _withdraw_dataset(out) if retry_failed and to_build else None
+    on_found(Found(len(survey.whole), survey.damaged, leftovers, len(to_build), plan.fingerprint))
+    previous = _withdraw_dataset(out) if survey.retried else None
 
     whole, built = dict(survey.whole), 0
     progress = _advanced(Progress("clip", 0, sum(len(job.clips) for job in mine)), whole.values())
     on_progress(progress)
-    for shard in _build(to_build, settings, pool):
+    for shard in _build(_missing_of(groups, whole), settings, pool):
         whole[shard.summary.name] = shard.summary
         built += not shard.found
         progress = _advanced(progress, [shard.summary])
@@ -178,6 +185,7 @@ def _plan(clips: Sequence[Clip], labels: LabelSet, options: ShardSetOptions) -> 
         raise UserError("the manifest holds no clip, so there is nothing to put into shards.")
     for clip in clips:
         labels.indices_of(clip.labels)
+    check_places(clip.video for clip in clips if not clip.wav)
     return plan_shards(
         clips,
         labels,
@@ -188,23 +196,41 @@ def _plan(clips: Sequence[Clip], labels: LabelSet, options: ShardSetOptions) -> 
     )
 
 
+def _missing_of(
+    groups: Iterable[Sequence[ShardJob]], whole: Collection[str]
+) -> list[list[ShardJob]]:
+    """The shards that are not there, by groups."""
+    missing = ([job for job in group if job.name not in whole] for group in groups)
+    return [group for group in missing if group]
+
+
 def _build(
-    jobs: Sequence[ShardJob], settings: ShardSettings, pool: PoolOptions
+    groups: Sequence[Sequence[ShardJob]], settings: ShardSettings, pool: PoolOptions
 ) -> Iterator[BuiltShard]:
     # In an order of its own, so that machines at the same task seldom meet.
-    shuffled = random.Random().sample(jobs, len(jobs))
+    shuffled = random.Random().sample(groups, len(groups))
+    if pool.is_local and groups:  # the workers that have no group of their own help others
+        settings = replace(settings, decoders=max(pool.count() // len(groups), 1))
+    work = functools.partial(build_group, settings=settings)
     try:
-        yield from run_jobs(functools.partial(build_shard, settings=settings), shuffled, pool)
+        for shards in run_jobs(work, shuffled, pool):
+            yield from shards
     finally:
-        storage.remove_abandoned(settings.out)
+        for place in (settings.out, tempfile.gettempdir()):  # shards, and videos for decoders
+            storage.remove_abandoned(place)
 
 
 def _advanced(progress: Progress, summaries: Iterable[ShardSummary]) -> Progress:
     """How far a build is when these shards are done, too."""
     summaries = list(summaries)
-    failed = sum(len(summary.failures) for summary in summaries)
-    done = failed + sum(summary.samples for summary in summaries)
-    return replace(progress, done=progress.done + done, failed=progress.failed + failed)
+    causes = Counter(failure.cause for summary in summaries for failure in summary.failures)
+    done = causes.total() + sum(summary.samples for summary in summaries)
+    return replace(
+        progress,
+        done=progress.done + done,
+        failed=progress.failed + causes.total(),
+        causes=causes + Counter(progress.causes),
+    )
 
 
 def _all_that_are_whole(
@@ -213,7 +239,7 @@ def _all_that_are_whole(
     """The shards of the set that are there, in order: of this part, and of others."""
     others = [job.name for job in plan.jobs if job.name not in whole]
     if others:
-        anyhow = replace(settings, retry_failed=False)
+        anyhow = replace(settings, retried=frozenset())
         whole = whole | find_shards(others, storage.list_files(settings.out), anyhow).whole
     return [whole[job.name] for job in plan.jobs if job.name in whole]
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import operator
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import zip_longest
-from typing import Any
+from typing import Any, TypeVar
 
+from avprep import storage
 from avprep.clips import Clip
 from avprep.failures import ClipFailure
 from avprep.labels import LabelSet
 from avprep.options import SampleOptions
+from avprep.origins.place import place_of
 from avprep.shards.format import TAR_BLOCK, VERSION
 from avprep.wording import counted
+
+Item = TypeVar("Item")
 
 DEFAULT_SAMPLES_PER_SHARD = 500
 _SHARDS_OF_A_SMALL_SET = 8  # enough for a laptop's cores to share the work
@@ -40,12 +44,25 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """All shards of a shard set."""
+    """All shards of a shard set.
 
-    jobs: tuple[ShardJob, ...]
-    rejected: tuple[ClipFailure, ...]  # clips that no job gets, such as duplicates
+    Attributes:
+        groups: shards that one worker builds together, because their clips lie in the same files;
+            a shard of local videos is alone.
+        rejected: clips that no job gets, such as duplicates.
+        fingerprint: of everything that the shards' bytes depend on.
+        made_with: what the fingerprint is of, clips aside.
+    """
+
+    groups: tuple[tuple[ShardJob, ...], ...]
+    rejected: tuple[ClipFailure, ...]
     fingerprint: str
-    made_with: Mapping[str, Mapping[str, Any]]  # what the fingerprint is of, clips aside
+    made_with: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def jobs(self) -> tuple[ShardJob, ...]:
+        """All shards, in the order of their names."""
+        return tuple(job for group in self.groups for job in group)
 
     @property
     def clips(self) -> int:
@@ -63,6 +80,10 @@ def plan_shards(
 ) -> ShardPlan:
     """Order the clips by a seeded shuffle and cut them into shards.
 
+    Clips whose videos lie in an archive or on a server are kept together by file, in the order of
+    the manifest, so that each file is read once: the files are shuffled, and then the clips of
+    each shard. The shards of one file are a group; small files share one.
+
     Args:
         clips: the manifest. Of two clips with one video_id the first is taken.
         labels: the label set; part of what the shards' bytes depend on.
@@ -72,11 +93,20 @@ def plan_shards(
         seed: of the shuffle.
     """
     unique, rejected = split_duplicates(clips)
-    random.Random(seed).shuffle(unique)
-    parts = cut.parts(typical_first(unique))
-    jobs = tuple(
-        ShardJob(f"shard-{number:06d}.tar", typical_first(part))
-        for number, part in enumerate(parts)
+    cut = cut.settled(len(unique))
+    shuffled = list(unique)
+    random.Random(seed).shuffle(shuffled)
+    apart, together = _by_file(unique, shuffled)
+    order = {clip.video_id: rank for rank, clip in enumerate(shuffled)} if together else {}
+    groups = [[part] for part in cut.parts(typical_first(apart))]
+    groups += [
+        [tuple(sorted(part, key=lambda clip: order[clip.video_id])) for part in parts]
+        for parts in _grouped(together, cut)
+    ]
+    numbers = itertools.count()
+    named = tuple(
+        tuple(ShardJob(f"shard-{next(numbers):06d}.tar", typical_first(part)) for part in group)
+        for group in groups
     )
     made_with = {
         "options": flat(options),
@@ -84,8 +114,48 @@ def plan_shards(
         "manifest": {"sha256": _digest_of_each(map(_clip_fields, clips))},
         "versions": dict(tools),
     }
+    jobs = [job for group in named for job in group]
     mark = fingerprint(jobs, labels, options, tools)
-    return ShardPlan(jobs, tuple(rejected), mark, made_with)
+    return ShardPlan(named, tuple(rejected), mark, made_with)
+
+
+def _by_file(
+    clips: Sequence[Clip], shuffled: Sequence[Clip]
+) -> tuple[list[Clip], list[list[Clip]]]:
+    """The clips that lie in local files, shuffled; and the others by the file they lie in.
+
+    The files are in the order of their first clips in the shuffle, the clips of each in that of
+    the manifest, in which archives are read.
+    """
+    places = {
+        clip.video_id: place_of(clip.video)
+        for clip in clips
+        if not clip.wav and storage.is_url(clip.video)
+    }
+    files: dict[tuple[str, str], list[Clip]] = {
+        (place.file, place.kind): []
+        for clip in shuffled
+        if (place := places.get(clip.video_id)) is not None
+    }
+    for clip in clips:
+        if (place := places.get(clip.video_id)) is not None:
+            files[place.file, place.kind].append(clip)
+    return [clip for clip in shuffled if clip.video_id not in places], list(files.values())
+
+
+def _grouped(files: Iterable[Sequence[Clip]], cut: ShardCut) -> Iterator[list[tuple[Clip, ...]]]:
+    """The shards of each file, or of the small ones that fill a shard together."""
+    clips: list[Clip] = []
+    weight = 0
+    for file in files:
+        more = sum(map(cut.weight, file))
+        if clips and weight + more > cut.target:
+            yield list(cut.parts(clips))
+            clips, weight = [], 0
+        clips += file
+        weight += more
+    if clips:
+        yield list(cut.parts(clips))
 
 
 def typical_first(clips: Sequence[Clip]) -> tuple[Clip, ...]:
@@ -96,7 +166,12 @@ def typical_first(clips: Sequence[Clip]) -> tuple[Clip, ...]:
     """
     labelled = [clip for clip in clips if clip.labels][:_TYPICAL]
     timed = [clip for clip in clips if not clip.wav][:_TYPICAL]
-    first = {clip.video_id: clip for pair in zip_longest(labelled, timed) for clip in pair if clip}
+    first = {
+        clip.video_id: clip
+        for pair in itertools.zip_longest(labelled, timed)
+        for clip in pair
+        if clip
+    }
     return (*first.values(), *(clip for clip in clips if clip.video_id not in first))
 
 
@@ -106,11 +181,23 @@ class CutByCount:
 
     samples: int | None = None  # None: 500, or fewer where that makes under 8 shards
 
+    @property
+    def target(self) -> int:
+        """The greatest weight of a shard."""
+        return self.samples or DEFAULT_SAMPLES_PER_SHARD
+
+    def settled(self, clips: int) -> CutByCount:
+        """The same with a number, for a set of so many clips."""
+        return CutByCount(self.samples or default_samples_per_shard(clips))
+
+    def weight(self, clip: Clip) -> int:
+        """What a clip counts for."""
+        return 1
+
     def parts(self, clips: Sequence[Clip]) -> Iterator[tuple[Clip, ...]]:
         """Consecutive clips, all but the last part of one length."""
-        size = self.samples or default_samples_per_shard(len(clips))
-        for start in range(0, len(clips), size):
-            yield tuple(clips[start : start + size])
+        for start in range(0, len(clips), self.target):
+            yield tuple(clips[start : start + self.target])
 
 
 @dataclass(frozen=True)
@@ -120,11 +207,19 @@ class CutByBytes:
     target: int
     sample: SampleOptions
 
+    def settled(self, clips: int) -> CutByBytes:
+        """The same: it does not depend on the number of clips."""
+        return self
+
+    def weight(self, clip: Clip) -> int:
+        """What a clip counts for."""
+        return expected_bytes(clip, self.sample)
+
     def parts(self, clips: Sequence[Clip]) -> Iterator[tuple[Clip, ...]]:
         """Consecutive clips up to the target, and at least one."""
         begin, weight = 0, 0
         for number, clip in enumerate(clips):
-            expected = expected_bytes(clip, self.sample)
+            expected = self.weight(clip)
             if weight + expected > self.target and number > begin:
                 yield tuple(clips[begin:number])
                 begin, weight = number, 0
@@ -151,7 +246,7 @@ def expected_bytes(clip: Clip, options: SampleOptions) -> int:
 
 
 def default_samples_per_shard(clips: int) -> int:
-    """500 samples a shard; a small set is spread over 8 shards instead."""
+    """500 samples per shard; a small set is spread over 8 shards instead."""
     return max(1, min(DEFAULT_SAMPLES_PER_SHARD, -(-clips // _SHARDS_OF_A_SMALL_SET)))
 
 
@@ -246,6 +341,6 @@ def differences(theirs: Mapping[str, Any], plan: ShardPlan) -> list[str]:
     return found or [unknown]
 
 
-def part_of(jobs: Sequence[ShardJob], part: int, parts: int) -> tuple[ShardJob, ...]:
-    """Every `parts`-th job, starting at `part` (counted from 1): what one of many machines does."""
-    return tuple(jobs[part - 1 :: parts])
+def part_of(items: Sequence[Item], part: int, parts: int) -> tuple[Item, ...]:
+    """Every `parts`-th item from `part` (counted from 1) on: what one of many machines does."""
+    return tuple(items[part - 1 :: parts])

@@ -1,18 +1,19 @@
-"""One job builds one shard: a tar file and its index, whole or not at all."""
+"""One job builds a shard, or those of one archive: each a tar and its index, or nothing."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from avprep import storage
 from avprep.clips import Clip
-from avprep.encode.process import ClipDecoder
+from avprep.encode.ahead import encode_clips
 from avprep.encode.wire import EncodedSample
-from avprep.errors import DecodeError, Unreadable
+from avprep.errors import TRANSIENT, DecodeError, Unreadable
 from avprep.failures import ClipFailure
 from avprep.labels import LabelSet
 from avprep.options import IsolationOptions, SampleOptions
@@ -40,7 +41,9 @@ class ShardSettings:
     sample: SampleOptions
     limits: IsolationOptions
     fingerprint: str
-    retry_failed: bool = False  # a shard with failed clips counts as missing
+    retried: frozenset[str] = TRANSIENT  # a shard with failures of such causes counts as missing
+    scratch_size: int = 10**9  # bytes that fetched videos may take at a time, of each job
+    decoders: int = 1  # children of each job
 
 
 @dataclass(frozen=True)
@@ -51,29 +54,69 @@ class BuiltShard:
     found: bool  # another machine built it meanwhile
 
 
-def build_shard(job: ShardJob, settings: ShardSettings) -> BuiltShard:
-    """Decode the clips of one job and write its shard and index.
+def build_group(jobs: Sequence[ShardJob], settings: ShardSettings) -> list[BuiltShard]:
+    """Decode the clips of some shards, and write each shard and its index when it has all of them.
 
     The tar gets its final name before the index does, so a shard that has an index is whole. A clip
     that fails is recorded in the index and costs nothing else.
 
     Raises:
         UserError: the folder cannot be written to.
-        WorkFailed: the shard cannot be written, because the disk is full or the like.
+        WorkFailed: a shard cannot be written, because the disk is full or the like.
     """
-    names = job.name, index_name(job.name)
+    found = find_shards([job.name for job in jobs], _files_of(jobs, settings), settings).whole
+    built = [BuiltShard(summary, found=True) for summary in found.values()]
+    missing = [job for job in jobs if job.name not in found]
+    job_of = {clip.video_id: job for job in missing for clip in job.clips}
+    begun: dict[str, tuple[ShardWriter, storage.ScratchFile]] = {}
+    with ExitStack() as stack:
+        outcomes = encode_clips(
+            *([clip for job in missing for clip in job.clips], settings.sample, settings.limits),
+            *(settings.scratch_size, settings.decoders),
+        )
+        stack.callback(outcomes.close)
+        for clip, outcome in outcomes:
+            job = job_of[clip.video_id]
+            if job.name not in begun:
+                file = stack.enter_context(storage.scratch_file(settings.out))
+                begun[job.name] = ShardWriter(file, job, settings), file
+            shard, file = begun[job.name]
+            shard.add(clip, outcome)
+            if shard.has_all:
+                del begun[job.name]
+                built.append(_publish(shard, file, settings))
+                file.discard()
+    return built
+
+
+def _files_of(jobs: Sequence[ShardJob], settings: ShardSettings) -> dict[str, int]:
+    """Name → bytes of the files of some shards that are there."""
+    names = [name for job in jobs for name in (job.name, index_name(job.name))]
     sizes = {name: storage.size(storage.join(settings.out, name)) for name in names}
-    files = {name: size for name, size in sizes.items() if size is not None}
-    if found := find_shards([job.name], files, settings).whole:
-        return BuiltShard(found[job.name], found=True)
-    with (
-        storage.scratch_file(settings.out) as file,
-        ClipDecoder(settings.sample, settings.limits) as decoder,
-    ):
-        index, measures = write_samples(file, job, settings, decoder.decode)
+    return {name: size for name, size in sizes.items() if size is not None}
+
+
+def _publish(shard: ShardWriter, file: storage.ScratchFile, settings: ShardSettings) -> BuiltShard:
+    """Put a shard that has all its clips in place, unless the one that is there is better."""
+    index = shard.finish()
+    anyhow = replace(settings, retried=frozenset())
+    old = find_shards([shard.job.name], _files_of([shard.job], settings), anyhow).whole
+    for summary in old.values():
+        # Tried again while the network is down: samples must not make room for failures.
+        if _transient(index.failures) > _transient(summary.failures):
+            return BuiltShard(summary, found=True)
+    with storage.scratch_file(settings.out) as ordered:
+        if not shard.is_in_order:
+            file.flush()
+            with file.path.open("rb") as source:
+                file, index = ordered, shard.copy_in_order(source, ordered, index)
         data = index.to_bytes()
-        _put_in_place(file, index, measures, data, settings)
+        _put_in_place(file, index, shard.measures_of(index), data, settings)
     return BuiltShard(ShardSummary.from_bytes(data), found=False)
+
+
+def _transient(failures: Iterable[ClipFailure]) -> int:
+    return sum(failure.cause in TRANSIENT for failure in failures)
 
 
 def _put_in_place(
@@ -105,6 +148,7 @@ class FoundShards:
 
     whole: dict[str, ShardSummary]  # by name
     damaged: tuple[str, ...]  # with an unreadable index, or one that describes another tar
+    retried: tuple[str, ...]  # with failures that are to be tried again
 
 
 def find_shards(
@@ -115,10 +159,11 @@ def find_shards(
     Args:
         names: of the tar files.
         files: name → bytes of each file in the folder.
-        settings: which plan, and whether shards with failed clips count.
+        settings: which plan, and which failures make a shard count as missing.
     """
     whole: dict[str, ShardSummary] = {}
-    damaged = []
+    damaged: list[str] = []
+    retried: list[str] = []
     indexes = {index_name(name): name for name in names if index_name(name) in files}
     for file, data in storage.read_files(settings.out, indexes):
         name = indexes[file]
@@ -134,9 +179,11 @@ def find_shards(
         has_its_tar = not summary.samples or files.get(name) == summary.bytes
         if (summary.name, summary.fingerprint) != (name, settings.fingerprint) or not has_its_tar:
             damaged.append(name)
-        elif not (settings.retry_failed and summary.failures):
+        elif any(failure.cause in settings.retried for failure in summary.failures):
+            retried.append(name)
+        else:
             whole[name] = summary
-    return FoundShards(whole, tuple(damaged))
+    return FoundShards(whole, tuple(damaged), tuple(retried))
 
 
 class _MeasuredFile:
@@ -153,62 +200,106 @@ class _MeasuredFile:
         self.digest.update(data)
 
 
+class ShardWriter:
+    """Writes the samples of a job to an open file as a tar archive, in the order they come in."""
+
+    def __init__(self, file: BinaryIO, job: ShardJob, settings: ShardSettings) -> None:
+        self.job = job
+        self._settings = settings
+        self._rank = {clip.video_id: rank for rank, clip in enumerate(job.clips)}
+        self._archive = _MeasuredFile(file)
+        self._tar = tar_writer(self._archive)
+        self._entries: list[SampleEntry] = []
+        self._measures: dict[str, Mapping[str, float | str]] = {}  # by video_id
+        self._failures: list[ClipFailure] = []
+        self._offset = 0
+
+    @property
+    def has_all(self) -> bool:
+        """Whether every clip of the job has come in."""
+        return len(self._entries) + len(self._failures) == len(self.job.clips)
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether the samples came in the order of the job."""
+        ranks = [self._rank[entry.video_id] for entry in self._entries]
+        return ranks == sorted(ranks)
+
+    def add(self, clip: Clip, outcome: EncodedSample | Unreadable) -> None:
+        """Write a clip's sample, or note why there is none."""
+        if isinstance(outcome, Unreadable):
+            stage = "pack" if clip.wav else "decode"
+            failure = (clip.video_id, clip.file, stage, outcome.cause, outcome.detail)
+            self._failures.append(ClipFailure(*failure))
+            return
+        settings = self._settings
+        key = sample_key(clip.video_id)
+        members = sample_members(clip, outcome, settings.labels, settings.sample)
+        size = write_members(self._tar, key, members)
+        entry = SampleEntry(
+            key=key,
+            video_id=clip.video_id,
+            offset=self._offset,
+            size=size,
+            labels=settings.labels.indices_of(clip.labels),
+            split=clip.split,
+            num_samples=outcome.num_samples,
+            complete=outcome.complete,
+            seconds_found=outcome.seconds_found,
+            seconds_promised=outcome.seconds_promised,
+            sizes=(len(members["json"]), len(outcome.audio), *map(len, outcome.frames)),
+        )
+        self._entries.append(entry)
+        self._measures[clip.video_id] = outcome.measures
+        self._offset += size
+
+    def finish(self) -> ShardIndex:
+        """End the archive; returns its index."""
+        self._tar.close()
+        self._failures.sort(key=lambda failure: self._rank[failure.video_id])
+        audio_samples = sum(entry.num_samples for entry in self._entries)
+        return ShardIndex(
+            name=self.job.name,
+            fingerprint=self._settings.fingerprint,
+            bytes=self._archive.size,
+            sha256=self._archive.digest.hexdigest(),
+            seconds=round(audio_samples / self._settings.sample.decode.sample_rate, 3),
+            samples=tuple(self._entries),
+            failures=tuple(self._failures),
+        )
+
+    def measures_of(self, index: ShardIndex) -> ShardMeasures | None:
+        """What was measured of the samples, in the order of an index; None where it has none."""
+        rows = [self._measures[entry.video_id] for entry in index.samples]
+        return ShardMeasures.of_rows(index.name, index.sha256, rows) if rows else None
+
+    def copy_in_order(self, source: BinaryIO, target: BinaryIO, index: ShardIndex) -> ShardIndex:
+        """Copy the archive with its samples in the order of the job; returns the copy's index."""
+        archive = _MeasuredFile(target)
+        entries = []
+        for entry in sorted(index.samples, key=lambda entry: self._rank[entry.video_id]):
+            source.seek(entry.offset)
+            entries.append(replace(entry, offset=archive.size))
+            archive.write(source.read(entry.size))
+        source.seek(archive.size)
+        archive.write(source.read())  # the archive's end
+        return replace(index, sha256=archive.digest.hexdigest(), samples=tuple(entries))
+
+
 def write_samples(
     file: BinaryIO,
     job: ShardJob,
     settings: ShardSettings,
     encode: Callable[[Clip], EncodedSample],
-) -> tuple[ShardIndex, ShardMeasures | None]:
-    """Write the samples of a job to an open file as a tar archive.
-
-    Returns:
-        its index, and its measures if it holds a sample.
-    """
-    archive = _MeasuredFile(file)
-    entries: list[SampleEntry] = []
-    failures: list[ClipFailure] = []
-    measures: list[Mapping[str, float | str]] = []
-    offset = 0
-    with tar_writer(archive) as tar:
-        for clip in job.clips:
-            try:
-                sample = encode(clip)
-            except DecodeError as error:
-                stage = "pack" if clip.wav else "decode"
-                failure = (clip.video_id, clip.file, stage, error.cause, error.detail)
-                failures.append(ClipFailure(*failure))
-                continue
-            key = sample_key(clip.video_id)
-            members = sample_members(clip, sample, settings.labels, settings.sample)
-            size = write_members(tar, key, members)
-            entry = SampleEntry(
-                key=key,
-                video_id=clip.video_id,
-                offset=offset,
-                size=size,
-                labels=settings.labels.indices_of(clip.labels),
-                split=clip.split,
-                num_samples=sample.num_samples,
-                complete=sample.complete,
-                seconds_found=sample.seconds_found,
-                seconds_promised=sample.seconds_promised,
-                sizes=(len(members["json"]), len(sample.audio), *map(len, sample.frames)),
-            )
-            entries.append(entry)
-            measures.append(sample.measures)
-            offset += size
-    audio_samples = sum(entry.num_samples for entry in entries)
-    sha256 = archive.digest.hexdigest()
-    index = ShardIndex(
-        name=job.name,
-        fingerprint=settings.fingerprint,
-        bytes=archive.size,
-        sha256=sha256,
-        seconds=round(audio_samples / settings.sample.decode.sample_rate, 3),
-        samples=tuple(entries),
-        failures=tuple(failures),
-    )
-    return index, ShardMeasures.of_rows(job.name, sha256, measures) if measures else None
+) -> ShardIndex:
+    """Write the samples of a job to an open file as a tar archive; returns its index."""
+    shard = ShardWriter(file, job, settings)
+    for clip in job.clips:
+        try:
+            shard.add(clip, encode(clip))
+        except DecodeError as error:
+            shard.add(clip, error.outcome)
+    return shard.finish()
 
 
 def sample_members(

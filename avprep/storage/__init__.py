@@ -3,16 +3,24 @@
 Two promises: what has its final name is whole, and every failure names the place.
 """
 
+from avprep.storage.archives import Listing, archive_scheme, is_archive, list_archive, present
 from avprep.storage.claim import claim
 from avprep.storage.places import (
+    beside,
+    check_scheme,
     check_writable,
     delete,
     exists,
+    is_chained,
     is_url,
     join,
+    list_below,
     list_files,
     list_names,
     make_folder,
+    matching,
+    open_remote,
+    open_to_read,
     read_bytes,
     read_files,
     read_if_there,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from avprep.errors import Unreadable, UserError, WorkFailed
 
@@ -16,16 +18,38 @@ _WHOLE_UPLOADS = frozenset(
     ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "r2", "memory")
 )
 _FILES_AT_ONCE = 64
+_SMALL_BLOCK = 1 << 16  # bytes that are read ahead, where a reader jumps from header to header
+_READ_AHEAD = 4 << 20  # bytes of one request where a file is read from front to back
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # what installs the library
+_SCHEME = re.compile(r"(?:\w+::)*([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def is_url(location: str | Path) -> bool:
     """Whether `location` is a URL (`scheme://…`) rather than a local path."""
-    return "://" in str(location)
+    return bool(_SCHEME.match(str(location)))
 
 
 def join(location: str | Path, name: str) -> str:
-    """The path of `name` inside the folder or URL prefix `location`."""
-    return f"{str(location).rstrip('/')}/{name}"
+    """The path of `name` inside the folder or URL prefix `location`.
+
+    A folder within an archive is a chained URL: `tar://v::x.tar` and `a.mp4` make
+    `tar://v/a.mp4::x.tar`.
+    """
+    if not is_chained(location):
+        return f"{str(location).rstrip('/')}/{name}"
+    folder, _, archive = str(location).partition("::")
+    return f"{folder if folder.endswith('://') else folder.rstrip('/') + '/'}{name}::{archive}"
+
+
+def beside(path: str, suffix: str) -> str:
+    """The file that has another suffix than `path`, and is otherwise called the same."""
+    name, chain, archive = path.partition("::") if is_chained(path) else (path, "", "")
+    return f"{os.path.splitext(name)[0]}{suffix}{chain}{archive}"
+
+
+def is_chained(location: str | Path) -> bool:
+    """Whether `location` is a place within an archive: `tar://v/a.mp4::x.tar`."""
+    return "::" in str(location) and is_url(location)
 
 
 def _filesystem(url: str | Path) -> tuple[Any, str]:
@@ -38,13 +62,45 @@ def _filesystem(url: str | Path) -> tuple[Any, str]:
     """
     import fsspec  # a local run never pays for it
 
+    check_scheme(url)
     try:
         return fsspec.core.url_to_fs(str(url), use_listings_cache=False)
     except (ImportError, ValueError) as error:
+        raise UserError(f"{url}: cannot be opened ({error}). Check the address.") from error
+
+
+def check_scheme(url: str | Path) -> None:
+    """Refuse a URL that no installed library can open; nothing is connected.
+
+    Raises:
+        UserError: fsspec does not know such URLs, or lacks a library for them.
+    """
+    import fsspec
+
+    match = _SCHEME.match(str(url))
+    scheme = match[1] if match else ""
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except ImportError as error:
+        extra = _EXTRAS.get(scheme)
+        install = f"Run `pip install 'avprep-cavmae[{extra}]'`." if extra else f"{error}."
         raise UserError(
-            f"{url}: cannot be opened ({error}). Install the extra for it, "
-            "for example `pip install 'avprep-cavmae[s3]'`."
+            f"{url}: {scheme}:// needs a library that is not there. {install}"
         ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{url}: {scheme}:// is not a kind of URL that can be read. Give a local path, or a "
+            "URL such as s3://bucket/name, gs://bucket/name or https://host/name."
+        ) from error
+
+
+def open_remote(url: str | Path) -> Any:
+    """A file behind a URL, open for reading from any position, some megabytes at a time.
+
+    Raises: as the store does; see `avprep.origins.remote`, which gives its errors a cause.
+    """
+    filesystem, key = _filesystem(url)
+    return filesystem.open(key, "rb", block_size=_READ_AHEAD, cache_type="readahead")
 
 
 def check_writable(location: str | Path) -> None:
@@ -121,6 +177,49 @@ def list_files(location: str | Path) -> dict[str, int]:
         # Asked for what is empty, s3fs looks once more and may find the place itself, now begun.
         if entry["name"].strip("/") != key.strip("/")
     }
+
+
+def list_below(location: str) -> list[str]:
+    """The paths, below a URL prefix, of all files there; empty where it does not exist."""
+    try:
+        with _store(location) as (filesystem, key):
+            found = filesystem.find(key)
+    except FileNotFoundError:
+        return []
+    top = f"{key.rstrip('/')}/"
+    return [name[len(top) :] for name in found if name.startswith(top) and not name.endswith("/")]
+
+
+def matching(pattern: str) -> list[str]:
+    """The files and folders, sorted, whose path or URL fits a pattern of the shell."""
+    if not is_url(pattern):
+        return sorted(glob.glob(pattern))
+    with _store(pattern) as (filesystem, key):
+        return sorted(map(filesystem.unstrip_protocol, filesystem.glob(key)))
+
+
+@contextlib.contextmanager
+def open_to_read(path: str) -> Iterator[IO[bytes]]:
+    """A file, to be read by someone who jumps in it; of a URL only what is read is fetched.
+
+    Raises:
+        FileNotFoundError, UserError, WorkFailed: see `_store`.
+    """
+    if is_url(path):
+        with (
+            _store(path) as (filesystem, key),
+            filesystem.open(key, "rb", block_size=_SMALL_BLOCK) as file,
+        ):
+            yield file
+        return
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - what fails later is not this file's fault
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+    with file:
+        yield file
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -247,6 +346,8 @@ def _store(url: str | Path) -> Iterator[tuple[Any, str]]:
     except PermissionError as error:
         raise UserError(f"{url}: access is refused ({error}). Check your credentials.") from error
     except Exception as error:
+        if getattr(error, "status", 0) in (401, 403):  # of HTTP
+            raise UserError(f"{url}: access is refused ({error}).") from error
         raise _unreachable(url, error) from error
 
 

@@ -26,16 +26,16 @@ from avprep.storage.places import exists, is_url, put, writing_to
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-_TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{8})-[0-9a-f]{16}")
+_TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{8})-[0-9a-f]{16}(?:\.[A-Za-z0-9]{1,8})?")
 _ABANDONED_SECONDS = 7 * 24 * 3600  # for files of other machines, whose locks cannot be trusted
 
 
 class ScratchFile(io.BufferedWriter):
     """A file that is being written, under a temporary name, locked by its writer."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, suffix: str = "") -> None:
         with writing_to(folder):
-            self.path, descriptor = _create_locked(folder)
+            self.path, descriptor = _create_locked(folder, suffix)
         super().__init__(io.FileIO(descriptor, "wb"))
 
     def write(self, data: Buffer, /) -> int:
@@ -209,9 +209,9 @@ def _server_time(folder: Path) -> float:
         return file.path.stat().st_mtime
 
 
-def _create_locked(folder: Path) -> tuple[Path, int]:
+def _create_locked(folder: Path, suffix: str) -> tuple[Path, int]:
     while True:
-        path = temporary_in(folder)
+        path = temporary_in(folder).with_suffix(suffix)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -70,7 +70,7 @@ def save_model(
         "format": _FORMAT,
         "kind": "classifier" if isinstance(model, CAVMAEClassifier) else "pretrain",
         "config": model.config.to_json(),
-        "images": str(int(model.has_images)),
+        "images": str(int("image" in model.modalities)),
         **(metadata or {}),
     }
     state = state_of(model) if weights is None else weights
@@ -280,6 +280,6 @@ def _build(
     if not is_classifier:
         return CAVMAE(config)
     classifier = CAVMAEClassifier(config, len(weights[HEAD]) if HEAD in weights else 1)
-    if metadata.get("images") == "0":
+    if metadata.get("images") == "0" and "image" in classifier.modalities:
         classifier.drop_images()
     return classifier

@@ -20,6 +20,7 @@ from cavmae.checkpoints import (
 from cavmae.checkpoints.resize import resized
 from cavmae.checkpoints.usage import (
     Usage,
+    check_mode,
     label_notes,
     labels_metadata,
     labels_of,
@@ -69,7 +70,7 @@ def convert(
     model: CAVMAE | CAVMAEClassifier
     notes: list[str] = []
     if options.vision_mae:
-        model, metadata = from_vision_mae(weights, str(file)), {}
+        model, metadata = from_vision_mae(weights, str(file), options.objective or "cav-mae"), {}
     else:
         model = model_of(weights, metadata, file)
         if unused := unused_names(weights):
@@ -79,6 +80,7 @@ def convert(
     kept = {name: metadata[name] for name in _KEPT if name in metadata}
     if isinstance(model, CAVMAEClassifier):
         usage = _usage(file, metadata, model, options)
+        check_mode(file, usage.mode, model.modes)
         notes += usage.notes
         kept |= {"mode": usage.mode, "criterion": usage.criterion}
         if target.suffix == _PUBLISHED:
@@ -110,6 +112,8 @@ def _check(target: Path, options: ConvertOptions) -> None:
         raise UserError(
             f"{target}: {asked[0]} needs a {_OURS}; a .pth holds the tensors of whole models alone."
         )
+    if options.objective and not options.vision_mae:
+        raise UserError(f"--objective {options.objective}: give --vision-mae too.")
     if options.audio_only and options.mode not in (None, *AUDIO_MODES):
         raise UserError(
             f"--mode {options.mode}: with --audio-only, give {' or '.join(AUDIO_MODES)}."

@@ -92,7 +92,12 @@ def block_count(weights: Mapping[str, Tensor], blocks: str) -> int:
 
 
 def _check_tells_its_size(path: Path, model: CAVMAE | CAVMAEClassifier) -> None:
-    """A `.pth` tells its size by shapes alone, and those say nothing of the heads."""
+    """A `.pth` tells its size by shapes alone, and those say nothing of heads and objective."""
+    if model.config.objective != "cav-mae":
+        raise UserError(
+            f"{path}: a .pth cannot hold this model, since nothing in it would tell the objective "
+            f"{model.config.objective}. Keep it as .safetensors."
+        )
     told = dataclasses.asdict(config_of(state_of(model), path))
     for name, value in dataclasses.asdict(model.config).items():
         is_used = isinstance(model, CAVMAE) or not name.startswith("decoder_")

@@ -30,7 +30,7 @@ def resized(
     )
     if isinstance(model, CAVMAEClassifier):
         classifier = CAVMAEClassifier(config, model.num_classes)
-        if not model.has_images:
+        if classifier.modalities != model.modalities:
             classifier.drop_images()
         new: CAVMAE | CAVMAEClassifier = classifier
     else:

@@ -122,6 +122,15 @@ def _resolve(
     return guess, (note,)
 
 
+def check_mode(file: Path, mode: Mode, modes: Sequence[Mode]) -> None:
+    """Raises UserError where a classifier does not have the weights of a mode."""
+    if mode not in modes:
+        raise UserError(
+            f"{file}: --mode {mode} needs weights that it does not have; give --mode "
+            f"{' or '.join(modes)}."
+        )
+
+
 def stored_labels(metadata: Mapping[str, str]) -> LabelSet | None:
     """The classes that a classifier's file names; None for none.
 

@@ -11,6 +11,7 @@ from avprep.errors import UserError
 from cavmae.checkpoints.difference import Difference, compare
 from cavmae.checkpoints.published import HEAD_DIM, block_count
 from cavmae.model import CAVMAE, ModelConfig
+from cavmae.options import Objective
 
 _SHARED_BLOCKS = 1  # the last one; the others become both modalities' own
 _UNUSED = frozenset(("cls_token",))
@@ -22,7 +23,9 @@ _FRESH = frozenset(  # a vision MAE has nothing for them
 )
 
 
-def from_vision_mae(weights: Mapping[str, Tensor], where: str) -> CAVMAE:
+def from_vision_mae(
+    weights: Mapping[str, Tensor], where: str, objective: Objective = "cav-mae"
+) -> CAVMAE:
     """A CAV-MAE that starts from a vision MAE (paper, section 3.3).
 
     Encoder blocks but the last go to both modalities, the last to the shared block with its norms
@@ -33,11 +36,12 @@ def from_vision_mae(weights: Mapping[str, Tensor], where: str) -> CAVMAE:
     Args:
         weights: the vision MAE's tensors, by timm's names.
         where: names the file in errors.
+        objective: cav-mae or av-mae, whose one encoder takes all blocks.
 
     Raises:
         UserError: a tensor is missing, unexpected or of another shape.
     """
-    config = _config(weights, where)
+    config = _config(weights, where).with_objective(objective)
     model = CAVMAE(config)
     state = model.state_dict()
     sources = {name: _source(name, config.modality_depth) for name in state if name not in _FRESH}

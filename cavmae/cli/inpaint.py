@@ -26,8 +26,9 @@ def inpaint(options: InpaintOptions) -> None:
     with Bars("inpaint") as bars:
         result = cavmae.inpaint(options, bars)
     for clip in result.clips:
-        losses = f"audio {clip.loss_audio:.3f}, image {clip.loss_image:.3f}"
-        click.echo(f"{result.folder / clip.file}   loss: {losses}")
+        losses = {"audio": clip.loss_audio, "image": clip.loss_image}
+        shown = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items() if loss is not None)
+        click.echo(f"{result.folder / clip.file}   loss: {shown}")
     if result.clips_lacking:
         click.echo(lacking_words(result.clips_lacking))
     if result.norm_pix_loss:

@@ -120,7 +120,7 @@ def balanced_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArr
 
 
 def steps(total: int, batch: int, world: int, start: int = 0) -> Iterator[Step]:
-    """Cut the places [start, total) into steps of `batch` samples a rank.
+    """Cut the places [start, total) into steps of `batch` samples per rank.
 
     Every place is in exactly one step, and every rank gets as many batches. The last step is
     shorter; where it would leave a rank without a sample, the one before takes its samples. A run

@@ -141,7 +141,9 @@ async def _request_all(
 
     async def request(wanted: Range) -> bytes:
         async with gate:
-            reading = filesystem._cat_file(  # the public form cannot be given a time limit
+            # fsspec documents its coroutines by their names with an underscore; the plain form
+            # cannot be given a time limit.
+            reading = filesystem._cat_file(
                 storage.join(prefix, wanted.shard),
                 start=wanted.offset,
                 end=wanted.offset + wanted.size,

@@ -273,6 +273,12 @@ class ShardSet:
         """The class indices of a sample."""
         return self.table.label_indices(self._row(number))
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits of the samples, in no order; without those that have none."""
+        codes = self.table.split if self._rows is None else self.table.split[self._rows]
+        return tuple(filter(None, (self.table.splits[code] for code in np.unique(codes))))
+
     def sample_weights(self, class_weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sum of its classes' weights for each sample.
 

@@ -145,8 +145,6 @@ def export(
     for note in classifier.notes(", and neither does the program"):
         on_note(note)
     takes = Interface(classifier.usage.mode, options.waveform)
-    if "frames" in takes.inputs and not classifier.model.has_images:
-        raise UserError(f"{classifier.file}: has no image weights; give --mode audioonly.")
     program = export_program(classifier, takes)
     worst = largest_difference(classifier, takes, program)
     if not worst <= TOLERANCE:

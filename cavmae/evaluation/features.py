@@ -47,10 +47,16 @@ def feature_loader(
 
 def check_modalities(trained: Trained, modalities: Sequence[Modality]) -> None:
     """Raises UserError where a model lacks the weights that a modality needs."""
-    if "image" in modalities and not trained.model.has_images:
-        raise UserError(
-            f"{trained.file}: was exported without its image weights and has no image features."
-        )
+    model = trained.model
+    for modality in modalities:
+        if modality not in model.modalities:
+            reason = "was exported without its image weights"
+            if modality not in model.config.modalities:
+                reason = f"was pretrained as {model.config.objective}"
+            raise UserError(
+                f"{trained.file}: {reason} and has no {modality} features; give --modality "
+                f"{model.modalities[0]}."
+            )
 
 
 def token_batches(

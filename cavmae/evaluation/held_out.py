@@ -27,6 +27,14 @@ from cavmae.model.cavmae import contrastive_loss, draw_noise
 from cavmae.options import BOTH
 
 RECALL_AT = 10
+_LOSSES = ("loss_mae_audio", "loss_mae_image")
+
+# What is measured of some clips, a row for each:
+#   index: int64 [N], positions in the shard set; labels: float32 [N, classes];
+#   _LOSSES: float32 [N], means of the clips' batch, as far as the objective has them;
+#   pooled_audio, pooled_image: float32 [N, dim] as in training, if it contrasts them;
+#   audio, image: float32 [N, dim], of all patches, l2-normalised, as far as the model has them.
+_Rows = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,26 +50,6 @@ class HeldOutOptions(LoadOptions):
     contrasted: int
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """Of some clips, on the CPU.
-
-    Attributes:
-        index: int64 [N], positions in the shard set.
-        labels: float32 [N, classes].
-        losses: float32 [N, 2], reconstruction of the audio and of the image, means of its batch.
-        masked: float32 [N, 2, dim], pooled audio and image of the visible patches; empty without
-            contrast.
-        whole: float32 [N, 2, dim], of all patches, l2-normalised.
-    """
-
-    index: Tensor
-    labels: Tensor
-    losses: Tensor
-    masked: Tensor
-    whole: Tensor
-
-
 def spread_subset(shards: ShardSet, count: int) -> ShardSet:
     """At most this many clips, evenly spread over the set; 0 for all."""
     if not count or len(shards) <= count:
@@ -74,33 +62,33 @@ def evaluate_pretraining(
 ) -> dict[str, float]:
     """Losses and contrastive accuracy as in training, retrieval and k-NN as the commands have them.
 
-    k-NN classifies each labelled clip by all others; without labels there is none.
+    What the objective does not have is left out, and so is retrieval where sounds and images are
+    not contrasted. k-NN classifies each labelled clip by all others; without labels there is none.
 
     Raises:
         WorkFailed: more than `max_bad_samples` samples of a rank are unreadable.
     """
     parts = world.gather_results(lambda: _measure(model, frontend, shards, options, world))
-    found = _in_order([part for batches in parts for part in batches])
-    audio_loss, image_loss = found.losses.mean(dim=0).tolist()
-    contrast, picked = _contrast(found.masked, options) if found.masked.numel() else (0.0, 0.0)
-    audio, image = (vectors.to(world.device) for vectors in found.whole.unbind(dim=1))
-    to_image, to_audio = rank_pairs(audio, image)
+    rows = _in_order([part for batches in parts for part in batches])
     weights = options.loss
-    facts = {
-        "loss": weights.mae_weight * (audio_loss + image_loss) + weights.contrast_weight * contrast,
-        "loss_mae_audio": audio_loss,
-        "loss_mae_image": image_loss,
-        "loss_contrast": contrast,
-        "contrast_accuracy": picked,
-        f"audio_to_image_recall_at_{RECALL_AT}": to_image.recall(RECALL_AT),
-        f"image_to_audio_recall_at_{RECALL_AT}": to_audio.recall(RECALL_AT),
-    }
-    labelled = found.labels.any(dim=1)
+    losses = {name: rows[name].mean().item() for name in _LOSSES if name in rows}
+    facts = {"loss": weights.mae_weight * sum(losses.values()), **losses}
+    if "pooled_audio" in rows:
+        contrast, picked = _contrast(rows["pooled_audio"], rows["pooled_image"], options)
+        facts["loss"] += weights.contrast_weight * contrast
+        facts |= {"loss_contrast": contrast, "contrast_accuracy": picked}
+    vectors = {name: rows[name] for name in model.modalities}
+    if model.config.contrasts:
+        audio, image = (vectors[name].to(world.device) for name in BOTH)
+        to_image, to_audio = rank_pairs(audio, image)
+        facts[f"audio_to_image_recall_at_{RECALL_AT}"] = to_image.recall(RECALL_AT)
+        facts[f"image_to_audio_recall_at_{RECALL_AT}"] = to_audio.recall(RECALL_AT)
+    labelled = rows["labels"].any(dim=1)
     if labelled.sum() > 1:
         known = Features(
-            found.index[labelled],
-            {name: found.whole[labelled, place] for place, name in enumerate(BOTH)},
-            found.labels[labelled],
+            rows["index"][labelled],
+            {name: of_all[labelled] for name, of_all in vectors.items()},
+            rows["labels"][labelled],
             unreadable=0,
         )
         scores = neighbour_scores(known, None, VoteOptions(), world).cpu()
@@ -110,11 +98,11 @@ def evaluate_pretraining(
 
 def _measure(
     model: CAVMAE, frontend: FrontEnd, shards: ShardSet, options: HeldOutOptions, world: World
-) -> list[_Measured]:
+) -> list[_Rows]:
     """This rank's share of the clips, by batch."""
-    loader = clip_loader(shards, frontend, options, "middle", world)
+    loader = clip_loader(shards, frontend, options, "middle", world, model.modalities)
     model.eval()
-    parts = []
+    parts: list[_Rows] = []
     for batch in loader.epoch():
         index, labels = batch.index.clone(), batch.labels.clone()
         with torch.inference_mode():
@@ -130,17 +118,17 @@ def _measure(
                 noise_image=noise_image,
                 predictions=False,
             )
-            losses = torch.stack([out.loss_mae_audio, out.loss_mae_image]).expand(len(index), 2)
-            masked = inputs.audio.new_zeros(len(index), 2, 0)
-            if out.pooled_audio is not None and out.pooled_image is not None:
-                masked = torch.stack([out.pooled_audio, out.pooled_image], dim=1)
-            tokens = model.features(inputs.audio, inputs.image)
-            whole = torch.stack([F.normalize(each.mean(dim=1), dim=-1) for each in tokens], dim=1)
-        parts.append(_Measured(index, labels, losses, masked, whole))
-    return [
-        _Measured(part.index, part.labels, part.losses.cpu(), part.masked.cpu(), part.whole.cpu())
-        for part in parts
-    ]
+            rows: _Rows = {"index": index, "labels": labels}
+            for name in _LOSSES:
+                if (loss := getattr(out, name)) is not None:
+                    rows[name] = loss.expand(len(index))
+            for modality in model.modalities:
+                if (pooled := getattr(out, f"pooled_{modality}")) is not None:
+                    rows[f"pooled_{modality}"] = pooled
+                tokens = model.features_of(modality, getattr(inputs, modality))
+                rows[modality] = F.normalize(tokens.mean(dim=1), dim=-1)
+        parts.append(rows)
+    return [{name: rows.cpu() for name, rows in part.items()} for part in parts]
 
 
 def _noise_of(model: CAVMAE, options: PretrainOptions, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,28 +143,22 @@ def _noise_of(model: CAVMAE, options: PretrainOptions, index: Tensor) -> tuple[T
     return torch.cat(audio), torch.cat(image)
 
 
-def _in_order(parts: list[_Measured]) -> _Measured:
+def _in_order(parts: list[_Rows]) -> _Rows:
     """All clips, in the order of the shard set."""
-    index = torch.cat([part.index for part in parts])
-    order = index.argsort()
-    return _Measured(
-        index[order],
-        torch.cat([part.labels for part in parts])[order],
-        torch.cat([part.losses for part in parts])[order],
-        torch.cat([part.masked for part in parts])[order],
-        torch.cat([part.whole for part in parts])[order],
-    )
+    order = torch.cat([part["index"] for part in parts]).argsort()
+    return {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
 
 
-def _contrast(pooled: Tensor, options: HeldOutOptions) -> tuple[float, float]:
+def _contrast(audio: Tensor, image: Tensor, options: HeldOutOptions) -> tuple[float, float]:
     """Contrastive loss and accuracy, means over groups as large as in training.
 
     Clips that fill no group are left out: among fewer, the right one is easier to find.
     """
-    size = min(options.contrasted, len(pooled))
-    groups = pooled[: len(pooled) // size * size].split(size)
+    size = min(options.contrasted, len(audio))
+    whole = len(audio) // size * size
     pairs = [
-        contrastive_loss(group[:, 0], group[:, 1], options.loss.bidirectional) for group in groups
+        contrastive_loss(*group, options.loss.bidirectional)
+        for group in zip(audio[:whole].split(size), image[:whole].split(size), strict=True)
     ]
     losses, accuracies = zip(*pairs, strict=True)
     return float(torch.stack(losses).mean()), float(torch.stack(accuracies).mean())

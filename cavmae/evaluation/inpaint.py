@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from cavmae.evaluation.masked import Inpainting, fill_in
 from cavmae.evaluation.options import HidingOptions, InpaintOptions, LoadOptions
 from cavmae.evaluation.trained import Trained, load_trained, require_pretrained
 from cavmae.frontend import FrontEnd
+from cavmae.options import BOTH, Modality
 
 _GREY = 0.5
 _ROWS_A_SECOND = 100  # of the fbank
@@ -28,15 +30,15 @@ _ROWS_A_SECOND = 100  # of the fbank
 
 @dataclass(frozen=True)
 class Panels:
-    """What is drawn of one clip.
+    """What is drawn of one clip; None of a modality that the model does not have.
 
     Attributes:
         image: original, masked, reconstructed; float [3, H, W, 3] in [0, 1].
         audio: the same of the log-mel spectrogram; float [3, mel, frames], nan where hidden.
     """
 
-    image: NDArray[np.float32]
-    audio: NDArray[np.float32]
+    image: NDArray[np.float32] | None
+    audio: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class DrawnClip:
 
     video_id: str
     file: str  # in the folder
-    loss_audio: float  # as pretraining measures it, over hidden patches
-    loss_image: float
+    loss_audio: float | None  # as pretraining measures it, over hidden patches
+    loss_image: float | None
 
 
 @dataclass(frozen=True)
@@ -85,16 +87,19 @@ def inpaint(options: InpaintOptions, on_progress: OnProgress = ignore) -> Inpain
     device = choose_device(options.device)
     trained = trained.to(device)
     alone, one_by_one = World(0, 1, device), LoadOptions(workers=0, max_bad_samples=0, batch_size=1)
-    loader = clip_loader(shards, trained.frontend, one_by_one, options.frame, alone)
+    loader = clip_loader(
+        shards, trained.frontend, one_by_one, options.frame, alone, model.modalities
+    )
     storage.make_folder(options.out)
     count = clip_counter(on_progress, alone, len(shards))
     drawn = []
     for batch in loader.epoch():
         inputs = trained.frontend(batch.to(device))
-        audio, image = fill_in(model, inputs.audio, inputs.image, options, norm_pix_loss)
+        found = fill_in(model, inputs.audio, inputs.image, options, norm_pix_loss)
         (video_id,) = batch.video_ids
-        clip = DrawnClip(video_id, f"{sample_key(video_id)}.png", audio.loss, image.loss)
-        picture = draw(video_id, panels(audio, image, trained.frontend), options, norm_pix_loss)
+        losses = (found[name].loss if name in found else None for name in BOTH)
+        clip = DrawnClip(video_id, f"{sample_key(video_id)}.png", *losses)
+        picture = draw(video_id, panels(found, trained.frontend), options, norm_pix_loss)
         storage.write_atomic(options.out / clip.file, picture)
         drawn.append(clip)
         count(1)
@@ -142,47 +147,54 @@ def chosen_clips(shards: ShardSet, video_ids: tuple[str, ...], count: int) -> Sh
     return shards.subset(sorted({place[name] for name in video_ids}))
 
 
-def panels(audio: Inpainting, image: Inpainting, frontend: FrontEnd) -> Panels:
+def panels(found: Mapping[Modality, Inpainting], frontend: FrontEnd) -> Panels:
     """Undo the front end's normalisation of the batch's one clip."""
-    pictures = torch.stack([image.original, image.original, image.reconstructed]).squeeze(1)
-    pictures = pictures * frontend.image_std + frontend.image_mean
-    pictures[1] = torch.where(image.hidden[0], _GREY, pictures[1])
-    sounds = torch.stack([audio.original, audio.original, audio.reconstructed])[:, 0, 0]
-    sounds = sounds * frontend.options.std + frontend.options.mean
-    sounds[1] = torch.where(audio.hidden[0, 0], torch.nan, sounds[1])
-    return Panels(
-        pictures.clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy(), sounds.float().cpu().numpy()
-    )
+    pictures = sounds = None
+    if image := found.get("image"):
+        shown = torch.stack([image.original, image.original, image.reconstructed]).squeeze(1)
+        shown = shown * frontend.image_std + frontend.image_mean
+        shown[1] = torch.where(image.hidden[0], _GREY, shown[1])
+        pictures = shown.clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy()
+    if audio := found.get("audio"):
+        shown = torch.stack([audio.original, audio.original, audio.reconstructed])[:, 0, 0]
+        shown = shown * frontend.options.std + frontend.options.mean
+        shown[1] = torch.where(audio.hidden[0, 0], torch.nan, shown[1])
+        sounds = shown.float().cpu().numpy()
+    return Panels(pictures, sounds)
 
 
 def draw(video_id: str, shown: Panels, options: HidingOptions, norm_pix_loss: bool) -> bytes:
-    """PNG: original, masked and reconstructed, the image above the spectrogram."""
+    """PNG: original, masked and reconstructed, the image above the spectrogram, as far as there
+    are both."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 6), layout="constrained")
+    rows = sum(each is not None for each in (shown.image, shown.audio))
+    figure = Figure(figsize=(11, 3 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     note = ", patch means and contrasts from the original" * norm_pix_loss
     title = f"{video_id}: {options.mask_ratio:.0%} hidden ({options.mask_mode}){note}"
     figure.suptitle(title, parse_math=False)
-    low, high = np.nanmin(shown.audio[0]), np.nanmax(shown.audio[0])
-    seconds = shown.audio.shape[2] / _ROWS_A_SECOND
     for column, name in enumerate(("original", "masked", "reconstructed")):
-        axes = figure.add_subplot(2, 3, column + 1)
-        axes.imshow(shown.image[column], interpolation="nearest")
-        axes.set(title=name, xticks=[], yticks=[])
-        axes = figure.add_subplot(2, 3, column + 4)
-        axes.set_facecolor("grey")
-        axes.imshow(
-            shown.audio[column],
-            aspect="auto",
-            origin="lower",
-            extent=(0, seconds, 0, shown.audio.shape[1]),
-            interpolation="nearest",
-            vmin=low,
-            vmax=high,
-        )
-        axes.set(xlabel="seconds", ylabel="mel bin" if column == 0 else "")
+        if shown.image is not None:
+            axes = figure.add_subplot(rows, 3, column + 1)
+            axes.imshow(shown.image[column], interpolation="nearest")
+            axes.set(title=name, xticks=[], yticks=[])
+        if shown.audio is not None:
+            axes = figure.add_subplot(rows, 3, column + 1 + 3 * (rows - 1))
+            axes.set_facecolor("grey")
+            axes.imshow(
+                shown.audio[column],
+                aspect="auto",
+                origin="lower",
+                extent=(0, shown.audio.shape[2] / _ROWS_A_SECOND, 0, shown.audio.shape[1]),
+                interpolation="nearest",
+                vmin=np.nanmin(shown.audio[0]),
+                vmax=np.nanmax(shown.audio[0]),
+            )
+            axes.set(xlabel="seconds", ylabel="mel bin" if column == 0 else "")
+            if shown.image is None:
+                axes.set(title=name)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     return picture.getvalue()

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from cavmae.evaluation.options import HidingOptions
-from cavmae.model import CAVMAE, PretrainOptions
+from cavmae.model import CAVMAE, PretrainOptions, draw_noise
 from cavmae.model.cavmae import denormalise_patches
 from cavmae.model.encoder import unpatchify
-from cavmae.model.masking import mask_noise
+from cavmae.options import BOTH, Modality
 
 
 @dataclass(frozen=True)
@@ -33,50 +33,56 @@ class Inpainting:
 
 
 def fill_in(
-    model: CAVMAE, audio: Tensor, image: Tensor, options: HidingOptions, norm_pix_loss: bool
-) -> tuple[Inpainting, Inpainting]:
-    """Hide patches of both modalities and predict them from what is left of both.
+    model: CAVMAE,
+    audio: Tensor | None,
+    image: Tensor | None,
+    options: HidingOptions,
+    norm_pix_loss: bool,
+) -> dict[Modality, Inpainting]:
+    """Hide patches of all modalities and predict them from what is left of all.
 
     Args:
-        model: a pretrained model.
+        model: a pretrained model with a decoder.
         audio: float [B, frames, mel], normalised fbank.
         image: float [B, 3, H, W], normalised.
         options: what is hidden.
         norm_pix_loss: whether the model was trained to predict normalised patches.
 
     Returns:
-        Audio and image.
+        By modality, those that the model has.
     """
     config, ratio = model.config, options.mask_ratio
+    hiding = PretrainOptions(
+        mask_ratio=ratio,
+        mask_mode=options.mask_mode,
+        contrast_weight=0.0,
+        norm_pix_loss=norm_pix_loss,
+    )
+    given = {"audio": audio, "image": image}
+    inputs = {name: one for name in config.modalities if (one := given[name]) is not None}
     # One mask for every clip, drawn on the CPU: the same one on every device.
-    generator = torch.Generator().manual_seed(options.seed)
-    noise_audio = mask_noise(1, config.audio_grid, ratio, options.mask_mode, generator)
-    noise_image = mask_noise(1, config.image_grid, ratio, "unstructured", generator)
+    drawn = draw_noise(config, hiding, 1, torch.Generator().manual_seed(options.seed))
+    noise = {
+        name: one.to(inputs[name].device).expand(len(inputs[name]), -1)
+        for name, one in zip(BOTH, drawn, strict=True)
+        if name in inputs
+    }
     with torch.inference_mode():
         out = model(
-            audio,
-            image,
-            PretrainOptions(
-                mask_ratio=ratio,
-                contrast_weight=0.0,
-                norm_pix_loss=norm_pix_loss,
-            ),
-            noise_audio=noise_audio.to(audio.device).expand(len(audio), -1),
-            noise_image=noise_image.to(image.device).expand(len(image), -1),
+            audio, image, hiding, noise_audio=noise.get("audio"), noise_image=noise.get("image")
         )
-        assert out.pred_audio is not None
-        assert out.pred_image is not None
-        patch = config.patch_size
-        return (
-            _assemble(
-                model.audio_patches(audio), out.pred_audio, out.mask_audio,
-                config.audio_grid, patch, norm_pix_loss, out.loss_mae_audio,
-            ),
-            _assemble(
-                model.image_patches(image), out.pred_image, out.mask_image,
-                config.image_grid, patch, norm_pix_loss, out.loss_mae_image,
-            ),
-        )  # fmt: skip
+        return {
+            name: _assemble(
+                model.patches(name, one),
+                getattr(out, f"pred_{name}"),
+                getattr(out, f"mask_{name}"),
+                config.grid(name),
+                config.patch_size,
+                norm_pix_loss,
+                getattr(out, f"loss_mae_{name}"),
+            )
+            for name, one in inputs.items()
+        }
 
 
 def _assemble(

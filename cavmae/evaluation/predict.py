@@ -31,7 +31,7 @@ from avprep.processes import stopped_by
 from cavmae.data import Batch
 from cavmae.data.sample import decode_frame
 from cavmae.distributed import choose_device
-from cavmae.evaluation.classify import frame_probabilities
+from cavmae.evaluation.classify import frame_logits, probabilities_of
 from cavmae.evaluation.clips import chosen_frames
 from cavmae.evaluation.options import PredictOptions
 from cavmae.evaluation.trained import OnNote, load_classifier
@@ -148,19 +148,19 @@ class Predictor(ExitStack):
         mode = self._options.mode or given_mode(classifier.usage.mode, sample)
         with torch.inference_mode():
             inputs = classifier.frontend(self._batch(path, sample).to(self._device))
-            found = frame_probabilities(
-                classifier.model, inputs.audio, inputs.image, mode, classifier.usage.criterion
-            )
-            (scores,) = found.mean(dim=1)
+            logits = frame_logits(classifier.model, inputs.audio, inputs.image, mode)
+            (scores,) = probabilities_of(logits, classifier.usage.criterion).mean(dim=1)
         return Prediction(str(path), mode, self._ranked(scores.double().cpu().numpy()))
 
     def _batch(self, path: str | Path, sample: EncodedSample) -> Batch:
         """A batch of one clip; without audio it has no sample, without video no frame."""
-        pcm = decode_audio(sample.audio)[: self._classifier.longest]
-        size = self._options.decode.frame_size
+        pcm = decode_audio(sample.audio) if sample.audio else np.empty(0, np.int16)
+        pcm = pcm[: self._classifier.longest]
+        size, asked_for = self._options.decode.frame_size, self._options.decode.frames
+        own_frames = {frame * len(sample.frames) // asked_for for frame in self._frames}
         pictures = [
             decode_frame({f"{number}.jpg": memoryview(sample.frames[number])}, number, size, "")
-            for number in (self._frames if sample.frames else ())
+            for number in (sorted(own_frames) if sample.frames else ())
         ]
         image = np.stack(pictures) if pictures else np.empty((0, size, size, 3), np.uint8)
         return Batch(

@@ -12,7 +12,8 @@ import torch
 from avprep.errors import UserError
 from avprep.labels import LabelSet, read_label_csv
 from cavmae.checkpoints import load_checkpoint, read_metadata, weights_file
-from cavmae.checkpoints.usage import Usage, label_notes, labels_of, usage_of
+from cavmae.checkpoints.resize import resized
+from cavmae.checkpoints.usage import Usage, check_mode, label_notes, labels_of, usage_of
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAE, CAVMAEClassifier
@@ -73,14 +74,21 @@ class Classifier(Trained):
         )
 
 
-def load_trained(checkpoint: str | Path) -> Trained:
+def load_trained(checkpoint: str | Path, audio_frames: int | None = None) -> Trained:
     """Load a run directory or a checkpoint file.
 
+    Args:
+        checkpoint: what is loaded.
+        audio_frames: fbank rows of a clip that the model sees; None for as many as in training.
+
     Raises:
-        UserError: nothing there, or not a checkpoint.
+        UserError: nothing there, not a checkpoint, or rows that fill no whole patches.
     """
     file = weights_file(checkpoint)
-    model = load_checkpoint(file).eval()
+    model = load_checkpoint(file)
+    if audio_frames not in (None, model.config.audio_frames):
+        model = resized(model, audio_frames, None)
+    model.eval()
     metadata = read_metadata(file)
     defaults = FrontEndOptions()
     frontend = FrontEnd(
@@ -113,6 +121,7 @@ def load_classifier(
         )
     file, metadata, classes = trained.file, trained.metadata, trained.model.num_classes
     usage = usage_of(file, metadata, classes, stated, recipe)
+    check_mode(file, usage.mode, trained.model.modes)
     given = read_label_csv(stated.labels) if stated.labels is not None else None
     labels = labels_of(file, metadata, classes, given)
     return Classifier(file, trained.model, trained.frontend, metadata, usage, labels)
@@ -122,10 +131,15 @@ def require_pretrained(trained: Trained) -> CAVMAE:
     """The model, if it has a decoder.
 
     Raises:
-        UserError: it is a classifier.
+        UserError: it is a classifier, or was pretrained by contrast alone.
     """
     if not isinstance(trained.model, CAVMAE):
         raise UserError(
             f"{trained.file}: a classifier, which has no decoder; give a pretrained model."
+        )
+    if not trained.model.config.reconstructs:
+        raise UserError(
+            f"{trained.file}: was pretrained as {trained.model.config.objective} and has no "
+            "decoder; give a model of another objective."
         )
     return trained.model

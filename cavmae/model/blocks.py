@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Stream = Literal["joint", "audio", "image"]
+SUFFIXES: dict[Stream, str] = {"joint": "", "audio": "_a", "image": "_v"}  # of parts' names
 
 
 class Attention(nn.Module):
@@ -56,14 +57,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, stream: Stream = "joint") -> Tensor:
         """float [B, L, dim] → float [B, L, dim], with the norms of one stream."""
-        if stream == "audio":
-            norm1, norm2 = self.norm1_a, self.norm2_a
-        elif stream == "image":
-            norm1, norm2 = self.norm1_v, self.norm2_v
-        else:
-            norm1, norm2 = self.norm1, self.norm2
-        x = x + self.attn(norm1(x))
-        return x + self.mlp(norm2(x))
+        suffix = SUFFIXES[stream]
+        x = x + self.attn(getattr(self, f"norm1{suffix}")(x))
+        return x + self.mlp(getattr(self, f"norm2{suffix}")(x))
 
 
 def freeze_stream_norms(blocks: Iterable[nn.Module]) -> None:

@@ -1,8 +1,11 @@
-"""CAV-MAE (arXiv 2210.07839): masked reconstruction and audio-visual contrast in one model."""
+"""CAV-MAE (arXiv 2210.07839): masked reconstruction and audio-visual contrast in one model.
+
+The systems that the paper compares it with are the same model with parts left out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +18,7 @@ from cavmae.model.config import ModelConfig
 from cavmae.model.encoder import Encoder, run_blocks, take_rows
 from cavmae.model.masking import kept_patches, mask_noise, split_by_noise
 from cavmae.model.positions import sincos_positions
-from cavmae.options import PretrainOptions
+from cavmae.options import BOTH, Modality, PretrainOptions
 
 TEMPERATURE = 0.05
 _EPSILON = 1e-6  # of a patch's variance
@@ -24,16 +27,17 @@ _PUBLISHED = PretrainOptions()  # made here, since torch.compile cannot trace it
 
 @dataclass
 class PretrainOutput:
-    """Losses are float32 scalars. Parts whose weight is zero are not computed and stay zero."""
+    """Losses are float32 scalars. Parts that the objective does not have, or whose weight is zero,
+    are not computed and are None."""
 
     loss: Tensor  # mae_weight * loss_mae + contrast_weight * loss_contrast
-    loss_mae: Tensor  # loss_mae_audio + loss_mae_image
-    loss_mae_audio: Tensor
-    loss_mae_image: Tensor
-    loss_contrast: Tensor  # not weighted
-    contrast_accuracy: Tensor
-    mask_audio: Tensor  # float32 [B, La], 1 where the patch was hidden
-    mask_image: Tensor  # float32 [B, Lv]
+    loss_mae: Tensor | None  # loss_mae_audio + loss_mae_image
+    loss_mae_audio: Tensor | None
+    loss_mae_image: Tensor | None
+    loss_contrast: Tensor | None  # not weighted
+    contrast_accuracy: Tensor | None
+    mask_audio: Tensor | None  # float32 [B, La], 1 where the patch was hidden
+    mask_image: Tensor | None  # float32 [B, Lv]
     pred_audio: Tensor | None  # [B, La, 256], None unless asked for
     pred_image: Tensor | None  # [B, Lv, 768]
     pooled_audio: Tensor | None  # [B, dim], before l2-normalisation
@@ -41,7 +45,10 @@ class PretrainOutput:
 
 
 class CAVMAE(Encoder):
-    """The pretraining model: encoder, decoder, both losses."""
+    """The pretraining model of every objective: encoder, decoder, both losses.
+
+    The objective of its config says which of them it has.
+    """
 
     def __init__(self, config: ModelConfig | None = None) -> None:
         config = config or ModelConfig()
@@ -62,13 +69,11 @@ class CAVMAE(Encoder):
         self.decoder_pred_a = nn.Linear(dim, patch**2)
         self.decoder_pred_v = nn.Linear(dim, patch**2 * 3)
         self.initialise()
-        for parameter in (self.mask_token, self.decoder_modality_a, self.decoder_modality_v):
-            nn.init.normal_(parameter, std=0.02)
 
     def forward(
         self,
-        audio: Tensor,
-        image: Tensor,
+        audio: Tensor | None,
+        image: Tensor | None,
         options: PretrainOptions | None = None,
         *,
         generator: torch.Generator | None = None,
@@ -80,13 +85,14 @@ class CAVMAE(Encoder):
         """One training pass.
 
         Args:
-            audio: float [B, frames, mel], normalised fbank.
+            audio: float [B, frames, mel], normalised fbank. What the objective leaves out is not
+                looked at and may be None.
             image: float [B, 3, H, W], normalised.
             options: masking and the parts of the loss.
             generator: of the masks, on the inputs' device. torch.compile cannot trace one: draw
                 the masks outside with `draw_noise` and pass them in.
             noise_audio: float [B, La], the random numbers that decide the masks.
-            noise_image: float [B, Lv]; both or none.
+            noise_image: float [B, Lv]. Without either, both are drawn.
             gather: float [B, dim] → float [N, dim], collects the pooled features of all ranks
                 with gradient; None contrasts within this batch, as published.
             predictions: whether to return predictions of all patches. The losses take those of
@@ -96,74 +102,95 @@ class CAVMAE(Encoder):
             UserError: inputs of another shape than the model's, or a mask ratio that leaves
                 nothing to see or nothing to predict.
         """
-        options = options or _PUBLISHED
-        check_ratios(self.config, options)
-        audio_patches, image_patches = self.audio_patches(audio), self.image_patches(image)
-        if noise_audio is None or noise_image is None:
-            noise_audio, noise_image = draw_noise(
-                self.config, options, len(audio), generator, audio.device
-            )
-        audio_ids, hidden_audio, mask_audio = split_by_noise(noise_audio, options.mask_ratio)
-        image_ids, hidden_image, mask_image = split_by_noise(noise_image, options.mask_ratio)
-
-        audio_tokens = self.own_audio(self.embed_audio(audio_patches, audio_ids))
-        image_tokens = self.own_image(self.embed_image(image_patches, image_ids))
-
-        zero = audio.new_zeros((), dtype=torch.float32)
-        loss_audio = loss_image = loss_contrast = accuracy = zero
-        pred_audio = pred_image = pooled_audio = pooled_image = None
-        if options.mae_weight:
-            joint = self.shared(torch.cat([audio_tokens, image_tokens], dim=1), "joint")
-            decoded_audio, decoded_image = self.decode(joint, audio_ids, image_ids)
-            # The losses need hidden patches only, and a patch has many values.
-            loss_audio = mae_loss(
-                take_rows(audio_patches, hidden_audio),
-                self.decoder_pred_a(take_rows(decoded_audio, hidden_audio)),
-                options.norm_pix_loss,
-            )
-            loss_image = mae_loss(
-                take_rows(image_patches, hidden_image),
-                self.decoder_pred_v(take_rows(decoded_image, hidden_image)),
-                options.norm_pix_loss,
-            )
-            if predictions:
-                pred_audio = self.decoder_pred_a(decoded_audio)
-                pred_image = self.decoder_pred_v(decoded_image)
-        if options.contrast_weight:
-            pooled_audio = self.shared(audio_tokens, "audio").mean(dim=1)
-            pooled_image = self.shared(image_tokens, "image").mean(dim=1)
+        options, config = options or _PUBLISHED, self.config
+        patches = self._given(audio, image)
+        splits = self._split(patches, options, generator, (noise_audio, noise_image))
+        tokens = {
+            name: self.own(name, self.embed(name, own, splits[name][0] if splits else None))
+            for name, own in patches.items()
+        }
+        loss = next(iter(patches.values())).new_zeros((), dtype=torch.float32)
+        loss_mae = loss_contrast = accuracy = None
+        losses: dict[Modality, Tensor] = {}
+        predicted: dict[Modality, Tensor] = {}
+        pooled: dict[Modality, Tensor] = {}
+        if config.reconstructs and options.mae_weight:
+            shown = {name: ids for name, (ids, _, _) in splits.items()}
+            joint = self.shared(torch.cat([*tokens.values()], dim=1), "joint")
+            for name, decoded in self.decode(joint, shown).items():
+                to_pixels, (_, hidden, _) = self.part("decoder_pred", name), splits[name]
+                # The loss needs hidden patches only, and a patch has many values.
+                losses[name] = mae_loss(
+                    take_rows(patches[name], hidden),
+                    to_pixels(take_rows(decoded, hidden)),
+                    options.norm_pix_loss,
+                )
+                if predictions:
+                    predicted[name] = to_pixels(decoded)
+            loss_mae = sum(losses.values(), start=loss)
+            loss = loss + options.mae_weight * loss_mae
+        if config.contrasts and options.contrast_weight:
+            pooled = {name: self.shared(own, name).mean(dim=1) for name, own in tokens.items()}
             loss_contrast, accuracy = contrastive_loss(
-                pooled_audio, pooled_image, options.bidirectional, gather
+                pooled["audio"], pooled["image"], options.bidirectional, gather
             )
-        loss_mae = loss_audio + loss_image
-        loss = options.mae_weight * loss_mae + options.contrast_weight * loss_contrast
+            loss = loss + options.contrast_weight * loss_contrast
+        masks = {name: mask for name, (_, _, mask) in splits.items()}
+        of_both = (found.get(name) for found in (masks, predicted, pooled) for name in BOTH)
         return PretrainOutput(
-            loss, loss_mae, loss_audio, loss_image, loss_contrast, accuracy, mask_audio,
-            mask_image, pred_audio, pred_image, pooled_audio, pooled_image,
+            loss, loss_mae, losses.get("audio"), losses.get("image"), loss_contrast, accuracy,
+            *of_both,
         )  # fmt: skip
 
-    def decode(self, joint: Tensor, audio_ids: Tensor, image_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def _given(self, audio: Tensor | None, image: Tensor | None) -> dict[Modality, Tensor]:
+        """Patches of the modalities that the objective has."""
+        given = {"audio": audio, "image": image}
+        patches: dict[Modality, Tensor] = {}
+        for name in self.config.modalities:
+            if (one := given[name]) is None:
+                raise UserError(f"{self.config.objective} needs {name}.")
+            patches[name] = self.patches(name, one)
+        return patches
+
+    def _split(
+        self,
+        patches: Mapping[Modality, Tensor],
+        options: PretrainOptions,
+        generator: torch.Generator | None,
+        noise: tuple[Tensor | None, Tensor | None],
+    ) -> dict[Modality, tuple[Tensor, Tensor, Tensor]]:
+        """Which patches are hidden, see `split_by_noise`. Contrast alone sees whole clips (paper,
+        section 2.1.3): nothing is split."""
+        if not self.config.reconstructs:
+            return {}
+        check_ratios(self.config, options)
+        known = {name: one for name, one in zip(BOTH, noise, strict=True) if one is not None}
+        if patches.keys() - known.keys():
+            some = next(iter(patches.values()))
+            drawn = draw_noise(self.config, options, len(some), generator, some.device)
+            known = dict(zip(BOTH, drawn, strict=True))
+        return {name: split_by_noise(known[name], options.mask_ratio) for name in patches}
+
+    def decode(self, joint: Tensor, shown: Mapping[Modality, Tensor]) -> dict[Modality, Tensor]:
         """Tokens of the visible patches → the decoder's tokens of all patches.
 
         Args:
-            joint: float [B, kept_a + kept_v, dim].
-            audio_ids: int64 [B, kept_a], where the audio tokens come from.
-            image_ids: int64 [B, kept_v].
+            joint: float [B, kept, dim], one modality after the other.
+            shown: int64 [B, kept] of each modality, where its tokens come from.
 
         Returns:
-            float [B, La, dim] and float [B, Lv, dim], for `decoder_pred_a` and `decoder_pred_v`.
+            float [B, L, dim] of each modality, for its `decoder_pred`.
         """
-        tokens = self.decoder_embed(joint)
-        audio, image = tokens.split([audio_ids.shape[1], image_ids.shape[1]], dim=1)
-        audio = self._unshuffle(audio, audio_ids, self.config.audio_patches)
-        image = self._unshuffle(image, image_ids, self.config.image_patches)
-        audio = audio + self.decoder_pos_embed_a + self.decoder_modality_a
-        image = image + self.decoder_pos_embed_v + self.decoder_modality_v
-        tokens = run_blocks(self.decoder_blocks, torch.cat([audio, image], dim=1), "joint")
-        audio, image = self.decoder_norm(tokens).split(
-            [self.config.audio_patches, self.config.image_patches], dim=1
-        )
-        return audio, image
+        visible = self.decoder_embed(joint).split([ids.shape[1] for ids in shown.values()], dim=1)
+        placed = []
+        for own, (name, ids) in zip(visible, shown.items(), strict=True):
+            own = self._unshuffle(own, ids, self.config.patches(name))
+            own = own + self.part("decoder_pos_embed", name)
+            placed.append(own + self.part("decoder_modality", name))
+        tokens = run_blocks(self.decoder_blocks, torch.cat(placed, dim=1), "joint")
+        lengths = [self.config.patches(name) for name in shown]
+        parts = self.decoder_norm(tokens).split(lengths, dim=1)
+        return dict(zip(shown, parts, strict=True))
 
     def _unshuffle(self, tokens: Tensor, ids: Tensor, length: int) -> Tensor:
         """Put tokens back to their places, with the mask token everywhere else."""
@@ -174,11 +201,12 @@ class CAVMAE(Encoder):
 
 def check_ratios(config: ModelConfig, options: PretrainOptions) -> None:
     """Raises UserError where a mask ratio leaves nothing to see or nothing to predict."""
-    for stream, patches in (("audio", config.audio_patches), ("image", config.image_patches)):
+    for modality in config.modalities:
+        patches = config.patches(modality)
         kept = kept_patches(patches, options.mask_ratio)
         if not 0 < kept < patches:
             raise UserError(
-                f"--mask-ratio {options.mask_ratio} keeps {kept} of {patches} {stream} patches; "
+                f"--mask-ratio {options.mask_ratio} keeps {kept} of {patches} {modality} patches; "
                 "some must be seen and some hidden."
             )
 

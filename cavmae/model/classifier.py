@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from avprep.errors import UserError
 from cavmae.model.config import ModelConfig
-from cavmae.model.encoder import Encoder
-from cavmae.options import AUDIO_MODES, IMAGE_MODES, MODES, Mode
+from cavmae.model.encoder import Encoder, leave_out
+from cavmae.options import MODES, Mode, modalities_of
 
 
 class CAVMAEClassifier(Encoder):
@@ -46,7 +46,7 @@ class CAVMAEClassifier(Encoder):
             float [B, classes].
 
         Raises:
-            UserError: an unknown mode, or an input the mode needs is None.
+            UserError: a mode that the model does not have, or an input that it needs is None.
         """
         return self.mlp_head(self.pooled(audio, image, mode))
 
@@ -54,37 +54,32 @@ class CAVMAEClassifier(Encoder):
         """The mean token that the head classifies: float [B, dim]."""
         if mode not in MODES:
             raise UserError(f"no mode {mode!r}; there are {', '.join(MODES)}.")
-        if mode in AUDIO_MODES:
-            tokens = self._audio_tokens(audio, mode)
-            own = self.shared(tokens, "audio").mean(dim=1)
-        elif mode in IMAGE_MODES:
-            tokens = self._image_tokens(image, mode)
-            own = self.shared(tokens, "image").mean(dim=1)
-        else:
-            tokens = torch.cat(
-                [self._audio_tokens(audio, mode), self._image_tokens(image, mode)], dim=1
+        if mode not in self.modes:
+            raise UserError(
+                f"mode {mode!r}: this model has weights for {' and '.join(self.modes)} only."
             )
-            return self.shared(tokens, "joint").mean(dim=1)
+        given = {"audio": audio, "image": image}
+        streams = []
+        for modality in modalities_of(mode):
+            if (one := given[modality]) is None:
+                needed = "images" if modality == "image" else modality
+                raise UserError(f"mode {mode!r} needs {needed}.")
+            streams.append(self.tokens(modality, one))
+        if len(streams) > 1:
+            return self.shared(torch.cat(streams, dim=1), "joint").mean(dim=1)
+        own = self.shared(streams[0], modality).mean(dim=1)
         if mode.startswith("missing"):
-            return (self.shared(tokens, "joint").mean(dim=1) + own) / 2
+            return (self.shared(streams[0], "joint").mean(dim=1) + own) / 2
         return own
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """That it has the weights for."""
+        return tuple(
+            mode for mode in self.config.modes if {*modalities_of(mode)} <= {*self.modalities}
+        )
 
     def drop_images(self) -> None:
         """Delete all weights that only images need; audio modes give the same numbers after."""
-        for name in ("patch_embed_v", "modality_v", "pos_embed_v", "blocks_v", "norm_v"):
-            delattr(self, name)
-        for block in (*self.blocks_a, *self.blocks_u):
-            del block.norm1_v, block.norm2_v
-        self.has_images = False
-
-    def _audio_tokens(self, audio: Tensor | None, mode: Mode) -> Tensor:
-        if audio is None:
-            raise UserError(f"mode {mode!r} needs audio.")
-        return self.own_audio(self.embed_audio(self.audio_patches(audio)))
-
-    def _image_tokens(self, image: Tensor | None, mode: Mode) -> Tensor:
-        if not self.has_images:
-            raise UserError(f"mode {mode!r}: this model was exported without its image weights.")
-        if image is None:
-            raise UserError(f"mode {mode!r} needs images.")
-        return self.own_image(self.embed_image(self.image_patches(image)))
+        leave_out(self, ".+_v")
+        self.modalities = ("audio",)

@@ -1,4 +1,4 @@
-"""The size of a model, and the sizes that have a name."""
+"""The size of a model and what it was made to learn, and the sizes that have a name."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from avprep.errors import UserError
-from cavmae.options import AUDIO_FRAMES
+from cavmae.options import (
+    AUDIO_FRAMES,
+    BOTH,
+    MODES,
+    OBJECTIVES,
+    Modality,
+    Mode,
+    Objective,
+    modalities_of,
+)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that decides the shapes of a model's parameters. Defaults: the published base.
+    """Everything that decides a model's parameters and their shapes. Defaults: the published base.
 
     Raises:
         UserError: sizes that cannot be, with the field's name.
@@ -32,11 +41,19 @@ class ModelConfig:
     audio_frames: int = AUDIO_FRAMES  # rows of the fbank, 10 ms each
     mel_bins: int = 128
     trainable_positions: bool = False
+    objective: Objective = "cav-mae"  # of pretraining; files without it are CAV-MAE's
 
     def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise UserError(f"no objective {self.objective!r}; there are {', '.join(OBJECTIVES)}.")
+        if self.objective == "av-mae" and self.modality_depth:
+            raise UserError(
+                f"modality_depth is {self.modality_depth}; av-mae has one encoder for both "
+                "modalities: give 0."
+            )
         for field in dataclasses.fields(self):
             lowest = 0 if field.name in ("modality_depth", "decoder_depth") else 1
-            if field.name not in ("mlp_ratio", "trainable_positions"):
+            if field.name not in ("mlp_ratio", "trainable_positions", "objective"):
                 value = getattr(self, field.name)
                 if not isinstance(value, int) or value < lowest:
                     raise UserError(f"{field.name} is {value!r}, it must be a number ≥ {lowest}.")
@@ -64,6 +81,49 @@ class ModelConfig:
                 f"modality_depth {self.modality_depth} must be at least 0 and below depth "
                 f"{self.depth}: one block at least is shared."
             )
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """That the model is given."""
+        one: dict[Objective, tuple[Modality, ...]] = {
+            "audio-mae": ("audio",),
+            "image-mae": ("image",),
+        }
+        return one.get(self.objective, BOTH)
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether hidden patches are predicted; else there are none, and no decoder."""
+        return self.objective != "cav"
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether sounds are matched with images: each modality has norms of its own for that."""
+        return self.objective in ("cav-mae", "cav")
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """Of a classifier with this encoder."""
+        if self.modalities == BOTH:
+            return MODES
+        return tuple(
+            mode
+            for mode in MODES
+            if modalities_of(mode) == self.modalities and not mode.startswith("missing")
+        )
+
+    def with_objective(self, objective: Objective) -> ModelConfig:
+        """The model of the same size for another objective."""
+        own = 0 if objective == "av-mae" else self.modality_depth
+        return dataclasses.replace(self, objective=objective, modality_depth=own)
+
+    def grid(self, modality: Modality) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.audio_grid if modality == "audio" else self.image_grid
+
+    def patches(self, modality: Modality) -> int:
+        """How many there are."""
+        return self.audio_patches if modality == "audio" else self.image_patches
 
     @property
     def audio_grid(self) -> tuple[int, int]:

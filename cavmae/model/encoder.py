@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from avprep.errors import UserError
-from cavmae.model.blocks import Block, Stream, freeze_stream_norms
+from cavmae.model.blocks import SUFFIXES, Block, Stream, freeze_stream_norms
 from cavmae.model.config import ModelConfig
 from cavmae.model.positions import sincos_positions
+from cavmae.options import Modality, Objective
+
+# What of CAV-MAE an objective has no use for, by the names of modules and parameters. Without
+# contrast one set of norms serves every stream. Contrast alone keeps the joint norms, so that a
+# classifier of both modalities can start from it.
+_LEFT_OUT: dict[Objective, str] = {
+    "cav-mae": "",
+    "av-mae": r"norm\d?_[av]",
+    "cav": r"decoder_.+|mask_token",
+    "audio-mae": r".+_v|norm\d?_a",
+    "image-mae": r".+_a|norm\d?_v",
+}
 
 
 class PatchEmbed(nn.Module):
@@ -49,12 +64,19 @@ def unpatchify(patches: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """Two streams of blocks of their own, then shared blocks. Base of both models."""
+    """Two streams of blocks of their own, then shared blocks. Base of both models.
+
+    A model is built whole; what its objective has no use for is left out before it is initialised.
+
+    Attributes:
+        config: of the model.
+        modalities: that it has weights for.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.has_images = True
+        self.modalities = config.modalities
         dim = config.embed_dim
         self.patch_embed_a = PatchEmbed(1, dim, config.patch_size)
         self.patch_embed_v = PatchEmbed(3, dim, config.patch_size)
@@ -79,66 +101,71 @@ class Encoder(nn.Module):
         )
 
     def initialise(self) -> None:
-        """The published initial weights (a fresh model; loading replaces them)."""
+        """The published initial weights of what the objective uses (loading replaces them)."""
+        leave_out(self, _LEFT_OUT[self.config.objective])
         self.apply(_initialise_module)
-        for embed in (self.patch_embed_a, self.patch_embed_v):
-            nn.init.xavier_uniform_(embed.proj.weight.data.flatten(1))
-        for parameter in (self.modality_a, self.modality_v):
-            nn.init.normal_(parameter, std=0.02)
+        for module in self.modules():
+            if isinstance(module, PatchEmbed):
+                nn.init.xavier_uniform_(module.proj.weight.data.flatten(1))
+        for name, parameter in self.named_parameters(recurse=False):
+            if "modality" in name or name == "mask_token":
+                nn.init.normal_(parameter, std=0.02)
 
-    def audio_patches(self, audio: Tensor) -> Tensor:
-        """fbank float [B, frames, mel] → float [B, La, 256], frequency-major.
+    def part(self, name: str, modality: Modality) -> Any:
+        """The module or parameter of a name that one modality has."""
+        return getattr(self, name + SUFFIXES[modality])
+
+    def patches(self, modality: Modality, given: Tensor) -> Tensor:
+        """The model's input in patches.
+
+        Args:
+            modality: that is given.
+            given: float [B, frames, mel], a fbank, or float [B, 3, H, W], an image.
+
+        Returns:
+            float [B, L, patch * patch * channels]; of audio frequency-major.
 
         Raises:
             UserError: another shape than the model's.
         """
-        expected = (self.config.audio_frames, self.config.mel_bins)
-        if audio.dim() != 3 or audio.shape[1:] != expected:
+        config = self.config
+        expected: tuple[int, ...] = (config.audio_frames, config.mel_bins)
+        if modality == "image":
+            expected = (3, config.image_size, config.image_size)
+        if given.shape[1:] != expected:
             raise UserError(
-                f"audio has shape {tuple(audio.shape)}, the model takes [B, {expected[0]}, "
-                f"{expected[1]}]."
+                f"{modality} has shape {tuple(given.shape)}, the model takes "
+                f"[B, {', '.join(map(str, expected))}]."
             )
-        return patchify(audio.transpose(1, 2).unsqueeze(1), self.config.patch_size)
+        picture = given.transpose(1, 2).unsqueeze(1) if modality == "audio" else given
+        return patchify(picture, config.patch_size)
 
-    def image_patches(self, image: Tensor) -> Tensor:
-        """float [B, 3, H, W] → float [B, Lv, 768].
-
-        Raises:
-            UserError: another shape than the model's.
-        """
-        side = self.config.image_size
-        if image.dim() != 4 or image.shape[1:] != (3, side, side):
-            raise UserError(
-                f"image has shape {tuple(image.shape)}, the model takes [B, 3, {side}, {side}]."
-            )
-        return patchify(image, self.config.patch_size)
-
-    def embed_audio(self, patches: Tensor, ids: Tensor | None = None) -> Tensor:
+    def embed(self, modality: Modality, patches: Tensor, ids: Tensor | None = None) -> Tensor:
         """Patches → tokens [B, L, dim] with position and modality; `ids` picks visible ones."""
-        patches, positions = visible(patches, self.pos_embed_a, ids)
-        return self.patch_embed_a(patches) + positions + self.modality_a
+        positions = self.part("pos_embed", modality)
+        if ids is not None:
+            patches, positions = take_rows(patches, ids), positions[0][ids]
+        tokens = self.part("patch_embed", modality)(patches)
+        return tokens + positions + self.part("modality", modality)
 
-    def embed_image(self, patches: Tensor, ids: Tensor | None = None) -> Tensor:
-        """Patches → tokens [B, L, dim] with position and modality; `ids` picks visible ones."""
-        patches, positions = visible(patches, self.pos_embed_v, ids)
-        return self.patch_embed_v(patches) + positions + self.modality_v
-
-    # As published, a modality's own blocks use their joint norms; only the shared blocks use all
-    # three pairs.
-    def own_audio(self, tokens: Tensor) -> Tensor:
-        """Through the audio blocks."""
-        return run_blocks(self.blocks_a, tokens, "joint")
-
-    def own_image(self, tokens: Tensor) -> Tensor:
-        """Through the image blocks."""
-        return run_blocks(self.blocks_v, tokens, "joint")
+    def own(self, modality: Modality, tokens: Tensor) -> Tensor:
+        """Through the modality's blocks."""
+        # As published, these use their joint norms; only the shared blocks use all three pairs.
+        return run_blocks(self.part("blocks", modality), tokens, "joint")
 
     def shared(self, tokens: Tensor, stream: Stream) -> Tensor:
-        """Through the shared blocks and the final norm of one stream: [B, L, dim]."""
+        """Through the shared blocks and the final norm of one stream: [B, L, dim].
+
+        A model without contrast has one stream, which single modalities pass as well.
+        """
+        if not self.config.contrasts:
+            stream = "joint"
         tokens = run_blocks(self.blocks_u, tokens, stream)
-        if stream == "joint":
-            return self.norm(tokens)
-        return self.norm_a(tokens) if stream == "audio" else self.norm_v(tokens)
+        return getattr(self, f"norm{SUFFIXES[stream]}")(tokens)
+
+    def tokens(self, modality: Modality, given: Tensor) -> Tensor:
+        """Input → what the shared blocks take, nothing hidden: float [B, L, dim]."""
+        return self.own(modality, self.embed(modality, self.patches(modality, given)))
 
     def features(self, audio: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Unmasked features of each modality alone, for retrieval.
@@ -155,11 +182,24 @@ class Encoder(nn.Module):
 
     def audio_features(self, audio: Tensor) -> Tensor:
         """float [B, frames, mel] → float [B, La, dim]."""
-        return self.shared(self.own_audio(self.embed_audio(self.audio_patches(audio))), "audio")
+        return self.features_of("audio", audio)
 
     def image_features(self, image: Tensor) -> Tensor:
         """float [B, 3, H, W] → float [B, Lv, dim]."""
-        return self.shared(self.own_image(self.embed_image(self.image_patches(image))), "image")
+        return self.features_of("image", image)
+
+    def features_of(self, modality: Modality, given: Tensor) -> Tensor:
+        """One modality, see `features`."""
+        return self.shared(self.tokens(modality, given), modality)
+
+
+def leave_out(model: nn.Module, names: str) -> None:
+    """Delete the modules and parameters whose own names match, wherever they are in a model."""
+    for module in list(model.modules()):
+        members = (*module.named_children(), *module.named_parameters(recurse=False))
+        for name, _ in members:
+            if re.fullmatch(names, name):
+                delattr(module, name)
 
 
 def run_blocks(blocks: nn.ModuleList, tokens: Tensor, stream: Stream) -> Tensor:
@@ -167,13 +207,6 @@ def run_blocks(blocks: nn.ModuleList, tokens: Tensor, stream: Stream) -> Tensor:
     for block in blocks:
         tokens = block(tokens, stream)
     return tokens
-
-
-def visible(patches: Tensor, positions: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The patches to encode and their position embeddings."""
-    if ids is None:
-        return patches, positions
-    return take_rows(patches, ids), positions[0][ids]
 
 
 def take_rows(x: Tensor, ids: Tensor) -> Tensor:

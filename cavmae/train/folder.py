@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,20 @@ from cavmae.train.options import PretrainRun, Run
 _FREE = frozenset(
     (
         *("out", "resume", "device", "workers", "max_bad_samples", "log_steps", "epochs"),
-        *("shards", "val_shards", "checkpoint_steps", "checkpoint_minutes", "keep_checkpoints"),
+        *(
+            "shards",
+            "val_shards",
+            "track",
+            "checkpoint_steps",
+            "checkpoint_minutes",
+            "keep_checkpoints",
+        ),
         *("retries", "timeout", "cache", "cache_gb"),
         *("compile", "activation_checkpointing", "parallel", "profile"),
         *("batch_size", "accumulate", "contrasted_clips"),
     )
 )
+CONFIG_FILE = "config.json"
 _WATCHING = frozenset(("val_splits", "val_clips"))  # pretraining's validation decides nothing
 
 
@@ -44,7 +53,8 @@ def prepare_folder(options: Run, facts: dict[str, Any], world: World, tell: OnEv
     folder = options.out
     described = dict(sorted({**dataclasses.asdict(options), **facts}.items()))
     config = json.loads(json.dumps(described, default=str))
-    found = folder / "config.json"
+    run_id = uuid.uuid4().hex
+    found = folder / CONFIG_FILE
     if list_checkpoints(folder / "checkpoints"):
         if options.resume == "never":
             raise UserError(
@@ -58,6 +68,7 @@ def prepare_folder(options: Run, facts: dict[str, Any], world: World, tell: OnEv
             )
         theirs = json.loads(found.read_bytes())
         check_resumed(folder, theirs, config, free_options(options), world)
+        run_id = theirs.get("run_id", run_id)
         before, now = theirs.get("contrasted_clips"), config.get("contrasted_clips")
         if before != now:
             tell(
@@ -68,7 +79,7 @@ def prepare_folder(options: Run, facts: dict[str, Any], world: World, tell: OnEv
                 )
             )
     world.barrier()
-    world.on_main(lambda: write_config(found, config))
+    world.on_main(lambda: write_config(found, {**config, "run_id": run_id}))
 
 
 def free_options(options: Run) -> frozenset[str]:

@@ -169,7 +169,7 @@ class Trainer:
         self._steps = Steps("step", self.schedule_step, total, stage=self.task.name)
         self.tell(self._steps)
         if self.world.is_main:
-            self._records = RunRecords(self.folder, position.rows)
+            self._records = RunRecords(self.folder, position.rows, options.track, self.tell)
         try:
             self._ideal_seconds = self._measure_ideal_seconds()
             trace, traced = self.folder / "trace.json", options.profile * self.world.is_main

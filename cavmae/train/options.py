@@ -12,9 +12,11 @@ from typing import Literal
 
 from avprep.errors import UserError
 from avprep.option import Options, option
+from avprep.options import TrackerName
 from cavmae.options import (
     AudioFrames,
     DeviceOptions,
+    Objective,
     PretrainOptions,
     ShardOptions,
     SkipOptions,
@@ -112,6 +114,9 @@ class RecordOptions(Options):
     keep_checkpoints: int = option(
         2, "Checkpoints to keep: the newest; older ones are deleted.", at_least=1
     )
+    track: tuple[TrackerName, ...] = option(
+        ("tensorboard",), "Tracker that gets the rows of log.csv, too; may be repeated."
+    )
     log_steps: int = option(20, "Steps between log rows inside an epoch; 0 for none.", at_least=0)
     profile: int = option(
         0, "Write RUN/trace.json of this many steps, after the first five.", at_least=0
@@ -197,6 +202,18 @@ class ModelOptions(Options):
 
 
 @dataclass(frozen=True)
+class ObjectiveOptions(Options):
+    """What is learned."""
+
+    objective: Objective | None = option(
+        None,
+        "cav-mae; or a system that the paper compares it with: av-mae (one encoder for both "
+        "modalities, reconstruction alone), cav (contrast alone, nothing hidden), audio-mae or "
+        "image-mae (reconstruction of one modality). [default: cav-mae, or as --init]",
+    )
+
+
+@dataclass(frozen=True)
 class ClassifierOptions(Options):
     """What a classifier learns from, and how its answers are judged."""
 
@@ -236,6 +253,7 @@ class PretrainRun(
     ShardOptions,
     PretrainOptions,
     ModelOptions,
+    ObjectiveOptions,
     ValidationSplit,
     HeldOutShards,
     PlaceOptions,
@@ -264,6 +282,22 @@ class FinetuneRun(
     PlaceOptions,
 ):
     """A finetuning run."""
+
+
+@dataclass(frozen=True)
+class FoldsRun(
+    TrainOptions,
+    ShardOptions,
+    AugmentOptions,
+    TransferOptions,
+    ClassifierOptions,
+    ModelOptions,
+    PlaceOptions,
+):
+    """Finetuning runs over the folds of a shard set."""
+
+    shards: str = option(help="Folder or URL of the shard set.")
+    out: Path = option(help="Folder for a run directory per fold.")
 
 
 Run = PretrainRun | FinetuneRun

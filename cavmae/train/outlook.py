@@ -10,6 +10,7 @@ import numpy as np
 from cavmae.data import ShardSet
 from cavmae.frontend.fbank import SHIFT, WINDOW
 from cavmae.model import ModelConfig
+from cavmae.options import Modality, modalities_of
 from cavmae.train.options import FinetuneRun, Run
 
 FEWEST_STEPS = 300  # in which random weights learned something in docs/experiments.md
@@ -63,7 +64,7 @@ def outlook(
     """
     steps = steps_per_epoch * options.epochs
     padding, fitting = 0.0, config.audio_frames
-    if not (isinstance(options, FinetuneRun) and options.mode == "videoonly"):
+    if "audio" in modalities_read(options, config):
         rows = np.minimum(_rows(shards), config.audio_frames)
         padding = 1 - float(rows.mean()) / config.audio_frames
         fitting = fitting_rows(shards, config)
@@ -79,6 +80,13 @@ def outlook(
         math.ceil(FEWEST_STEPS / steps_per_epoch) if is_short else None,
         held_out,
     )
+
+
+def modalities_read(options: Run, config: ModelConfig) -> tuple[Modality, ...]:
+    """What a run needs of each clip."""
+    if isinstance(options, FinetuneRun):
+        return modalities_of(options.mode)
+    return config.modalities
 
 
 def fitting_rows(shards: ShardSet, config: ModelConfig) -> int:

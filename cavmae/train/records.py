@@ -1,14 +1,15 @@
-"""What a run leaves to look at: log.csv, curves.png, TensorBoard events."""
+"""What a run leaves to look at: log.csv, curves.png, and rows for trackers."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,12 @@ import torch
 
 from avprep import storage
 from avprep.errors import UserError, WorkFailed
+from avprep.options import TrackerName
+from avprep.tracking import TrackedRun, Trackers
 from cavmae.distributed import World
 from cavmae.train.curves import draw_curves
+from cavmae.train.events import Note, OnEvent, ignore
+from cavmae.train.folder import CONFIG_FILE
 
 TIMINGS = ("samples_per_second", "data_wait", "gpu_gb", "mfu")  # two equal runs differ in these
 _STEPS_SEEN = 20  # of which the speed is an average
@@ -27,25 +32,32 @@ _DRAWING_SECONDS = 20.0  # between two pictures of the curves
 class RunRecords:
     """The log of a run. Rows have `step`, `epoch`, `split` and whatever was measured."""
 
-    def __init__(self, folder: Path, rows: list[dict[str, Any]]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(
+        self,
+        folder: Path,
+        rows: list[dict[str, Any]],
+        trackers: Sequence[TrackerName] = (),
+        tell: OnEvent = ignore,
+    ) -> None:
+        """Args:
+        folder: the run directory.
+        rows: logged so far; further ones are added to it.
+        trackers: that get every row, too.
+        tell: who hears of trackers that fail.
+        """
         self.folder = folder
         self.rows = rows
+        self._trackers = Trackers(trackers, _tracked_run(folder, rows))
+        self._tell = tell
         self._drawn = -math.inf
-        self._failure: OSError | None = None
-        purge = rows[-1]["step"] + 1 if rows else None
-        self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Add one row and its TensorBoard scalars."""
+        """Add one row, for trackers too."""
         self.rows.append(row)
-        try:
-            for name, value in row.items():
-                if name not in ("step", "epoch", "split"):
-                    self._events.add_scalar(f"{row['split']}/{name}", value, row["step"])
-        except OSError as error:  # told where all ranks listen, see `written_together`
-            self._failure = error
+        figures = {name: value for name, value in row.items() if name not in ("step", "split")}
+        self._trackers.log(
+            row["step"], {f"{row['split']}/{name}": value for name, value in figures.items()}
+        )
 
     def publish(self, final: bool = False) -> None:
         """Write log.csv and curves.png, each whole or not at all.
@@ -54,25 +66,40 @@ class RunRecords:
         one always does.
 
         Raises:
-            OSError, UserError, WorkFailed: they, or the events before, cannot be written.
+            OSError, UserError, WorkFailed: they cannot be written.
         """
-        if self._failure is not None:
-            raise self._failure
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         storage.write_atomic(self.folder / "log.csv", text.getvalue().encode())
-        self._events.flush()
+        self._tell_failures()
         if final or time.monotonic() - self._drawn > _DRAWING_SECONDS:
             storage.write_atomic(self.folder / "curves.png", draw_curves(self.rows, TIMINGS))
             self._drawn = time.monotonic()
 
     def close(self) -> None:
-        """Finish the event file."""
-        with suppress(OSError):  # what matters has been published, or has failed already
-            self._events.close()
+        """Let the trackers finish."""
+        self._trackers.close()
+        self._tell_failures()
+
+    def _tell_failures(self) -> None:
+        for words in self._trackers.failures():
+            self._tell(Note(words, is_warning=True))
+
+
+def _tracked_run(folder: Path, rows: Sequence[Mapping[str, Any]]) -> TrackedRun:
+    config = storage.read_if_there(str(folder / CONFIG_FILE))
+    described = json.loads(config) if config is not None else {}
+    return TrackedRun(
+        id=described.get("run_id", ""),
+        name=folder.absolute().name,
+        program="cavmae",
+        config=described,
+        folder=folder,
+        first_step=rows[-1]["step"] + 1 if rows else 0,
+    )
 
 
 @contextmanager

@@ -22,13 +22,12 @@ from cavmae.evaluation.held_out import HeldOutOptions, evaluate_pretraining
 from cavmae.evaluation.metrics import finite, score
 from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAE, CAVMAEClassifier
-from cavmae.options import BOTH, modalities_of
 from cavmae.train.dry_run import DryRun, dry_run
 from cavmae.train.events import Note, OnEvent, ignore
 from cavmae.train.folder import prepare_folder
 from cavmae.train.loop import Position, Trainer
 from cavmae.train.options import FinetuneRun, PretrainRun, Run
-from cavmae.train.outlook import outlook
+from cavmae.train.outlook import modalities_read, outlook
 from cavmae.train.parallel import collected, whole_weights
 from cavmae.train.records import written_together
 from cavmae.train.start import Start, contrasted_clips, facts_of, front_end, load_init, start_of
@@ -220,7 +219,7 @@ def build_trainer(
             options.seed,
             balanced=tuned.balanced if tuned else False,
             mixup=tuned.mixup if tuned else 0.0,
-            modalities=modalities_of(tuned.mode) if tuned else BOTH,
+            modalities=modalities_read(options, start.config),
             longest=samples_for(start.config.audio_frames),
             max_bad_samples=options.max_bad_samples,
             pin_memory=start.world.device.type == "cuda",

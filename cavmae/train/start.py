@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from avprep.errors import UserError
+from avprep.tracking import check_trackers
 from avprep.wording import lacking_words
 from cavmae.checkpoints import config_of, init_from, read_metadata, read_weights, weights_file
 from cavmae.checkpoints.usage import check_same_classes
@@ -19,10 +20,10 @@ from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import ModelConfig
 from cavmae.model.config import PRESETS
 from cavmae.model.encoder import Encoder
-from cavmae.options import BOTH, FIT, Criterion, modalities_of
+from cavmae.options import FIT, Criterion
 from cavmae.train.events import Normalisation, Note, OnEvent, ignore
-from cavmae.train.options import FinetuneRun, ModelOptions, PretrainRun, Run
-from cavmae.train.outlook import fitting_rows
+from cavmae.train.options import FinetuneRun, ModelOptions, ObjectiveOptions, PretrainRun, Run
+from cavmae.train.outlook import fitting_rows, modalities_read
 
 _SIZE = "base"  # of a model that neither --model nor --init tells the size of
 
@@ -54,10 +55,13 @@ def start_of(options: Run, world: World, on_event: OnEvent) -> Start:
     """Open and check what a run needs.
 
     Raises:
-        UserError: inputs that do not fit together.
+        UserError: inputs that do not fit together, or a tracker is not installed.
     """
-    needed = modalities_of(options.mode) if isinstance(options, FinetuneRun) else BOTH
-    shards = open_shards(options.shards, options, needed)
+    check_trackers(options.track)
+    shards = open_shards(options.shards, options, ())
+    config = starting_config(options, shards)
+    needed = modalities_read(options, config)
+    shards = shards.having(needed)
     validation: ShardSet | None = None
     criterion: Criterion = "bce"
     if options.val_shards is not None:
@@ -69,7 +73,7 @@ def start_of(options: Run, world: World, on_event: OnEvent) -> Start:
         criterion = choose_criterion(shards, options.criterion)
     elif validation is not None:
         validation = spread_subset(validation, options.val_clips)
-    config = starting_config(options, shards)
+    check_objective(options, config)
     if "image" in needed:
         for each in filter(None, (shards, validation)):
             check_frames(each, config)
@@ -88,6 +92,7 @@ def facts_of(options: Run, start: Start) -> dict[str, Any]:
     weights = shards.class_weights.tobytes() if is_balanced else b""
     facts: dict[str, Any] = {
         "model": size_name(start.config) or "custom",
+        "objective": start.config.objective,
         "audio_frames": start.config.audio_frames,
         "shards_fingerprint": shards.info.fingerprint,
         "class_weights_sha256": hashlib.sha256(weights).hexdigest() if weights else None,
@@ -99,7 +104,7 @@ def facts_of(options: Run, start: Start) -> dict[str, Any]:
         assert start.validation is not None
         facts["val_shards_fingerprint"] = start.validation.info.fingerprint
         facts["criterion"] = start.criterion
-    elif options.contrast_weight:
+    elif start.config.contrasts and options.contrast_weight:
         facts["contrasted_clips"] = contrasted_clips(options, start.world)
     return facts
 
@@ -113,24 +118,27 @@ def size_name(config: ModelConfig) -> str | None:
     """The named size whose encoder a model has, if there is one."""
     fields = ("embed_dim", "depth", "modality_depth", "num_heads", "mlp_ratio", "patch_size")
     for name, preset in PRESETS.items():
+        preset = preset.with_objective(config.objective)
         if all(getattr(preset, field) == getattr(config, field) for field in fields):
             return name
     return None
 
 
 def starting_config(options: ModelOptions, shards: ShardSet) -> ModelConfig:
-    """The size of the model: that of --init, else the named one.
+    """Size and objective of the model: those of --init, else the named ones.
 
     Args:
-        options: size, rows and initial weights.
+        options: size, rows, objective and initial weights.
         shards: that `--audio-frames fit` fits.
 
     Raises:
-        UserError: --audio-frames or --model disagree with --init.
+        UserError: --audio-frames, --model or --objective disagree with --init.
     """
     rows = options.audio_frames
+    asked = options.objective if isinstance(options, ObjectiveOptions) else None
     if options.init is None:
         config = ModelConfig.preset(options.model or _SIZE)
+        config = config.with_objective(asked or config.objective)
         if rows is None:
             return config
         fitted = fitting_rows(shards, config) if rows == FIT else int(rows)
@@ -148,7 +156,35 @@ def starting_config(options: ModelOptions, shards: ShardSet) -> ModelConfig:
             f"--model {options.model}: {file} is {size_name(config) or 'of a size of its own'}. "
             "Leave --model out, and it is that of --init."
         )
-    return config
+    if asked in (None, config.objective):
+        return config
+    if config.objective != "cav-mae" or asked == "av-mae":
+        raise UserError(
+            f"--objective {asked}: {file} was pretrained as {config.objective}, which lacks "
+            f"weights of {asked}. Start from a vision MAE (`cavmae convert --vision-mae "
+            f"--objective {'av-mae' if asked == 'av-mae' else 'cav-mae'}`) or without --init."
+        )
+    return config.with_objective(asked)
+
+
+def check_objective(options: Run, config: ModelConfig) -> None:
+    """Raises UserError where a model cannot be trained as asked."""
+    if isinstance(options, FinetuneRun):
+        if options.mode not in config.modes:
+            raise UserError(
+                f"--mode {options.mode}: {options.init} was pretrained as {config.objective}; give "
+                f"--mode {config.modes[0]}."
+            )
+        return
+    has_loss = (
+        config.reconstructs and options.mae_weight,
+        config.contrasts and options.contrast_weight,
+    )
+    if not any(has_loss):
+        wanted = "--mae-weight" if config.reconstructs else "--contrast-weight"
+        raise UserError(
+            f"--objective {config.objective} has no loss left to learn from: give {wanted} above 0."
+        )
 
 
 def check_frames(shards: ShardSet, config: ModelConfig) -> None:

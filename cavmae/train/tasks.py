@@ -16,6 +16,8 @@ from cavmae.model.flops import classifier_flops, pretraining_flops
 from cavmae.options import Criterion
 
 Gather = Callable[[Tensor], Tensor]
+# Fields of `PretrainOutput` that are logged, as far as the objective has them.
+PRETRAIN_PARTS = ("loss_mae_audio", "loss_mae_image", "loss_contrast", "contrast_accuracy")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class PretrainTask:
-    """Masked reconstruction and contrast."""
+    """Masked reconstruction and contrast, or what of them the model's objective has."""
 
     options: PretrainOptions
     name: str = "pretrain"
@@ -78,14 +80,9 @@ class PretrainTask:
             gather=gather if self.options.contrast_scope == "global" else None,
             predictions=False,
         )
+        parts = {name: getattr(out, name) for name in PRETRAIN_PARTS}
         return StepLoss(
-            out.loss,
-            {
-                "loss_mae_audio": out.loss_mae_audio.detach(),
-                "loss_mae_image": out.loss_mae_image.detach(),
-                "loss_contrast": out.loss_contrast.detach(),
-                "contrast_accuracy": out.contrast_accuracy,
-            },
+            out.loss, {name: one.detach() for name, one in parts.items() if one is not None}
         )
 
     def forward_flops(self, model: CAVMAE | CAVMAEClassifier) -> int:

@@ -350,6 +350,22 @@ def test_a_vision_mae_becomes_initial_weights(tmp_path):
     assert fresh == {"modality_a", "modality_v", "decoder_modality_a", "decoder_modality_v"}
 
 
+def test_all_blocks_of_a_vision_mae_become_the_one_encoder_of_av_mae(tmp_path):
+    weights = vision_mae()
+    torch.save(weights, tmp_path / "vit.pth")
+    start = tmp_path / "start.safetensors"
+    result = convert("--vision-mae", "--objective", "av-mae", tmp_path / "vit.pth", start)
+    assert result.exit_code == 0, result.output
+    model = load_checkpoint(start)
+    assert model.config.objective == "av-mae"
+    for number, block in enumerate(model.blocks_u):
+        for name in ("norm1.weight", "attn.qkv.weight", "mlp.fc2.bias"):
+            assert torch.equal(block.get_parameter(name), weights[f"blocks.{number}.{name}"])
+    assert torch.equal(model.norm.weight, weights["norm.weight"])
+    alone = convert("--objective", "av-mae", start, tmp_path / "again.safetensors")
+    assert "--objective av-mae: give --vision-mae too" in str(alone.exception)
+
+
 def test_a_vision_mae_that_does_not_fit_is_refused():
     whole = vision_mae()
     for change, complaint in (
@@ -394,7 +410,7 @@ def test_an_audio_only_export_gives_the_same_audio_logits(tmp_path):
     audio = torch.randn(2, 64, 128)
     for mode in ("audioonly", "missingaudioonly"):
         assert torch.equal(slim(audio, None, mode), model(audio, None, mode))
-    with pytest.raises(UserError, match="without its image weights"):
+    with pytest.raises(UserError, match="weights for audioonly and missingaudioonly only"):
         slim(audio, torch.zeros(2, 3, 64, 64))
 
 
@@ -409,7 +425,7 @@ def test_an_audio_only_model_goes_where_it_can_be_read_again(tmp_path):
     )
     twice = convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "--audio-frames", 64)
     assert twice.exit_code == 0, twice.output
-    assert not load_checkpoint(tmp_path / "b.safetensors").has_images
+    assert load_checkpoint(tmp_path / "b.safetensors").modalities == ("audio",)
     save_model(tmp_path / "pre.safetensors", CAVMAE(CONFIG))
     result = convert(tmp_path / "pre.safetensors", tmp_path / "c.safetensors", "--audio-only")
     assert "--audio-only is for classifiers; this is a pretrained" in str(result.exception)

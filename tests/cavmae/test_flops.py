@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cavmae.model import CAVMAE, MODES, CAVMAEClassifier, ModelConfig, PretrainOptions
 from cavmae.model.flops import classifier_flops, pretraining_flops
+from cavmae.options import OBJECTIVES
 
 # Two shared blocks, and so narrow that attention counts.
 CONFIG = ModelConfig(
@@ -36,24 +37,30 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("objective", "options"),
     [
-        PretrainOptions(),
-        PretrainOptions(mask_ratio=0.5, bidirectional=True),
-        PretrainOptions(mae_weight=0),
-        PretrainOptions(contrast_weight=0),
+        *((objective, PretrainOptions()) for objective in OBJECTIVES),
+        ("cav-mae", PretrainOptions(mask_ratio=0.5, bidirectional=True)),
+        ("cav-mae", PretrainOptions(mae_weight=0)),
+        ("cav-mae", PretrainOptions(contrast_weight=0)),
     ],
 )
-def test_pretraining_takes_what_the_formula_says_and_its_gradients_twice_that(options):
-    model = CAVMAE(CONFIG)
+def test_pretraining_takes_what_the_formula_says_and_its_gradients_twice_that(objective, options):
+    config = CONFIG.with_objective(objective)
+    model = CAVMAE(config)
     forward, backward = counted(lambda: model(*inputs(), options, predictions=False).loss)
-    assert forward == pytest.approx(pretraining_flops(CONFIG, options), rel=0.02)
+    assert forward == pytest.approx(pretraining_flops(config, options), rel=0.02)
     assert 0.93 * 2 * forward < backward <= 2 * forward  # inputs need no gradient
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_classifying_takes_what_the_formula_says(mode):
-    model = CAVMAEClassifier(CONFIG, 300)
+@pytest.mark.parametrize(
+    ("objective", "mode"),
+    [("cav-mae", mode) for mode in MODES]
+    + [("av-mae", "multimodal"), ("audio-mae", "audioonly"), ("image-mae", "videoonly")],
+)
+def test_classifying_takes_what_the_formula_says(objective, mode):
+    config = CONFIG.with_objective(objective)
+    model = CAVMAEClassifier(config, 300)
     forward, backward = counted(lambda: model(*inputs(), mode).sum())
-    assert forward == pytest.approx(classifier_flops(CONFIG, mode, 300), rel=0.001)
+    assert forward == pytest.approx(classifier_flops(config, mode, 300), rel=0.001)
     assert 0.93 * 2 * forward < backward <= 2 * forward  # inputs need no gradient

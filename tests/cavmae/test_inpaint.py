@@ -76,7 +76,7 @@ def test_visible_patches_are_the_original_and_hidden_ones_the_prediction(
     audio, image = inputs
     options = HidingOptions(mask_ratio=0.6, mask_mode=mask_mode, seed=4)
     for found, given_input, grid in zip(
-        fill_in(model, audio, image, options, norm_pix_loss),
+        fill_in(model, audio, image, options, norm_pix_loss).values(),
         (audio.transpose(1, 2)[:, None], image),
         (CONFIG.audio_grid, CONFIG.image_grid),
         strict=True,
@@ -88,8 +88,7 @@ def test_visible_patches_are_the_original_and_hidden_ones_the_prediction(
         patches = grid[0] * grid[1]
         assert found.hidden.sum() == 3 * (patches - int(patches * 0.4)) * CONFIG.patch_size**2
     # Written out once more: the loss of the reconstruction is the loss of pretraining.
-    found_audio, found_image = fill_in(model, audio, image, options, norm_pix_loss)
-    for found in (found_audio, found_image):
+    for found in fill_in(model, audio, image, options, norm_pix_loss).values():
         error, truth = found.reconstructed - found.original, found.original
         if norm_pix_loss:
             tiles = truth.unfold(2, 4, 4).unfold(3, 4, 4)  # [B, C, rows, columns, 4, 4]
@@ -105,7 +104,7 @@ def test_one_seed_is_one_mask_for_every_clip(model, inputs):
     first, again, other = (
         fill_in(model, *inputs, HidingOptions(seed=seed), True) for seed in (0, 0, 1)
     )
-    for k in (0, 1):
+    for k in ("audio", "image"):
         assert torch.equal(first[k].hidden, again[k].hidden)
         assert torch.equal(first[k].reconstructed, again[k].reconstructed)
         assert not torch.equal(first[k].hidden, other[k].hidden)
@@ -117,13 +116,11 @@ def test_panels_are_in_the_units_of_pictures_and_of_the_fbank(model, inputs):
     pixels = torch.randint(0, 256, (1, 3, SIZE, SIZE), dtype=torch.uint8)
     energies = inputs[0][:1] * 2.0 - 3.0
     normalised = (energies + 3.0) / 2.0
-    audio, image = fill_in(
-        model, normalised, frontend.normalise_image(pixels), HidingOptions(), False
-    )
-    shown = panels(audio, image, frontend)
+    found = fill_in(model, normalised, frontend.normalise_image(pixels), HidingOptions(), False)
+    shown = panels(found, frontend)
     assert np.allclose(shown.image[0], pixels[0].permute(1, 2, 0) / 255, atol=1e-6)
     assert np.allclose(shown.audio[0], energies[0].T, atol=1e-5)
-    assert np.array_equal(np.isnan(shown.audio[1]), audio.hidden[0, 0].numpy())
+    assert np.array_equal(np.isnan(shown.audio[1]), found["audio"].hidden[0, 0].numpy())
     assert np.isfinite(shown.audio[2]).all()
 
 
@@ -203,5 +200,5 @@ def test_a_trained_model_fills_in_better_than_an_untrained_one(shards, tmp_path)
         trained(made.audio, made.image, loss_options).loss.backward()
         optimizer.step()
     after = fill_in(trained.eval(), made.audio, made.image, HidingOptions(), False)
-    assert after[0].loss < before[0].loss / 2
-    assert after[1].loss < before[1].loss * 0.8
+    assert after["audio"].loss < before["audio"].loss / 2
+    assert after["image"].loss < before["image"].loss * 0.8

@@ -18,7 +18,7 @@ from avprep.option import options_of
 from cavmae.checkpoints import save_model
 from cavmae.cli import COMMANDS
 from cavmae.model import CAVMAE
-from cavmae.options import FIT
+from cavmae.options import FIT, OBJECTIVES
 from cavmae.recipes import Expected, read_recipe
 from cavmae.train.optim import learning_rate
 from cavmae.train.options import OptimOptions
@@ -29,22 +29,29 @@ from tests.conftest import REPOSITORY
 PIPELINES = REPOSITORY / "pipelines"
 PROCESSES = 4  # the published runs' GPUs
 
-# Epochs, clips a step, rate, epochs at the full rate, epochs between decays.
+# Epochs, clips per step, rate, epochs at the full rate, epochs between decays.
 PRETRAINING = {
     "pretrain-base": (25, 48, 5e-5, 10, 5),
     "pretrain-scale-plus": (25, 120, 1e-4, 10, 5),
     "pretrain-scale-plus-plus": (25, 256, 2e-4, 10, 5),
     "pretrain-vggsound-from-mae": (25, 120, 1e-4, 10, 5),
     "pretrain-vggsound-from-audioset": (10, 120, 5e-5, 10, 5),
+    **{f"pretrain-{name}": (25, 48, 5e-5, 10, 5) for name in OBJECTIVES if name != "cav-mae"},
 }
 # The same, then: head's ratio, balanced, loss, mode, epochs averaged, frames of the evaluation.
 AUDIOSET_20K = (15, 36, 5e-5, 5, 1, 100, False, "bce")
+AUDIOSET_2M = (10, 48, 1e-5, 2, 1, 50, True, "bce")
+VGGSOUND = (10, 48, 1e-4, 2, 1, 10, True, "ce")
 FINETUNING = {
     "finetune-audioset-20k": (*AUDIOSET_20K, "multimodal", (3, 15), "all"),
     "finetune-audioset-20k-audio": (*AUDIOSET_20K, "audioonly", (3, 15), "middle"),
     "finetune-audioset-20k-visual": (*AUDIOSET_20K, "videoonly", (3, 15), "all"),
-    "finetune-audioset-2m": (10, 48, 1e-5, 2, 1, 50, True, "bce", "multimodal", (1, 10), "all"),
-    "finetune-vggsound": (10, 48, 1e-4, 2, 1, 10, True, "ce", "multimodal", (3, 10), "all"),
+    "finetune-audioset-2m": (*AUDIOSET_2M, "multimodal", (1, 10), "all"),
+    "finetune-audioset-2m-audio": (*AUDIOSET_2M, "audioonly", (1, 10), "middle"),
+    "finetune-audioset-2m-visual": (*AUDIOSET_2M, "videoonly", (1, 10), "all"),
+    "finetune-vggsound": (*VGGSOUND, "multimodal", (3, 10), "all"),
+    "finetune-vggsound-audio": (*VGGSOUND, "audioonly", (3, 10), "middle"),
+    "finetune-vggsound-visual": (*VGGSOUND, "videoonly", (3, 10), "all"),
 }
 NEEDED = {
     "pretrain": ["--shards", "s", "--out", "o"],
@@ -80,6 +87,12 @@ CURVES = {
     "pretrain-base": (77_600, "train", "loss", 0.857),
     "pretrain-scale-plus": None,
     "pretrain-scale-plus-plus": None,
+    **{f"pretrain-{name}": None for name in OBJECTIVES if name != "cav-mae"},
+    **{
+        f"finetune-{data}-{modality}": None
+        for data in ("audioset-2m", "vggsound")
+        for modality in ("audio", "visual")
+    },
     "pretrain-vggsound-from-mae": (1_421, "train", "loss", 0.914),
     "pretrain-vggsound-from-audioset": (1_499, "train", "loss", 0.902),
     "finetune-audioset-20k": (430, "validation", "map", 0.407),
@@ -168,6 +181,7 @@ def test_pretraining_recipes_are_the_published_runs(name):
     assert (values["mask_ratio"], values["mask_mode"]) == (0.75, "unstructured")
     assert (values["contrast_scope"], values["bidirectional"]) == ("per-rank", False)
     assert values["model"] == "base"
+    assert values["objective"] in (None, name.removeprefix("pretrain-"))
 
 
 @pytest.mark.parametrize("name", FINETUNING)

@@ -60,7 +60,7 @@ def manifest(ordinary, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(manifest, tmp_path_factory) -> dict[str, bytes]:
-    """The files of the shard set that `manifest` makes, two clips a shard."""
+    """The files of the shard set that `manifest` makes, two clips per shard."""
     out = tmp_path_factory.mktemp("undisturbed") / "shards"
     result = run_shard(manifest, out)
     assert result.returncode == 0, result.stderr
@@ -68,7 +68,7 @@ def undisturbed(manifest, tmp_path_factory) -> dict[str, bytes]:
 
 
 def shard_command(manifest: Path, out: object, *options: object) -> list[str]:
-    """`avprep shard`, two clips a shard unless `options` say otherwise."""
+    """`avprep shard`, two clips per shard unless `options` say otherwise."""
     command = (sys.executable, "-m", "avprep", "shard", manifest, "--out", out, *options)
     return [*map(str, command), *usual("--samples-per-shard", "2", options)]
 
@@ -81,7 +81,7 @@ def usual(option: str, value: str, options: Sequence[object]) -> list[str]:
 def run_shard(
     manifest: Path, out: object, *options: object, **kwargs
 ) -> subprocess.CompletedProcess[str]:
-    """`avprep shard`, two clips a shard and one worker unless `options` say otherwise."""
+    """`avprep shard`, two clips per shard and one worker unless `options` say otherwise."""
     command = shard_command(manifest, out, *options, *usual("--workers", "1", options))
     kwargs.setdefault("env", environment())
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, **kwargs)

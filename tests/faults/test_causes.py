@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,14 @@ def make_faulty_clips(folder: Path, clip: Path) -> dict[str, Clip]:
         ("bad-name of 300 bytes", folder / ("x" * 300 + ".mp4")),
     ):
         clips[video_id] = Clip(video_id, video=str(path))
+    header = tarfile.TarInfo("huge.mp4")
+    header.size = 10**12
+    (folder / "x.tar").write_bytes(header.tobuf())
+    for video_id, url in (
+        ("too-large in an archive", f"tar://huge.mp4::{folder}/x.tar"),
+        ("unreachable server", "http://127.0.0.1:9/clip.mp4"),
+    ):
+        clips[video_id] = Clip(video_id, video=url)
     past_the_end = Clip("too-short segment", video=str(clip), start=50.0, end=60.0)
     return {**clips, past_the_end.video_id: past_the_end}
 

@@ -227,3 +227,48 @@ def test_mended_clips_are_rebuilt_in_place(server, ordinary, clip, tmp_path):
     assert read_dataset(out).samples == 2
     build(clips, tmp_path / "fresh")
     assert stored(out) == contents(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("archive", ["", "x.tar", "x.tar.gz", "x.zip"])
+def test_videos_in_a_bucket_make_the_same_samples(server, ordinary, tmp_path, archive):
+    """Each by itself, and in archives, one of which is missing a member."""
+    from pathlib import Path
+
+    from avprep.clips import Clip
+    from tests.archives import by_name, make_tar, make_zip
+    from tests.faults.conftest import failures_of
+    from tests.faults.test_archives import samples_of
+
+    members = by_name(Path(clip.video) for clip in ordinary)
+    if archive:
+        make = make_zip if archive.endswith("zip") else make_tar
+        filesystem().put_file(str(make(tmp_path / archive, members)), f"bucket/in/{archive}")
+    else:
+        filesystem().pipe({f"bucket/in/{name}": data for name, data in members.items()})
+    scheme = "zip" if archive.endswith("zip") else "tar"
+    form = f"{scheme}://{{}}::{BUCKET}/in/{archive}" if archive else f"{BUCKET}/in/{{}}"
+    clips = [Clip(Path(name).stem, video=form.format(name)) for name in members]
+    build([*clips, Clip("nowhere", video=form.format("nowhere.mp4"))], tmp_path / "s")
+    build(ordinary, tmp_path / "local")
+    assert samples_of(tmp_path / "s") == samples_of(tmp_path / "local")
+    (failure,) = failures_of(tmp_path / "s").values()
+    assert (failure["video_id"], failure["cause"]) == ("nowhere", "missing")
+    assert failure["detail"].startswith(form.format("nowhere.mp4"))
+
+
+def test_a_bucket_that_may_not_be_read_or_is_down_is_named(server, ordinary, tmp_path, monkeypatch):
+    from avprep.clips import Clip
+    from tests.faults.conftest import failures_of
+
+    clips = [ordinary[0], Clip("lost", video="s3://no-such-bucket/a.mp4")]
+    build(clips, tmp_path / "a")
+    assert failures_of(tmp_path / "a")["lost"]["cause"] == "missing"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    forget_stores()
+    clips = [ordinary[0], Clip("down", video=f"{BUCKET}/in/a.mp4")]
+    build(clips, tmp_path / "b")
+    forget_stores()
+    failed = failures_of(tmp_path / "b")["down"]
+    assert failed["cause"] == "unreachable"
+    assert "127.0.0.1:9" in failed["detail"]

@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from avprep.clips import Clip, discover_clips, is_writable
+from avprep.clips import Clip, Places, Scan, discover_files, expanded, ids_of, is_writable
 from avprep.errors import UserError
 from avprep.labels import LabelSet, label_set_for
 from avprep.manifest.sources.match import UNNAMEABLE, Matches, extracted_audio
 from avprep.manifest.sources.matched import DataSet, Matched
 from avprep.manifest.sources.rows import Row, Segments
+from avprep.manifest.sources.side_files import labels_beside, numbered_classes
+from avprep.options import LabelSource
+from avprep.storage import is_archive
 
 _NO_LABELS = "unlabell?ed|unsupervised|nolabels?"
 _UNLABELLED = re.compile(_NO_LABELS, re.IGNORECASE)
@@ -32,53 +35,72 @@ _MAYBE_SPLIT = re.compile(  # `my_train`, `train-clean`, `fold1`
 )
 
 
-def folder_manifest(root: Path, extracted: Path | None = None) -> tuple[list[Clip], LabelSet]:
+def folder_manifest(root: Places, extracted: Path | None = None) -> tuple[list[Clip], LabelSet]:
     """The clips of a folder and their classes; see `match_folder`."""
     matched = match_folder(root, extracted)
     return list(matched.clips()), matched.data_set.labels
 
 
 def match_folder(
-    root: Path,
+    root: Places,
     extracted: Path | None = None,
     labels: LabelSet | None = None,
     label_file: object = "the class CSV",
     split: str = "",
     on_file: Callable[[], object] = lambda: None,
+    label_from: LabelSource | None = None,
 ) -> Matched:
     """The videos of a folder, each labelled with the sub-folder that it lies in; see `places_of`.
 
-    Videos directly in `root` stay unlabelled, which is enough to pretrain on.
+    Videos in no sub-folder stay unlabelled, which is enough to pretrain on. Several folders,
+    archives or prefixes of object stores count as one folder with everything in it.
 
     Args:
-        root: folder of videos.
+        root: the folder, or what else it may be.
         extracted: what `avprep extract` wrote for the same folder.
         labels: the label set to use; None to number the sorted names of the classes.
         label_file: where that label set is, for the message.
         split: the split that is wanted; "" for all.
         on_file: called after each file found.
+        label_from: the file beside each video that has its classes, instead of the sub-folder.
 
     Raises:
-        UserError: no such folder, no video in it, no such split, a class is not in the label set,
+        UserError: nothing is there, no video in it, no such split, a class is not in the label set,
             or folders may be splits or classes.
     """
-    passed_over: list[str] = []
-    found = discover_clips(root, passed_over, on_file)
-    clips = [clip for clip in found if is_writable(clip.video)]
-    extras = [(clip.video, UNNAMEABLE) for clip in found if not is_writable(clip.video)]
-    places = places_of(clips, root, labels)
-    names = (place.label for place in places if place.label)
-    label_set, mids = label_set_for(names, labels, label_file)
+    roots, scan = expanded(root), Scan(keep=label_from.suffix if label_from else "")
+    where = ", ".join(roots)
+    found = discover_files(roots, scan, on_file)
+    usable = [
+        (file, name)
+        for file, name in zip(found, ids_of(found), strict=True)
+        if is_writable(file.video)
+    ]
+    files, ids = [file for file, _ in usable], [name for _, name in usable]
+    extras = [(file.video, UNNAMEABLE) for file in found if not is_writable(file.video)]
+    folders, remarks = [file.folders for file in files], list[str]()
+    if all(map(is_archive, roots)) and (around := _packed_in(folders)):
+        remarks.append(f"everything is in {'/'.join(around)}/, which is not taken for a class")
+        folders = [parts[len(around) :] for parts in folders]
+    places = places_of(folders, where, labels)
+    if label_from is None:
+        classes = [[place.label] if place.label else [] for place in places]
+        names = itertools.chain.from_iterable(classes)
+        label_set, mids = label_set_for(names, labels, label_file)
+    else:
+        classes, unread = labels_beside(files, label_from, scan)
+        label_set, mids = numbered_classes(classes, labels, label_file)
+        remarks += unread
     segments = Segments(
-        Row(None, clip.video, None, None, (mids[label],) if label else (), of_split)
-        for clip, (label, of_split) in zip(clips, places, strict=True)
+        Row(None, file.video, None, None, tuple(mids[name] for name in named), place.split)
+        for file, named, place in zip(files, classes, places, strict=True)
     )
-    data_set = DataSet(segments, label_set, named_by="path").only(split, root)
-    remarks = [*_about_splits(data_set, root, labels is None)]
-    if labels is None:
-        remarks += _doubtful_classes(data_set)
-    ids = [clip.video_id for clip in clips]
-    videos = Matches.named([clip.video for clip in clips], extras)
+    data_set = DataSet(segments, label_set, named_by="path").only(split, where)
+    if len(roots) == 1:
+        remarks += _about_splits(data_set, Path(where), labels is None)
+    if labels is None and label_from is None:
+        remarks += _doubtful_classes(data_set, folders)
+    videos = Matches.named([file.video for file in files], extras)
     return Matched(
         data_set,
         ids,
@@ -86,11 +108,19 @@ def match_folder(
         extracted_audio(videos, ids, extracted),
         extracted,
         is_cut=False,
-        passed_over=passed_over,
-        looked_in=str(root),
+        scan=scan,
+        looked_in=where,
         looked_for="",
         remarks=remarks,
     )
+
+
+def _packed_in(folders: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The folders around all others in archives, as around `videos/dog` and `videos/cat`."""
+    ends = zip(min(folders, default=()), max(folders, default=()), strict=False)
+    around = tuple(pair[0] for pair in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
+    depth = min(map(len, folders), default=0)
+    return around if depth > len(around) else ()
 
 
 class Place(NamedTuple):
@@ -100,8 +130,10 @@ class Place(NamedTuple):
     split: str = ""
 
 
-def places_of(clips: Sequence[Clip], root: Path, labels: LabelSet | None = None) -> list[Place]:
-    """Class and split of each video, by its first two folders below `root`.
+def places_of(
+    folders: Sequence[tuple[str, ...]], root: object, labels: LabelSet | None = None
+) -> list[Place]:
+    """Class and split of each video, by the first two folders that it lies in.
 
     First-level folders are classes. If all of them are named as splits are, they are splits, and
     the folders below are classes; where all second-level folders are, it is the other way round.
@@ -109,15 +141,15 @@ def places_of(clips: Sequence[Clip], root: Path, labels: LabelSet | None = None)
     Folders around the folder of splits are ignored. A folder `unlabelled` is not a class.
 
     Args:
-        clips: of videos below `root`.
-        root: the folder.
+        folders: of each video, from the outermost on.
+        root: where they are, for messages.
         labels: a label set. Where all folders are named as its classes and have none below, they
             are classes, even one called `train`.
 
     Raises:
         UserError: some first-level folders look like splits and others do not.
     """
-    folders = _unwrapped([Path(clip.video).relative_to(root).parts[:-1] for clip in clips], labels)
+    folders = _unwrapped(folders, labels)
     level = _split_level(folders, root, labels)
     places = []
     for parts in folders:
@@ -129,7 +161,7 @@ def places_of(clips: Sequence[Clip], root: Path, labels: LabelSet | None = None)
 
 
 def _split_level(
-    folders: Sequence[tuple[str, ...]], root: Path, labels: LabelSet | None
+    folders: Sequence[tuple[str, ...]], root: object, labels: LabelSet | None
 ) -> int | None:
     """Which of a video's folders is its split, from 0; None where no folder is a split."""
     tops = {parts[0] for parts in folders if parts}
@@ -146,7 +178,9 @@ def _split_level(
     return None
 
 
-def _unwrapped(folders: list[tuple[str, ...]], labels: LabelSet | None) -> list[tuple[str, ...]]:
+def _unwrapped(
+    folders: Sequence[tuple[str, ...]], labels: LabelSet | None
+) -> Sequence[tuple[str, ...]]:
     """Folders without the ones around all splits, as in `data/train/dog`; `dog/train` has none."""
     ends = zip(min(folders, default=()), max(folders, default=()), strict=False)
     around = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
@@ -173,7 +207,7 @@ def _classes_recur(folders: Iterable[Sequence[str]]) -> bool:
     )
 
 
-def _refuse_mixture(root: Path, folders: Iterable[Sequence[str]], splits: set[str]) -> None:
+def _refuse_mixture(root: object, folders: Iterable[Sequence[str]], splits: set[str]) -> None:
     """Raises UserError where folders beside classes are probably splits of these."""
     named = sorted(name for name in splits if not _UNLABELLED.fullmatch(name))
     others = {parts[0] for parts in folders if parts} - splits
@@ -200,7 +234,7 @@ def _about_splits(data_set: DataSet, root: Path, is_numbered_here: bool) -> Iter
         )
 
 
-def _doubtful_classes(data_set: DataSet) -> Iterator[str]:
+def _doubtful_classes(data_set: DataSet, folders: Sequence[Sequence[str]]) -> Iterator[str]:
     """What may be wrong with classes that are made of the folders' names."""
     spellings: dict[str, list[str]] = {}
     for name in data_set.labels.names:
@@ -210,8 +244,8 @@ def _doubtful_classes(data_set: DataSet) -> Iterator[str]:
             yield f"the classes {' and '.join(names)} differ in case only; are they one?"
     if len(data_set.labels) == 1:
         (name,) = data_set.labels.names
-        rows = [row for row in data_set.segments.rows if row.labels]
-        if len({_behind(name, Path(row.name).parts[:-1]) for row in rows}) > 1:
+        labelled = zip(data_set.segments.rows, folders, strict=True)
+        if len({_behind(name, parts) for row, parts in labelled if row.labels}) > 1:
             yield (
                 f"the only class is {name}, which contains folders; if those are the classes, "
                 "give the folder that contains them, or a list with --csv"

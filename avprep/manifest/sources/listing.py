@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from avprep.clips import VIDEO_SUFFIXES, is_writable, scan_files, video_ids
-from avprep.columns import IDS, LABEL, LABELS, PATHS, SPLIT, Columns, known_columns, times_of
-from avprep.csvfile import csv_records, shown
+from avprep import storage
+from avprep.clips import (
+    Places,
+    Scan,
+    VideoFile,
+    distinct_paths,
+    expanded,
+    ids_of,
+    is_writable,
+    path_below,
+    scanned,
+)
+from avprep.columns import IDS, LABEL, LABELS, PATHS, SPLIT, URLS, Columns, known_columns, times_of
+from avprep.csvfile import shown
 from avprep.errors import UserError
 from avprep.labels import LabelSet
 from avprep.manifest.sources.match import (
@@ -21,6 +32,7 @@ from avprep.manifest.sources.match import (
     match_files,
 )
 from avprep.manifest.sources.matched import DataSet, Matched
+from avprep.manifest.sources.records import Record, records
 from avprep.manifest.sources.rows import (
     CsvNotes,
     Row,
@@ -32,13 +44,14 @@ from avprep.manifest.sources.rows import (
     checked_seconds,
     numbered,
 )
+from avprep.wording import counted
 
-_KNOWN = {"path": (*PATHS, *IDS), "label": LABEL, "labels": LABELS, "split": SPLIT}
+_KNOWN = {"label": LABEL, "labels": LABELS, "split": SPLIT}
 _SEVERAL = "files in several rows have the classes of all of them"
 
 
 def read_listing(path: Path, labels: LabelSet | None) -> DataSet:
-    """Read a CSV with the columns `path` and `label` (or `labels`), in any order.
+    """Read a table with the columns `path` and `label` (or `labels`), in any order.
 
     Columns of a split and of times are read too, others are ignored; for the names see
     `avprep.columns`. `label` is one class; `labels` are several, separated by `;` or `|`, or by
@@ -46,17 +59,43 @@ def read_listing(path: Path, labels: LabelSet | None) -> DataSet:
     has the classes of all of them.
 
     Args:
-        path: the CSV; its first line names the columns.
+        path: CSV, JSON lines or Parquet; the first line of a CSV names the columns.
         labels: its classes; None to number the sorted names.
 
     Raises:
         UserError: it cannot be read, lacks a column, or has no rows.
     """
-    records = csv_records(path)
-    _, header = next(records, (1, []))
-    columns = _columns(path, header)
+    rows = records(path)
+    _, header = next(rows, (1, []))
+    columns = known_columns(f"{path}: line 1", header, {"path": (*PATHS, *IDS, *URLS), **_KNOWN})
+    if not columns.places.keys() & {"label", "labels"}:
+        raise _lacking(path, header, "path and label")
+    return _read_rows(path, rows, columns, labels, header)
+
+
+def read_clip_table(path: Path, labels: LabelSet | None) -> DataSet:
+    """Read a table that says by itself where the clips are, as paths or URLs; labels are optional.
+
+    Raises:
+        UserError: see `read_listing`.
+    """
+    rows = records(path)
+    _, header = next(rows, (1, []))
+    columns = known_columns(f"{path}: line 1", header, {"path": (*PATHS, *URLS, *IDS), **_KNOWN})
+    return _read_rows(path, rows, columns, labels, header)
+
+
+def _read_rows(
+    path: Path,
+    rows: Iterator[Record],
+    columns: Columns,
+    labels: LabelSet | None,
+    header: list[str],
+) -> DataSet:
+    if "path" not in columns.places:
+        raise _lacking(path, header, "path")
     segments, notes = Segments(), CsvNotes()
-    for line, cells in records:
+    for line, cells in rows:
         if not any(cell.strip() for cell in cells):
             continue
         try:
@@ -69,69 +108,74 @@ def read_listing(path: Path, labels: LabelSet | None) -> DataSet:
     if not segments.rows and not notes.bad:
         raise UserError(f"{path}: has no rows below its header.")
     if labels is None:
-        labels, rows = numbered(segments.rows, path)
-        segments = Segments(rows)
+        labels, with_mids = numbered(segments.rows, path)
+        segments = Segments(with_mids)
     return DataSet(segments, labels, notes, named_by="path")
 
 
 def match_listing(
     data_set: DataSet,
-    root: Path,
+    root: Places,
     extracted: Path | None,
     on_file: Callable[[], object] = lambda: None,
+    base: str = "",
 ) -> Matched:
     """Find the videos that a list names.
 
     Args:
         data_set: see `read_listing`.
-        root: the folder that relative paths start from.
+        root: the place, or places, that are scanned and that relative paths start from.
         extracted: what `avprep extract` wrote for the same folder.
         on_file: called after each file found.
+        base: a further folder that relative paths start from, and that is not scanned.
 
     Raises:
-        UserError: no such folder, or one that cannot be listed.
+        UserError: nothing is there, or a place cannot be listed.
     """
-    passed_over: list[str] = []
-    files = scan_files(root, VIDEO_SUFFIXES, passed_over, on_file)
-    scanned = [os.path.join(folder, name) for folder, name in files]
-    videos = {os.path.relpath(path, root): path for path in scanned if is_writable(path)}
-    rows = [row._replace(name=_below(root, row.name)) for row in data_set.segments.rows]
-    for name in {row.name for row in rows} - videos.keys():
-        if os.path.isfile(path := os.path.join(root, name)):
-            videos[name] = path
+    roots, scan = expanded(root), Scan()
+    found = [file for root in roots for file in scanned(root, scan, on_file)]
+    files = [file for file in found if is_writable(file.video)]
+    extras = [(file.video, UNNAMEABLE) for file in found if not is_writable(file.video)]
+    videos = {path: file.video for path, file in zip(distinct_paths(files), files, strict=True)}
+    path_of = {video: path for path, video in videos.items()}
+    rows = [
+        row._replace(name=path_of.get(row.name) or _below(roots, row.name))
+        for row in data_set.segments.rows
+    ]
+    unscanned = {row.name for row in rows} - videos.keys()
+    videos |= _named_elsewhere(unscanned, [*filter(os.path.isdir, roots), *filter(None, [base])])
+    passed_over = filter(storage.is_url, scan.passed_over)  # unless a row asks for it
+    below = {path_below(file, root): file for file in passed_over for root in roots}
+    videos |= {name: below[name] for name in unscanned & below.keys()}
     rows = _found_by_stem(rows, videos)
     rows = _found_by_times(rows, videos, data_set.notes)
     segments = Segments(rows)
     for row, _ in segments.repeated:  # that spell the path otherwise
         data_set.notes.note(_SEVERAL, row.line)
     ids = _ids(segments.rows)
-    extras = [(path, UNNAMEABLE) for path in scanned if not is_writable(path)]
     for name in sorted(videos.keys() - {row.name for row in rows}):
         extras.append((videos[name], "no row of the CSV names it"))
     data_set = replace(data_set, segments=segments)
-    found = Matches.named([videos.get(row.name, "") for row in segments.rows], extras)
+    matches = Matches.named([videos.get(row.name, "") for row in segments.rows], extras)
     return Matched(
         data_set,
         ids,
-        found,
-        extracted_audio(found, ids, extracted),
+        matches,
+        extracted_audio(matches, ids, extracted),
         extracted,
         is_cut=True,
-        passed_over=passed_over,
-        looked_in=str(root),
+        scan=scan,
+        looked_in=", ".join(roots) or base,
         looked_for=rows[0].name if rows else "",
+        remarks=list(_not_looked_at(videos[row.name] for row in rows if row.name in videos)),
     )
 
 
-def _columns(path: Path, header: list[str]) -> Columns:
-    """The position of each known column."""
-    columns = known_columns(f"{path}: line 1", header, _KNOWN)
-    if "path" not in columns.places or not columns.places.keys() & {"label", "labels"}:
-        found = ",".join(header) or "nothing"
-        raise UserError(
-            f"{path}: line 1 must name the columns, at least path and label, found {shown(found)}."
-        )
-    return columns
+def _lacking(path: Path, header: list[str], names: str) -> UserError:
+    found = ",".join(header) or "nothing"
+    return UserError(
+        f"{path}: line 1 must name the columns, at least {names}, found {shown(found)}."
+    )
 
 
 def _parse_row(
@@ -158,7 +202,8 @@ def _parse_row(
     names = [name for name in names if name]
     if labels is not None:
         names = [checked_label(name, labels, notes) for name in names]
-    return Row(line, os.path.normpath(path), start, end, tuple(dict.fromkeys(names)), split)
+    name = path if storage.is_url(path) else os.path.normpath(path)
+    return Row(line, name, start, end, tuple(dict.fromkeys(names)), split)
 
 
 def _list_of(text: str) -> tuple[str, str]:
@@ -168,11 +213,35 @@ def _list_of(text: str) -> tuple[str, str]:
     return text, next((sign for sign in ";|" if sign in text), ",")
 
 
-def _below(root: Path, path: str) -> str:
-    """An absolute path as one below `root`, if it is."""
-    top = os.path.abspath(root)
-    inside = os.path.isabs(path) and os.path.commonpath((top, path)) == top
-    return os.path.relpath(path, top) if inside else path
+def _below(roots: Sequence[str], path: str) -> str:
+    """An absolute path as one below a root, if it is."""
+    for root in roots:
+        top = os.path.abspath(root)
+        if os.path.isabs(path) and os.path.commonpath((top, path)) == top:
+            return os.path.relpath(path, top)
+    return path
+
+
+def _named_elsewhere(names: Iterable[str], folders: Sequence[str]) -> dict[str, str]:
+    """Files that rows name and that no scan found; by name, their path or URL."""
+    places = {name: _places_of(name, folders) for name in names}
+    there = storage.present(dict.fromkeys(place for some in places.values() for place in some))
+    found = {name: [place for place in some if place in there] for name, some in places.items()}
+    return {name: some[0] for name, some in found.items() if some}
+
+
+def _places_of(name: str, folders: Sequence[str]) -> list[str]:
+    """Where a file may be that a row names; a relative path starts from any of the folders."""
+    member, chain, file = name.rpartition("::") if storage.is_chained(name) else ("", "", name)
+    if storage.is_url(file) or os.path.isabs(file):
+        return [name]
+    return [f"{member}{chain}{os.path.join(top, file).removeprefix('./')}" for top in folders]
+
+
+def _not_looked_at(videos: Iterable[str]) -> Iterator[str]:
+    count = sum(video.startswith(("http://", "https://")) for video in videos)
+    if count:
+        yield f"{counted(count, 'clip')} on web servers, which are not asked whether they are there"
 
 
 def _found_by_stem(rows: list[Row], videos: Collection[str]) -> list[Row]:
@@ -217,8 +286,12 @@ def _found_by_times(rows: list[Row], videos: Mapping[str, str], notes: CsvNotes)
 
 
 def _ids(rows: list[Row]) -> list[str]:
-    paths = list(dict.fromkeys(row.name for row in rows))
-    id_of = dict(zip(paths, video_ids(paths), strict=True))
+    names = list(dict.fromkeys(row.name for row in rows))
+    files = [
+        VideoFile(path_below(name, "") if storage.is_chained(name) else name, name)
+        for name in names
+    ]
+    id_of = dict(zip(names, ids_of(files), strict=True))
     segments = Counter(row.name for row in rows)
 
     def video_id(row: Row) -> str:

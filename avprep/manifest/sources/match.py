@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from avprep import storage
 from avprep.clips import is_writable, without_stream
 from avprep.errors import UserError
 from avprep.extraction import audio_path, is_extracted
@@ -72,14 +73,15 @@ def match_files(
 
     Args:
         segments: the rows.
-        files: (folder, name) of each, in any order; the result does not depend on it.
+        files: (folder, name) of each for `storage.join`, in any order; the result does not depend
+            on it.
         whole_videos: a file named by the id alone is the whole video, for all its segments.
             Otherwise it is the one segment its id has; of several it could be any, so it is none.
     """
     count = len(segments.rows)
     found = Matches([""] * count, array("b", bytes(count)))
     for folder, name in files:
-        path = f"{folder}/{name}"
+        path = storage.join(folder, name)
         if not is_writable(path):
             found.extras.append((path, UNNAMEABLE))
             continue
@@ -165,6 +167,8 @@ def _rank(kind: int, path: str) -> tuple[int, int, int, str]:
 
 def container_rank(path: str) -> tuple[int, int]:
     """The smaller, the better: the container that decodes fastest and surest, and few folders."""
+    if storage.is_chained(path):
+        path = path.partition("::")[0]
     suffix = os.path.splitext(path)[1].lower()
     place = _SUFFIX_ORDER.index(suffix) if suffix in _SUFFIX_ORDER else len(_SUFFIX_ORDER)
     return place, path.count(os.sep)

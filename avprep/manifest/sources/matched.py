@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from avprep import storage
-from avprep.clips import Clip, described_passed_over
+from avprep.clips import Clip, Scan, described_passed_over
 from avprep.errors import UserError, WorkFailed
 from avprep.labels import LabelSet, class_csv_of, known_labels, write_label_csv
 from avprep.manifest.model import check_class_csv, write_labelled
@@ -20,7 +20,7 @@ from avprep.manifest.sources.rows import CsvNotes, Row, Segments
 from avprep.options import ManifestOutput
 from avprep.wording import counted
 
-STATUSES = ("matched", "missing", "extra", "duplicate-file", "duplicate-row", "bad-row")
+STATUSES = ("matched", "missing", "extra", "lost", "duplicate-file", "duplicate-row", "bad-row")
 
 
 class Finding(NamedTuple):  # made for every row of millions, for which a dataclass is slow
@@ -85,7 +85,7 @@ class Matched:
         videos, audio: the files of each row.
         extracted: what `avprep extract` wrote, with the frames that belong to `audio`.
         is_cut: whether a file whose name has no times is cut to the times of its row.
-        passed_over: see `avprep.clips.scan_files`.
+        scan: what was met on the way; see `avprep.clips.Scan`.
         looked_in, looked_for: folders, and possible names of the first row's file, for messages.
         remarks: what else a person should know.
     """
@@ -96,7 +96,7 @@ class Matched:
     audio: Matches
     extracted: Path | None
     is_cut: bool
-    passed_over: Sequence[str]
+    scan: Scan
     looked_in: str
     looked_for: str
     remarks: Sequence[str] = ()
@@ -143,6 +143,8 @@ class Matched:
                     yield Finding("duplicate-file", self.ids[place], *times, path, detail)
             for path, reason in matches.extras:
                 yield Finding("extra", path=path, detail=reason)
+        for path, reason in self.scan.lost:
+            yield Finding("lost", path=path, detail=reason)
 
     def notes(self, source: object) -> list[str]:
         """Lines for a person; `source` names the CSV or folder."""
@@ -153,10 +155,12 @@ class Matched:
             remarks.append(f"{counted(unlabelled, 'clip')} without a label")
         if unnameable:
             remarks.append(f"{counted(unnameable, 'path')} not in UTF-8, left out")
+        archives = [(path, why) for path, why in self.scan.lost if not storage.is_chained(path)]
         return [
             *self.data_set.notes.lines(source),
             *(f"{source}: {remark}" for remark in remarks),
-            *described_passed_over(self.passed_over),
+            *(f"{path}: {reason}" for path, reason in archives),
+            *described_passed_over(self.scan.passed_over),
         ]
 
     def why_nothing(self) -> str:
@@ -169,10 +173,11 @@ class Matched:
             if extras
             else "no other file"
         )
-        passed_over = "".join(f" {text}." for text in described_passed_over(self.passed_over))
+        passed_over = "".join(f" {text}." for text in described_passed_over(self.scan.passed_over))
+        lost = "".join(f" {path} {reason}." for path, reason in self.scan.lost[:3])
         return (
             f"none of its {count} clips has a file in {self.looked_in}. Looked for names such "
-            f"as {self.looked_for}; found {there}.{passed_over}"
+            f"as {self.looked_for}; found {there}.{lost}{passed_over}"
         )
 
     def _extras(self) -> list[tuple[str, str]]:
@@ -205,13 +210,13 @@ class ManifestSummary:
 
 
 def write_matched(
-    matched: Matched, source: Path, output: ManifestOutput, label_csv: Path | None = None
+    matched: Matched, source: object, output: ManifestOutput, label_csv: Path | None = None
 ) -> ManifestSummary:
     """Write report, manifest and class CSV.
 
     Args:
         matched: what the manifest holds.
-        source: the CSV or folder that it is made from, for messages.
+        source: what it is made from, for messages.
         output: where it goes.
         label_csv: a second class CSV to write, unless it exists.
 

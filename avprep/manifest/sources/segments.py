@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from avprep.clips import VIDEO_SUFFIXES, scan_files
+from avprep.clips import VIDEO_SUFFIXES, Scan, expanded, scan_files
 from avprep.errors import UserError
 from avprep.manifest.sources.match import check_extracted, match_files
 from avprep.manifest.sources.matched import DataSet, Matched
@@ -36,27 +36,24 @@ def match_segments(
         on_file: called after each file found.
 
     Raises:
-        UserError: a folder is missing or cannot be listed.
+        UserError: a place is missing or cannot be listed.
     """
-    segments, passed_over = data_set.segments, list[str]()
+    segments, scan = data_set.segments, Scan()
+    videos = expanded(sources.videos)
 
-    def files(folders: Iterable[Path], suffixes: Collection[str]) -> Iterator[tuple[str, str]]:
-        return (
-            file
-            for folder in folders
-            for file in scan_files(folder, suffixes, passed_over, on_file)
-        )
+    def files(places: Iterable[str | Path], suffixes: Collection[str]) -> Iterator[tuple[str, str]]:
+        return (file for place in places for file in scan_files(place, suffixes, scan, on_file))
 
     row = next(iter(segments.rows), None)
     return Matched(
         data_set,
         clip_ids(segments, data_set.named_by == "id and start"),
-        match_files(segments, files(sources.videos, VIDEO_SUFFIXES), sources.trim),
+        match_files(segments, files(videos, VIDEO_SUFFIXES), sources.trim),
         match_files(segments, files(sources.audio, AUDIO_SUFFIXES)),
         sources.extracted,
         sources.trim,
-        passed_over,
-        looked_in=", ".join(map(str, (*sources.videos, *sources.audio))),
+        scan,
+        looked_in=", ".join(map(str, (*videos, *sources.audio))),
         looked_for=f"{row.name}.mp4 and {row.name}_{_seconds(row.start)}.mp4" if row else "",
     )
 
