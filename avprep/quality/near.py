@@ -256,25 +256,25 @@ def _keys(
 def _neighbours(keys: NDArray[np.uint64], shifts: int) -> NDArray[np.int64]:
     """Pairs of clips whose places among the sorted keys are close and whose keys are equal."""
     keys.sort()
-    key, place = (keys >> np.uint64(32)).astype(np.uint32), keys.astype(np.uint32)
     found = [np.zeros(0, np.uint64)]
-    start = np.arange(len(keys))
+    start = np.flatnonzero((keys[1:] ^ keys[:-1]) < _ONE_KEY)
     for distance in range(1, _FARTHEST + 1):
-        start = start[: np.searchsorted(start, len(keys) - distance)]
-        start = start[key[start] == key[start + distance]]
-        one, other = place[start], place[start + distance]
+        one, other = keys[start], keys[start + distance]
         step = (one & _STEP).astype(np.int32) - (other & _STEP).astype(np.int32)
-        clip, later = one >> _STEP_BITS, other >> _STEP_BITS
+        clip, later = (place % _ONE_KEY >> np.uint64(_STEP_BITS) for place in (one, other))
         near = (clip != later) & (np.abs(step) <= shifts)
-        found.append(clip[near].astype(np.uint64) << np.uint64(32) | later[near])
+        found.append(clip[near] << np.uint64(32) | later[near])
+        start = start[: np.searchsorted(start, len(keys) - distance - 1)]
+        start = start[(keys[start] ^ keys[start + distance + 1]) < _ONE_KEY]
     pairs = np.unique(np.concatenate(found))
-    return np.stack([pairs >> np.uint64(32), pairs & np.uint64(2**32 - 1)], axis=1).astype(np.int64)
+    return np.stack([pairs >> np.uint64(32), pairs % _ONE_KEY], axis=1).astype(np.int64)
 
 
 _CHUNK = 1 << 14  # clips or pairs at a time
-_KEYS_AT_ONCE = 1 << 23
+_KEYS_AT_ONCE = 1 << 25
 _STEP_BITS = 7
-_STEP = np.uint32(2**_STEP_BITS - 1)
+_STEP = np.uint64(2**_STEP_BITS - 1)
+_ONE_KEY = np.uint64(2**32)  # numbers with the same key differ by less
 MOST_CLIPS = 2 ** (32 - _STEP_BITS)
 _FARTHEST = 32  # clips with one key are compared with this many others each
 _KEY_BYTES = ((1 << 17, 2), (1 << 23, 3), (MOST_CLIPS * STEPS, 4))  # sub-hashes, bytes
