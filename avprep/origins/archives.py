@@ -44,11 +44,13 @@ class Member:
         size: bytes, as the archive declares them.
         content: these bytes, to be taken before the next member is asked for; taking them raises
             DecodeError where the archive is damaged. Or why there are none: this is not a file.
+        begin: the first of these bytes in the archive, where they lie there as they are.
     """
 
     name: str
     size: int
     content: Iterator[bytes] | Unreadable
+    begin: int | None = None
 
 
 @contextmanager
@@ -77,7 +79,7 @@ class _Front:
             (found for start, found in _COMPRESSED.items() if head.startswith(start)), None
         )
         self._file: IO[bytes] = file if opener is None else opener(file)
-        self._seeks = opener is None and file.seekable()
+        self.seeks = opener is None and file.seekable()
         self.position = 0
         self._fault: DecodeError | None = None
 
@@ -117,7 +119,7 @@ class _Front:
 
     def skip_to(self, position: int) -> None:
         """Go forward."""
-        if self._seeks and position - self.position > _FAR:
+        if self.seeks and position - self.position > _FAR:
             self._file.seek(position - 1)  # a byte before: a seek past the end would not be noticed
             self.position = position - 1
         for _ in self.chunks(position - self.position):
@@ -146,7 +148,8 @@ def read_tar(file: io.BufferedReader, wanted: Collection[str]) -> Iterator[Membe
             name = member_name(header.name)
             if name in left:
                 left.discard(name)
-                yield Member(name, header.size, _content_of(header, front))
+                content = _content_of(header, front)
+                yield Member(name, header.size, content, begin if front.seeks else None)
             if left:
                 front.skip_to(begin + _padded(header.size if _has_content(header) else 0))
 
