@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -224,11 +225,63 @@ def read_zip(file: io.BufferedReader, wanted: Collection[str]) -> Iterator[Membe
     if not file.seekable():
         detail = "is a zip on a server without byte ranges; download it first"
         raise DecodeError("unreadable", detail)
-    with _causes(), zipfile.ZipFile(file) as archive:
+    try:
+        archive = zipfile.ZipFile(file)
+    except zipfile.BadZipFile:
+        file.seek(0)
+        with _causes():
+            yield from _read_zip_without_index(_Front(file), set(wanted))
+        return
+    with _causes(), archive:
         found = {member_name(info.filename): info for info in archive.infolist()}
         named = [(name, found[name]) for name in wanted if name in found]
         for name, info in sorted(named, key=lambda pair: pair[1].header_offset):
             yield Member(name, info.file_size, _fault_of(info) or _unzipped(archive, info))
+
+
+# Signature, version, flags, method, time, checksum, two sizes, lengths of the name and of the rest.
+_ZIP_HEADER = struct.Struct("<4s3H4x3I2H")
+_ZIP64 = 0xFFFFFFFF  # a size that stands in the extra field
+
+
+def _read_zip_without_index(front: _Front, wanted: set[str]) -> Iterator[Member]:
+    """The members of a zip that has lost its end, by the headers before each."""
+    while wanted:
+        begin, head = front.position, front.read(_ZIP_HEADER.size)
+        signature, _, flags, method, checksum, packed, size, length, extra = _ZIP_HEADER.unpack(
+            head
+        )
+        if signature != b"PK\3\4":
+            raise ValueError(f"its index is lost, and nothing begins at byte {begin}")
+        name = member_name(front.read(length).decode("utf-8", "surrogateescape"))
+        if flags & 9 or _ZIP64 in (packed, size):  # encrypted, or the size comes later
+            raise EOFError(f"has lost its index, without which {name} cannot be read")
+        content = front.position + extra
+        front.skip_to(content)
+        if name in wanted:
+            wanted.discard(name)
+            yield Member(name, size, _inflated(front, method, packed, size, checksum))
+        front.skip_to(content + packed)
+
+
+def _inflated(front: _Front, method: int, packed: int, size: int, checksum: int) -> Iterator[bytes]:
+    """The content of a member, which may lie there as it is."""
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    count = found = 0
+    with _causes():
+        if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise NotImplementedError("its zip has lost its index")
+        for packed_piece in front.chunks(packed):
+            rest = packed_piece
+            while rest and count <= size:
+                piece = rest
+                if method == zipfile.ZIP_DEFLATED:
+                    piece = inflate.decompress(rest, _CHUNK)
+                rest = inflate.unconsumed_tail
+                count, found = count + len(piece), zlib.crc32(piece, found)
+                yield piece
+        if (count, found) != (size, checksum):
+            raise zipfile.BadZipFile("another size or checksum than it should have")
 
 
 def _fault_of(info: zipfile.ZipInfo) -> Unreadable | None:

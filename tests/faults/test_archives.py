@@ -188,7 +188,7 @@ def test_killed_and_resumed_is_byte_identical(archives, ordinary, tmp_path, name
     assert contents(out) == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.tar.xz"])
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.tar.xz", "x.zip"])
 def test_a_cut_archive_gives_what_is_whole_and_names_the_rest(
     archives, ordinary, expected, tmp_path, name
 ):
