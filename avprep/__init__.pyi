@@ -1,11 +1,13 @@
 from .clips import Clip, discover_clips
 from .decode import Media, decode_clip
 from .demo_data import DemoData, make_demo_data
+from .dry_run import forecast
 from .duplicates import Duplicates, find_duplicates
 from .encode.process import ClipDecoder
 from .errors import DecodeError, UserError, WorkFailed
 from .extraction import ExtractReport, extract
 from .fetch import Fetched, fetch_labels
+from .filtering import ClassCount, Filtered, filter_clips
 from .labels import LabelSet, label_set_from_names, read_label_csv
 from .manifest.check import ManifestCheck, check_manifest
 from .manifest.class_csvs import (
@@ -16,11 +18,13 @@ from .manifest.class_csvs import (
 )
 from .manifest.edit import (
     Chosen,
+    Kept,
     ManifestPart,
     Merged,
     convert_manifest,
     merge_manifests,
     sample_manifest,
+    select_manifest,
     split_manifest,
 )
 from .manifest.make import (
@@ -33,6 +37,7 @@ from .manifest.model import iter_manifest, read_manifest, write_manifest
 from .manifest.paths import NewRoot
 from .manifest.sources.folder import folder_manifest
 from .manifest.sources.matched import ManifestSummary
+from .measuring import Measured, measure
 from .options import (
     AudioSetOptions,
     BuildOptions,
@@ -42,12 +47,15 @@ from .options import (
     Digest,
     DuplicateOptions,
     FetchOptions,
+    FilterOptions,
     FolderOptions,
     IsolationOptions,
+    LabelSource,
     ManifestOutput,
     MergeOptions,
     Part,
     PerClassOptions,
+    PieceOptions,
     PoolOptions,
     ReportOptions,
     SampleOptions,
@@ -63,7 +71,9 @@ from .packing import build_shards
 from .pages.shard_report import ReportSummary, report
 from .progress import OnProgress, Progress
 from .shards.build import BuildReport, build_shard_set
+from .shards.forecast import Estimate, Forecast
 from .shards.format import DatasetInfo, read_dataset
+from .shards.status import Status, status
 from .shards.verify import Findings, verify
 from .weights import Weights, weigh_clips
 
@@ -75,6 +85,7 @@ __all__ = [
     "BuildReport",
     "CheckOptions",
     "Chosen",
+    "ClassCount",
     "Clip",
     "ClipDecoder",
     "DatasetInfo",
@@ -85,18 +96,25 @@ __all__ = [
     "Digest",
     "DuplicateOptions",
     "Duplicates",
+    "Estimate",
     "ExtractReport",
     "FetchOptions",
     "Fetched",
+    "FilterOptions",
+    "Filtered",
     "Findings",
     "FolderOptions",
+    "Forecast",
     "IsolationOptions",
+    "Kept",
     "LabelCheck",
     "LabelSet",
+    "LabelSource",
     "ManifestCheck",
     "ManifestOutput",
     "ManifestPart",
     "ManifestSummary",
+    "Measured",
     "Media",
     "MergeOptions",
     "Merged",
@@ -104,6 +122,7 @@ __all__ = [
     "OnProgress",
     "Part",
     "PerClassOptions",
+    "PieceOptions",
     "PoolOptions",
     "Progress",
     "ReportOptions",
@@ -113,6 +132,7 @@ __all__ = [
     "Shares",
     "Sources",
     "SplitOptions",
+    "Status",
     "UserError",
     "VGGSoundOptions",
     "VGGSounderOptions",
@@ -128,8 +148,10 @@ __all__ = [
     "discover_clips",
     "extract",
     "fetch_labels",
+    "filter_clips",
     "find_duplicates",
     "folder_manifest",
+    "forecast",
     "iter_manifest",
     "label_set_from_names",
     "make_audioset_manifest",
@@ -137,13 +159,16 @@ __all__ = [
     "make_folder_manifest",
     "make_vggsound_manifest",
     "make_vggsounder_manifest",
+    "measure",
     "merge_manifests",
     "read_dataset",
     "read_label_csv",
     "read_manifest",
     "report",
     "sample_manifest",
+    "select_manifest",
     "split_manifest",
+    "status",
     "verify",
     "weigh_clips",
     "write_folder_labels",

@@ -28,7 +28,7 @@ from avprep.encode.wire import (
 )
 from avprep.errors import DecodeError, Unreadable
 from avprep.options import IsolationOptions, SampleOptions
-from avprep.processes import check_stop, end_group
+from avprep.processes import Usage, check_stop, end_group, usage
 
 Fill = Callable[[int, int], None]  # first byte and number of bytes
 
@@ -49,6 +49,7 @@ class ClipDecoder:
         self.options = options
         self.limits = limits
         self._child: subprocess.Popen[bytes] | None = None
+        self._ended = Usage()
 
     def __enter__(self) -> ClipDecoder:
         return self
@@ -64,8 +65,14 @@ class ClipDecoder:
     def close(self) -> None:
         """End the child; the next clip starts another."""
         if self._child is not None:
+            self._ended = self.usage
             end_group(self._child)  # in which there may be an ffmpeg
             self._child = None
+
+    @property
+    def usage(self) -> Usage:
+        """What the children have taken so far, but those that died by themselves."""
+        return self._ended.joined_by(usage(self._child.pid)) if self._child else self._ended
 
     def decode(self, clip: Clip, path: str = "", fill: Fill | None = None) -> EncodedSample:
         """Make a clip's sample.
@@ -78,19 +85,40 @@ class ClipDecoder:
         Raises:
             DecodeError: the clip failed, crashed its process twice, or ran out of time twice.
         """
+        answer = self._answer(clip, path, fill, self.options)
+        assert isinstance(answer, EncodedSample)
+        return answer
+
+    def length_of(self, clip: Clip, path: str = "", fill: Fill | None = None) -> float:
+        """Seconds of a clip's whole video; `path` and `fill` as for `decode`.
+
+        Raises:
+            DecodeError: as `decode` does.
+        """
+        answer = self._answer(clip, path, fill, None)
+        assert isinstance(answer, float)
+        return answer
+
+    def _answer(
+        self, clip: Clip, path: str, fill: Fill | None, options: SampleOptions | None
+    ) -> EncodedSample | float:
+        named = replace(clip, video=path) if path else clip
+        request = pack_request(named, options, is_part=fill is not None)
         try:
-            outcome = self._attempt(clip, path, fill)
+            outcome = self._attempt(clip, request, fill)
         except (_ChildDied, TimeoutError):
             self.close()  # whatever the child's earlier clips left behind is gone with it
-            outcome = self._last_attempt(clip, path, fill)
+            outcome = self._last_attempt(clip, request, fill)
         if isinstance(outcome, Unreadable):
             detail = outcome.detail.replace(path, clip.video) if path else outcome.detail
             raise DecodeError(outcome.cause, detail)
         return outcome
 
-    def _last_attempt(self, clip: Clip, path: str, fill: Fill | None) -> EncodedSample | Unreadable:
+    def _last_attempt(
+        self, clip: Clip, request: bytes, fill: Fill | None
+    ) -> EncodedSample | float | Unreadable:
         try:
-            return self._attempt(clip, path, fill)
+            return self._attempt(clip, request, fill)
         except TimeoutError:
             self.close()
             limit = f"{self.limits.time_limit:g} s"
@@ -99,9 +127,9 @@ class ClipDecoder:
             self.close()
             return _cause_of_death(clip, death.args[0], self.limits)
 
-    def _attempt(self, clip: Clip, path: str, fill: Fill | None) -> EncodedSample | Unreadable:
-        named = replace(clip, video=path) if path else clip
-        request = pack_request(named, self.options, is_part=fill is not None)
+    def _attempt(
+        self, clip: Clip, request: bytes, fill: Fill | None
+    ) -> EncodedSample | float | Unreadable:
         child = self._child or self._start()
         deadline = time.monotonic() + self.limits.time_limit
         assert child.stdin is not None

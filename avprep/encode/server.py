@@ -13,6 +13,7 @@ from contextlib import nullcontext
 # Before numpy is imported: its library would start a thread per core, and never uses them here.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from avprep.decode.length import length_of
 from avprep.decode.partly import Ask, partly_there
 from avprep.encode.sample import encode_clip
 from avprep.encode.wire import (
@@ -49,11 +50,11 @@ def main() -> None:
         return
 
 
-def _outcome(message: bytes, ask: Ask) -> EncodedSample | Unreadable:
+def _outcome(message: bytes, ask: Ask) -> EncodedSample | float | Unreadable:
     clip, options, is_part = unpack_request(message)
     try:
         with partly_there(ask) if is_part else nullcontext():
-            return encode_clip(clip, options)
+            return length_of(clip.video) if options is None else encode_clip(clip, options)
     except DecodeError as error:
         return error.outcome
     except MemoryError:
