@@ -65,7 +65,7 @@ def start_of(options: Run, world: World, on_event: OnEvent) -> Start:
     validation: ShardSet | None = None
     criterion: Criterion = "bce"
     if options.val_shards is not None:
-        chosen = dataclasses.replace(options, splits=options.val_splits)
+        chosen = dataclasses.replace(options, splits=options.val_splits, select=options.val_select)
         validation = open_shards(options.val_shards, chosen, needed)
     if isinstance(options, FinetuneRun):
         assert validation is not None
@@ -95,6 +95,7 @@ def facts_of(options: Run, start: Start) -> dict[str, Any]:
         "objective": start.config.objective,
         "audio_frames": start.config.audio_frames,
         "shards_fingerprint": shards.info.fingerprint,
+        "selected_sha256": shards.rows_sha256 if options.select else None,
         "class_weights_sha256": hashlib.sha256(weights).hexdigest() if weights else None,
         "fbank_mean": start.fbank.mean,
         "fbank_std": start.fbank.std,
@@ -102,7 +103,9 @@ def facts_of(options: Run, start: Start) -> dict[str, Any]:
     }
     if isinstance(options, FinetuneRun):
         assert start.validation is not None
-        facts["val_shards_fingerprint"] = start.validation.info.fingerprint
+        validation = start.validation
+        facts["val_shards_fingerprint"] = validation.info.fingerprint
+        facts["val_selected_sha256"] = validation.rows_sha256 if options.val_select else None
         facts["criterion"] = start.criterion
     elif start.config.contrasts and options.contrast_weight:
         facts["contrasted_clips"] = contrasted_clips(options, start.world)
