@@ -29,7 +29,8 @@ from .model import CAVMAE, CAVMAEClassifier, ModelConfig
 from .options import ConvertOptions, PretrainOptions, StatsOptions
 from .train.dry_run import DryRun
 from .train.events import Event, Measured, Normalisation, Note, OnEvent, Steps
-from .train.options import FinetuneRun, PretrainRun
+from .train.folds import FoldsResult, folds
+from .train.options import FinetuneRun, FoldsRun, PretrainRun
 from .train.outlook import Outlook
 from .train.runs import FinetuneResult, PretrainResult, finetune, pretrain, rehearse
 
@@ -53,6 +54,8 @@ __all__ = [
     "FbankStats",
     "FinetuneResult",
     "FinetuneRun",
+    "FoldsResult",
+    "FoldsRun",
     "FrontEnd",
     "FrontEndOptions",
     "InpaintOptions",
@@ -85,6 +88,7 @@ __all__ = [
     "evaluate",
     "export",
     "finetune",
+    "folds",
     "inpaint",
     "knn",
     "load_checkpoint",

@@ -73,19 +73,37 @@ class ClipDecoder:
         Raises:
             DecodeError: the clip failed, crashed its process twice, or ran out of time twice.
         """
+        answer = self._answer(clip, path, self.options)
+        assert isinstance(answer, EncodedSample)
+        return answer
+
+    def length_of(self, clip: Clip, path: str = "") -> float:
+        """Seconds of a clip's whole video; `path` as for `decode`.
+
+        Raises:
+            DecodeError: as `decode` does.
+        """
+        answer = self._answer(clip, path, None)
+        assert isinstance(answer, float)
+        return answer
+
+    def _answer(
+        self, clip: Clip, path: str, options: SampleOptions | None
+    ) -> EncodedSample | float:
+        request = pack_request(replace(clip, video=path) if path else clip, options)
         try:
-            outcome = self._attempt(clip, path)
+            outcome = self._attempt(request)
         except (_ChildDied, TimeoutError):
             self.close()  # whatever the child's earlier clips left behind is gone with it
-            outcome = self._last_attempt(clip, path)
+            outcome = self._last_attempt(clip, request)
         if isinstance(outcome, Unreadable):
             detail = outcome.detail.replace(path, clip.video) if path else outcome.detail
             raise DecodeError(outcome.cause, detail)
         return outcome
 
-    def _last_attempt(self, clip: Clip, path: str) -> EncodedSample | Unreadable:
+    def _last_attempt(self, clip: Clip, request: bytes) -> EncodedSample | float | Unreadable:
         try:
-            return self._attempt(clip, path)
+            return self._attempt(request)
         except TimeoutError:
             self.close()
             limit = f"{self.limits.time_limit:g} s"
@@ -94,8 +112,7 @@ class ClipDecoder:
             self.close()
             return _cause_of_death(clip, death.args[0], self.limits)
 
-    def _attempt(self, clip: Clip, path: str) -> EncodedSample | Unreadable:
-        request = pack_request(replace(clip, video=path) if path else clip, self.options)
+    def _attempt(self, request: bytes) -> EncodedSample | float | Unreadable:
         child = self._child or self._start()
         deadline = time.monotonic() + self.limits.time_limit
         assert child.stdin is not None

@@ -12,6 +12,7 @@ import sys
 # Before numpy is imported: its library would start a thread per core, and never uses them here.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from avprep.decode.length import length_of
 from avprep.encode.sample import encode_clip
 from avprep.encode.wire import (
     EncodedSample,
@@ -41,10 +42,10 @@ def main() -> None:
         return
 
 
-def _outcome(message: bytes) -> EncodedSample | Unreadable:
+def _outcome(message: bytes) -> EncodedSample | float | Unreadable:
     clip, options = unpack_request(message)
     try:
-        return encode_clip(clip, options)
+        return length_of(clip.video) if options is None else encode_clip(clip, options)
     except DecodeError as error:
         return error.outcome
     except MemoryError:

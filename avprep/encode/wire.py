@@ -40,25 +40,28 @@ _FACTS = tuple(
 )
 
 
-def pack_request(clip: Clip, options: SampleOptions) -> bytes:
-    """The message that asks for a clip's sample."""
-    return json.dumps({"clip": asdict(clip), "options": asdict(options)}).encode()
+def pack_request(clip: Clip, options: SampleOptions | None) -> bytes:
+    """The message that asks for a clip's sample; without options, for its video's length."""
+    asked = None if options is None else asdict(options)
+    return json.dumps({"clip": asdict(clip), "options": asked}).encode()
 
 
-def unpack_request(message: bytes) -> tuple[Clip, SampleOptions]:
+def unpack_request(message: bytes) -> tuple[Clip, SampleOptions | None]:
     """The inverse of `pack_request`."""
     request = json.loads(message)
-    clip, options = request["clip"], request["options"]
-    return (
-        Clip(**{**clip, "labels": tuple(clip["labels"])}),
-        SampleOptions(**{**options, "decode": DecodeOptions(**options["decode"])}),
-    )
+    fields, options = request["clip"], request["options"]
+    clip = Clip(**{**fields, "labels": tuple(fields["labels"])})
+    if options is None:
+        return clip, None
+    return clip, SampleOptions(**{**options, "decode": DecodeOptions(**options["decode"])})
 
 
-def pack_answer(outcome: EncodedSample | Unreadable) -> list[bytes]:
+def pack_answer(outcome: EncodedSample | float | Unreadable) -> list[bytes]:
     """The messages that answer a request: a header, then the payloads it announces."""
     if isinstance(outcome, Unreadable):
         return [json.dumps(asdict(outcome)).encode()]
+    if isinstance(outcome, float):
+        return [json.dumps({"seconds": outcome}).encode()]
     header = {
         "payloads": 1 + len(outcome.frames),
         "frame_times": outcome.frame_times,
@@ -67,7 +70,7 @@ def pack_answer(outcome: EncodedSample | Unreadable) -> list[bytes]:
     return [json.dumps(header).encode(), outcome.audio, *outcome.frames]
 
 
-def unpack_answer(receive: Callable[[], bytes]) -> EncodedSample | Unreadable:
+def unpack_answer(receive: Callable[[], bytes]) -> EncodedSample | float | Unreadable:
     """The inverse of `pack_answer`.
 
     Args:
@@ -76,6 +79,8 @@ def unpack_answer(receive: Callable[[], bytes]) -> EncodedSample | Unreadable:
     header = json.loads(receive())
     if "cause" in header:
         return Unreadable(**header)
+    if "seconds" in header:
+        return float(header["seconds"])
     audio, *frames = (receive() for _ in range(header["payloads"]))
     facts = {name: header[name] for name in _FACTS}
     return EncodedSample(audio, tuple(frames), tuple(header["frame_times"]), **facts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import click
 
 from avprep.cli.lazy import LazyCommand, LazyGroup, run_group
@@ -9,6 +11,7 @@ from avprep.cli.lazy import LazyCommand, LazyGroup, run_group
 COMMANDS = {
     "pretrain": LazyCommand("cavmae.cli.pretrain:pretrain", "Train CAV-MAE on a shard set."),
     "finetune": LazyCommand("cavmae.cli.finetune:finetune", "Train a classifier on a shard set."),
+    "folds": LazyCommand("cavmae.cli.folds:folds", "Finetune and evaluate over folds."),
     "eval": LazyCommand("cavmae.cli.eval:evaluate", "Accuracy, mAP, AUC and d′ of a classifier."),
     "compare": LazyCommand("cavmae.cli.compare:compare", "Whether one classifier beats another."),
     "average": LazyCommand("cavmae.cli.average:average", "Mean of several checkpoints' weights."),
@@ -41,4 +44,6 @@ def group() -> None:
 
 def main() -> None:
     """Entry point of the `cavmae` command."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("cavmae").setLevel(logging.INFO)
     run_group(group, "cavmae")
