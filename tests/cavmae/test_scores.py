@@ -154,7 +154,7 @@ def test_the_command_prints_all_of_it_as_json(folder, tmp_path):
     ]
     printed = CliRunner().invoke(group, list(map(str, words)))
     assert printed.exit_code == 0, printed.exception
-    assert "1 of its 4 clips are not in" in printed.stderr
+    assert "lacks 1 of the 4 clips that" in printed.stderr
     facts = json.loads(printed.stdout)
     assert (facts["ids_listed"], facts["ids_absent"], facts["absent"]) == (4, 1, ["nowhere"])
     assert (facts["clips"], facts["clips_selected"]) == (3, 3)
@@ -166,12 +166,12 @@ def test_the_command_prints_all_of_it_as_json(folder, tmp_path):
 
 def test_coverage_comes_before_any_score(folder, tmp_path):
     write_selection(tmp_path / "ids.csv", ["clip.3", "nowhere"])
-    with pytest.warns(UserWarning, match=r"1 of its 2 clips are not in .*: nowhere"):
+    with pytest.warns(UserWarning, match=r"lacks 1 of the 2 clips that .* names: nowhere"):
         result = evaluated(folder, ids=tmp_path / "ids.csv")
     first, *_ = described(result)
-    assert first == f"1 of the 2 clips of {tmp_path}/ids.csv are there; 1 are not there: nowhere"
+    assert first == f"1 of the 2 clips that {tmp_path}/ids.csv names are there; absent: nowhere"
     write_selection(tmp_path / "other.csv", ["x"])
-    with pytest.raises(UserError, match=r"none of its 1 clips is in .* names x, there is clip\.0"):
+    with pytest.raises(UserError, match=r"none of the 1 clip that it names \(x\); .* clip\.0"):
         evaluated(folder, ids=tmp_path / "other.csv")
 
 
@@ -287,7 +287,9 @@ def test_files_of_other_clips_are_refused_unless_common_ones_are_wanted(tmp_path
     write_scores(tmp_path / "a.npz", one)
     write_scores(tmp_path / "b.npz", one.only(np.arange(20, 60)))
     first, second = tmp_path / "a.npz", tmp_path / "b.npz"
-    with pytest.raises(UserError, match=r"20 clips that .* lacks \(v0, v1, v10, …\).* lacks 0 "):
+    with pytest.raises(
+        UserError, match=r": 20 clips of .*a\.npz \(v0, v1, v10, …\) not in the other"
+    ):
         cavmae.compare(first, second)
     printed = CliRunner().invoke(
         group, ["compare", str(first), str(second), "--common", "--bootstrap", "30"]
