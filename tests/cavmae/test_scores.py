@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 from dataclasses import replace
 
@@ -14,11 +15,13 @@ from click.testing import CliRunner
 import cavmae
 from avprep.errors import UserError
 from avprep.labels import LabelSet
+from avprep.progress import ignore
 from avprep.selection import write_selection
 from cavmae.checkpoints import save_model
 from cavmae.checkpoints.usage import labels_metadata
 from cavmae.cli import group
 from cavmae.cli.eval import described
+from cavmae.data import Batch
 from cavmae.evaluation.bootstrap import draw, drawn_figures, interval, score_intervals
 from cavmae.evaluation.compare import p_value
 from cavmae.evaluation.metrics import score
@@ -48,15 +51,16 @@ def folder(tmp_path_factory):
     return folder
 
 
-def evaluated(folder, **more):
+def evaluated(folder, batch_size=5, on_progress=ignore, **more):
     return cavmae.evaluate(
         cavmae.EvaluateOptions(
             shards=str(folder / "shards"),
             **{"checkpoint": folder / "classifier.safetensors", **more},
             workers=0,
-            batch_size=5,
+            batch_size=batch_size,
             device="cpu",
-        )
+        ),
+        on_progress=on_progress,
     )
 
 
@@ -116,6 +120,18 @@ def test_all_modes_read_every_clip_once(folder, monkeypatch):
     monkeypatch.setattr(ShardSet, "read_many", counted)
     evaluated(folder, modes="all")
     assert sorted(numbers) == list(range(13))
+
+
+def test_batches_are_let_go_when_they_are_done(folder):
+    """Sounds and pictures of all clips together do not fit into memory."""
+    alive = []
+
+    def count(progress):
+        alive.append(sum(isinstance(each, Batch) for each in gc.get_objects()))
+
+    evaluated(folder, batch_size=1, on_progress=count)
+    assert len(alive) > 13
+    assert max(alive) <= 3
 
 
 def test_the_table_says_in_words_what_each_mode_is_given(folder):
