@@ -6,6 +6,7 @@ from .encode.process import ClipDecoder
 from .errors import DecodeError, UserError, WorkFailed
 from .extraction import ExtractReport, extract
 from .fetch import Fetched, fetch_labels
+from .filtering import ClassCount, Filtered, filter_clips
 from .labels import LabelSet, label_set_from_names, read_label_csv
 from .manifest.check import ManifestCheck, check_manifest
 from .manifest.class_csvs import (
@@ -16,11 +17,13 @@ from .manifest.class_csvs import (
 )
 from .manifest.edit import (
     Chosen,
+    Kept,
     ManifestPart,
     Merged,
     convert_manifest,
     merge_manifests,
     sample_manifest,
+    select_manifest,
     split_manifest,
 )
 from .manifest.make import (
@@ -33,6 +36,7 @@ from .manifest.model import iter_manifest, read_manifest, write_manifest
 from .manifest.paths import NewRoot
 from .manifest.sources.folder import folder_manifest
 from .manifest.sources.matched import ManifestSummary
+from .measuring import Measured, measure
 from .options import (
     AudioSetOptions,
     BuildOptions,
@@ -42,6 +46,7 @@ from .options import (
     Digest,
     DuplicateOptions,
     FetchOptions,
+    FilterOptions,
     FolderOptions,
     IsolationOptions,
     LabelSource,
@@ -77,6 +82,7 @@ __all__ = [
     "BuildReport",
     "CheckOptions",
     "Chosen",
+    "ClassCount",
     "Clip",
     "ClipDecoder",
     "DatasetInfo",
@@ -90,9 +96,12 @@ __all__ = [
     "ExtractReport",
     "FetchOptions",
     "Fetched",
+    "FilterOptions",
+    "Filtered",
     "Findings",
     "FolderOptions",
     "IsolationOptions",
+    "Kept",
     "LabelCheck",
     "LabelSet",
     "LabelSource",
@@ -100,6 +109,7 @@ __all__ = [
     "ManifestOutput",
     "ManifestPart",
     "ManifestSummary",
+    "Measured",
     "Media",
     "MergeOptions",
     "Merged",
@@ -132,6 +142,7 @@ __all__ = [
     "discover_clips",
     "extract",
     "fetch_labels",
+    "filter_clips",
     "find_duplicates",
     "folder_manifest",
     "iter_manifest",
@@ -141,12 +152,14 @@ __all__ = [
     "make_folder_manifest",
     "make_vggsound_manifest",
     "make_vggsounder_manifest",
+    "measure",
     "merge_manifests",
     "read_dataset",
     "read_label_csv",
     "read_manifest",
     "report",
     "sample_manifest",
+    "select_manifest",
     "split_manifest",
     "verify",
     "weigh_clips",

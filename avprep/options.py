@@ -233,6 +233,16 @@ class ReportOptions(Options):
 
 
 @dataclass(frozen=True)
+class FilterOptions(Options):
+    """Which clips of a shard set are kept, and where that is written."""
+
+    where: str = option(
+        help="Condition on the measures that a clip must meet to be kept.", metavar="CONDITION"
+    )
+    out: Path = option(help="Selection to write: a CSV with the column video_id.")
+
+
+@dataclass(frozen=True)
 class DuplicateOptions(Options):
     """Which clips count as near-duplicates, and what is shown of them."""
 

@@ -61,6 +61,9 @@ class Selection(Options):
         flag="--split",
         metavar="NAME",
     )
+    select: Path | None = option(
+        None, "Use only clips that this CSV names in its column video_id.", metavar="FILE"
+    )
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,11 @@ class ValidationSplit(Options):
         "Use clips of this split of --val-shards only; may be given several times.",
         flag="--val-split",
         metavar="NAME",
+    )
+    val_select: Path | None = option(
+        None,
+        "Use only clips of --val-shards that this CSV names in its column video_id.",
+        metavar="FILE",
     )
 
 

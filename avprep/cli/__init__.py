@@ -16,6 +16,8 @@ COMMANDS = {
     "shard": LazyCommand("avprep.cli.shard:shard", "Pack a manifest into WebDataset shards."),
     "verify": LazyCommand("avprep.cli.verify:verify", "Check every byte of a shard set."),
     "report": LazyCommand("avprep.cli.report:report", "Show a shard set on one HTML page."),
+    "measure": LazyCommand("avprep.cli.measure:measure", "Measure the clips of a shard set."),
+    "filter": LazyCommand("avprep.cli.filter:filter_", "Select clips by what was measured."),
     "duplicates": LazyCommand(
         "avprep.cli.duplicates:duplicates", "Find near-duplicates inside and between shard sets."
     ),

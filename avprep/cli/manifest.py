@@ -18,6 +18,7 @@ COMMANDS = {
     "convert": LazyCommand(f"{_EDIT}:convert", "Between .json, .jsonl, .csv, .parquet; new roots."),
     "merge": LazyCommand(f"{_EDIT}:merge", "Several manifests into one."),
     "split": LazyCommand(f"{_EDIT}:split", "Into train, test …, with the same shares of classes."),
+    "select": LazyCommand(f"{_EDIT}:select", "Keep the clips that a selection names."),
     "sample": LazyCommand(f"{_EDIT}:sample", "Take a fixed number of clips of every class."),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import click
 
 from avprep.cli.lazy import LazyCommand, LazyGroup, run_group
@@ -42,4 +44,6 @@ def group() -> None:
 
 def main() -> None:
     """Entry point of the `cavmae` command."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("cavmae").setLevel(logging.INFO)
     run_group(group, "cavmae")

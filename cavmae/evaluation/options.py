@@ -304,6 +304,8 @@ class Voted(VoteOptions, ValidationSplit, OfModality):
         super().__post_init__()
         if self.val_splits and self.val_shards is None:
             raise UserError("--val-split chooses clips of --val-shards, which is not given.")
+        if self.val_select and self.val_shards is None:
+            raise UserError("--val-select chooses clips of --val-shards, which is not given.")
 
 
 @dataclass(frozen=True, kw_only=True)
