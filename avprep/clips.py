@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from avprep import storage
 from avprep.errors import UserError
@@ -94,13 +94,15 @@ class Scan:
         passed_over: files that look like clips but are not; see `scan_files`.
         lost: (file, reason) of what cannot be used: files of an archive, and whole archives.
         keep: suffix of small files in archives that are read on the way; "" for none.
-        texts: what these hold, by their URL.
+        read: makes of their content what is kept of it.
+        kept: that, by their URL.
     """
 
     passed_over: list[str] = field(default_factory=list)
     lost: list[tuple[str, str]] = field(default_factory=list)
     keep: str = ""
-    texts: dict[str, bytes] = field(default_factory=dict)
+    read: Callable[[bytes], Any] = bytes
+    kept: dict[str, Any] = field(default_factory=dict)
 
 
 def discover_clips(
@@ -331,7 +333,8 @@ def _folders(root: str, suffixes: Collection[str], scan: Scan) -> Iterator[Folde
         for name, reason in archive.lost
         if os.path.splitext(name)[1].lower() in suffixes
     )
-    scan.texts |= {storage.join(top, name): text for name, text in archive.texts.items()}
+    for name, text in archive.texts.items():
+        scan.kept[storage.join(top, name)] = scan.read(text)
     yield from _grouped(top, archive.names)
 
 

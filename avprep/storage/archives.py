@@ -202,6 +202,8 @@ def list_tar(file: IO[bytes], keep: str) -> Listing:
                 if member.isdir():
                     continue
                 reason = "" if member.isreg() else "is a link or a device"
+                if member.issparse():
+                    reason = "is a sparse file"
                 if listing.add(member.name, reason) and _is_kept(member.name, keep):
                     text = archive.extractfile(member)
                     listing.texts[member.name] = text.read(_LARGEST_READ) if text else b""
