@@ -12,13 +12,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from avprep import storage
 from avprep.errors import UserError
+from avprep.kinds import PLURALS, SUFFIXES, FileKind
 
-VIDEO_SUFFIXES = frozenset(
-    (
-        *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
-        *(".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
-    )
-)
 # What systems and programs keep beside people's files; folders that begin with a dot are hidden.
 _NO_CLIPS_IN = re.compile(
     r"\$recycle\.bin.*|recycle[rd]|recycle bin|(?:network )?trash(?: folder)?|deleted items|"
@@ -88,9 +83,11 @@ class VideoFile(NamedTuple):
 
 @dataclass
 class Scan:
-    """What a scan met apart from videos.
+    """What a scan looks for, and what it met apart from that.
 
     Attributes:
+        kinds: of files that are clips; () for videos, or else audio files, or else pictures. After
+            a scan, those that were taken.
         passed_over: files that look like clips but are not; see `scan_files`.
         lost: (file, reason) of what cannot be used: files of an archive, and whole archives.
         keep: suffix of small files in archives that are read on the way; "" for none.
@@ -98,6 +95,7 @@ class Scan:
         kept: that, by their URL.
     """
 
+    kinds: tuple[FileKind, ...] = ()
     passed_over: list[str] = field(default_factory=list)
     lost: list[tuple[str, str]] = field(default_factory=list)
     keep: str = ""
@@ -109,6 +107,7 @@ def discover_clips(
     root: Places,
     passed_over: list[str] | None = None,
     on_file: Callable[[], object] = lambda: None,
+    kinds: tuple[FileKind, ...] = (),
 ) -> list[Clip]:
     """Every video under a folder, sorted by path, each with its `video_id`; see `ids_of`.
 
@@ -117,11 +116,12 @@ def discover_clips(
         passed_over: gets the files that look like clips but are not; see
             `scan_files`.
         on_file: called after each file found.
+        kinds: of files that are taken, see `Scan`.
 
     Raises:
         UserError: nothing is there, or it has no video.
     """
-    scan = Scan([] if passed_over is None else passed_over)
+    scan = Scan(kinds, [] if passed_over is None else passed_over)
     files = discover_files(expanded(root), scan, on_file)
     return [
         Clip(video_id, video=file.video)
@@ -142,23 +142,65 @@ def discover_files(
     Raises:
         UserError: nothing is there, or it has no video.
     """
-    found = {file.video: file for root in roots for file in scanned(root, scan, on_file)}
+    found = find_files(roots, scan, on_file)
     if not found:
-        suffixes = " ".join(sorted(VIDEO_SUFFIXES))
+        kinds = scan.kinds or tuple(SUFFIXES)
+        suffixes = " ".join(sorted(suffix for kind in kinds for suffix in SUFFIXES[kind]))
         rest = [f"{file} {reason}" for file, reason in scan.lost[:3]]
         rest += described_passed_over(scan.passed_over)
         raise UserError(
-            f"{', '.join(roots)}: has no videos. Looked in all sub-folders for {suffixes}."
-            + "".join(f" {text}." for text in rest)
+            f"{', '.join(roots)}: has no {' or '.join(PLURALS[kind] for kind in kinds)}. "
+            f"Looked in all sub-folders for {suffixes}." + "".join(f" {text}." for text in rest)
         )
-    return sorted(found.values())
+    return sorted(found)
 
 
-def scanned(
-    root: str, scan: Scan, on_file: Callable[[], object] = lambda: None
+def find_files(
+    roots: Sequence[str], scan: Scan, on_file: Callable[[], object] = lambda: None
+) -> list[VideoFile]:
+    """The same in no order, and none where there is none.
+
+    What lies beside videos belongs to them: audio files and pictures are looked for where there
+    are none, or `scan.kinds` asks for them.
+    """
+    found = _scanned(roots, scan.kinds or ("video",), scan, on_file)
+    if not found and not scan.kinds:
+        scan.passed_over.clear()
+        scan.lost.clear()
+        found = _scanned(roots, tuple(SUFFIXES), scan, on_file)
+        if found:
+            ending = {file: os.path.splitext(file.below)[1].lower() for file in found}
+            there = {kind for kind in SUFFIXES if SUFFIXES[kind] & set(ending.values())}
+            scan.kinds = ("audio",) if "audio" in there else ("image",)
+            found = [file for file in found if ending[file] in SUFFIXES[scan.kinds[0]]]
+    return found
+
+
+def _scanned(
+    roots: Sequence[str],
+    kinds: Collection[FileKind],
+    scan: Scan,
+    on_file: Callable[[], object],
+) -> list[VideoFile]:
+    suffixes = frozenset(suffix for kind in kinds for suffix in SUFFIXES[kind])
+    files = (file for root in roots for file in _scanned_root(root, suffixes, scan, on_file))
+    return list({file.video: file for file in files}.values())
+
+
+def remarks_on_kinds(scan: Scan) -> list[str]:
+    """A line for a person, if clips are not videos because there are no videos."""
+    words = {
+        ("audio",): "its audio files are the clips; shard them with --missing-video omit",
+        ("image",): "its pictures are the clips; shard them with --missing-audio omit",
+    }
+    return [f"there are no videos: {words[scan.kinds]}"] if scan.kinds in words else []
+
+
+def _scanned_root(
+    root: str, suffixes: Collection[str], scan: Scan, on_file: Callable[[], object]
 ) -> Iterator[VideoFile]:
-    """The videos below a root, in no order; see `scan_files`."""
-    for folder, name in scan_files(root, VIDEO_SUFFIXES, scan, on_file):
+    """The files below a root, in no order; see `scan_files`."""
+    for folder, name in scan_files(root, suffixes, scan, on_file):
         video = storage.join(folder, name).removeprefix("./")  # of the current folder
         yield VideoFile(path_below(video, root), video)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from avprep.errors import UserError
+from avprep.kinds import FileKind
 from avprep.option import Options, option
 from avprep.processes import available_cores
 
@@ -370,7 +371,19 @@ class LabelSource:
 
 
 @dataclass(frozen=True)
-class FolderOptions(Options):
+class FileKinds(Options):
+    """Which files of a folder are clips."""
+
+    kinds: tuple[FileKind, ...] = option(
+        (),
+        "Take files of this kind; may be given several times. [default: videos; where there are "
+        "none, audio files; else JPEG and PNG images]",
+        flag="--kind",
+    )
+
+
+@dataclass(frozen=True)
+class FolderOptions(FileKinds):
     """How the videos of a folder are listed, cut and labelled."""
 
     pieces: PieceOptions = field(default_factory=PieceOptions)
