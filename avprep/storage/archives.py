@@ -17,7 +17,7 @@ from typing import IO, cast
 from avprep.errors import UserError
 from avprep.storage.places import is_chained, is_url, join, list_files, open_to_read
 
-_SUFFIXES = re.compile(r".+\.(tar|tar\.gz|tgz|zip)", re.IGNORECASE | re.DOTALL)
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 _OTHERS = re.compile(r".+\.(tar\.\w+|tbz2?|txz|7z|rar)", re.IGNORECASE | re.DOTALL)
 _GZIP = b"\x1f\x8b"
 _GZIP_FORMAT = 31  # of zlib
@@ -61,12 +61,12 @@ def archive_scheme(place: str) -> str:
     Raises:
         UserError: an archive of another kind, or one whose name cannot be part of such a URL.
     """
-    match = _SUFFIXES.fullmatch(place)
-    if match is None:
+    name = place.lower()
+    if not name.endswith(ARCHIVE_SUFFIXES):
         if _OTHERS.fullmatch(place):
             raise UserError(
-                f"{place}: is an archive of a kind that is not read; .tar, .tar.gz, .tgz and .zip "
-                "are. Unpack it, or pack it again as one of these."
+                f"{place}: is an archive of a kind that is not read. Unpack it, or pack it again as "
+                f"one of {', '.join(ARCHIVE_SUFFIXES)}."
             )
         return ""
     if "::" in place:
@@ -74,7 +74,7 @@ def archive_scheme(place: str) -> str:
             f"{place}: the name of an archive must not contain '::', which separates the parts of "
             "a URL. Rename it."
         )
-    return "zip" if match[1].lower() == "zip" else "tar"
+    return "zip" if name.endswith(".zip") else "tar"
 
 
 def is_archive(place: str) -> bool:
