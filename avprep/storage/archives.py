@@ -65,8 +65,8 @@ def archive_scheme(place: str) -> str:
     if not name.endswith(ARCHIVE_SUFFIXES):
         if _OTHERS.fullmatch(place):
             raise UserError(
-                f"{place}: is an archive of a kind that is not read. Unpack it, or pack it again as "
-                f"one of {', '.join(ARCHIVE_SUFFIXES)}."
+                f"{place}: is an archive of a kind that is not read. Unpack it, or pack it again "
+                f"as one of {', '.join(ARCHIVE_SUFFIXES)}."
             )
         return ""
     if "::" in place:
