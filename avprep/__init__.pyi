@@ -1,6 +1,7 @@
 from .clips import Clip, discover_clips
 from .decode import Media, decode_clip
 from .demo_data import DemoData, make_demo_data
+from .dry_run import forecast
 from .duplicates import Duplicates, find_duplicates
 from .encode.process import ClipDecoder
 from .errors import DecodeError, UserError, WorkFailed
@@ -70,7 +71,9 @@ from .packing import build_shards
 from .pages.shard_report import ReportSummary, report
 from .progress import OnProgress, Progress
 from .shards.build import BuildReport, build_shard_set
+from .shards.forecast import Estimate, Forecast
 from .shards.format import DatasetInfo, read_dataset
+from .shards.status import Status, status
 from .shards.verify import Findings, verify
 from .weights import Weights, weigh_clips
 
@@ -93,6 +96,7 @@ __all__ = [
     "Digest",
     "DuplicateOptions",
     "Duplicates",
+    "Estimate",
     "ExtractReport",
     "FetchOptions",
     "Fetched",
@@ -100,6 +104,7 @@ __all__ = [
     "Filtered",
     "Findings",
     "FolderOptions",
+    "Forecast",
     "IsolationOptions",
     "Kept",
     "LabelCheck",
@@ -127,6 +132,7 @@ __all__ = [
     "Shares",
     "Sources",
     "SplitOptions",
+    "Status",
     "UserError",
     "VGGSoundOptions",
     "VGGSounderOptions",
@@ -145,6 +151,7 @@ __all__ = [
     "filter_clips",
     "find_duplicates",
     "folder_manifest",
+    "forecast",
     "iter_manifest",
     "label_set_from_names",
     "make_audioset_manifest",
@@ -161,6 +168,7 @@ __all__ = [
     "sample_manifest",
     "select_manifest",
     "split_manifest",
+    "status",
     "verify",
     "weigh_clips",
     "write_folder_labels",

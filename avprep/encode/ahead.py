@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from avprep.clips import Clip
-from avprep.encode.process import ClipDecoder
+from avprep.encode.process import ClipDecoder, Fill
 from avprep.encode.wire import EncodedSample
 from avprep.errors import DecodeError, Unreadable
 from avprep.options import IsolationOptions, SampleOptions
@@ -58,7 +58,7 @@ def measure_clips(
 def _answers(
     clips: Sequence[Clip],
     decoders: Sequence[ClipDecoder],
-    ask: Callable[[ClipDecoder, Clip, str], Answer],
+    ask: Callable[[ClipDecoder, Clip, str, Fill | None], Answer],
     scratch_size: int,
 ) -> Generator[tuple[Clip, Answer | Unreadable], None, None]:
     """Each clip with what a decoder says of it."""
@@ -69,7 +69,7 @@ def _answers(
         decoder = idle.get()
         try:
             with stopped_by(stop):
-                return ask(decoder, clip, video.path)
+                return ask(decoder, clip, video.path, video.fill)
         except DecodeError as error:
             return error.outcome
         finally:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 
@@ -22,11 +23,14 @@ from avprep.encode.wire import (
     pack_request,
     read_message,
     unpack_answer,
+    unpack_wish,
     write_message,
 )
 from avprep.errors import DecodeError, Unreadable
 from avprep.options import IsolationOptions, SampleOptions
-from avprep.processes import check_stop, end_group
+from avprep.processes import Usage, check_stop, end_group, usage
+
+Fill = Callable[[int, int], None]  # first byte and number of bytes
 
 _LOOK_SECONDS = 0.25  # how often a thread that waits looks whether it should go on waiting
 
@@ -45,6 +49,7 @@ class ClipDecoder:
         self.options = options
         self.limits = limits
         self._child: subprocess.Popen[bytes] | None = None
+        self._ended = Usage()
 
     def __enter__(self) -> ClipDecoder:
         return self
@@ -60,50 +65,60 @@ class ClipDecoder:
     def close(self) -> None:
         """End the child; the next clip starts another."""
         if self._child is not None:
+            self._ended = self.usage
             end_group(self._child)  # in which there may be an ffmpeg
             self._child = None
 
-    def decode(self, clip: Clip, path: str = "") -> EncodedSample:
+    @property
+    def usage(self) -> Usage:
+        """What the children have taken so far, but those that died by themselves."""
+        return self._ended.joined_by(usage(self._child.pid)) if self._child else self._ended
+
+    def decode(self, clip: Clip, path: str = "", fill: Fill | None = None) -> EncodedSample:
         """Make a clip's sample.
 
         Args:
             clip: whose.
             path: of the video where that is not `clip.video`; only messages name that then.
+            fill: puts a part of the video into the file at `path`, where not all is there.
 
         Raises:
             DecodeError: the clip failed, crashed its process twice, or ran out of time twice.
         """
-        answer = self._answer(clip, path, self.options)
+        answer = self._answer(clip, path, fill, self.options)
         assert isinstance(answer, EncodedSample)
         return answer
 
-    def length_of(self, clip: Clip, path: str = "") -> float:
-        """Seconds of a clip's whole video; `path` as for `decode`.
+    def length_of(self, clip: Clip, path: str = "", fill: Fill | None = None) -> float:
+        """Seconds of a clip's whole video; `path` and `fill` as for `decode`.
 
         Raises:
             DecodeError: as `decode` does.
         """
-        answer = self._answer(clip, path, None)
+        answer = self._answer(clip, path, fill, None)
         assert isinstance(answer, float)
         return answer
 
     def _answer(
-        self, clip: Clip, path: str, options: SampleOptions | None
+        self, clip: Clip, path: str, fill: Fill | None, options: SampleOptions | None
     ) -> EncodedSample | float:
-        request = pack_request(replace(clip, video=path) if path else clip, options)
+        named = replace(clip, video=path) if path else clip
+        request = pack_request(named, options, is_part=fill is not None)
         try:
-            outcome = self._attempt(request)
+            outcome = self._attempt(clip, request, fill)
         except (_ChildDied, TimeoutError):
             self.close()  # whatever the child's earlier clips left behind is gone with it
-            outcome = self._last_attempt(clip, request)
+            outcome = self._last_attempt(clip, request, fill)
         if isinstance(outcome, Unreadable):
             detail = outcome.detail.replace(path, clip.video) if path else outcome.detail
             raise DecodeError(outcome.cause, detail)
         return outcome
 
-    def _last_attempt(self, clip: Clip, request: bytes) -> EncodedSample | float | Unreadable:
+    def _last_attempt(
+        self, clip: Clip, request: bytes, fill: Fill | None
+    ) -> EncodedSample | float | Unreadable:
         try:
-            return self._attempt(request)
+            return self._attempt(clip, request, fill)
         except TimeoutError:
             self.close()
             limit = f"{self.limits.time_limit:g} s"
@@ -112,7 +127,9 @@ class ClipDecoder:
             self.close()
             return _cause_of_death(clip, death.args[0], self.limits)
 
-    def _attempt(self, request: bytes) -> EncodedSample | float | Unreadable:
+    def _attempt(
+        self, clip: Clip, request: bytes, fill: Fill | None
+    ) -> EncodedSample | float | Unreadable:
         child = self._child or self._start()
         deadline = time.monotonic() + self.limits.time_limit
         assert child.stdin is not None
@@ -130,9 +147,19 @@ class ClipDecoder:
 
             try:
                 write_message(child.stdin, request)
-                return unpack_answer(lambda: read_message(read))
+                message = read_message(read)
+                while fill is not None and (wish := unpack_wish(message)) is not None:
+                    waiting = time.monotonic()
+                    fill(*wish)
+                    deadline += time.monotonic() - waiting  # the limit is for decoding
+                    write_message(child.stdin, b"")
+                    message = read_message(read)
+                return unpack_answer(message, lambda: read_message(read))
             except (BrokenPipeError, EOFError):
                 raise _ChildDied(child.wait()) from None
+            except DecodeError as error:  # no more of the video is to be had
+                self.close()  # for it still waits
+                return Unreadable(error.cause, f"{clip.video}: {error.detail}")
 
     def _start(self) -> subprocess.Popen[bytes]:
         environment = {

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from avprep import storage
 from avprep.errors import UserError
@@ -53,6 +53,27 @@ def sample_key(video_id: str) -> str:
 def weigh_classes(counts: Iterable[int]) -> tuple[float, ...]:
     """The published weight of each class in balanced sampling, from its number of clips."""
     return tuple(1000.0 / (int(count) + 0.01) for count in counts)
+
+
+class SampleFacts(TypedDict):
+    """`KEY.json`: every sample has every key."""
+
+    video_id: str
+    labels: list[str]
+    label_indices: list[int]
+    sample_rate: int
+    num_samples: int
+    frame_times: list[float]
+    source: str
+    decoder: str
+    segment: list[float]
+    split: str
+    complete: bool
+    seconds_found: float
+    seconds_promised: float
+    audio_shortened: bool
+    measures: dict[str, float | str]  # see `avprep.quality.measures`
+    modalities: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,18 +390,23 @@ def update_dataset(location: str | Path, **extra: Any) -> None:
     write_dataset(location, replace(info, extra={**info.extra, **extra}))
 
 
-def index_name(shard_name: str) -> str:
+def shard_name(number: int) -> str:
+    """The tar file of a shard that we build."""
+    return f"shard-{number:06d}.tar"
+
+
+def index_name(shard: str) -> str:
     """`shard-000000.tar` → `shard-000000.index.json`."""
-    return shard_name.removesuffix(".tar") + INDEX_SUFFIX
+    return shard.removesuffix(".tar") + INDEX_SUFFIX
 
 
-def read_index(location: str | Path, shard_name: str) -> ShardIndex:
+def read_index(location: str | Path, shard: str) -> ShardIndex:
     """Read the index of one shard.
 
     Raises:
         UserError: it is missing or damaged.
     """
-    path = storage.join(location, index_name(shard_name))
+    path = storage.join(location, index_name(shard))
     try:
         return ShardIndex.from_bytes(storage.read_bytes(path), path)
     except FileNotFoundError:

@@ -19,6 +19,7 @@ from avprep.labels import LabelSet
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.format import (
     SampleEntry,
+    SampleFacts,
     ShardIndex,
     ShardSummary,
     index_name,
@@ -312,7 +313,7 @@ def sample_members(
     """
     start = clip.start or 0.0
     end = round(start + sample.seconds_found, 3) if clip.end is None else clip.end
-    facts = {
+    facts: SampleFacts = {
         "video_id": clip.video_id,
         "labels": list(clip.labels),
         "label_indices": list(labels.indices_of(clip.labels)),

@@ -24,6 +24,7 @@ from avprep.storage.places import (
     list_below,
     list_files,
     list_names,
+    list_times,
     make_folder,
     matching,
     open_remote,
@@ -33,6 +34,7 @@ from avprep.storage.places import (
     read_if_there,
     read_range,
     size,
+    touch,
 )
 from avprep.storage.scratch import (
     ScratchFile,
