@@ -126,7 +126,8 @@ def _needing_ranges() -> Iterator[None]:
 def present(places: Iterable[str]) -> set[str]:
     """Those of some paths and URLs where a file is; folders and archives are listed once each.
 
-    What a web server has is believed, since it would take a request per file to know.
+    What is not looked at is believed: files on web servers, which would take a request each, and
+    files in archives of a kind that is not listed.
 
     Raises:
         UserError, WorkFailed: a place cannot be read.
@@ -143,15 +144,21 @@ def present(places: Iterable[str]) -> set[str]:
         elif os.path.isfile(place):
             found.add(place)
     for top, inside in asked.items():
-        if is_chained(inside[0]):
+        if is_chained(inside[0]) and _OTHERS.fullmatch(top):
+            found.update(inside)
+        elif is_chained(inside[0]):
             with contextlib.suppress(FileNotFoundError):
-                names = list_archive(top).names
-                scheme = archive_scheme(top)
-                found.update({f"{scheme}://{name}::{top}" for name in names}.intersection(inside))
+                names = {os.path.normpath(name) for name in list_archive(top).names}
+                found.update(place for place in inside if _member_of(place) in names)
         else:
             sizes = list_files(top)
             found.update(join(top, name) for name in sizes if sizes[name] >= 0)
     return found
+
+
+def _member_of(place: str) -> str:
+    """`v/a.mp4` of `tar://./v/a.mp4::x.tar`."""
+    return os.path.normpath(place.partition("://")[2].rpartition("::")[0])
 
 
 def _fault_of(name: str) -> str:
