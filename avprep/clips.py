@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from avprep import storage
 from avprep.errors import UserError
@@ -91,14 +91,18 @@ class Scan:
         passed_over: files that look like clips but are not; see `scan_files`.
         lost: (file, reason) of what cannot be used: files of an archive, and whole archives.
         keep: suffix of small files in archives that are read on the way; "" for none.
-        texts: what these hold, by their URL.
+        read: makes of their content what is kept of it.
+        kept: that, by their URL.
+        listings: of archives and stores, by their root, each of which is listed once.
     """
 
     kinds: tuple[FileKind, ...] = ()
     passed_over: list[str] = field(default_factory=list)
     lost: list[tuple[str, str]] = field(default_factory=list)
     keep: str = ""
-    texts: dict[str, bytes] = field(default_factory=dict)
+    read: Callable[[bytes], Any] = bytes
+    kept: dict[str, Any] = field(default_factory=dict)
+    listings: dict[str, storage.Listing] = field(default_factory=dict)
 
 
 def discover_clips(
@@ -146,6 +150,8 @@ def discover_files(
         suffixes = " ".join(sorted(suffix for kind in kinds for suffix in SUFFIXES[kind]))
         rest = [f"{file} {reason}" for file, reason in scan.lost[:3]]
         rest += described_passed_over(scan.passed_over)
+        if archives := [one for root in roots if os.path.isdir(root) for one in _archives_in(root)]:
+            rest.append(f"It has archives, such as {archives[0]}; give these, or a pattern of them")
         raise UserError(
             f"{', '.join(roots)}: has no {' or '.join(PLURALS[kind] for kind in kinds)}. "
             f"Looked in all sub-folders for {suffixes}." + "".join(f" {text}." for text in rest)
@@ -354,27 +360,47 @@ def _folders(root: str, suffixes: Collection[str], scan: Scan) -> Iterator[Folde
         if os.path.exists(root):
             raise UserError(
                 f"{root}: is a file; give the folder that contains the files, or an archive "
-                "(.tar, .tar.gz, .tgz, .zip)."
+                f"({', '.join(storage.ARCHIVE_SUFFIXES)})."
             )
         raise UserError(f"{root}: no such folder.")
-    if not storage.is_archive(root):
-        yield from _grouped(root, storage.list_below(root))
-        return
+    if root not in scan.listings:
+        scan.listings[root] = _listing_of(root, scan)
+    listing = scan.listings[root]
+    scheme = storage.archive_scheme(root)
+    top = f"{scheme}://::{root}" if scheme else root
+    if listing.damage:
+        files = "1 file" if len(listing.names) == 1 else f"{len(listing.names)} files"
+        scan.lost.append((root, f"{listing.damage}; {files} before that can be used"))
+    scan.lost += (
+        (storage.join(top, name), reason)
+        for name, reason in listing.lost
+        if os.path.splitext(name)[1].lower() in suffixes
+    )
+    yield from _grouped(top, listing.names)
+
+
+def _listing_of(root: str, scan: Scan) -> storage.Listing:
+    if not storage.archive_scheme(root):
+        return storage.Listing(storage.list_below(root))
     try:
-        archive = storage.list_archive(root, scan.keep)
+        listing = storage.list_archive(root, scan.keep)
     except FileNotFoundError:
         raise UserError(f"{root}: no such archive.") from None
     top = f"{storage.archive_scheme(root)}://::{root}"
-    if archive.damage:
-        files = "1 file" if len(archive.names) == 1 else f"{len(archive.names)} files"
-        scan.lost.append((root, f"{archive.damage}; {files} before that can be used"))
-    scan.lost += (
-        (storage.join(top, name), reason)
-        for name, reason in archive.lost
-        if os.path.splitext(name)[1].lower() in suffixes
+    for name, text in listing.texts.items():
+        scan.kept[storage.join(top, name)] = scan.read(text)
+    listing.texts.clear()
+    return listing
+
+
+def _archives_in(folder: str) -> list[str]:
+    """The archives directly in a folder."""
+    names = (
+        name
+        for name in sorted(os.listdir(folder))
+        if name.lower().endswith(storage.ARCHIVE_SUFFIXES)
     )
-    scan.texts |= {storage.join(top, name): text for name, text in archive.texts.items()}
-    yield from _grouped(top, archive.names)
+    return [os.path.join(folder, name) for name in names]
 
 
 def _grouped(top: str, paths: Iterable[str]) -> Iterator[Folder]:

@@ -277,7 +277,8 @@ class ManifestOutput(ManifestFile):
     )
     strict: bool = option(
         False,
-        "Write no manifest and end with exit code 1 if a clip is missing or a row is bad.",
+        "Write no manifest and end with exit code 1 if a clip is missing, a row is bad or a file "
+        "cannot be used.",
     )
 
     @property

@@ -26,7 +26,7 @@ from avprep.labels import LabelSet, label_set_for
 from avprep.manifest.sources.match import UNNAMEABLE, Matches, extracted_audio
 from avprep.manifest.sources.matched import DataSet, Matched
 from avprep.manifest.sources.rows import Row, Segments
-from avprep.manifest.sources.side_files import labels_beside, numbered_classes
+from avprep.manifest.sources.side_files import LabelReader, labels_beside, numbered_classes
 from avprep.options import LabelSource
 from avprep.storage import is_archive
 
@@ -80,7 +80,10 @@ def match_folder(
         UserError: nothing is there, no video in it, no such split, a class is not in the label set,
             or folders may be splits or classes.
     """
-    roots, scan = expanded(root), Scan(kinds, keep=label_from.suffix if label_from else "")
+    roots, scan = expanded(root), Scan(kinds)
+    reader = None if label_from is None else LabelReader(label_from)
+    if reader is not None:
+        scan.keep, scan.read = reader.source.suffix, reader
     where = ", ".join(roots)
     found = discover_files(roots, scan, on_file)
     usable = [
@@ -95,12 +98,12 @@ def match_folder(
         remarks.append(f"everything is in {'/'.join(around)}/, which is not taken for a class")
         folders = [parts[len(around) :] for parts in folders]
     places = places_of(folders, where, labels)
-    if label_from is None:
+    if reader is None:
         classes = [[place.label] if place.label else [] for place in places]
         names = itertools.chain.from_iterable(classes)
         label_set, mids = label_set_for(names, labels, label_file)
     else:
-        classes, unread = labels_beside(files, label_from, scan)
+        classes, unread = labels_beside(files, reader, scan)
         label_set, mids = numbered_classes(classes, labels, label_file)
         remarks += unread
     segments = Segments(
@@ -110,7 +113,7 @@ def match_folder(
     data_set = DataSet(segments, label_set, named_by="path").only(split, where)
     if len(roots) == 1:
         remarks += _about_splits(data_set, Path(where), labels is None)
-    if labels is None and label_from is None:
+    if labels is None and reader is None:
         remarks += _doubtful_classes(data_set, folders)
     videos = Matches.named([file.video for file in files], extras)
     return Matched(
