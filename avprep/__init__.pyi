@@ -7,6 +7,7 @@ from .encode.process import ClipDecoder
 from .errors import DecodeError, UserError, WorkFailed
 from .extraction import ExtractReport, extract
 from .fetch import Fetched, fetch_labels
+from .indexing import Indexed, index_tars
 from .labels import LabelSet, label_set_from_names, read_label_csv
 from .manifest.check import ManifestCheck, check_manifest
 from .manifest.class_csvs import (
@@ -43,6 +44,7 @@ from .options import (
     DuplicateOptions,
     FetchOptions,
     FolderOptions,
+    IndexOptions,
     IsolationOptions,
     ManifestOutput,
     MergeOptions,
@@ -93,6 +95,8 @@ __all__ = [
     "Findings",
     "FolderOptions",
     "Forecast",
+    "IndexOptions",
+    "Indexed",
     "IsolationOptions",
     "LabelCheck",
     "LabelSet",
@@ -134,6 +138,7 @@ __all__ = [
     "find_duplicates",
     "folder_manifest",
     "forecast",
+    "index_tars",
     "iter_manifest",
     "label_set_from_names",
     "make_audioset_manifest",
