@@ -240,13 +240,13 @@ def _members(path: Path, descriptor: int, end: int) -> Iterator[Member]:
     while at < end:
         data = os.pread(descriptor, _READ, at)
         header = data[:TAR_BLOCK]
+        if not at:
+            _check_is_tar(path, data)
         if len(header) < TAR_BLOCK:
             raise _cut_short(path, at)
         if not any(header[:8]) and not any(header):
             return
         kind, size = header[156:157], header[124:136]
-        if not at:
-            _check_is_tar(path, data)
         if kind not in _PLAIN_FILE + _NO_FILE or size[:1] >= b"\x80":
             yield from _members_by_tarfile(path, at, end)
             return
