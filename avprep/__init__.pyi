@@ -7,6 +7,7 @@ from .encode.process import ClipDecoder
 from .errors import DecodeError, UserError, WorkFailed
 from .extraction import ExtractReport, extract
 from .fetch import Fetched, fetch_labels
+from .filtering import ClassCount, Filtered, filter_clips
 from .indexing import Indexed, index_tars
 from .labels import LabelSet, label_set_from_names, read_label_csv
 from .manifest.check import ManifestCheck, check_manifest
@@ -18,22 +19,26 @@ from .manifest.class_csvs import (
 )
 from .manifest.edit import (
     Chosen,
+    Kept,
     ManifestPart,
     Merged,
     convert_manifest,
     merge_manifests,
     sample_manifest,
+    select_manifest,
     split_manifest,
 )
 from .manifest.make import (
     make_audioset_manifest,
     make_folder_manifest,
     make_vggsound_manifest,
+    make_vggsounder_manifest,
 )
 from .manifest.model import iter_manifest, read_manifest, write_manifest
 from .manifest.paths import NewRoot
 from .manifest.sources.folder import folder_manifest
 from .manifest.sources.matched import ManifestSummary
+from .measuring import Measured, measure
 from .options import (
     AudioSetOptions,
     BuildOptions,
@@ -43,13 +48,16 @@ from .options import (
     Digest,
     DuplicateOptions,
     FetchOptions,
+    FilterOptions,
     FolderOptions,
     IndexOptions,
     IsolationOptions,
+    LabelSource,
     ManifestOutput,
     MergeOptions,
     Part,
     PerClassOptions,
+    PieceOptions,
     PoolOptions,
     ReportOptions,
     SampleOptions,
@@ -58,6 +66,7 @@ from .options import (
     Sources,
     SplitOptions,
     VerifyOptions,
+    VGGSounderOptions,
     VGGSoundOptions,
 )
 from .packing import build_shards
@@ -78,6 +87,7 @@ __all__ = [
     "BuildReport",
     "CheckOptions",
     "Chosen",
+    "ClassCount",
     "Clip",
     "ClipDecoder",
     "DatasetInfo",
@@ -92,18 +102,23 @@ __all__ = [
     "ExtractReport",
     "FetchOptions",
     "Fetched",
+    "FilterOptions",
+    "Filtered",
     "Findings",
     "FolderOptions",
     "Forecast",
     "IndexOptions",
     "Indexed",
     "IsolationOptions",
+    "Kept",
     "LabelCheck",
     "LabelSet",
+    "LabelSource",
     "ManifestCheck",
     "ManifestOutput",
     "ManifestPart",
     "ManifestSummary",
+    "Measured",
     "Media",
     "MergeOptions",
     "Merged",
@@ -111,6 +126,7 @@ __all__ = [
     "OnProgress",
     "Part",
     "PerClassOptions",
+    "PieceOptions",
     "PoolOptions",
     "Progress",
     "ReportOptions",
@@ -123,6 +139,7 @@ __all__ = [
     "Status",
     "UserError",
     "VGGSoundOptions",
+    "VGGSounderOptions",
     "VerifyOptions",
     "Weights",
     "WorkFailed",
@@ -135,6 +152,7 @@ __all__ = [
     "discover_clips",
     "extract",
     "fetch_labels",
+    "filter_clips",
     "find_duplicates",
     "folder_manifest",
     "forecast",
@@ -145,12 +163,15 @@ __all__ = [
     "make_demo_data",
     "make_folder_manifest",
     "make_vggsound_manifest",
+    "make_vggsounder_manifest",
+    "measure",
     "merge_manifests",
     "read_dataset",
     "read_label_csv",
     "read_manifest",
     "report",
     "sample_manifest",
+    "select_manifest",
     "split_manifest",
     "status",
     "verify",

@@ -221,9 +221,8 @@ def path_below(video: str, root: str) -> str:
     """The path of a file below the root that it was found in."""
     if storage.is_chained(video):
         return os.path.normpath(video.partition("::")[0].partition("://")[2])
-    if storage.is_url(video):
-        return video.removeprefix(root).lstrip("/")
-    return os.path.relpath(video, root)
+    top = f"{root.rstrip('/')}/"
+    return video.removeprefix(top) if video.startswith(top) else os.path.relpath(video, root)
 
 
 def video_ids(paths: Sequence[str]) -> list[str]:

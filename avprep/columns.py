@@ -27,7 +27,7 @@ LABEL = (
     *("tag", "mid"),
 )
 LABELS = ("labels", "classes", "categories", "tags", "positivelabels", "labelnames", "mids")
-SPLIT = ("split", "subset", "partition", "set")
+SPLIT = ("split", "subset", "partition", "set", "fold")
 
 
 def _set(words: str) -> frozenset[str]:

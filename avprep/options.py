@@ -256,6 +256,16 @@ class ReportOptions(Options):
 
 
 @dataclass(frozen=True)
+class FilterOptions(Options):
+    """Which clips of a shard set are kept, and where that is written."""
+
+    where: str = option(
+        help="Condition on the measures that a clip must meet to be kept.", metavar="CONDITION"
+    )
+    out: Path = option(help="Selection to write: a CSV with the column video_id.")
+
+
+@dataclass(frozen=True)
 class DuplicateOptions(Options):
     """Which clips count as near-duplicates, and what is shown of them."""
 
@@ -322,6 +332,36 @@ class Sources(Options):
 
 
 @dataclass(frozen=True)
+class PieceOptions(Options):
+    """How long videos are cut into clips."""
+
+    segment: float | None = option(
+        None,
+        "Cut every video into clips of this many seconds, named NAME_30_40. [default: no cut]",
+        above=0,
+    )
+    stride: float | None = option(
+        None, "Seconds from the start of a clip to the next. [default: --segment]", above=0
+    )
+    shortest: float = option(
+        2.0, "A video's last clip may be shorter than --segment, but not than this.", above=0
+    )
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value is not allowed, or does not go with another.
+        """
+        super().__post_init__()
+        if self.segment is None and self.stride is not None:
+            raise UserError("--stride is the distance of segments: give --segment, too.")
+        if self.segment is not None and self.segment < self.shortest:
+            raise UserError(
+                f"--segment {self.segment:g} is less than --shortest {self.shortest:g}: no clip "
+                "would be long enough."
+            )
+
+
+@dataclass(frozen=True)
 class LabelSource:
     """Which file beside a video has its classes."""
 
@@ -353,8 +393,9 @@ class LabelSource:
 
 @dataclass(frozen=True)
 class FolderOptions(Options):
-    """How the videos of a folder are listed and labelled."""
+    """How the videos of a folder are listed, cut and labelled."""
 
+    pieces: PieceOptions = field(default_factory=PieceOptions)
     csv: Path | None = option(
         None,
         "Take the classes not from the sub-folders but from this table (CSV, JSON lines, Parquet) "
@@ -401,6 +442,16 @@ class VGGSoundOptions(Options):
         None,
         "Class CSV: read if it is there, else written from the CSV's sorted names. "
         "[default: VGGSound's 309 classes in their published order]",
+    )
+
+
+@dataclass(frozen=True)
+class VGGSounderOptions(Options):
+    """VGGSounder's files."""
+
+    csv: Path = option(help="VGGSounder's CSV, a row per label of a clip.")
+    labels: Path | None = option(
+        None, "Class CSV. [default: VGGSound's 309 classes in their published order]"
     )
 
 

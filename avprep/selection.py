@@ -2,10 +2,12 @@
 
 `avprep filter` and `avprep duplicates` write them; `avprep manifest select` and the commands of
 `cavmae` read them. Further columns are ignored, so any table that has that column is a selection.
+So is a JSON list of ids, and a manifest, which is how subsets of data sets are published.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,32 @@ def read_selection(path: str | Path) -> tuple[str, ...]:
         UserError: the file cannot be read, has no column `video_id`, or names no clip.
     """
     path = Path(path)
+    ids = _ids_of_json(path) if path.suffix == ".json" else _ids_of_csv(path)
+    if not ids:
+        raise UserError(f"{path}: names no clip. Give a selection with at least one row.")
+    return tuple(ids)
+
+
+def _ids_of_json(path: Path) -> dict[str, None]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error}).") from error
+    entries = document.get("data") if isinstance(document, dict) else document
+    if not isinstance(entries, list):
+        raise UserError(f'{path}: give a JSON list of ids, or a manifest {{"data": [ … ]}}.')
+    ids: dict[str, None] = {}
+    for number, entry in enumerate(entries):
+        video_id = entry.get(COLUMN) if isinstance(entry, dict) else entry
+        if not isinstance(video_id, str) or not video_id:
+            raise UserError(f"{path}: entry {number}: expected an id, found {shown(str(entry))}.")
+        ids[_as_written(video_id)] = None
+    return ids
+
+
+def _ids_of_csv(path: Path) -> dict[str, None]:
     records = csv_records(path)
     _, header = next(records, (1, []))
     places = [place for place, name in enumerate(header) if folded(name) == folded(COLUMN)]
@@ -57,9 +85,7 @@ def read_selection(path: str | Path) -> tuple[str, ...]:
         if not row[places[0]]:
             raise UserError(f"{path}: line {line}: {COLUMN} is empty. Name a clip, or delete it.")
         ids[row[places[0]]] = None
-    if not ids:
-        raise UserError(f"{path}: names no clip. Give a selection with at least one row.")
-    return tuple(ids)
+    return ids
 
 
 def write_selection(path: str | Path, video_ids: Iterable[str]) -> None:

@@ -2,8 +2,8 @@
 
 Makes clips of 10 s, packs them into a tar, a tar.gz and a zip, and builds a shard set of each with
 two workers, everything included. CPU time counts child processes; the rounds of all sides are
-interleaved and medians compared. What is read of an archive is what this process and its children
-read beyond what they read for the folder, by Linux's count.
+interleaved and medians compared. What is read of an archive is what the thread that reads it reads,
+by Linux's count, less the samples that it puts in their order.
 
     python benchmarks/archives.py [--quick]
 """
@@ -16,7 +16,6 @@ import statistics
 import tarfile
 import tempfile
 import zipfile
-from functools import partial
 from pathlib import Path
 
 from extract import KINDS, LABELS, cost, linked_clips, make_clip
@@ -26,7 +25,7 @@ from avprep.clips import Clip
 from avprep.options import PoolOptions, ShardSetOptions
 from avprep.shards.build import build_shard_set
 
-IO = Path("/proc/self/io")
+IO = Path("/proc/thread-self/io")
 
 
 def pack(clips: list[Clip], folder: Path) -> dict[str, list[Clip]]:
@@ -52,15 +51,17 @@ def pack(clips: list[Clip], folder: Path) -> dict[str, list[Clip]]:
     }
 
 
-def build(clips: list[Clip], out: Path) -> None:
-    """A shard set of the clips, with two workers."""
+def build(clips: list[Clip], out: Path) -> int:
+    """A shard set of the clips, with two workers; returns what this thread read of the clips."""
+    before = bytes_read()
     report = build_shard_set(clips, LABELS, str(out), ShardSetOptions(), PoolOptions(2))
     assert report.samples == len(clips), report.failures
     shutil.rmtree(out)
+    return bytes_read() - before - report.bytes
 
 
 def bytes_read() -> int:
-    """By this process and its children that have ended; 0 where the system does not count."""
+    """By this thread so far; 0 where the system does not count."""
     if not IO.exists():
         return 0
     return int(dict(line.split(": ") for line in IO.read_text().splitlines())["rchar"])
@@ -82,18 +83,17 @@ def main() -> None:
         sides = {"folder": clips, **pack(clips, folder)}
         build(clips[:1], folder / "warm")  # imports
         cpu: dict[str, list[float]] = {side: [] for side in sides}
-        read: dict[str, list[int]] = {side: [] for side in sides}
+        read: dict[str, int] = {}
         for _ in range(rounds):
             for side, of_side in sides.items():
-                before = bytes_read()
-                cpu[side].append(cost(partial(build, of_side, folder / "s"), count)[0])
-                read[side].append(bytes_read() - before)
+
+                def work(side: str = side, of_side: list[Clip] = of_side) -> None:
+                    read[side] = build(of_side, folder / "s")
+
+                cpu[side].append(cost(work, count)[0])
         sizes = {side: (folder / f"x.{side}").stat().st_size for side in sides if side != "folder"}
     medians = {side: statistics.median(values) for side, values in cpu.items()}
-    shares = {
-        side: (statistics.median(read[side]) - statistics.median(read["folder"])) / size
-        for side, size in sizes.items()
-    }
+    shares = {side: read[side] / size for side, size in sizes.items()}
     print(f"{count} clips, two workers\n\n| | CPU ms per clip | of a folder's | archive read |")
     print(f"|---|---|---|---|\n| folder | {medians['folder']:.1f} | 1.00× | |")
     for side, share in shares.items():

@@ -1,22 +1,27 @@
 from .checkpoints import load_checkpoint, save_model
 from .checkpoints.average import Averaged, average
 from .checkpoints.convert import Converted, convert
+from .evaluation.compare import CompareResult, compare
 from .evaluation.embed import EmbedResult, embed
 from .evaluation.evaluate import EvaluateResult, evaluate
 from .evaluation.export import ExportResult, export
 from .evaluation.inpaint import InpaintResult, inpaint
 from .evaluation.knn import KnnResult, knn
 from .evaluation.options import (
+    CompareOptions,
     EmbedOptions,
     EvaluateOptions,
     ExportOptions,
     InpaintOptions,
     KnnOptions,
     PredictOptions,
+    ProbeOptions,
     RetrieveOptions,
 )
 from .evaluation.predict import Prediction, Predictor, predict
+from .evaluation.probe import ProbeResult, probe
 from .evaluation.retrieve import RetrieveResult, retrieve
+from .evaluation.score_files import ClipScores, read_scores
 from .evaluation.trained import Trained, load_trained
 from .frontend import FrontEnd, FrontEndOptions
 from .frontend.stats import FbankStats, stats
@@ -24,7 +29,8 @@ from .model import CAVMAE, CAVMAEClassifier, ModelConfig
 from .options import ConvertOptions, PretrainOptions, StatsOptions
 from .train.dry_run import DryRun
 from .train.events import Event, Measured, Normalisation, Note, OnEvent, Steps
-from .train.options import FinetuneRun, PretrainRun
+from .train.folds import FoldsResult, folds
+from .train.options import FinetuneRun, FoldsRun, PretrainRun
 from .train.outlook import Outlook
 from .train.runs import FinetuneResult, PretrainResult, finetune, pretrain, rehearse
 
@@ -32,6 +38,9 @@ __all__ = [
     "CAVMAE",
     "Averaged",
     "CAVMAEClassifier",
+    "ClipScores",
+    "CompareOptions",
+    "CompareResult",
     "ConvertOptions",
     "Converted",
     "DryRun",
@@ -45,6 +54,8 @@ __all__ = [
     "FbankStats",
     "FinetuneResult",
     "FinetuneRun",
+    "FoldsResult",
+    "FoldsRun",
     "FrontEnd",
     "FrontEndOptions",
     "InpaintOptions",
@@ -63,23 +74,29 @@ __all__ = [
     "PretrainOptions",
     "PretrainResult",
     "PretrainRun",
+    "ProbeOptions",
+    "ProbeResult",
     "RetrieveOptions",
     "RetrieveResult",
     "StatsOptions",
     "Steps",
     "Trained",
     "average",
+    "compare",
     "convert",
     "embed",
     "evaluate",
     "export",
     "finetune",
+    "folds",
     "inpaint",
     "knn",
     "load_checkpoint",
     "load_trained",
     "predict",
     "pretrain",
+    "probe",
+    "read_scores",
     "rehearse",
     "retrieve",
     "save_model",

@@ -186,13 +186,15 @@ def first_host(nodes: str) -> str:
 def joined_world(device: str) -> Iterator[World]:
     """Join the ranks that were started together, if any were, for the length of a block.
 
+    Within another such block they are joined already, and stay so until that ends.
+
     Raises:
         UserError: see `read_launch` and `choose_device`.
     """
     launch = read_launch(os.environ)
     chosen = choose_device(device, launch.local_rank)
-    if launch.size == 1:
-        yield World(0, 1, chosen)
+    if launch.size == 1 or dist.is_initialized():
+        yield World(launch.rank, launch.size, chosen)
         return
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)

@@ -5,6 +5,7 @@ Imports nothing heavy: `--help` shows them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,6 +19,13 @@ Mode = Literal["multimodal", "audioonly", "videoonly", "missingaudioonly", "miss
 MODES: tuple[Mode, ...] = get_args(Mode)  # of a classifier: which modalities it is given
 AUDIO_MODES: tuple[Mode, ...] = ("audioonly", "missingaudioonly")
 IMAGE_MODES: tuple[Mode, ...] = ("videoonly", "missingvideoonly")
+MODE_WORDS: dict[Mode, str] = {  # what a classifier is given, and as what it was trained
+    "multimodal": "sound and picture",
+    "audioonly": "sound only",
+    "videoonly": "picture only",
+    "missingaudioonly": "sound only, to a model of both",
+    "missingvideoonly": "picture only, to a model of both",
+}
 Criterion = Literal["bce", "ce"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)  # sigmoid and softmax give probabilities
 MaskMode = Literal["unstructured", "time", "freq", "tf"]
@@ -30,6 +38,12 @@ OBJECTIVES: tuple[Objective, ...] = get_args(Objective)  # of pretraining
 def modalities_of(mode: Mode) -> tuple[Modality, ...]:
     """What a classifier is given in a mode."""
     return ("audio",) if mode in AUDIO_MODES else ("image",) if mode in IMAGE_MODES else BOTH
+
+
+def modalities_of_all(modes: Iterable[Mode]) -> tuple[Modality, ...]:
+    """What a classifier is given in any of some modes."""
+    given = {modality for mode in modes for modality in modalities_of(mode)}
+    return tuple(modality for modality in BOTH if modality in given)
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,9 @@ class Selection(Options):
         "Use clips of this split of the manifest only; may be given several times.",
         flag="--split",
         metavar="NAME",
+    )
+    select: Path | None = option(
+        None, "Use only clips that this CSV names in its column video_id.", metavar="FILE"
     )
 
 
@@ -106,6 +123,11 @@ class ValidationSplit(Options):
         "Use clips of this split of --val-shards only; may be given several times.",
         flag="--val-split",
         metavar="NAME",
+    )
+    val_select: Path | None = option(
+        None,
+        "Use only clips of --val-shards that this CSV names in its column video_id.",
+        metavar="FILE",
     )
 
 

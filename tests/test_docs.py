@@ -13,8 +13,11 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.avprep.test_archives import pack
+from tests.avprep.test_pieces import make_video
 from tests.conftest import REPOSITORY, run_command
 from tests.documents import PAGES, Block, blocks, commands, commands_under, links
+from tests.faults.test_stores import server  # noqa: F401 (a fixture)
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 
@@ -95,6 +98,63 @@ def test_what_readme_shows_of_audioset_runs(shown_audioset: Path):
     run_command(shown_audioset, " ".join(words[:2]), *words[2:])
     (entry,) = (shown_audioset / "balanced.jsonl").read_text().splitlines()
     assert json.loads(entry)["labels"] == "/m/09x0r"
+
+
+OWN_VIDEOS = ["A folder", "Archives", "An object store", "A table", "Tars of video2dataset"]
+
+
+@pytest.mark.parametrize("kind", [*OWN_VIDEOS, "Long recordings"])
+def test_what_is_shown_of_your_own_videos_runs(kind, own_videos: Path, request):
+    if kind == "An object store":
+        request.getfixturevalue("bucket")
+    shown = commands_under(REPOSITORY / "docs" / "own-folder.md", kind)
+    assert shown
+    for words in shown:
+        quick = ("--workers", "1") if words[1] == "shard" else ()
+        run_command(own_videos, " ".join(words[:2]), *words[2:], *quick)
+        out = own_videos / words[words.index("--out") + 1]
+        if words[1] == "shard":
+            assert json.loads((out / "dataset.json").read_text())["samples"] > 1
+        else:
+            assert len(json.loads(out.read_text())["data"]) > 1
+
+
+@pytest.fixture(scope="module")
+def own_videos(demo_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of everything that docs/own-folder.md names, two or more clips of each."""
+    folder = tmp_path_factory.mktemp("own")
+    clips = [path.read_bytes() for path in sorted(demo_videos.glob("test/*/*.mp4"))[:4]]
+    names = ["train/cat/a.mp4", "train/dog/b.mp4", "test/cat/e.mp4", "test/dog/f.mp4"]
+    for name, clip in zip(names, clips, strict=True):
+        path = folder / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(clip)
+    make_video(folder / "recordings" / "concert.mp4", 4)
+    for name in ("parts", "web"):
+        (folder / name).mkdir()
+    dog, cat = "dogdogdogdo_000030.mp4", "catcatcatca_000040.mp4"
+    pack(folder / "parts" / "vgg_00.tar.gz", {f"dog/{dog}": clips[0]})
+    pack(folder / "parts" / "vgg_01.tar.gz", {f"cat/{cat}": clips[1]})
+    rows = "dogdogdogdo,30,dog barking,train\ncatcatcatca,40,cat meowing,test\n"
+    (folder / "vggsound.csv").write_text(rows)
+    files = {"0.mp4": clips[0], "0.json": b'{"category": "dog"}', "0.txt": b"A dog"}
+    files |= {"1.mp4": clips[1], "1.json": b'{"category": "cat"}', "1.txt": b"A cat"}
+    pack(folder / "web" / "00000.tar", files)
+    (table,) = (
+        block.text for block in BLOCKS if block.page.name == "own-folder.md" and "{" in block.text
+    )
+    (folder / "clips.jsonl").write_text(table)
+    return folder
+
+
+@pytest.fixture
+def bucket(own_videos: Path, server) -> None:  # noqa: F811
+    """The same videos in S3, under the name that the docs use."""
+    import fsspec
+
+    filesystem = fsspec.filesystem("s3", use_listings_cache=False)
+    for path in (own_videos / "videos" / "train").rglob("*.mp4"):
+        filesystem.put_file(str(path), f"bucket/videos/{path.parent.name}/{path.name}")
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ class WebServer:
         has_ranges: whether a range that is asked for is honoured.
         statuses: answers by path instead of content, such as 403.
         deaths: how often, by path, an answer still has to break off in its middle.
+        requests_left: how many requests are answered with content, by path; 503 after that.
         sent: bytes of content by path.
         requests: by path.
     """
@@ -25,6 +26,7 @@ class WebServer:
         self.files, self.has_ranges = files, has_ranges
         self.statuses: dict[str, int] = {}
         self.deaths: Counter[str] = Counter()
+        self.requests_left: dict[str, int] = {}
         self.sent: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
@@ -49,6 +51,8 @@ def _handler_of(server: WebServer) -> type[BaseHTTPRequestHandler]:
             server.requests[self.path] += 1
             content = server.files.get(self.path)
             status = server.statuses.get(self.path, 200 if content is not None else 404)
+            if server.requests[self.path] > server.requests_left.get(self.path, 10**9):
+                status = 503
             if status >= 400 or content is None:
                 self.send_error(status)
                 return

@@ -18,6 +18,8 @@ COMMANDS = {
     "status": LazyCommand("avprep.cli.status:status", "Say how far a build is, from its files."),
     "verify": LazyCommand("avprep.cli.verify:verify", "Check every byte of a shard set."),
     "report": LazyCommand("avprep.cli.report:report", "Show a shard set on one HTML page."),
+    "measure": LazyCommand("avprep.cli.measure:measure", "Measure the clips of a shard set."),
+    "filter": LazyCommand("avprep.cli.filter:filter_", "Select clips by what was measured."),
     "duplicates": LazyCommand(
         "avprep.cli.duplicates:duplicates", "Find near-duplicates inside and between shard sets."
     ),

@@ -1,4 +1,4 @@
-"""`avprep manifest folder|audioset|vggsound`: manifests from what people have on disk."""
+"""`avprep manifest folder|audioset|vggsound|vggsounder`: manifests from what is on disk."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from avprep.options import (
     FolderOptions,
     ManifestOutput,
     Sources,
+    VGGSounderOptions,
     VGGSoundOptions,
 )
 from avprep.wording import counted
@@ -76,6 +77,28 @@ def vggsound(
 
     with Bars("manifest") as bars:
         made = avprep.make_vggsound_manifest(options, sources, output, bars)
+    summary.show(facts_of(made), "\n".join(described(made)))
+
+
+@click.command()
+@flags(options=VGGSounderOptions, sources=Sources, output=ManifestOutput, summary=Summary)
+def vggsounder(
+    options: VGGSounderOptions, sources: Sources, output: ManifestOutput, summary: Summary
+) -> None:
+    """List the clips of VGGSounder whose videos are there, each with all its labels.
+
+    The CSV has the columns video_id,label,modality,background_music,static_image,voice_over and
+    comes with the Python package vggsounder. Videos may be named as for `avprep manifest audioset`.
+    `cavmae eval --vggsounder` reads the same CSV for where labels are perceived.
+
+    \b
+    Example:
+      avprep manifest vggsounder --csv vggsounder.csv --videos videos/ --out vggsounder.json
+    """
+    from avprep.cli.progress import Bars
+
+    with Bars("manifest") as bars:
+        made = avprep.make_vggsounder_manifest(options, sources, output, bars)
     summary.show(facts_of(made), "\n".join(described(made)))
 
 

@@ -1,4 +1,4 @@
-"""`avprep manifest convert|merge|split|sample`: manifests from manifests."""
+"""`avprep manifest convert|merge|split|select|sample`: manifests from manifests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 import avprep
 from avprep.cli.common import some_of
 from avprep.cli.flags import PATH, flags
+from avprep.failures import printable
 from avprep.manifest.paths import NewRoot
 from avprep.option import Options, option
 from avprep.options import ManifestFile, MergeOptions, PerClassOptions, SplitOptions
@@ -100,6 +101,28 @@ def split(source: Path, target: Folder, options: SplitOptions) -> None:
         if part.lacking:
             lacking = f"{counted(len(part.lacking), 'class')}: {some_of(part.lacking)}"
             click.echo(f"{part.name} has no clip of {lacking}")
+
+
+@click.command()
+@click.argument("source", metavar="MANIFEST", type=PATH)
+@click.argument("selection", type=PATH)
+@flags(target=ManifestFile)
+def select(source: Path, selection: Path, target: ManifestFile) -> None:
+    """Keep the clips of MANIFEST that the CSV SELECTION names in its column video_id.
+
+    `avprep filter` and `avprep duplicates` write such files.
+
+    \b
+    Example:
+      avprep manifest select manifest.json good.csv --out good.json
+    """
+    kept = avprep.select_manifest(source, selection, target.out)
+    click.echo(f"{target.out}: {kept.clips} of {counted(kept.of, 'clip')}")
+    if kept.strangers:
+        strangers = counted(len(kept.strangers), "id")
+        click.echo(
+            printable(f"{selection}: {strangers} of no clip there: {some_of(kept.strangers)}")
+        )
 
 
 @click.command()

@@ -42,7 +42,7 @@ def decode_clip(
     check_file(Path(path))
     if is_still(path):
         return decode_still(path, options)
-    header = _checked_header(path, options)
+    header = checked_header(path, options)
     request = Request(path, start or 0.0, math.inf if end is None else end, options, header)
     media = _decode(request)
     extent = media.extent
@@ -76,7 +76,7 @@ def _decode_with_ffmpeg(request: Request) -> Reading:
     return decode_with_ffmpeg(request)
 
 
-def _checked_header(path: str | Path, options: DecodeOptions) -> Header:
+def checked_header(path: str | Path, options: DecodeOptions) -> Header:
     """Read a file's head, and refuse what decoders would accept without complaint."""
     try:
         header = read_header(path)

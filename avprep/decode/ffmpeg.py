@@ -28,6 +28,7 @@ from avprep.decode.extent import PacketSpans
 from avprep.decode.frames import PUBLISHED_SECONDS, SAME_TIME, choose_frames, step_for
 from avprep.decode.header import Kind
 from avprep.decode.media import NO_VIDEO, Reading, Request, no_frame_error, no_frames
+from avprep.decode.partly import have_all
 from avprep.decode.sniff import INPUT_OPTIONS, why_not_media
 from avprep.errors import DecodeError
 from avprep.ffmpeg_binary import find_ffmpeg
@@ -44,6 +45,7 @@ def decode_with_ffmpeg(request: Request) -> Reading:
         DecodeError: see `avprep.decode.decode_clip`.
     """
     options = request.options
+    have_all(request.path)
     listing = _list_packets(request)
     begin = listing.origin + request.start
     if listing.is_read:

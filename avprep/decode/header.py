@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from avprep.decode.partly import open_media
 from avprep.decode.sniff import container_of
 
 Kind = Literal["video", "audio"]
@@ -84,7 +85,7 @@ class _Track:
 def read_header(path: str | Path) -> Header:
     """Read the head of a file of any kind; an empty `Header` if its kind is unknown."""
     header = Header()
-    with open(path, "rb") as file:
+    with open_media(path) as file:
         # A transport stream may begin anywhere within a packet.
         read = _READERS.get(container_of(file.read(256)), _read_transport_stream)
         # What was read before the damage counts.

@@ -14,6 +14,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
 
+from avprep.decode.partly import for_libav
 from avprep.decode.sniff import INPUT_OPTIONS, why_not_media
 
 
@@ -24,8 +25,8 @@ def open_file(path: str | Path) -> InputContainer:
         DecodeError: garbage or truncated.
     """
     try:
-        # "file:" keeps a name such as "pipe:0.mp4" a file. Titles may be in any encoding.
-        return av.open(f"file:{path}", options=INPUT_OPTIONS, metadata_errors="replace")
+        # Titles may be in any encoding.
+        return av.open(for_libav(path), "r", options=INPUT_OPTIONS, metadata_errors="replace")
     except (ArgumentError, InvalidDataError) as error:  # the first: a demuxer not in the list
         raise why_not_media(path) from error
 

@@ -188,8 +188,8 @@ def _streams_to_read(
     path, options = request.path, request.options
     if not container.streams:
         raise why_not_media(path)
-    video = _first_usable(container.streams.video) if options.frames else None
-    audio = _first_usable(container.streams.audio)
+    video = first_usable(container.streams.video) if options.frames else None
+    audio = first_usable(container.streams.audio)
     if video is None and options.frames and options.missing_video == "fail":
         raise DecodeError("no-video", f"{path}: {NO_VIDEO}")
     if audio is None and (options.missing_audio == "fail" or video is None):
@@ -200,7 +200,7 @@ def _streams_to_read(
     return video, audio
 
 
-def _first_usable(streams: Sequence[AnyStream]) -> AnyStream | None:
+def first_usable(streams: Sequence[AnyStream]) -> AnyStream | None:
     """The first stream of a kind, as OpenCV and so the published code takes it.
 
     Album covers and the thumbnails of chapters are not the film. A stream that has packets is

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from avprep.decode.partly import open_media
 from avprep.errors import DecodeError
 
 # The demuxers that may open a file: those of formats that contain their media. Others follow names
@@ -50,7 +51,7 @@ def container_of(head: bytes) -> str:
 
 def why_not_media(path: str | Path) -> DecodeError:
     """What to say of a file that no demuxer accepts."""
-    with open(path, "rb") as file:
+    with open_media(path) as file:
         head = file.read(1024)
     if container_of(head):
         lost = "its moov box" if head[4:8] in (b"styp", b"sidx", b"moof") else "its index"

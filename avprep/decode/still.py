@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from avprep.decode.extent import Extent
 from avprep.decode.media import Media
+from avprep.decode.partly import have_all, open_media
 from avprep.errors import DecodeError
 from avprep.images import resize_and_crop
 from avprep.options import DecodeOptions
@@ -22,7 +23,7 @@ _ANIMATION = b"acTL"
 def is_still(path: str | Path) -> bool:
     """Whether a file begins as a JPEG or a PNG that is not an animation."""
     try:
-        with open(path, "rb") as file:
+        with open_media(path) as file:
             head = file.read(_HEAD)
     except OSError:
         return False  # for a decoder to explain
@@ -37,6 +38,7 @@ def decode_still(path: str | Path, options: DecodeOptions) -> Media:
     """
     if options.missing_audio != "omit" or not options.frames:
         raise DecodeError("no-audio", f"{path}: is a picture")
+    have_all(path)
     try:
         with Image.open(path, formats=list(_FORMATS.values())) as image:
             rgb = _rgb(ImageOps.exif_transpose(image))

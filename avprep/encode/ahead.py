@@ -1,16 +1,17 @@
-"""Samples of many clips: their videos are fetched while others are decoded."""
+"""Samples of many clips, or their lengths: their videos are fetched while others are decoded."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from queue import SimpleQueue
+from typing import TypeVar
 
 from avprep.clips import Clip
-from avprep.encode.process import ClipDecoder
+from avprep.encode.process import ClipDecoder, Fill
 from avprep.encode.wire import EncodedSample
 from avprep.errors import DecodeError, Unreadable
 from avprep.options import IsolationOptions, SampleOptions
@@ -20,7 +21,7 @@ from avprep.processes import check_stop, stopped_by
 _AHEAD = 2  # clips per decoder that are fetched or decoded and not yet taken
 _LOOK_SECONDS = 0.25  # how often a thread that waits looks whether it should go on waiting
 
-Outcome = EncodedSample | Unreadable
+Answer = TypeVar("Answer", EncodedSample, float)
 
 
 def encode_clips(
@@ -29,7 +30,7 @@ def encode_clips(
     limits: IsolationOptions,
     scratch_size: int,
     decoders: int,
-) -> Generator[tuple[Clip, Outcome], None, None]:
+) -> Generator[tuple[Clip, EncodedSample | Unreadable], None, None]:
     """Each clip with its sample, or with why there is none.
 
     They come in the order in which their videos can be read, which does not depend on how many
@@ -42,14 +43,33 @@ def encode_clips(
         scratch_size: bytes that fetched videos may take at a time.
         decoders: children that decode at a time.
     """
+    children = [ClipDecoder(options, limits) for _ in range(decoders)]
+    return _answers(clips, children, ClipDecoder.decode, scratch_size)
+
+
+def measure_clips(
+    clips: Sequence[Clip], limits: IsolationOptions, scratch_size: int, decoders: int
+) -> Generator[tuple[Clip, float | Unreadable], None, None]:
+    """Each clip with the seconds that its whole video lasts; as `encode_clips` otherwise."""
+    children = [ClipDecoder(SampleOptions(), limits) for _ in range(decoders)]
+    return _answers(clips, children, ClipDecoder.length_of, scratch_size)
+
+
+def _answers(
+    clips: Sequence[Clip],
+    decoders: Sequence[ClipDecoder],
+    ask: Callable[[ClipDecoder, Clip, str, Fill | None], Answer],
+    scratch_size: int,
+) -> Generator[tuple[Clip, Answer | Unreadable], None, None]:
+    """Each clip with what a decoder says of it."""
     stop = threading.Event()
     idle: SimpleQueue[ClipDecoder] = SimpleQueue()
 
-    def encode(clip: Clip, video: LocalVideo) -> Outcome:
+    def answer(clip: Clip, video: LocalVideo) -> Answer | Unreadable:
         decoder = idle.get()
         try:
             with stopped_by(stop):
-                return decoder.decode(clip, video.path)
+                return ask(decoder, clip, video.path, video.fill)
         except DecodeError as error:
             return error.outcome
         finally:
@@ -57,24 +77,26 @@ def encode_clips(
             video.release()
 
     with ExitStack() as stack:
-        for _ in range(decoders):
-            idle.put(stack.enter_context(ClipDecoder(options, limits)))
-        threads = stack.enter_context(ThreadPoolExecutor(decoders))
+        for decoder in decoders:
+            idle.put(stack.enter_context(decoder))
+        threads = stack.enter_context(ThreadPoolExecutor(len(decoders)))
         stack.callback(stop.set)  # before the threads are waited for, and their children ended
-        waiting: deque[tuple[Clip, Future[Outcome] | Unreadable]] = deque()
+        waiting: deque[tuple[Clip, Future[Answer | Unreadable] | Unreadable]] = deque()
         for clip, video in fetch_videos(clips, scratch_size):
             waiting.append(
                 (clip, video)
                 if isinstance(video, Unreadable)
-                else (clip, threads.submit(encode, clip, video))
+                else (clip, threads.submit(answer, clip, video))
             )
-            if len(waiting) > _AHEAD * decoders:
+            if len(waiting) > _AHEAD * len(decoders):
                 yield _taken(*waiting.popleft())
         while waiting:
             yield _taken(*waiting.popleft())
 
 
-def _taken(clip: Clip, outcome: Future[Outcome] | Unreadable) -> tuple[Clip, Outcome]:
+def _taken(
+    clip: Clip, outcome: Future[Answer | Unreadable] | Unreadable
+) -> tuple[Clip, Answer | Unreadable]:
     if isinstance(outcome, Unreadable):
         return clip, outcome
     while not wait([outcome], _LOOK_SECONDS).done:

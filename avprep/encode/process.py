@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 
@@ -22,11 +23,14 @@ from avprep.encode.wire import (
     pack_request,
     read_message,
     unpack_answer,
+    unpack_wish,
     write_message,
 )
 from avprep.errors import DecodeError, Unreadable
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.processes import Usage, check_stop, end_group, usage
+
+Fill = Callable[[int, int], None]  # first byte and number of bytes
 
 _LOOK_SECONDS = 0.25  # how often a thread that waits looks whether it should go on waiting
 
@@ -70,29 +74,51 @@ class ClipDecoder:
         """What the children have taken so far, but those that died by themselves."""
         return self._ended.joined_by(usage(self._child.pid)) if self._child else self._ended
 
-    def decode(self, clip: Clip, path: str = "") -> EncodedSample:
+    def decode(self, clip: Clip, path: str = "", fill: Fill | None = None) -> EncodedSample:
         """Make a clip's sample.
 
         Args:
             clip: whose.
             path: of the video where that is not `clip.video`; only messages name that then.
+            fill: puts a part of the video into the file at `path`, where not all is there.
 
         Raises:
             DecodeError: the clip failed, crashed its process twice, or ran out of time twice.
         """
+        answer = self._answer(clip, path, fill, self.options)
+        assert isinstance(answer, EncodedSample)
+        return answer
+
+    def length_of(self, clip: Clip, path: str = "", fill: Fill | None = None) -> float:
+        """Seconds of a clip's whole video; `path` and `fill` as for `decode`.
+
+        Raises:
+            DecodeError: as `decode` does.
+        """
+        answer = self._answer(clip, path, fill, None)
+        assert isinstance(answer, float)
+        return answer
+
+    def _answer(
+        self, clip: Clip, path: str, fill: Fill | None, options: SampleOptions | None
+    ) -> EncodedSample | float:
+        named = replace(clip, video=path) if path else clip
+        request = pack_request(named, options, is_part=fill is not None)
         try:
-            outcome = self._attempt(clip, path)
+            outcome = self._attempt(clip, request, fill)
         except (_ChildDied, TimeoutError):
             self.close()  # whatever the child's earlier clips left behind is gone with it
-            outcome = self._last_attempt(clip, path)
+            outcome = self._last_attempt(clip, request, fill)
         if isinstance(outcome, Unreadable):
             detail = outcome.detail.replace(path, clip.video) if path else outcome.detail
             raise DecodeError(outcome.cause, detail)
         return outcome
 
-    def _last_attempt(self, clip: Clip, path: str) -> EncodedSample | Unreadable:
+    def _last_attempt(
+        self, clip: Clip, request: bytes, fill: Fill | None
+    ) -> EncodedSample | float | Unreadable:
         try:
-            return self._attempt(clip, path)
+            return self._attempt(clip, request, fill)
         except TimeoutError:
             self.close()
             limit = f"{self.limits.time_limit:g} s"
@@ -101,8 +127,9 @@ class ClipDecoder:
             self.close()
             return _cause_of_death(clip, death.args[0], self.limits)
 
-    def _attempt(self, clip: Clip, path: str) -> EncodedSample | Unreadable:
-        request = pack_request(replace(clip, video=path) if path else clip, self.options)
+    def _attempt(
+        self, clip: Clip, request: bytes, fill: Fill | None
+    ) -> EncodedSample | float | Unreadable:
         child = self._child or self._start()
         deadline = time.monotonic() + self.limits.time_limit
         assert child.stdin is not None
@@ -120,9 +147,19 @@ class ClipDecoder:
 
             try:
                 write_message(child.stdin, request)
-                return unpack_answer(lambda: read_message(read))
+                message = read_message(read)
+                while fill is not None and (wish := unpack_wish(message)) is not None:
+                    waiting = time.monotonic()
+                    fill(*wish)
+                    deadline += time.monotonic() - waiting  # the limit is for decoding
+                    write_message(child.stdin, b"")
+                    message = read_message(read)
+                return unpack_answer(message, lambda: read_message(read))
             except (BrokenPipeError, EOFError):
                 raise _ChildDied(child.wait()) from None
+            except DecodeError as error:  # no more of the video is to be had
+                self.close()  # for it still waits
+                return Unreadable(error.cause, f"{clip.video}: {error.detail}")
 
     def _start(self) -> subprocess.Popen[bytes]:
         environment = {

@@ -8,14 +8,18 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from contextlib import nullcontext
 
 # Before numpy is imported: its library would start a thread per core, and never uses them here.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from avprep.decode.length import length_of
+from avprep.decode.partly import Ask, partly_there
 from avprep.encode.sample import encode_clip
 from avprep.encode.wire import (
     EncodedSample,
     pack_answer,
+    pack_wish,
     read_message,
     unpack_request,
     write_message,
@@ -33,18 +37,24 @@ def main() -> None:
     requests = os.fdopen(os.dup(0), "rb", buffering=0)
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
+
+    def ask(begin: int, count: int) -> None:
+        write_message(answers, pack_wish(begin, count))
+        read_message(requests.read)
+
     try:
         while True:
-            for part in pack_answer(_outcome(read_message(requests.read))):
+            for part in pack_answer(_outcome(read_message(requests.read), ask)):
                 write_message(answers, part)
     except EOFError:
         return
 
 
-def _outcome(message: bytes) -> EncodedSample | Unreadable:
-    clip, options = unpack_request(message)
+def _outcome(message: bytes, ask: Ask) -> EncodedSample | float | Unreadable:
+    clip, options, is_part = unpack_request(message)
     try:
-        return encode_clip(clip, options)
+        with partly_there(ask) if is_part else nullcontext():
+            return length_of(clip.video) if options is None else encode_clip(clip, options)
     except DecodeError as error:
         return error.outcome
     except MemoryError:

@@ -1,7 +1,8 @@
 """The messages between a process that wants samples and its child that makes them.
 
 Each message is a length and that many bytes: a request is one message of JSON; an answer is a JSON
-header and the payloads that it announces. Nothing is pickled.
+header and the payloads that it announces. Before it answers, the child may ask that a part of the
+video be put into its file, and waits for an empty message. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -40,25 +41,45 @@ _FACTS = tuple(
 )
 
 
-def pack_request(clip: Clip, options: SampleOptions) -> bytes:
-    """The message that asks for a clip's sample."""
-    return json.dumps({"clip": asdict(clip), "options": asdict(options)}).encode()
+def pack_request(clip: Clip, options: SampleOptions | None, is_part: bool = False) -> bytes:
+    """The message that asks for a clip's sample, or for the length of its video.
+
+    Args:
+        clip: whose.
+        options: what the sample holds; None for the length.
+        is_part: whether parts of the video's file are not there yet.
+    """
+    asked = None if options is None else asdict(options)
+    return json.dumps({"clip": asdict(clip), "options": asked, "is_part": is_part}).encode()
 
 
-def unpack_request(message: bytes) -> tuple[Clip, SampleOptions]:
+def unpack_request(message: bytes) -> tuple[Clip, SampleOptions | None, bool]:
     """The inverse of `pack_request`."""
     request = json.loads(message)
-    clip, options = request["clip"], request["options"]
-    return (
-        Clip(**{**clip, "labels": tuple(clip["labels"])}),
-        SampleOptions(**{**options, "decode": DecodeOptions(**options["decode"])}),
-    )
+    fields, options = request["clip"], request["options"]
+    clip = Clip(**{**fields, "labels": tuple(fields["labels"])})
+    if options is not None:
+        options = SampleOptions(**{**options, "decode": DecodeOptions(**options["decode"])})
+    return clip, options, request["is_part"]
 
 
-def pack_answer(outcome: EncodedSample | Unreadable) -> list[bytes]:
+def pack_wish(begin: int, count: int) -> bytes:
+    """The message that asks for a part of the video's file."""
+    return json.dumps({"wish": [begin, count]}).encode()
+
+
+def unpack_wish(message: bytes) -> tuple[int, int] | None:
+    """First byte and number of bytes of the part that a message asks for; None: it answers."""
+    wish = json.loads(message).get("wish")
+    return None if wish is None else (int(wish[0]), int(wish[1]))
+
+
+def pack_answer(outcome: EncodedSample | float | Unreadable) -> list[bytes]:
     """The messages that answer a request: a header, then the payloads it announces."""
     if isinstance(outcome, Unreadable):
         return [json.dumps(asdict(outcome)).encode()]
+    if isinstance(outcome, float):
+        return [json.dumps({"seconds": outcome}).encode()]
     header = {
         "payloads": 1 + len(outcome.frames),
         "frame_times": outcome.frame_times,
@@ -67,15 +88,18 @@ def pack_answer(outcome: EncodedSample | Unreadable) -> list[bytes]:
     return [json.dumps(header).encode(), outcome.audio, *outcome.frames]
 
 
-def unpack_answer(receive: Callable[[], bytes]) -> EncodedSample | Unreadable:
+def unpack_answer(head: bytes, receive: Callable[[], bytes]) -> EncodedSample | float | Unreadable:
     """The inverse of `pack_answer`.
 
     Args:
-        receive: gives the next message.
+        head: the first message.
+        receive: gives the next.
     """
-    header = json.loads(receive())
+    header = json.loads(head)
     if "cause" in header:
         return Unreadable(**header)
+    if "seconds" in header:
+        return float(header["seconds"])
     audio, *frames = (receive() for _ in range(header["payloads"]))
     facts = {name: header[name] for name in _FACTS}
     return EncodedSample(audio, tuple(frames), tuple(header["frame_times"]), **facts)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avprep.clips import Clip
+from avprep.csvfile import first_of
 from avprep.errors import UserError
 from avprep.labels import LabelSet, class_csv_of, labels_of
 from avprep.manifest.groups import held_together, read_groups
@@ -14,6 +15,7 @@ from avprep.manifest.model import check_class_csv, iter_manifest, read_manifest,
 from avprep.manifest.ops import classes_of, merge_clips, sample_per_class, split_clips
 from avprep.manifest.paths import NewRoot, rerooted
 from avprep.options import MergeOptions, PerClassOptions, SplitOptions
+from avprep.selection import select
 from avprep.wording import counted
 
 
@@ -163,6 +165,39 @@ def sample_manifest(source: str | Path, out: str | Path, options: PerClassOption
     short = sorted(label for label, count in counts.items() if count < options.per_class)
     unlabelled = sum(not clip.labels for clip in clips)
     return Chosen(len(chosen), len(counts), tuple(short), unlabelled)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The clips of a manifest that a selection names."""
+
+    clips: int
+    of: int  # clips in the manifest
+    strangers: tuple[str, ...]  # ids in the selection that no clip of the manifest has
+
+
+def select_manifest(source: str | Path, selection: str | Path, out: str | Path) -> Kept:
+    """Write a manifest of the clips that a selection names, in the order of the manifest.
+
+    Args:
+        source: the manifest.
+        selection: a CSV with the column video_id, such as `filter_clips` writes.
+        out: the manifest to write.
+
+    Raises:
+        UserError: the manifest or the selection cannot be read, or no clip is named.
+    """
+    source = Path(source)
+    clips = read_manifest(source)
+    found = select(selection, (clip.video_id for clip in clips))
+    if not found.positions:
+        raise UserError(
+            f"{selection}: names none of the {counted(len(clips), 'clip')} of {source}, but "
+            f"{first_of(map(repr, found.strangers))}. Give the selection made for this data."
+        )
+    chosen = [clips[position] for position in found.positions]
+    write_labelled(Path(out), chosen, labels_of(source))
+    return Kept(len(chosen), len(clips), found.strangers)
 
 
 def common_labels(sources: Sequence[Path]) -> LabelSet | None:

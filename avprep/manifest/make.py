@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from avprep.clips import Places, expanded
-from avprep.errors import UserError
+from avprep.clips import Clip, Places, expanded
+from avprep.encode.ahead import measure_clips
+from avprep.errors import Unreadable, UserError
 from avprep.labels import class_csv_of, known_labels, labels_of, read_label_csv, vggsound_labels
 from avprep.manifest.sources.audioset import read_audioset
 from avprep.manifest.sources.folder import match_folder
 from avprep.manifest.sources.listing import match_listing, read_clip_table, read_listing
 from avprep.manifest.sources.match import check_extracted
 from avprep.manifest.sources.matched import DataSet, ManifestSummary, write_matched
-from avprep.manifest.sources.records import is_table
+from avprep.manifest.sources.pieces import Lengths, cut_into_pieces
+from avprep.manifest.sources.records import content_column, is_table, unpack_column
 from avprep.manifest.sources.segments import check_sources, match_segments
 from avprep.manifest.sources.vggsound import read_vggsound
+from avprep.manifest.sources.vggsounder import read_vggsounder
 from avprep.options import (
     AudioSetOptions,
     FolderOptions,
+    IsolationOptions,
     ManifestOutput,
     Sources,
+    VGGSounderOptions,
     VGGSoundOptions,
 )
+from avprep.processes import available_cores
 from avprep.progress import OnProgress, each, ignore
 from avprep.storage import is_url
+
+_SCRATCH = 10**10  # bytes that a video from an archive or server may take while it is measured
 
 
 def make_audioset_manifest(
@@ -67,6 +76,26 @@ def make_vggsound_manifest(
     return write_matched(matched, csv, output, labels)
 
 
+def make_vggsounder_manifest(
+    options: VGGSounderOptions,
+    sources: Sources,
+    output: ManifestOutput,
+    on_progress: OnProgress = ignore,
+) -> ManifestSummary:
+    """Write the manifest of VGGSounder's CSV: VGGSound's test clips with all their labels.
+
+    Raises:
+        UserError: see `read_vggsounder`, `match_segments` and `write_matched`.
+        WorkFailed: see `write_matched`.
+    """
+    check_sources(sources)
+    labels = vggsound_labels() if options.labels is None else read_label_csv(options.labels)
+    data_set = read_vggsounder(options.csv, labels)
+    _check_rows(data_set, options.csv, output)
+    matched = match_segments(data_set, sources, each("file", on_progress))
+    return write_matched(matched, options.csv, output)
+
+
 def make_folder_manifest(
     root: Places,
     output: ManifestOutput,
@@ -88,16 +117,27 @@ def make_folder_manifest(
     """
     csv, labels, extracted = options.csv, options.labels, options.extracted
     check_extracted(extracted)
+    if options.pieces.segment is not None and extracted is not None:
+        raise UserError(
+            "--segment cuts videos, --extracted takes files that are cut. Leave one out."
+        )
     table = _table_among(expanded(root))
     if options.label_from is not None and (csv or table):
         raise UserError(f"--label-from: {csv or table} says what the classes are. Leave one out.")
     known = labels_of(output.out) or None if labels is None else known_labels(labels)
     if csv is None and table is not None:
         csv = table
-        data_set = read_clip_table(table, known)
+        content = content_column(table)
+        archive = output.out.with_suffix(".videos.tar").absolute() if content else None
+        data_set = read_clip_table(table, known, archive)
         _check_rows(data_set, table, output)
         data_set, base = data_set.only(options.split, table), str(table.parent)
+        if archive is not None:
+            unpack_column(table, content, archive, each("file", on_progress))
         matched = match_listing(data_set, (), extracted, base=base)
+        if archive is not None:
+            remark = f"the videos in its column {content} were written to {archive}"
+            matched = replace(matched, remarks=[*matched.remarks, remark])
     elif csv is None:
         file = labels or class_csv_of(output.out)
         on_file = each("file", on_progress)
@@ -109,7 +149,21 @@ def make_folder_manifest(
         _check_rows(data_set, csv, output)
         on_file = each("file", on_progress)
         matched = match_listing(data_set.only(options.split, csv), root, extracted, on_file)
+    if options.pieces.segment is not None:
+        matched = cut_into_pieces(matched, options.pieces, _measure(on_progress))
     return write_matched(matched, csv or matched.looked_in, output, labels)
+
+
+def _measure(on_progress: OnProgress) -> Lengths:
+    """A function that measures the videos of clips, on all cores."""
+
+    def lengths_of(clips: Sequence[Clip]) -> Iterator[tuple[Clip, float | Unreadable]]:
+        on_clip = each("clip", on_progress, len(clips))
+        for measured in measure_clips(clips, IsolationOptions(), _SCRATCH, available_cores()):
+            on_clip()
+            yield measured
+
+    return lengths_of
 
 
 def _table_among(roots: Sequence[str]) -> Path | None:

@@ -61,7 +61,7 @@ def write_parquet(file: IO[bytes], entries: Iterable[Mapping[str, Any]]) -> None
     Raises:
         UserError: pyarrow is not installed.
     """
-    arrow = _pyarrow()
+    arrow = import_pyarrow()
     import pyarrow.parquet
 
     types = {True: arrow.float64(), False: arrow.string()}
@@ -121,7 +121,7 @@ def open_parquet(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
     Raises:
         UserError: it is not one that can be read, or pyarrow is not installed.
     """
-    arrow = _pyarrow()
+    arrow = import_pyarrow()
     import pyarrow.parquet
 
     try:
@@ -145,7 +145,12 @@ def _entry(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     return entry
 
 
-def _pyarrow() -> pyarrow:
+def import_pyarrow() -> pyarrow:
+    """The library that reads and writes Parquet.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         import pyarrow
     except ImportError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import tempfile
 import threading
@@ -22,7 +23,9 @@ from avprep.origins.place import Place, place_of
 from avprep.origins.remote import RemoteFile
 from avprep.processes import check_stop
 
-_CHUNK = 1 << 20
+_CHUNK = 4 << 20  # bytes read at a time
+_BLOCK = 1 << 16  # bytes; parts of a remote file begin and end with one
+_MOST_AHEAD = 32  # blocks fetched with one that is asked for, if as many before it were
 _LOOK_SECONDS = 0.25  # how often a thread that waits looks whether it should go on waiting
 
 
@@ -34,6 +37,7 @@ class LocalVideo:
         scratch: the file, where it is one of ours.
         reserved: bytes of scratch space that it takes.
         clips: how often it will be released.
+        parts: the rest of the file, where not all of it is there.
     """
 
     def __init__(
@@ -42,11 +46,13 @@ class LocalVideo:
         scratch: storage.ScratchFile | None = None,
         reserved: int = 0,
         clips: int = 1,
+        parts: Parts | None = None,
     ) -> None:
         self.path = path
+        self.fill = None if parts is None else parts.fill
         self._clips, self._lock = clips, threading.Lock()
         # At the latest when nobody knows of it any more, because the work was given up.
-        self.discard = weakref.finalize(self, _discard, scratch, reserved)
+        self.discard = weakref.finalize(self, _discard, scratch, reserved, parts)
 
     def release(self) -> None:
         """One clip of the video is done."""
@@ -56,10 +62,63 @@ class LocalVideo:
                 self.discard()
 
 
-def _discard(scratch: storage.ScratchFile | None, reserved: int) -> None:
+def _discard(scratch: storage.ScratchFile | None, reserved: int, parts: Parts | None) -> None:
     if scratch is not None:
         scratch.discard()
         _space.give_back(reserved)
+    if parts is not None:
+        parts.close()
+
+
+class Parts:
+    """Puts parts of a remote file into a scratch file of its size, each once.
+
+    Args:
+        remote: the file.
+        scratch: gets its size; what was not asked for takes no space in it.
+        limit: bytes of all parts together.
+    """
+
+    def __init__(self, remote: RemoteFile, scratch: storage.ScratchFile, limit: int) -> None:
+        self._remote, self._scratch, self._limit = remote, scratch, limit
+        self._size = remote.size or 0
+        self._there: set[int] = set()  # blocks
+        self._lock = threading.Lock()
+        scratch.truncate(self._size)
+
+    def fill(self, begin: int, count: int) -> None:
+        """Have some bytes of the file there.
+
+        Raises:
+            DecodeError: they cannot be fetched, or take too much space.
+        """
+        end = min(begin + count, self._size)
+        with self._lock:
+            wanted = range(max(begin, 0) // _BLOCK, -(-end // _BLOCK))
+            missing = [block for block in wanted if block not in self._there]
+            for _, run in itertools.groupby(enumerate(missing), lambda pair: pair[1] - pair[0]):
+                self._fetch([block for _, block in run])
+
+    def _fetch(self, blocks: Sequence[int]) -> None:
+        """Some blocks, one after another, and more where the file is read in order."""
+        begin, last = blocks[0], blocks[-1]
+        follows = 0
+        while follows < _MOST_AHEAD and begin - 1 - follows in self._there:
+            follows += 1
+        furthest = min(last + follows, (self._size - 1) // _BLOCK)
+        while last < furthest and last + 1 not in self._there:
+            last += 1
+        if (len(self._there) + last + 1 - begin) * _BLOCK > max(self._limit, _BLOCK):
+            raise DecodeError("too-large", _too_large(None, self._limit))
+        data = self._remote.read_part(begin * _BLOCK, (last + 1 - begin) * _BLOCK)
+        self._scratch.seek(begin * _BLOCK)
+        self._scratch.write(data)
+        self._scratch.flush()
+        self._there.update(range(begin, last + 1))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._remote.close()
 
 
 class _Space:
@@ -119,13 +178,25 @@ def _fetch_file(
     url: str, clips: Sequence[Clip], limit: int
 ) -> Iterator[tuple[Clip, LocalVideo | Unreadable]]:
     outcome: LocalVideo | Unreadable
+    are_segments = all(clip.start is not None or clip.end is not None for clip in clips)
     try:
-        with RemoteFile(url) as file:
-            pieces = iter(lambda: file.read(_CHUNK) or b"", b"")
-            outcome = _spooled(pieces, file.size, clips, limit)
+        remote = RemoteFile(url, _BLOCK if are_segments else None)
+        if are_segments and remote.seekable() and (remote.size or 0) > _BLOCK:
+            outcome = _in_parts(remote, clips, limit)
+        else:
+            with remote:
+                pieces = iter(lambda: remote.read(_CHUNK) or b"", b"")
+                outcome = _spooled(pieces, remote.size, clips, limit)
     except DecodeError as error:
         outcome = error.outcome
     yield from _dealt(clips, outcome)
+
+
+def _in_parts(remote: RemoteFile, clips: Sequence[Clip], limit: int) -> LocalVideo:
+    scratch = _scratch_for(clips)
+    return LocalVideo(
+        str(scratch.path), scratch, clips=len(clips), parts=Parts(remote, scratch, limit)
+    )
 
 
 def _fetch_members(
@@ -170,16 +241,12 @@ def _spooled(
     Raises:
         DecodeError: the content cannot be read to its end.
     """
-    too_large = Unreadable(
-        "too-large",
-        f"takes {'more than' if size is None else f'{size} of'} {limit} bytes of scratch space; "
-        "raise --scratch-size, or unpack it",
-    )
+    too_large = Unreadable("too-large", _too_large(size, limit))
     if size is not None and size > limit:
         return too_large
     reserved = limit if size is None else size
     _space.take(reserved, limit)
-    scratch = storage.ScratchFile(Path(tempfile.gettempdir()), _suffix(place_of(clips[0].video)))
+    scratch = _scratch_for(clips)
     video = LocalVideo(str(scratch.path), scratch, reserved, len(clips))
     written = 0
     try:
@@ -198,11 +265,20 @@ def _spooled(
     return video
 
 
-def _suffix(place: Place) -> str:
-    """The end of a video's name, by which ffmpeg knows formats that have no beginning of theirs."""
+def _too_large(size: int | None, limit: int) -> str:
+    needed = "more than" if size is None else f"{size} bytes, more than"
+    return f"takes {needed} the {limit} bytes of --scratch-size; raise that, or unpack the video"
+
+
+def _scratch_for(clips: Sequence[Clip]) -> storage.ScratchFile:
+    """A file for the video of some clips.
+
+    It ends as the video's name does, by which ffmpeg knows formats without a typical beginning.
+    """
+    place = place_of(clips[0].video)
     name = place.member or urlsplit(place.file).path
     match = re.search(r"\.[A-Za-z0-9]{1,8}\Z", name)
-    return match[0] if match else ""
+    return storage.ScratchFile(Path(tempfile.gettempdir()), match[0] if match else "")
 
 
 @contextmanager

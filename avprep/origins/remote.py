@@ -43,6 +43,9 @@ class _Source(Protocol):
     def read_at(self, position: int, count: int) -> bytes:
         """Up to `count` bytes, and at least one unless the file ends there."""
 
+    def read_part(self, position: int, count: int) -> bytes:
+        """`count` bytes, asked for by themselves; fewer at the file's end."""
+
     def disconnect(self) -> None:
         """Close the connection; `read_at` opens another."""
 
@@ -50,16 +53,21 @@ class _Source(Protocol):
 class RemoteFile(io.RawIOBase):
     """A file behind a URL, for reading.
 
+    Args:
+        url: of the file.
+        first: bytes that are asked for at first, of a file that may not be read in order; None for
+            all of it.
+
     Raises:
         DecodeError: missing, unreadable, or unreachable: the network or the server failed at each
             of several attempts. Reading raises it, too. The detail goes on from the file's name.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, first: int | None = None) -> None:
         self._position = 0
         self._source: _Source | None = None
         is_http = url.startswith(("http://", "https://"))
-        self._source = self._patiently(lambda: _Http(url) if is_http else _Stored(url))
+        self._source = self._patiently(lambda: _Http(url, first) if is_http else _Stored(url))
 
     @property
     def size(self) -> int | None:
@@ -91,6 +99,10 @@ class RemoteFile(io.RawIOBase):
         view[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+    def read_part(self, position: int, count: int) -> bytes:
+        """`count` bytes, asked for by themselves; fewer at the file's end."""
+        return self._patiently(lambda: self._opened().read_part(position, count))
 
     def close(self) -> None:
         """Close the connection."""
@@ -160,28 +172,41 @@ class _Changed(Exception):
 class _Http:
     """A file on a web server: one request for all that is read in order."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, first: int | None) -> None:
         self._url = quote(url, safe="%/:=&?~#+!$,;'@()*[]")
         self._response: HTTPResponse | None = None
         self._position = 0  # of the next byte of the response
+        self._end: int | None = None  # of the response
         self.size: int | None = None
         self.seeks = True
         self._tag = ""
-        self._connect(0)
+        self._connect(0, first)
 
     def read_at(self, position: int, count: int) -> bytes:
-        if self._response is None or not 0 <= position - self._position < _CHUNK:
-            self.disconnect()
-            self._connect(position)
-        while self._position < position:
-            if not self._read(min(position - self._position, _CHUNK)):
-                return b""
+        self._go_to(position, None)
         return self._read(count)
+
+    def read_part(self, position: int, count: int) -> bytes:
+        self._go_to(position, count)
+        data = b""
+        while len(data) < count and (piece := self._read(count - len(data))):
+            data += piece
+        return data
 
     def disconnect(self) -> None:
         if self._response is not None:
             self._response.close()
             self._response = None
+
+    def _go_to(self, position: int, count: int | None) -> None:
+        """Have a response of which the next byte is at a position."""
+        is_near = 0 <= position - self._position < _CHUNK
+        is_in = self._end in (None, self.size) or position + (count or 1) <= (self._end or 0)
+        if self._response is None or not (is_near and is_in):
+            self.disconnect()
+            self._connect(position, count)
+        while self._position < position and self._read(min(position - self._position, _CHUNK)):
+            pass
 
     def _read(self, count: int) -> bytes:
         check_stop()
@@ -189,24 +214,25 @@ class _Http:
             return b""
         data = self._response.read(count)
         self._position += len(data)
-        if count and not data and self._position < (self.size or 0):
-            raise HTTPException(f"the answer ended at byte {self._position} of {self.size}")
+        if count and not data and self._position < (self._end or 0):
+            raise HTTPException(f"the answer ended at byte {self._position} of {self._end}")
         return data
 
-    def _connect(self, position: int) -> None:
-        """Ask for everything from a position; a server without ranges begins at 0."""
-        headers = {"Range": f"bytes={position}-", "Accept-Encoding": "identity"}
-        request = Request(self._url, headers=headers)
+    def _connect(self, position: int, count: int | None) -> None:
+        """Ask for some bytes, or all from a position; a server without ranges sends the file."""
+        last = "" if count is None else position + count - 1
+        headers = {"Range": f"bytes={position}-{last}", "Accept-Encoding": "identity"}
         try:
-            response = urlopen(request, timeout=_TIMEOUT)
+            response = urlopen(Request(self._url, headers=headers), timeout=_TIMEOUT)
         except HTTPError as error:
             if error.code != _NO_SUCH_RANGE:
                 raise
             self._position = position  # the file ends before; there is nothing to read
             self.size = self.size or 0
             return
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        length = match[2] if match else response.headers.get("Content-Length", "")
+        content_range = response.headers.get("Content-Range", "")
+        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", content_range)
+        length = match[3] if match else response.headers.get("Content-Length", "")
         size = int(length) if length.isdigit() else None
         tag = response.headers.get("ETag", "")
         if position and (size, tag) != (self.size, self._tag):
@@ -214,6 +240,7 @@ class _Http:
             raise _Changed("has changed since reading it began")
         self.size, self._tag, self.seeks = size, tag, match is not None
         self._response, self._position = response, int(match[1]) if match else 0
+        self._end = int(match[2]) + 1 if match else size
 
 
 class _Stored:
@@ -231,6 +258,8 @@ class _Stored:
         self._file.seek(position)
         data: bytes = self._file.read(count)
         return data
+
+    read_part = read_at
 
     def disconnect(self) -> None:
         if self._file is not None:

@@ -23,12 +23,11 @@ from avprep.pages.page import render_page
 from avprep.pages.survey import (
     Overview,
     read_failures,
-    read_sample,
     some_of_each_cause,
     survey_shards,
 )
 from avprep.progress import OnProgress, each, ignore
-from avprep.shards.format import DatasetInfo, SampleEntry, read_dataset, split_members
+from avprep.shards.format import DatasetInfo, SampleEntry, read_dataset, read_sample, split_members
 
 _SCRIPTS = ("clip.js", "report.js")
 CLIP_OVERHEAD = 20_000  # bytes of spectrogram, waveform and markup

@@ -8,7 +8,6 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from avprep import storage
 from avprep.failures import FAILURES_FILE, ClipFailure
 from avprep.options import GalleryOptions
 from avprep.pages.gallery import Candidate, ClipChooser
-from avprep.shards.format import DatasetInfo, SampleEntry
+from avprep.shards.format import DatasetInfo
 from avprep.shards.measured import read_indexes
 
 
@@ -61,20 +60,6 @@ def survey_shards(
     seconds = known[known > 0] / info.options["sample_rate"]
     del splits[""]
     return Overview(seconds, splits, chooser.choose())
-
-
-def read_sample(location: str, shard: str, entry: SampleEntry) -> bytes:
-    """The bytes of one sample, without reading the rest of its shard.
-
-    Raises:
-        OSError: the shard cannot be read.
-    """
-    path = storage.join(location, shard)
-    if storage.is_url(path):
-        return storage.read_range(path, entry.offset, entry.size)
-    with Path(path).open("rb") as file:
-        file.seek(entry.offset)
-        return file.read(entry.size)
 
 
 def read_failures(location: str) -> list[ClipFailure] | None:

@@ -7,6 +7,8 @@ without pictures as a black picture does. docs/quality.md describes them for peo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +45,9 @@ _BAND = (100.0, 7000.0)  # Hz; hum lies below, resampling and codecs cut off abo
 _SAME = 4  # of 255: what codecs change in a still picture's thumbnail
 _ONE_COLOUR = 4.0  # of 255, standard deviation in a thumbnail
 _GRAIN = 2  # of 255: differences of neighbours that are noise, not edges
-_REBLUR = (9, 9)
+_REBLUR = (15, 15)
 _DARK = 16.0  # of 255: mean of a row or column that belongs to a black bar
-_LOOKED_AT = 4  # frames at least, whose edges and bars are measured: their neighbours are similar
+_LOOKED_AT = 4  # frames at most, whose edges and bars are measured: their neighbours are similar
 
 
 def measure_clip(
@@ -92,17 +94,18 @@ def measure_pictures(frames: NDArray[np.uint8]) -> dict[str, float]:
     Args:
         frames: uint8 [frames, height, width, 3], in time order; may be empty.
     """
-    small = _thumbnails(frames).astype(np.int16)
+    small = _thumbnails(frames).astype(np.float32)
     changes = np.abs(np.diff(small, axis=0)).max(axis=3, initial=0)
-    spread = small.std(axis=(1, 2)).max(axis=1, initial=0.0)
+    spread = small.reshape(-1, _THUMBNAIL**2, 3).std(axis=1).max(axis=1, initial=0.0)
     is_there = len(small) > 0
-    looked_at = frames[:: max(1, len(frames) // _LOOKED_AT)]
+    looked_at = frames[:: max(1, -(-len(frames) // _LOOKED_AT))]
+    grey = [np.asarray(cv2.cvtColor(one, cv2.COLOR_RGB2GRAY), np.uint8) for one in looked_at]
     return {
         # Of a single frame nobody can say whether it moves.
         "stillness": _share(changes <= _SAME) if is_there else 1.0,
         "blank": _share(spread < _ONE_COLOUR) if is_there else 1.0,
-        "blur": round(_blur(looked_at), 4),
-        "letterbox": round(_letterbox(looked_at), 4),
+        "blur": round(_blur(grey), 4),
+        "letterbox": round(_letterbox(grey), 4),
     }
 
 
@@ -143,14 +146,13 @@ def _flatness(x: NDArray[np.float32], sample_rate: int) -> float:
     return float(np.exp(np.log(power).mean()) / power.mean())
 
 
-def _blur(frames: NDArray[np.uint8]) -> float:
+def _blur(frames: Sequence[NDArray[np.uint8]]) -> float:
     """How much of the differences of neighbours is left when the frames are blurred once more.
 
     A sharp edge loses most of it, one that was blurred before hardly any (Crété et al., 2007).
     """
     edges = lost = 0.0
-    for frame in frames:
-        grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
+    for grey in frames:
         again = np.asarray(cv2.blur(grey, _REBLUR), np.uint8)
         for axis in range(2):
             before = np.maximum(_steps(grey, axis), _GRAIN) - _GRAIN
@@ -165,11 +167,11 @@ def _steps(grey: NDArray[np.uint8], axis: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.absdiff(first, second), np.uint8)
 
 
-def _letterbox(frames: NDArray[np.uint8]) -> float:
+def _letterbox(frames: Sequence[NDArray[np.uint8]]) -> float:
     """The share under bars that are black in all frames, above and below or left and right."""
-    if not len(frames):
+    if not frames:
         return 0.0
-    brightest = frames.max(axis=0).max(axis=2)
+    brightest = np.maximum.reduce(frames)
     return max(_bars(brightest.mean(axis=1)), _bars(brightest.mean(axis=0)))
 
 

@@ -421,6 +421,20 @@ def read_index(location: str | Path, shard: str) -> ShardIndex:
         ) from None
 
 
+def read_sample(location: str, shard: str, entry: SampleEntry) -> bytes:
+    """The bytes of one sample, without reading the rest of its shard.
+
+    Raises:
+        OSError: the shard cannot be read.
+    """
+    path = storage.join(location, shard)
+    if storage.is_url(path):
+        return storage.read_range(path, entry.offset, entry.size)
+    with Path(path).open("rb") as file:
+        file.seek(entry.offset)
+        return file.read(entry.size)
+
+
 def room(size: int) -> int:
     """Bytes that a member of this size takes in a tar file, with its header and padding."""
     return TAR_BLOCK + -(-size // TAR_BLOCK) * TAR_BLOCK

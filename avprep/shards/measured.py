@@ -7,17 +7,20 @@ sets that were built before they were measured get it later.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from avprep import storage
 from avprep.errors import UserError
-from avprep.shards.format import DatasetInfo, ShardIndex, index_name, read_index
+from avprep.shards.format import DatasetInfo, ShardIndex, ShardInfo, index_name, read_index
 from avprep.shards.seal import sealed, unsealed
 
 MEASURES_SUFFIX = ".measures.json"
+
+Read = TypeVar("Read")
 
 _REQUESTS_AT_ONCE = 16
 
@@ -105,20 +108,48 @@ def read_measures(location: str | Path, index: ShardIndex) -> ShardMeasures:
 
 
 def read_indexes(location: str | Path, info: DatasetInfo) -> Iterator[ShardIndex]:
-    """The indexes in order, several of which are fetched at a time.
+    """The indexes of a shard set, in order.
 
     Raises:
         UserError: one is missing, damaged, or of another build.
     """
-    shards = info.shards
+    return _several_at_a_time(lambda shard: checked_index(location, shard), info.shards)
+
+
+def read_measured(
+    location: str | Path, info: DatasetInfo
+) -> Iterator[tuple[ShardIndex, ShardMeasures]]:
+    """The indexes of a shard set with the measures of their samples, in order.
+
+    Raises:
+        UserError: the set was not measured, or a file is missing, damaged, or of another build.
+    """
+    if not info.measures:
+        raise UserError(f"{location}: was built without measures. Run `avprep measure {location}`.")
+
+    def read(shard: ShardInfo) -> tuple[ShardIndex, ShardMeasures]:
+        index = checked_index(location, shard)
+        return index, read_measures(location, index)
+
+    return _several_at_a_time(read, info.shards)
+
+
+def checked_index(location: str | Path, shard: ShardInfo) -> ShardIndex:
+    """The index of a shard that dataset.json names.
+
+    Raises:
+        UserError: it is missing, damaged, or of another build.
+    """
+    index = read_index(location, shard.name)
+    if index.sha256 != shard.sha256:
+        path = storage.join(location, index_name(shard.name))
+        raise UserError(f"{path}: this index and dataset.json disagree. Run `avprep shard` again.")
+    return index
+
+
+def _several_at_a_time(
+    read: Callable[[ShardInfo], Read], shards: Sequence[ShardInfo]
+) -> Iterator[Read]:
     with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as threads:
         for start in range(0, len(shards), _REQUESTS_AT_ONCE):
-            group = shards[start : start + _REQUESTS_AT_ONCE]
-            indexes = threads.map(lambda shard: read_index(location, shard.name), group)
-            for shard, index in zip(group, indexes, strict=True):
-                if index.sha256 != shard.sha256:
-                    path = storage.join(location, index_name(shard.name))
-                    raise UserError(
-                        f"{path}: this index and dataset.json disagree. Run `avprep shard` again."
-                    )
-                yield index
+            yield from threads.map(read, shards[start : start + _REQUESTS_AT_ONCE])

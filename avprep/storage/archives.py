@@ -9,7 +9,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import IO, cast
@@ -95,11 +95,32 @@ def list_archive(place: str, keep: str = "") -> Listing:
         FileNotFoundError: there is no such file.
         UserError, WorkFailed: it cannot be opened.
     """
-    listing = Listing()
-    with open_to_read(place) as file:
-        (_list_zip if archive_scheme(place) == "zip" else list_tar)(file, keep, listing)
+    is_zip = archive_scheme(place) == "zip"
+    try:
+        with open_to_read(place) as file:
+            listing = (_list_zip if is_zip else list_tar)(file, keep)
+    except _NoRanges:
+        if is_zip:
+            raise UserError(
+                f"{place}: is a zip, whose list is at its end, on a server that gives no ranges of "
+                "bytes. Download it first."
+            ) from None
+        with open_to_read(place, block_size=0) as file:  # from front to back
+            listing = list_tar(file, keep)
     listing.names = list(dict.fromkeys(listing.names))
     return listing
+
+
+class _NoRanges(UserError):
+    """The server of a file sends it from its beginning only."""
+
+
+@contextlib.contextmanager
+def _needing_ranges() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:  # so says fsspec
+        raise _NoRanges from error
 
 
 def present(places: Iterable[str]) -> set[str]:
@@ -144,12 +165,14 @@ def _is_kept(name: str, suffix: str) -> bool:
     return bool(suffix) and name.lower().endswith(suffix)
 
 
-def _list_zip(file: IO[bytes], keep: str, listing: Listing) -> None:
+def _list_zip(file: IO[bytes], keep: str) -> Listing:
+    listing = Listing()
     try:
-        archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
+        with _needing_ranges():
+            archive = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         listing.damage = f"is not a whole zip ({error})"
-        return
+        return listing
     for member in archive.infolist():
         if member.is_dir():
             continue
@@ -166,10 +189,12 @@ def _list_zip(file: IO[bytes], keep: str, listing: Listing) -> None:
                 listing.texts[member.filename] = text.read(_LARGEST_READ)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             listing.lost.append((member.filename, f"cannot be read ({error})"))
+    return listing
 
 
-def list_tar(file: IO[bytes], keep: str, listing: Listing) -> None:
-    content, last = _TarBytes(file), None
+def list_tar(file: IO[bytes], keep: str) -> Listing:
+    """Every file in a tar that is open at its beginning."""
+    listing, content, last = Listing(), _TarBytes(file), None
     try:
         with tarfile.open(fileobj=cast("IO[bytes]", content), mode="r:") as archive:
             for member in archive:
@@ -189,6 +214,7 @@ def list_tar(file: IO[bytes], keep: str, listing: Listing) -> None:
             listing.names.remove(last.name)
             listing.lost.append((last.name, "is cut"))
             listing.texts.pop(last.name, None)
+    return listing
 
 
 class _TarBytes:
@@ -261,22 +287,26 @@ class _TarBytes:
     def _take(self, size: int) -> bytes:
         """Some bytes; empty at the end."""
         if not self._ahead:
-            self._ahead = self._unpacked() if self._unpacker else self._file.read(size)
+            self._ahead = self._unpacked() if self._unpacker else self._read(size)
         taken, self._ahead = self._ahead[:size], self._ahead[size:]
         self._place += len(taken)
         return taken
+
+    def _read(self, size: int) -> bytes:
+        with _needing_ranges():
+            return self._file.read(size)
 
     def _unpacked(self) -> bytes:
         """Some bytes of a gzip file, which may be several streams behind one another."""
         assert self._unpacker is not None
         while not self.fault:
             if self._unpacker.eof:
-                self._packed = self._packed.lstrip(b"\0") or self._file.read(_PIECE)
+                self._packed = self._packed.lstrip(b"\0") or self._read(_PIECE)
                 if not self._packed.startswith(_GZIP[:1]):
                     return b""  # the end, or what gzip ignores
                 self._unpacker = zlib.decompressobj(_GZIP_FORMAT)
             elif not self._packed:
-                self._packed = self._file.read(_PIECE)
+                self._packed = self._read(_PIECE)
                 self._packed_size += len(self._packed)
                 if not self._packed:
                     self.fault = "is a gzip file that was cut"

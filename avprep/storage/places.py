@@ -20,7 +20,6 @@ _WHOLE_UPLOADS = frozenset(
 )
 _FILES_AT_ONCE = 64
 _SMALL_BLOCK = 1 << 16  # bytes that are read ahead, where a reader jumps from header to header
-_READ_AHEAD = 4 << 20  # bytes of one request where a file is read from front to back
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # what installs the library
 _SCHEME = re.compile(r"(?:\w+::)*([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -96,12 +95,12 @@ def check_scheme(url: str | Path) -> None:
 
 
 def open_remote(url: str | Path) -> Any:
-    """A file behind a URL, open for reading from any position, some megabytes at a time.
+    """A file behind a URL, open for reading from any position; each reading is a request.
 
     Raises: as the store does; see `avprep.origins.remote`, which gives its errors a cause.
     """
     filesystem, key = _filesystem(url)
-    return filesystem.open(key, "rb", block_size=_READ_AHEAD, cache_type="readahead")
+    return filesystem.open(key, "rb", cache_type="none")
 
 
 def check_writable(location: str | Path) -> None:
@@ -222,8 +221,12 @@ def matching(pattern: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def open_to_read(path: str) -> Iterator[IO[bytes]]:
+def open_to_read(path: str, block_size: int = _SMALL_BLOCK) -> Iterator[IO[bytes]]:
     """A file, to be read by someone who jumps in it; of a URL only what is read is fetched.
+
+    Args:
+        path: path or URL.
+        block_size: bytes fetched at a time; 0 to read from front to back.
 
     Raises:
         FileNotFoundError, UserError, WorkFailed: see `_store`.
@@ -231,7 +234,7 @@ def open_to_read(path: str) -> Iterator[IO[bytes]]:
     if is_url(path):
         with (
             _store(path) as (filesystem, key),
-            filesystem.open(key, "rb", block_size=_SMALL_BLOCK) as file,
+            filesystem.open(key, "rb", block_size=block_size) as file,
         ):
             yield file
         return
@@ -373,17 +376,22 @@ def _store(url: str | Path) -> Iterator[tuple[Any, str]]:
     """
     try:
         yield _filesystem(url)
-    except (FileNotFoundError, IsADirectoryError, UserError, WorkFailed):
+    except (IsADirectoryError, UserError, WorkFailed):
         raise
     except PermissionError as error:
         raise UserError(f"{url}: access is refused ({error}). Check your credentials.") from error
     except Exception as error:
-        if getattr(error, "status", 0) in (401, 403):  # of HTTP
-            raise UserError(f"{url}: access is refused ({error}).") from error
-        raise _unreachable(url, error) from error
+        # What a web server answers, fsspec raises as it is, or as a FileNotFoundError.
+        cause = (error.__cause__ if str(url).startswith("http") else None) or error
+        status = getattr(cause, "status", 0)
+        if status in (401, 403):
+            raise UserError(f"{url}: access is refused (HTTP {status}).") from error
+        if isinstance(error, FileNotFoundError) and (cause is error or status in (404, 410)):
+            raise
+        raise _unreachable(url, cause) from error
 
 
-def _unreachable(place: str | Path, error: Exception) -> WorkFailed:
+def _unreachable(place: str | Path, error: BaseException) -> WorkFailed:
     """Object stores have error types of their own."""
     return WorkFailed(
         f"{place}: cannot be reached ({type(error).__name__}: {error}). Check the address and your "

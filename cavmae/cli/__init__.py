@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import click
 
 from avprep.cli.lazy import LazyCommand, LazyGroup, run_group
@@ -9,7 +11,9 @@ from avprep.cli.lazy import LazyCommand, LazyGroup, run_group
 COMMANDS = {
     "pretrain": LazyCommand("cavmae.cli.pretrain:pretrain", "Train CAV-MAE on a shard set."),
     "finetune": LazyCommand("cavmae.cli.finetune:finetune", "Train a classifier on a shard set."),
+    "folds": LazyCommand("cavmae.cli.folds:folds", "Finetune and evaluate over folds."),
     "eval": LazyCommand("cavmae.cli.eval:evaluate", "Accuracy, mAP, AUC and d′ of a classifier."),
+    "compare": LazyCommand("cavmae.cli.compare:compare", "Whether one classifier beats another."),
     "average": LazyCommand("cavmae.cli.average:average", "Mean of several checkpoints' weights."),
     "convert": LazyCommand("cavmae.cli.convert:convert", "Published .pth ↔ safetensors."),
     "demo": LazyCommand("cavmae.cli.demo:demo", "The main job on a small made-up video set."),
@@ -17,6 +21,7 @@ COMMANDS = {
     "retrieve": LazyCommand("cavmae.cli.retrieve:retrieve", "Find images by sound, and back."),
     "inpaint": LazyCommand("cavmae.cli.inpaint:inpaint", "Pictures of what a model fills in."),
     "knn": LazyCommand("cavmae.cli.knn:knn", "A nearest-neighbour probe of a model's features."),
+    "probe": LazyCommand("cavmae.cli.probe:probe", "Linear and nearest-neighbour probes, a table."),
     "embed": LazyCommand("cavmae.cli.embed:embed", "Features of every clip, in one file."),
     "predict": LazyCommand("cavmae.cli.predict:predict", "The most probable labels of videos."),
     "export": LazyCommand("cavmae.cli.export:export", "A classifier as one PyTorch program."),
@@ -39,4 +44,6 @@ def group() -> None:
 
 def main() -> None:
     """Entry point of the `cavmae` command."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("cavmae").setLevel(logging.INFO)
     run_group(group, "cavmae")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,13 @@ import cavmae
 from avprep.cli.flags import flags
 from avprep.wording import lacking_words
 from cavmae.cli.options import RecipeCommand, is_from_recipe, warn
-from cavmae.cli.results import OneLine
+from cavmae.cli.results import OneLine, covered
 from cavmae.evaluation.options import EvaluateOptions
-from cavmae.options import StatedUsage
+from cavmae.options import AUDIO_MODES, MODE_WORDS, StatedUsage
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
-    from cavmae.evaluation.evaluate import EvaluateResult
+    from cavmae.evaluation.bootstrap import Interval
+    from cavmae.evaluation.evaluate import EvaluateResult, ModeResult
     from cavmae.evaluation.metrics import Scores
 
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
 def evaluate(options: EvaluateOptions, printed: OneLine) -> None:
     """Accuracy, mAP, AUC and d′ of a classifier.
 
-    Under torchrun the clips are shared among the processes, each read once.
+    Under torchrun the clips are shared among the processes, each read once. --modes all shows what
+    the classifier does with sound and picture, and with either of them alone.
 
     \b
     Example:
@@ -47,38 +49,63 @@ def evaluate(options: EvaluateOptions, printed: OneLine) -> None:
 
 def facts_of(result: EvaluateResult) -> dict[str, Any]:
     """The result for a program."""
-    facts: dict[str, Any] = {
-        **_measures(result.scores),
+    first, *others = result.modes
+    return {
+        **_measures(first),
         "clips": result.clips,
         "clips_selected": result.clips_selected,
         "clips_unreadable": result.clips_unreadable,
         "clips_lacking": result.clips_lacking,
         "clips_in_manifest": result.clips_in_manifest,
         "clips_never_sharded": result.clips_never_sharded,
+        **(result.coverage.facts() if result.coverage else {}),
         "classes": len(result.labels),
-        "classes_without_positives": result.scores.left_out,
-        "mode": result.mode,
+        "classes_without_positives": first.scores.left_out,
+        "mode": first.mode,
         "criterion": result.criterion,
         "frames": result.frames,
         "fbank_mean": result.fbank_mean,
         "fbank_std": result.fbank_std,
         "checkpoint": str(result.checkpoint),
         "warnings": result.notes,
+        **({"confusion": result.confusion} if result.confusion else {}),
+        **({"modes": {one.mode: _of_mode(one, result) for one in result.modes}} if others else {}),
     }
-    if result.each_frame:
-        facts["each_frame"] = [_measures(one) for one in result.each_frame]
-    return facts
 
 
-def _measures(scores: Scores) -> dict[str, float]:
+def _of_mode(one: ModeResult, result: EvaluateResult) -> dict[str, Any]:
+    frames = "none" if one.mode in AUDIO_MODES else result.frames
+    return {"given": MODE_WORDS[one.mode], "frames": frames, **_measures(one)}
+
+
+def _measures(one: ModeResult) -> dict[str, Any]:
+    return {
+        **_figures_of(one.scores),
+        **{f"{name}_interval": [found.low, found.high] for name, found in one.intervals.items()},
+        **({"each_frame": list(map(_figures_of, one.each_frame))} if one.each_frame else {}),
+        **({"vggsounder": one.vggsounder} if one.vggsounder else {}),
+    }
+
+
+def _figures_of(scores: Scores) -> dict[str, float]:
     return {name: getattr(scores, name) for name in ("accuracy", "map", "auc", "d_prime")}
 
 
 def described(result: EvaluateResult) -> Iterator[str]:
-    """The result for a person: the figures, and on what they stand."""
-    for number, one in enumerate(result.each_frame):
-        yield f"frame {number}   {_figures(one)}"
-    yield f"{'together  ' if result.each_frame else ''}{_figures(result.scores)}"
+    """The result for a person: on what the figures stand, the figures, how they were made."""
+    yield from covered(result.coverage)
+    if len(result.modes) > 1:
+        yield from mode_table(result)
+    else:
+        for number, one in enumerate(result.each_frame):
+            yield f"frame {number}   {_figures(one)}"
+        together = _figures(result.scores, result.modes[0].intervals)
+        yield f"{'together  ' if result.each_frame else ''}{together}"
+    for measured in result.modes if result.modes[0].vggsounder else ():
+        yield from vggsounder_table(measured)
+    if result.confusion:
+        a, v, av = (f"{result.confusion[name]:.2%}" for name in ("a", "v", "av"))
+        yield f"right with one modality and wrong with both: sound {a}, picture {v}, either {av}"
     clips = f"{result.clips} of {result.clips_selected} clips"
     if result.clips_unreadable:
         clips += f" ({result.clips_unreadable} unreadable)"
@@ -89,20 +116,56 @@ def described(result: EvaluateResult) -> Iterator[str]:
             f"; {result.clips_never_sharded} of the manifest's {result.clips_in_manifest} "
             "clips could not be decoded and are in no shard"
         )
+    mode = f"Mode {result.mode}, frames {result.frames}, " if len(result.modes) == 1 else ""
     how = (
-        f"{clips}. Mode {result.mode}, frames {result.frames}, fbank mean "
-        f"{result.fbank_mean:.3f} std {result.fbank_std:.3f}, criterion {result.criterion}."
+        f"{clips}. {mode}fbank mean {result.fbank_mean:.3f} std {result.fbank_std:.3f}, "
+        f"criterion {result.criterion}."
     )
     if empty := result.scores.left_out:
         how += (
             f" {empty} of {len(result.labels)} classes have no clip and are left out of the means."
         )
-    yield how
+    yield how[0].upper() + how[1:]
     yield str(result.checkpoint)
 
 
-def _figures(scores: Scores) -> str:
+def mode_table(result: EvaluateResult) -> Iterator[str]:
+    """A line per mode, with what the classifier is given in words."""
+    given = max(map(len, MODE_WORDS.values())) + 2
+    yield f"{'mode':18}{'given':{given}}frames"
+    for one in result.modes:
+        frames = "none" if one.mode in AUDIO_MODES else frame_words(result)
+        yield f"{one.mode:18}{MODE_WORDS[one.mode]:{given}}{frames}"
+        yield f"  {_figures(one.scores, one.intervals)}"
+
+
+def vggsounder_table(one: ModeResult) -> Iterator[str]:
+    """Every kind of truth on all clips, and all labels on every subset of the clips."""
+    columns = ("hit_rate@1", "hit_rate@5", "f1@1", "f1_macro@1", "jaccard@1", "auc_pr", "auc_roc")
+    title = f"VGGSounder, {one.mode} ({MODE_WORDS[one.mode]})"
+    yield title
+    yield f"{'subset':24}{'labels':8}{'clips':>7}{''.join(f'{name:>12}' for name in columns)}"
+    for place, (subset, truths) in enumerate(one.vggsounder.items()):
+        for name, found in truths.items():
+            if place and name != "all":
+                continue
+            figures = "".join(f"{found.get(column, float('nan')):12.4f}" for column in columns)
+            yield f"{subset:24}{name:8}{found['clips']:7.0f}{figures}"
+
+
+def frame_words(result: EvaluateResult) -> str:
+    """Which frames of a clip were looked at."""
+    if result.frames in ("all", "each"):
+        return f"{result.stored_frames}, their probabilities averaged"
+    return f"number {result.stored_frames // 2 if result.frames == 'middle' else result.frames}"
+
+
+def _figures(scores: Scores, intervals: Mapping[str, Interval] = {}) -> str:
+    def figure(name: str, value: float) -> str:
+        found = intervals.get(name)
+        return f"{value:.4f}" + (f" [{found.low:.4f}, {found.high:.4f}]" if found else "")
+
     return (
-        f"accuracy {scores.accuracy:.4f}   mAP {scores.map:.4f}   AUC {scores.auc:.4f}   "
-        f"d' {scores.d_prime:.3f}"
+        f"accuracy {figure('accuracy', scores.accuracy)}   mAP {figure('map', scores.map)}   "
+        f"AUC {scores.auc:.4f}   d' {scores.d_prime:.3f}"
     )

@@ -64,14 +64,14 @@ def load_config(ctx: click.Context, _: click.Parameter, name: str | None) -> Pat
     if name is None:
         return None
     recipe = read_recipe(name)
-    command = ctx.info_name or ""
+    command = "finetune" if ctx.info_name == "folds" else ctx.info_name or ""
     if command not in recipe.options and command != "eval":  # which may do without
         tables = ", ".join(f"[{table}]" for table in recipe.options) or "no table of options"
         raise UserError(
             f"{recipe.path}: is not a recipe for `cavmae {command}`: it has {tables}, and no "
             f"[{command}]."
         )
-    defaults = _defaults(ctx, recipe.path, recipe.options.get(command, {}))
+    defaults = _defaults(ctx, command, recipe.path, recipe.options.get(command, {}))
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     ctx.meta[_EXPECTED] = recipe.expected
     return recipe.path
@@ -94,7 +94,9 @@ def is_from_recipe(name: str) -> bool:
     return source is ParameterSource.DEFAULT_MAP
 
 
-def _defaults(ctx: click.Context, path: Path, table: Mapping[str, Any]) -> dict[str, Any]:
+def _defaults(
+    ctx: click.Context, command: str, path: Path, table: Mapping[str, Any]
+) -> dict[str, Any]:
     """Values by parameter from a recipe's table, whose keys are options.
 
     Raises:
@@ -107,16 +109,16 @@ def _defaults(ctx: click.Context, path: Path, table: Mapping[str, Any]) -> dict[
         option = options.get(key.replace("_", "-"))
         if option is None or option.name is None:
             raise UserError(
-                f"{path}: [{ctx.info_name}] sets {key!r}, which is not an option."
+                f"{path}: [{command}] sets {key!r}, which is not an option."
                 f"{did_you_mean(key, options)} See `cavmae {ctx.info_name} --help`."
             )
         if option.name in defaults:
-            raise UserError(f"{path}: [{ctx.info_name}] sets {key!r} twice, as - and as _.")
+            raise UserError(f"{path}: [{command}] sets {key!r} twice, as - and as _.")
         refuse_urls(option, [value])
         defaults[option.name] = value
         if isinstance(option, Flag):
             try:
                 defaults[option.name] = option.stated.read(value)
             except ValueError as error:
-                raise UserError(f"{path}: [{ctx.info_name}] {key} = {value!r}: {error}.") from error
+                raise UserError(f"{path}: [{command}] {key} = {value!r}: {error}.") from error
     return defaults

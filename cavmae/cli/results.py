@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avprep.cli.common import Summary
+from avprep.csvfile import first_of
 from avprep.option import option
+
+if TYPE_CHECKING:  # imported for real where it is needed, to keep --help quick
+    from cavmae.evaluation.clips import Coverage
 
 
 @dataclass(frozen=True)
@@ -23,3 +27,12 @@ class OneLine(Summary):
 
         if is_main_process():
             super().show(finite(facts), words)
+
+
+def covered(coverage: Coverage | None) -> Iterator[str]:
+    """Which clips of a list are there; nothing without a list."""
+    if coverage is not None:
+        absent = len(coverage.absent)
+        rest = f"; {absent} are not there: {first_of(coverage.absent)}" if absent else ""
+        there = coverage.listed - absent
+        yield f"{there} of the {coverage.listed} clips of {coverage.file} are there{rest}"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import cavmae
 from avprep.cli.flags import flags
 from avprep.wording import lacking_words
-from cavmae.cli.results import OneLine
+from cavmae.cli.options import warn
+from cavmae.cli.results import OneLine, covered
 from cavmae.evaluation.options import RetrieveOptions
+
+if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
+    from cavmae.evaluation.retrieve import RetrieveResult
 
 
 @click.command()
@@ -29,25 +32,39 @@ def retrieve(options: RetrieveOptions, printed: OneLine) -> None:
     from avprep.cli.progress import Bars
 
     with Bars("retrieve") as bars:
-        facts = cavmae.retrieve(options, bars).facts()
-    printed.show(facts, "\n".join(described(facts, options.out)))
+        result = cavmae.retrieve(options, bars, warn)
+    printed.show(result.facts(), "\n".join(described(result)))
 
 
-def described(facts: Mapping[str, Any], out: Path | None) -> Iterator[str]:
+def described(result: RetrieveResult) -> Iterator[str]:
     """The result for a person."""
-    yield f"{'':16}{'R@1':>8}{'R@5':>8}{'R@10':>8}{'median rank':>14}"
+    facts = result.facts()
+    yield from covered(result.coverage)
+    width = 22 if any(result.intervals) else 8
+    heads = "".join(f"R@{k}".rjust(width) for k in (1, 5, 10))
+    yield f"{'':16}{heads}{'median rank':>14}"
     for direction, title in (
         ("audio_to_image", "audio → image"),
         ("image_to_audio", "image → audio"),
         ("chance", "chance"),
     ):
         found = facts[direction]
-        recalls = "".join(f"{found[f'recall_at_{k}']:8.1%}" for k in (1, 5, 10))
+        recalls = "".join(f"{_recall(found, k):>{width}}" for k in (1, 5, 10))
         yield f"{title:16}{recalls}{found['median_rank']:14g}"
-    yield f"{facts['clips']} clips, {facts['checkpoint']}"
-    if facts["clips_lacking"]:
-        yield lacking_words(facts["clips_lacking"])
-    if not facts["checkpoint_is_pretrained"]:
+    numbers = ", ".join(map(str, result.frames))
+    yield (
+        f"{result.clips} clips, frame {numbers}, {result.audio_frames} rows of the fbank, "
+        f"{result.checkpoint}"
+    )
+    if result.clips_lacking:
+        yield lacking_words(result.clips_lacking)
+    if not result.is_pretrained:
         yield "note: this is a classifier, whose streams were not trained to match each other"
-    if out is not None:
+    if (out := result.options.out) is not None:
         yield f"{out}/retrieval.json, {out}/retrieval.html"
+
+
+def _recall(found: Mapping[str, Any], k: int) -> str:
+    low, high = found.get(f"recall_at_{k}_interval", (None, None))
+    between = f" [{low:.1%}, {high:.1%}]" if low is not None else ""
+    return f"{found[f'recall_at_{k}']:.1%}{between}"

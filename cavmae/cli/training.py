@@ -70,7 +70,9 @@ class Screen(ExitStack):
                 self.callback(self._line.close)
             else:
                 self._line.update(event.facts)
-        elif isinstance(event, Outlook):
+        elif isinstance(event, Outlook):  # a run begins
+            self.close()
+            self._line = None
             self._say(*describe_outlook(event), file=sys.stderr)
         elif isinstance(event, Normalisation):
             self._say(describe_normalisation(event), file=sys.stderr)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
@@ -12,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import storage
+from avprep.csvfile import first_of
 from avprep.errors import Unreadable, UserError
+from avprep.failures import printable
 from avprep.labels import LabelSet
 from avprep.retries import with_retries
+from avprep.selection import select
 from avprep.shards.format import (
     DatasetInfo,
     SampleEntry,
@@ -24,12 +29,16 @@ from avprep.shards.format import (
     stored_members,
     weigh_classes,
 )
+from avprep.wording import counted
 from cavmae.data.reader import Range, Reader, open_reader
 from cavmae.data.sample import DamagedSample, StoredSample, Wanted
 from cavmae.data.table import SampleTable, build_table
+from cavmae.distributed import is_main_process
 from cavmae.options import BOTH, Modality, ReadOptions, ShardOptions
 
 _INDEXES_AT_ONCE = 16  # fetched together from a URL
+
+_log = logging.getLogger(__name__)
 
 
 class ShardSet:
@@ -90,18 +99,22 @@ class ShardSet:
         return cls(str(location), info, options)
 
     def select(
-        self, classes: Sequence[str] | None = None, splits: Sequence[str] | None = None
+        self,
+        classes: Sequence[str] | None = None,
+        splits: Sequence[str] | None = None,
+        file: Path | None = None,
     ) -> ShardSet:
-        """The samples that have one of these classes and belong to one of these splits.
+        """The samples that have one of these classes, belong to one of these splits and are named.
 
         The label set stays as it is. `shuffled_order` reads only what is selected.
 
         Args:
             classes: mids or display names; None for any.
             splits: as the manifest names them; None for any.
+            file: the selection that names them; None for any. What it finds is logged.
 
         Raises:
-            UserError: a class or split is unknown, or nothing is left.
+            UserError: a class or split is unknown, the file is no selection, or nothing is left.
         """
         table = self.table
         chosen = np.zeros(len(table), bool)
@@ -117,10 +130,27 @@ class ShardSet:
                 known = ", ".join(sorted(filter(None, table.splits))) or "none"
                 raise UserError(f"{self.location}: no split {strangers[0]!r}; there are: {known}.")
             chosen &= np.isin(table.split, [table.splits.index(name) for name in splits])
+        if file is not None:
+            chosen &= self._named_in(file)
         rows = np.flatnonzero(chosen)
         if not len(rows):
             raise UserError(f"{self.location}: the selection holds no sample.")
         return ShardSet(self.location, self.info, self.options, table, rows, self.lacking)
+
+    def _named_in(self, file: Path) -> NDArray[np.bool_]:
+        """Which rows of the table a selection names; logs how many, and ids that no clip has."""
+        table = self.table
+        found = select(file, map(table.video_id, range(len(table))))
+        text = f"{file}: names {len(found.positions)} of {counted(len(table), 'clip')}"
+        text += f" of {self.location}"
+        if found.strangers:
+            text += f"; {counted(len(found.strangers), 'id')} in it of no clip there: "
+            text += first_of(found.strangers)
+        if is_main_process():
+            _log.log(logging.WARNING if found.strangers else logging.INFO, printable(text))
+        named = np.zeros(len(table), bool)
+        named[list(found.positions)] = True
+        return named
 
     def having(self, modalities: Sequence[Modality]) -> ShardSet:
         """The samples that have all of these modalities.
@@ -141,6 +171,11 @@ class ShardSet:
             )
         lacking = self.lacking + len(rows) - len(fitting)
         return ShardSet(self.location, self.info, self.options, self.table, fitting, lacking)
+
+    @property
+    def rows_sha256(self) -> str:
+        """Which samples of the set these are; empty for all."""
+        return hashlib.sha256(self._rows.tobytes()).hexdigest() if self._rows is not None else ""
 
     def subset(self, numbers: Sequence[int] | NDArray[np.int64]) -> ShardSet:
         """Some of the samples.
@@ -273,6 +308,12 @@ class ShardSet:
         """The class indices of a sample."""
         return self.table.label_indices(self._row(number))
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits of the samples, in no order; without those that have none."""
+        codes = self.table.split if self._rows is None else self.table.split[self._rows]
+        return tuple(filter(None, (self.table.splits[code] for code in np.unique(codes))))
+
     def sample_weights(self, class_weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sum of its classes' weights for each sample.
 
@@ -384,6 +425,6 @@ def open_shards(
         UserError: no shard set there, or the selection holds nothing.
     """
     shards = ShardSet.open(location, options)
-    if options.classes or options.splits:
-        shards = shards.select(options.classes or None, options.splits or None)
+    if options.classes or options.splits or options.select:
+        shards = shards.select(options.classes or None, options.splits or None, options.select)
     return shards.having(modalities)

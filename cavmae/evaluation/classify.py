@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from cavmae.evaluation.clips import chosen_frames, clip_loader
 from cavmae.evaluation.options import FrameChoice, LoadOptions, OneResult
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAEClassifier
-from cavmae.options import AUDIO_MODES, Criterion, Mode, modalities_of
+from cavmae.options import AUDIO_MODES, Criterion, Mode, modalities_of_all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,47 +30,14 @@ class ClassifyOptions(LoadOptions):
 
 @dataclass(frozen=True)
 class Classified:
-    """Probabilities and truth, in the order of the shard set."""
+    """What a classifier makes of clips, and the truth, in the order of the shard set."""
 
     index: NDArray[np.int64]  # [N]
     video_ids: list[str]
     probabilities: NDArray[np.float64]  # [N, classes]; with frames="each" [N, frames, classes]
+    logits: NDArray[np.float32]  # [N, classes], means over the frames
     labels: NDArray[np.float64]  # [N, classes]
     unreadable: int
-
-
-def classify(
-    model: CAVMAEClassifier,
-    frontend: FrontEnd,
-    shards: ShardSet,
-    options: ClassifyOptions,
-    world: World,
-    on_batch: Callable[[int], object] = lambda count: None,
-) -> Classified:
-    """Classify this rank's share of the clips, each once."""
-    frame: OneResult = "all" if options.frames == "each" else options.frames
-    chosen_frames(frame, shards.frames)
-    loader = clip_loader(shards, frontend, options, frame, world, modalities_of(options.mode))
-    model.eval()
-    parts: list[tuple[Batch, Tensor]] = []
-    with torch.inference_mode():
-        for batch in loader.epoch():
-            inputs = frontend(batch.to(world.device))
-            found = frame_probabilities(
-                model, inputs.audio, inputs.image, options.mode, options.criterion
-            )
-            if options.frames != "each":
-                found = found.mean(dim=1)
-            parts.append((batch, found.double().cpu()))
-            on_batch(len(batch))
-    none = torch.zeros(0, shards.num_classes, dtype=torch.float64)  # a rank may have no clip
-    return Classified(
-        index=torch.cat([none[:, 0].long(), *(batch.index for batch, _ in parts)]).numpy(),
-        video_ids=[video_id for batch, _ in parts for video_id in batch.video_ids],
-        probabilities=torch.cat([found for _, found in parts] or [none]).numpy(),
-        labels=torch.cat([none, *(batch.labels.double() for batch, _ in parts)]).numpy(),
-        unreadable=len(loader.bad_samples),
-    )
 
 
 def classify_together(
@@ -86,9 +53,79 @@ def classify_together(
     Raises:
         WorkFailed: more than `max_bad_samples` samples of a rank are unreadable.
     """
-    parts = world.gather_results(
-        lambda: classify(model, frontend, shards, options, world, on_batch)
+    modes = (options.mode,)
+    return classify_in_modes(model, frontend, shards, options, modes, world, on_batch)[options.mode]
+
+
+def classify_in_modes(
+    model: CAVMAEClassifier,
+    frontend: FrontEnd,
+    shards: ShardSet,
+    options: ClassifyOptions,
+    modes: Sequence[Mode],
+    world: World,
+    on_batch: Callable[[int], object] = lambda count: None,
+) -> dict[Mode, Classified]:
+    """The same in several modes, in place of the one that the options have.
+
+    Each clip is read once, and computed in every mode.
+
+    Raises:
+        WorkFailed: more than `max_bad_samples` samples of a rank are unreadable.
+    """
+    ranks = world.gather_results(
+        lambda: _own_share(model, frontend, shards, options, modes, world, on_batch)
     )
+    return {mode: _joined([part[mode] for part in ranks]) for mode in modes}
+
+
+def _own_share(
+    model: CAVMAEClassifier,
+    frontend: FrontEnd,
+    shards: ShardSet,
+    options: ClassifyOptions,
+    modes: Sequence[Mode],
+    world: World,
+    on_batch: Callable[[int], object],
+) -> dict[Mode, Classified]:
+    """Of this rank's clips."""
+    frame: OneResult = "all" if options.frames == "each" else options.frames
+    chosen_frames(frame, shards.frames)
+    loader = clip_loader(shards, frontend, options, frame, world, modalities_of_all(modes))
+    model.eval()
+    batches: list[Batch] = []
+    found: dict[Mode, list[Tensor]] = {mode: [] for mode in modes}
+    means: dict[Mode, list[Tensor]] = {mode: [] for mode in modes}
+    with torch.inference_mode():
+        for batch in loader.epoch():
+            inputs = frontend(batch.to(world.device))
+            for mode in modes:
+                logits = frame_logits(model, inputs.audio, inputs.image, mode)
+                each = probabilities_of(logits, options.criterion)
+                kept = each if options.frames == "each" else each.mean(dim=1)
+                found[mode].append(kept.double().cpu())
+                means[mode].append(logits.mean(dim=1).cpu())
+            batches.append(batch)
+            on_batch(len(batch))
+    none = torch.zeros(0, shards.num_classes)  # a rank may have no clip
+    index = torch.cat([none[:, 0].long(), *(batch.index for batch in batches)]).numpy()
+    video_ids = [video_id for batch in batches for video_id in batch.video_ids]
+    labels = torch.cat([none, *(batch.labels for batch in batches)]).double().numpy()
+    return {
+        mode: Classified(
+            index,
+            video_ids,
+            probabilities=torch.cat(found[mode] or [none.double()]).numpy(),
+            logits=torch.cat([none, *means[mode]]).numpy(),
+            labels=labels,
+            unreadable=len(loader.bad_samples),
+        )
+        for mode in modes
+    }
+
+
+def _joined(parts: Sequence[Classified]) -> Classified:
+    """What all ranks found in one mode."""
     index = np.concatenate([part.index for part in parts])
     order = np.argsort(index)
     video_ids = [video_id for part in parts for video_id in part.video_ids]
@@ -96,20 +133,20 @@ def classify_together(
         index[order],
         [video_ids[place] for place in order],
         np.concatenate([part.probabilities for part in parts if len(part.index)])[order],
+        np.concatenate([part.logits for part in parts])[order],
         np.concatenate([part.labels for part in parts])[order],
         sum(part.unreadable for part in parts),
     )
 
 
-def frame_probabilities(
-    model: CAVMAEClassifier, audio: Tensor, image: Tensor, mode: Mode, criterion: Criterion
-) -> Tensor:
-    """float [B, frames, classes]: probabilities; one frame where images play no part."""
-    each = [
-        torch.sigmoid(logits) if criterion == "bce" else torch.softmax(logits, dim=-1)
-        for logits in _logits_of_frames(model, audio, image, mode)
-    ]
-    return torch.stack(each, dim=1)
+def probabilities_of(logits: Tensor, criterion: Criterion) -> Tensor:
+    """The probabilities that a classifier trained with this criterion means."""
+    return torch.sigmoid(logits) if criterion == "bce" else torch.softmax(logits, dim=-1)
+
+
+def frame_logits(model: CAVMAEClassifier, audio: Tensor, image: Tensor, mode: Mode) -> Tensor:
+    """float32 [B, frames, classes]: one frame where images play no part."""
+    return torch.stack(list(_logits_of_frames(model, audio, image, mode)), dim=1)
 
 
 def _logits_of_frames(

@@ -3,15 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
+from avprep.csvfile import first_of
 from avprep.errors import UserError
 from avprep.progress import OnProgress, Progress
+from avprep.selection import select
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.distributed import World
 from cavmae.evaluation.options import LoadOptions, OneResult
 from cavmae.frontend import FrontEnd
 from cavmae.frontend.fbank import samples_for
 from cavmae.options import BOTH, Modality
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which clips of a list are there.
+
+    Attributes:
+        file: the list.
+        location: of the shard set.
+        listed: ids in the list.
+        absent: those that the shard set, or the selection from it, lacks.
+    """
+
+    file: Path
+    location: str
+    listed: int
+    absent: tuple[str, ...]
+
+    def facts(self) -> dict[str, object]:
+        """By name, as JSON has them."""
+        return {
+            "ids": str(self.file),
+            "ids_listed": self.listed,
+            "ids_absent": len(self.absent),
+            "absent": self.absent[:5],
+        }
+
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know before the work begins."""
+        if not self.absent:
+            return ()
+        return (
+            f"{self.file}: {len(self.absent)} of its {self.listed} clips are not in "
+            f"{self.location}: {first_of(self.absent)}",
+        )
+
+
+def listed_clips(shards: ShardSet, file: Path) -> tuple[ShardSet, Coverage]:
+    """The clips of a list, and which ones are not there.
+
+    Raises:
+        UserError: the list cannot be read, or none of its clips is there.
+    """
+    found = select(file, map(shards.video_id, range(len(shards))))
+    listed = len(found.positions) + len(found.strangers)
+    if not found.positions:
+        raise UserError(
+            f"{file}: none of its {listed} clips is in {shards.location}; it names "
+            f"{first_of(found.strangers)}, there is {shards.video_id(0)}. Give the shard set that "
+            "the list is of."
+        )
+    coverage = Coverage(file, shards.location, listed, found.strangers)
+    return shards.subset(found.positions), coverage
 
 
 def chosen_frames(choice: OneResult, stored: int) -> list[int]:

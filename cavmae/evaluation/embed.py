@@ -141,6 +141,7 @@ def describe_run(trained: Trained, shards: ShardSet, options: EmbedOptions) -> s
             "shards": shards.info.fingerprint,
             "clips": len(shards),
             **{name: sorted(set(chosen)) for name, chosen in selected.items() if chosen},
+            **({"selected_sha256": shards.rows_sha256} if options.select else {}),
             "modalities": options.modalities,
             "frames": options.frames,
             "batch_size": options.batch_size,

@@ -6,8 +6,12 @@ import csv
 import io
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from avprep import storage
 from avprep.errors import UserError
@@ -16,12 +20,40 @@ from avprep.progress import OnProgress, ignore
 from cavmae.checkpoints.usage import STORE_LABELS, assumed_classes, other_classes
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import joined_world
-from cavmae.evaluation.classify import Classified, ClassifyOptions, classify_together
-from cavmae.evaluation.clips import share_counter
+from cavmae.evaluation.bootstrap import Interval, score_intervals
+from cavmae.evaluation.classify import Classified, ClassifyOptions, classify_in_modes
+from cavmae.evaluation.clips import Coverage, listed_clips, share_counter
 from cavmae.evaluation.metrics import Scores, score
 from cavmae.evaluation.options import EvaluateOptions, FrameChoice
+from cavmae.evaluation.score_files import ClipScores, write_scores
 from cavmae.evaluation.trained import Classifier, OnNote, load_classifier
-from cavmae.options import Criterion, Mode, StatedUsage, modalities_of
+from cavmae.evaluation.vggsounder import (
+    Annotations,
+    Figures,
+    annotations_of,
+    confusion,
+    subset_figures,
+)
+from cavmae.options import MODES, Criterion, Mode, StatedUsage, modalities_of, modalities_of_all
+
+
+@dataclass(frozen=True)
+class ModeResult:
+    """How good a classifier is in one mode.
+
+    Attributes:
+        mode: what it is given of a clip.
+        scores: the figures; those of each class in the order of the labels.
+        each_frame: with frames="each", the figures of each frame alone.
+        intervals: of `accuracy` and `map`, where a bootstrap was asked for.
+        vggsounder: VGGSounder's figures, by subset of the clips and kind of truth, where asked for.
+    """
+
+    mode: Mode
+    scores: Scores
+    each_frame: tuple[Scores, ...]
+    intervals: Mapping[str, Interval]
+    vggsounder: Mapping[str, Mapping[str, Figures]]
 
 
 @dataclass(frozen=True)
@@ -29,8 +61,7 @@ class EvaluateResult:
     """How good a classifier is, and on what that is measured.
 
     Attributes:
-        scores: the figures; those of each class in the order of `labels`.
-        each_frame: with frames="each", the figures of each frame alone.
+        modes: the figures of each mode; the first is the one it was trained in, or asked for.
         labels: the classes.
         clips: that were classified.
         clips_selected: of the shard set, with those that could not be read.
@@ -38,13 +69,15 @@ class EvaluateResult:
         clips_lacking: not among those selected, because they lack a modality.
         clips_in_manifest: that the shard set was made of.
         clips_never_sharded: of those, the ones that could not be decoded.
-        mode, criterion, frames, fbank_mean, fbank_std: how clips were classified.
+        coverage: which clips of a list are there, where a list was given.
+        confusion: VGGSounder's `mu`, where it was asked for with all modes of a model of both.
+        criterion, frames, fbank_mean, fbank_std: how clips were classified.
+        stored_frames: frames of a clip in the shard set.
         checkpoint: the file of weights.
         notes: what had to be assumed, in words.
     """
 
-    scores: Scores
-    each_frame: tuple[Scores, ...]
+    modes: tuple[ModeResult, ...]
     labels: LabelSet
     clips: int
     clips_selected: int
@@ -52,13 +85,30 @@ class EvaluateResult:
     clips_lacking: int
     clips_in_manifest: int
     clips_never_sharded: int
-    mode: Mode
+    coverage: Coverage | None
+    confusion: Mapping[str, float]
     criterion: Criterion
     frames: FrameChoice
+    stored_frames: int
     fbank_mean: float
     fbank_std: float
     checkpoint: Path
     notes: tuple[str, ...]
+
+    @property
+    def mode(self) -> Mode:
+        """The first mode."""
+        return self.modes[0].mode
+
+    @property
+    def scores(self) -> Scores:
+        """The figures of the first mode."""
+        return self.modes[0].scores
+
+    @property
+    def each_frame(self) -> tuple[Scores, ...]:
+        """The figures of each frame alone in the first mode."""
+        return self.modes[0].each_frame
 
 
 def evaluate(
@@ -73,7 +123,7 @@ def evaluate(
         options: which classifier, on which clips, and how.
         recipe: what a recipe says of the classifier; what its file stores goes before.
         on_progress: hears of the clips done.
-        on_note: hears of each assumption before the work begins.
+        on_note: hears of each assumption, and of missing clips, before the work begins.
 
     Returns:
         The whole result, on every rank.
@@ -85,8 +135,14 @@ def evaluate(
     if options.per_class_csv is not None:
         storage.make_folder(options.per_class_csv.parent)
     classifier = load_classifier(options.checkpoint, options, recipe)
-    shards = open_shards(options.shards, options, modalities_of(classifier.usage.mode))
+    modes = modes_of(classifier) if options.modes == "all" else (classifier.usage.mode,)
+    shards = open_shards(options.shards, options, ())
     notes = check_classes(classifier, shards)
+    coverage = None
+    if (listed := options.ids or options.vggsounder) is not None:
+        shards, coverage = listed_clips(shards, listed)
+        notes = (*notes, *coverage.notes())
+    shards = shards.having(modalities_of_all(modes))
     how = ClassifyOptions(
         mode=classifier.usage.mode,
         criterion=classifier.usage.criterion,
@@ -100,43 +156,111 @@ def evaluate(
             on_note(note)
         classifier = classifier.to(world.device)
         count = share_counter(on_progress, world, shards)
-        found = classify_together(classifier.model, classifier.frontend, shards, how, world, count)
-    result = scored(found, classifier, shards, how, notes)
-    if options.per_class_csv is not None and world.is_main:
-        write_class_csv(options.per_class_csv, result)
-    return result
-
-
-def scored(
-    found: Classified,
-    classifier: Classifier,
-    shards: ShardSet,
-    how: ClassifyOptions,
-    notes: tuple[str, ...],
-) -> EvaluateResult:
-    """The figures of classified clips, and on what they stand."""
-    probabilities = found.probabilities
-    each_frame: tuple[Scores, ...] = ()
-    if how.frames == "each":
-        each_frame = tuple(score(one, found.labels) for one in probabilities.swapaxes(0, 1))
-        probabilities = probabilities.mean(axis=1)
-    return EvaluateResult(
-        scores=score(probabilities, found.labels),
-        each_frame=each_frame,
+        found = classify_in_modes(
+            classifier.model, classifier.frontend, shards, how, modes, world, count
+        )
+    first = found[modes[0]]
+    annotations = None
+    if options.vggsounder is not None:
+        annotations = annotations_of(options.vggsounder, first.video_ids, shards.label_set)
+    result = EvaluateResult(
+        modes=tuple(scored(mode, one, options, annotations) for mode, one in found.items()),
         labels=shards.label_set,
-        clips=len(found.index),
+        clips=len(first.index),
         clips_selected=len(shards),
-        clips_unreadable=found.unreadable,
+        clips_unreadable=first.unreadable,
         clips_lacking=shards.lacking,
         clips_in_manifest=shards.info.clips,
         clips_never_sharded=shards.info.clips - shards.info.samples,
-        mode=how.mode,
+        coverage=coverage,
+        confusion=confusion_of(found, annotations),
         criterion=how.criterion,
         frames=how.frames,
+        stored_frames=shards.frames,
         fbank_mean=classifier.frontend.options.mean,
         fbank_std=classifier.frontend.options.std,
         checkpoint=classifier.file,
         notes=notes,
+    )
+    if world.is_main:
+        if options.per_class_csv is not None:
+            write_class_csv(options.per_class_csv, result)
+        for mode, one in found.items() if options.scores is not None else ():
+            write_scores(score_file(options, mode), clip_scores(one, mode, result, options))
+    return result
+
+
+def modes_of(classifier: Classifier) -> tuple[Mode, ...]:
+    """The modes that a classifier has weights for, the one it was trained in first."""
+    there = set(classifier.model.modalities)
+    trained = classifier.usage.mode
+    able = (mode for mode in MODES if there.issuperset(modalities_of(mode)))
+    return (trained, *(mode for mode in able if mode != trained))
+
+
+def scored(
+    mode: Mode, found: Classified, options: EvaluateOptions, annotations: Annotations | None
+) -> ModeResult:
+    """The figures of classified clips."""
+    each_frame: tuple[Scores, ...] = ()
+    if options.frames == "each":
+        frames = found.probabilities.swapaxes(0, 1)
+        each_frame = tuple(score(one, found.labels) for one in frames)
+    together = mean_probabilities(found)
+    return ModeResult(
+        mode,
+        score(together, found.labels),
+        each_frame,
+        score_intervals(together, found.labels, options.bootstrap, options.bootstrap_seed)
+        if options.bootstrap
+        else {},
+        subset_figures(together, annotations) if annotations is not None else {},
+    )
+
+
+def confusion_of(
+    found: Mapping[Mode, Classified], annotations: Annotations | None
+) -> Mapping[str, float]:
+    """Of a model of both, which is given either alone as missing the other."""
+    modes: tuple[Mode, ...] = ("multimodal", "missingaudioonly", "missingvideoonly")
+    if annotations is None or any(mode not in found for mode in modes):
+        return {}
+    both, audio, image = (mean_probabilities(found[mode]) for mode in modes)
+    return confusion(both, audio, image, annotations.truth("all"))
+
+
+def mean_probabilities(found: Classified) -> NDArray[np.float64]:
+    """[N, classes]: of each clip, over its frames."""
+    each = found.probabilities
+    return each.mean(axis=1) if each.ndim == 3 else each
+
+
+def score_file(options: EvaluateOptions, mode: Mode) -> Path:
+    """Where the scores of a mode are written."""
+    assert options.scores is not None
+    if options.modes == "one":
+        return options.scores
+    return options.scores.with_suffix(f".{mode}{options.scores.suffix}")
+
+
+def clip_scores(
+    found: Classified, mode: Mode, result: EvaluateResult, options: EvaluateOptions
+) -> ClipScores:
+    """The scores of clips, and how they were made."""
+    is_logits = options.score_kind == "logits"
+    return ClipScores(
+        options.score_kind,
+        tuple(found.video_ids),
+        found.logits.astype(np.float64) if is_logits else mean_probabilities(found),
+        found.labels > 0,
+        result.labels,
+        {
+            "checkpoint": str(result.checkpoint),
+            "shards": options.shards,
+            "mode": mode,
+            "frames": str(result.frames),
+            "criterion": result.criterion,
+        },
     )
 
 

@@ -98,7 +98,7 @@ def knn(options: KnnOptions, on_progress: OnProgress = ignore) -> KnnResult:
     trained = load_trained(options.checkpoint)
     sets = [open_shards(options.shards, options, options.modalities)]
     if options.val_shards is not None:
-        selected = replace(options, splits=options.val_splits)
+        selected = replace(options, splits=options.val_splits, select=options.val_select)
         sets.append(open_shards(options.val_shards, selected, options.modalities))
     check_label_sets(*sets)
     with joined_world(options.device) as world:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 
 @dataclass(frozen=True)
@@ -85,12 +84,19 @@ def d_prime(auc: float) -> float:
 
 
 def _score_class(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> ClassScore:
-    positives = int(truth.sum())
-    if positives == 0:
+    """Clips with equal scores are one step of the curves, as scikit-learn has it."""
+    positives, negatives = np.sort(scores[truth]), np.sort(scores[~truth])
+    count = len(positives)
+    if count == 0:
         return ClassScore(0, float("nan"), float("nan"))
-    precision = float(average_precision_score(truth, scores))
-    auc = float(roc_auc_score(truth, scores)) if positives < len(truth) else float("nan")
-    return ClassScore(positives, precision, auc)
+    found = count - np.searchsorted(positives, positives)
+    below = np.searchsorted(negatives, positives)
+    precision = found / (found + len(negatives) - below)
+    auc = float("nan")
+    if len(negatives):
+        above = len(negatives) - np.searchsorted(negatives, positives, side="right")
+        auc = float((below - above).mean() / len(negatives) + 1) / 2
+    return ClassScore(count, float(precision.mean()), auc)
 
 
 def _mean(values: list[float]) -> float:

@@ -29,6 +29,8 @@ from cavmae.options import (
 OneResult = int | Literal["all", "middle"]  # frames that give one result per clip
 FrameChoice = int | Literal["all", "each", "middle"]
 Waveform = Literal["int16", "float32"]
+ScoreKind = Literal["probabilities", "logits"]
+SCORE_FILES = (".npz", ".parquet", ".csv")
 _CHECKPOINT = "Run or checkpoint file."
 
 
@@ -55,23 +57,77 @@ class SingleReadingOptions(DeviceOptions, ShardOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOnShards(Options):
-    """A trained model, and the clips it is given."""
+class OnShards(Options):
+    """The clips that a model is given."""
 
     shards: str = option(help="Folder or URL of the shard set.")
-    checkpoint: Path = option(help=_CHECKPOINT)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured(StatedUsage, ModelOnShards):
+class ModelOnShards(OnShards):
+    """A trained model, and the clips it is given."""
+
+    checkpoint: Path = option(help=_CHECKPOINT)
+
+
+@dataclass(frozen=True)
+class ListedClips(Options):
+    """Which clips are meant, of those that are there."""
+
+    ids: Path | None = option(
+        None,
+        "Use the clips of this list only, and say which of them are not there: a CSV with a column "
+        "video_id, or JSON.",
+    )
+
+
+@dataclass(frozen=True)
+class BootstrapOptions(Options):
+    """How sure figures are."""
+
+    bootstrap: int = option(
+        0, "Draws of the clips that 95 % intervals are made of, such as 1000. 0: none.", at_least=0
+    )
+    bootstrap_seed: int = option(0, "Seed of the draws.", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(StatedUsage, BootstrapOptions, ListedClips, ModelOnShards):
     """A classifier, what it is given of a clip, and what is written."""
 
+    modes: Literal["one", "all"] = option(
+        "one", "one (see --mode), or all that the model has, in one pass over the clips."
+    )
     frames: FrameChoice = option(
         "all",
         "all (their probabilities are averaged), each (also one by one), middle, or a number.",
         at_least=0,
     )
     per_class_csv: Path | None = option(None, "Write one line per class.")
+    scores: Path | None = option(
+        None,
+        "Write the scores of every clip, with ids and labels: .npz, .parquet or .csv. With --modes "
+        "all the mode is added to the name: a.npz becomes a.audioonly.npz.",
+    )
+    vggsounder: Path | None = option(
+        None,
+        "VGGSounder's CSV: also measure what is heard, seen and both, on the clips that it names.",
+    )
+    score_kind: ScoreKind = option(
+        "probabilities", "What --scores writes: a clip's mean over its frames of either."
+    )
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value is not allowed, or two options exclude each other.
+        """
+        super().__post_init__()
+        if self.modes == "all" and self.mode is not None:
+            raise UserError(f"--mode {self.mode} and --modes all exclude each other.")
+        if self.ids is not None and self.vggsounder is not None:
+            raise UserError("--ids and --vggsounder both say which clips are meant; give one.")
+        if self.scores is not None and self.scores.suffix not in SCORE_FILES:
+            raise UserError(f"{self.scores}: the name must end in {', '.join(SCORE_FILES)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +135,16 @@ class EvaluateOptions(ReadingOptions, Measured):
     """What `evaluate` measures, and how."""
 
 
+@dataclass(frozen=True)
+class CompareOptions(BootstrapOptions):
+    """Which clips of two files of scores are compared."""
+
+    bootstrap: int = option(1000, "Draws of the clips.", at_least=1)
+    common: bool = option(False, "Compare the clips that both have, where one has more.")
+
+
 @dataclass(frozen=True, kw_only=True)
-class Featured(ModelOnShards):
+class Featured(OnShards):
     """Of which frames features are computed."""
 
     frames: OneResult = option(
@@ -99,8 +163,18 @@ class FeatureOptions(ReadingOptions, Featured):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranked(Featured):
+class Ranked(BootstrapOptions, ListedClips, Featured, ModelOnShards):
     """Which clips are compared, and what is shown of them."""
+
+    audio_frames: int | None = option(
+        None,
+        "fbank rows of each clip that are looked at, 10 ms each; positions are interpolated. "
+        "[default: as trained]",
+        at_least=16,
+    )
+    similarities: Path | None = option(
+        None, "Write the similarity of every sound to every picture: .npz."
+    )
 
     out: Path | None = option(
         None, "Folder for retrieval.json and retrieval.html. [default: print only]"
@@ -110,6 +184,14 @@ class Ranked(Featured):
     )
     seed: int = option(0, "Seed of --per-class.")
     queries: int = option(8, "Queries that the page shows, of each direction.", at_least=1)
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value is not allowed, or the name of the similarities is not that of an npz.
+        """
+        super().__post_init__()
+        if self.similarities is not None and self.similarities.suffix != ".npz":
+            raise UserError(f"{self.similarities}: the name must end in .npz.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +249,7 @@ class OfModality(Featured):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored(OfModality):
+class Stored(OfModality, ModelOnShards):
     """What is stored of a clip."""
 
     out: Path = option(help="The file: .safetensors or .npz.")
@@ -222,13 +304,34 @@ class Voted(VoteOptions, ValidationSplit, OfModality):
         super().__post_init__()
         if self.val_splits and self.val_shards is None:
             raise UserError("--val-split chooses clips of --val-shards, which is not given.")
+        if self.val_select and self.val_shards is None:
+            raise UserError("--val-select chooses clips of --val-shards, which is not given.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class KnnOptions(FeatureOptions, Voted):
+class KnnOptions(FeatureOptions, Voted, ModelOnShards):
     """What `knn` measures, and how."""
 
     shards: str = option(help="Shard set whose labels are known.")
+
+
+@dataclass(frozen=True)
+class LinearOptions(Options):
+    """How the linear classifier is fitted."""
+
+    penalty: float = option(
+        0.001, "Of the linear probe: half the squared weights times this, per clip.", at_least=0
+    )
+    steps: int = option(200, "Of the linear probe, at most; all clips in each.", at_least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions(FeatureOptions, LinearOptions, Voted):
+    """What `probe` measures, and how."""
+
+    shards: str = option(help="Shard set whose labels are known.")
+    val_shards: str = option(help="Shard set to classify.")
+    seed: int = option(0, "Seed of the random weights beside each model.")
 
 
 @dataclass(frozen=True, kw_only=True)

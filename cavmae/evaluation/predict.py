@@ -31,7 +31,7 @@ from avprep.processes import stopped_by
 from cavmae.data import Batch
 from cavmae.data.sample import decode_frame
 from cavmae.distributed import choose_device
-from cavmae.evaluation.classify import frame_probabilities
+from cavmae.evaluation.classify import frame_logits, probabilities_of
 from cavmae.evaluation.clips import chosen_frames
 from cavmae.evaluation.options import PredictOptions
 from cavmae.evaluation.trained import OnNote, load_classifier
@@ -148,10 +148,8 @@ class Predictor(ExitStack):
         mode = self._options.mode or given_mode(classifier.usage.mode, sample)
         with torch.inference_mode():
             inputs = classifier.frontend(self._batch(path, sample).to(self._device))
-            found = frame_probabilities(
-                classifier.model, inputs.audio, inputs.image, mode, classifier.usage.criterion
-            )
-            (scores,) = found.mean(dim=1)
+            logits = frame_logits(classifier.model, inputs.audio, inputs.image, mode)
+            (scores,) = probabilities_of(logits, classifier.usage.criterion).mean(dim=1)
         return Prediction(str(path), mode, self._ranked(scores.double().cpu().numpy()))
 
     def _batch(self, path: str | Path, sample: EncodedSample) -> Batch:

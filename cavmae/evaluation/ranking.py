@@ -37,9 +37,13 @@ class Ranks:
         """float64 [N]: the expected rank, from 1."""
         return self.better + (self.tied + 1) / 2
 
+    def found(self, k: int) -> NDArray[np.float64]:
+        """float64 [N]: the probability that the right answer is among the first k."""
+        return np.clip(k - self.better, 0, self.tied) / self.tied
+
     def recall(self, k: int) -> float:
         """The expected share of queries whose right answer is among the first k."""
-        return float((np.clip(k - self.better, 0, self.tied) / self.tied).mean())
+        return float(self.found(k).mean())
 
     def median(self) -> float:
         """Median of the expected ranks."""

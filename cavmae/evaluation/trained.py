@@ -12,6 +12,7 @@ import torch
 from avprep.errors import UserError
 from avprep.labels import LabelSet, read_label_csv
 from cavmae.checkpoints import load_checkpoint, read_metadata, weights_file
+from cavmae.checkpoints.resize import resized
 from cavmae.checkpoints.usage import Usage, check_mode, label_notes, labels_of, usage_of
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.frontend.fbank import samples_for
@@ -73,14 +74,21 @@ class Classifier(Trained):
         )
 
 
-def load_trained(checkpoint: str | Path) -> Trained:
+def load_trained(checkpoint: str | Path, audio_frames: int | None = None) -> Trained:
     """Load a run directory or a checkpoint file.
 
+    Args:
+        checkpoint: what is loaded.
+        audio_frames: fbank rows of a clip that the model sees; None for as many as in training.
+
     Raises:
-        UserError: nothing there, or not a checkpoint.
+        UserError: nothing there, not a checkpoint, or rows that fill no whole patches.
     """
     file = weights_file(checkpoint)
-    model = load_checkpoint(file).eval()
+    model = load_checkpoint(file)
+    if audio_frames not in (None, model.config.audio_frames):
+        model = resized(model, audio_frames, None)
+    model.eval()
     metadata = read_metadata(file)
     defaults = FrontEndOptions()
     frontend = FrontEnd(

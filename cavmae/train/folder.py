@@ -29,7 +29,7 @@ _FREE = frozenset(
             "checkpoint_minutes",
             "keep_checkpoints",
         ),
-        *("retries", "timeout", "cache", "cache_gb"),
+        *("retries", "timeout", "cache", "cache_gb", "select", "val_select"),
         *("compile", "activation_checkpointing", "parallel", "profile"),
         *("batch_size", "accumulate", "contrasted_clips"),
     )

@@ -267,6 +267,8 @@ class PretrainRun(
         super().__post_init__()
         if self.val_splits and self.val_shards is None:
             raise UserError("--val-split chooses clips of --val-shards, which is not given.")
+        if self.val_select and self.val_shards is None:
+            raise UserError("--val-select chooses clips of --val-shards, which is not given.")
 
 
 @dataclass(frozen=True)
@@ -282,6 +284,22 @@ class FinetuneRun(
     PlaceOptions,
 ):
     """A finetuning run."""
+
+
+@dataclass(frozen=True)
+class FoldsRun(
+    TrainOptions,
+    ShardOptions,
+    AugmentOptions,
+    TransferOptions,
+    ClassifierOptions,
+    ModelOptions,
+    PlaceOptions,
+):
+    """Finetuning runs over the folds of a shard set."""
+
+    shards: str = option(help="Folder or URL of the shard set.")
+    out: Path = option(help="Folder for a run directory per fold.")
 
 
 Run = PretrainRun | FinetuneRun

@@ -20,7 +20,7 @@ from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import ModelConfig
 from cavmae.model.config import PRESETS
 from cavmae.model.encoder import Encoder
-from cavmae.options import BOTH, FIT, Criterion, modalities_of
+from cavmae.options import FIT, Criterion
 from cavmae.train.events import Normalisation, Note, OnEvent, ignore
 from cavmae.train.options import FinetuneRun, ModelOptions, ObjectiveOptions, PretrainRun, Run
 from cavmae.train.outlook import fitting_rows, modalities_read
@@ -58,12 +58,14 @@ def start_of(options: Run, world: World, on_event: OnEvent) -> Start:
         UserError: inputs that do not fit together, or a tracker is not installed.
     """
     check_trackers(options.track)
-    needed = modalities_of(options.mode) if isinstance(options, FinetuneRun) else BOTH
+    config = starting_config(options)
+    check_objective(options, config)
+    needed = modalities_read(options, config)
     shards = open_shards(options.shards, options, needed)
     validation: ShardSet | None = None
     criterion: Criterion = "bce"
     if options.val_shards is not None:
-        chosen = dataclasses.replace(options, splits=options.val_splits)
+        chosen = dataclasses.replace(options, splits=options.val_splits, select=options.val_select)
         validation = open_shards(options.val_shards, chosen, needed)
     if isinstance(options, FinetuneRun):
         assert validation is not None
@@ -71,9 +73,8 @@ def start_of(options: Run, world: World, on_event: OnEvent) -> Start:
         criterion = choose_criterion(shards, options.criterion)
     elif validation is not None:
         validation = spread_subset(validation, options.val_clips)
-    config = starting_config(options, shards)
-    check_objective(options, config)
-    if "image" in modalities_read(options, config):
+    config = fitted(config, options, shards)
+    if "image" in needed:
         for each in filter(None, (shards, validation)):
             check_frames(each, config)
     fbank = choose_normalisation(shards, options.init)
@@ -94,6 +95,7 @@ def facts_of(options: Run, start: Start) -> dict[str, Any]:
         "objective": start.config.objective,
         "audio_frames": start.config.audio_frames,
         "shards_fingerprint": shards.info.fingerprint,
+        "selected_sha256": shards.rows_sha256 if options.select else None,
         "class_weights_sha256": hashlib.sha256(weights).hexdigest() if weights else None,
         "fbank_mean": start.fbank.mean,
         "fbank_std": start.fbank.std,
@@ -101,7 +103,9 @@ def facts_of(options: Run, start: Start) -> dict[str, Any]:
     }
     if isinstance(options, FinetuneRun):
         assert start.validation is not None
-        facts["val_shards_fingerprint"] = start.validation.info.fingerprint
+        validation = start.validation
+        facts["val_shards_fingerprint"] = validation.info.fingerprint
+        facts["val_selected_sha256"] = validation.rows_sha256 if options.val_select else None
         facts["criterion"] = start.criterion
     elif start.config.contrasts and options.contrast_weight:
         facts["contrasted_clips"] = contrasted_clips(options, start.world)
@@ -123,12 +127,11 @@ def size_name(config: ModelConfig) -> str | None:
     return None
 
 
-def starting_config(options: ModelOptions, shards: ShardSet) -> ModelConfig:
+def starting_config(options: ModelOptions) -> ModelConfig:
     """Size and objective of the model: those of --init, else the named ones.
 
     Args:
         options: size, rows, objective and initial weights.
-        shards: that `--audio-frames fit` fits.
 
     Raises:
         UserError: --audio-frames, --model or --objective disagree with --init.
@@ -138,10 +141,9 @@ def starting_config(options: ModelOptions, shards: ShardSet) -> ModelConfig:
     if options.init is None:
         config = ModelConfig.preset(options.model or _SIZE)
         config = config.with_objective(asked or config.objective)
-        if rows is None:
+        if rows in (None, FIT):
             return config
-        fitted = fitting_rows(shards, config) if rows == FIT else int(rows)
-        return dataclasses.replace(config, audio_frames=fitted)
+        return dataclasses.replace(config, audio_frames=int(rows))
     file = weights_file(options.init)
     metadata = read_metadata(file)
     if "config" in metadata:
@@ -164,6 +166,13 @@ def starting_config(options: ModelOptions, shards: ShardSet) -> ModelConfig:
             f"--objective {'av-mae' if asked == 'av-mae' else 'cav-mae'}`) or without --init."
         )
     return config.with_objective(asked)
+
+
+def fitted(config: ModelConfig, options: ModelOptions, shards: ShardSet) -> ModelConfig:
+    """With as many fbank rows as the clips need, where that is asked for and rows may be chosen."""
+    if options.audio_frames != FIT or options.init is not None or "audio" not in config.modalities:
+        return config
+    return dataclasses.replace(config, audio_frames=fitting_rows(shards, config))
 
 
 def check_objective(options: Run, config: ModelConfig) -> None:

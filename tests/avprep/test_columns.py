@@ -207,7 +207,7 @@ FOREIGN = {
     "VGGSounder": (
         "video_id,label,modality,background_music,static_image,voice_over\n"
         "abcdefghijk_000030,people giggling,AV,False,False,True\n",
-        r"these are not VGGSound's columns.*`avprep manifest folder DIR --csv .*s\.csv`",
+        r"these are VGGSounder's columns: `avprep manifest vggsounder --csv s\.csv` reads it",
     ),
     "VGGSounder without header": (
         "abcdefghijk_000030,people giggling,AV,False,False,True\n", "found more fields"

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
+import re
+import tempfile
 from pathlib import Path
 
 import fsspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from avprep.clips import Clip, VideoFile, discover_clips, expanded, ids_of
-from avprep.errors import UserError
+from avprep.clips import Clip, VideoFile, discover_clips, expanded, ids_of, path_below
+from avprep.errors import UserError, WorkFailed
 from avprep.labels import read_label_csv
 from avprep.manifest.model import read_manifest, write_manifest
 from avprep.manifest.sources.folder import match_folder
 from tests.avprep.test_archives import pack
 from tests.avprep.test_manifest_commands import run, touch
 from tests.faults.test_stores import server  # noqa: F401 (a fixture)
+from tests.web_server import WebServer
 
 FILES = [
     *("dog/a.mp4", "dog/deep/b.mkv", "cat/a.mp4", "cat/a.webm", "loose.mp4", "cat/notes.txt"),
@@ -279,8 +283,76 @@ def test_a_folder_whose_name_is_a_pattern_is_taken_as_it_is(tmp_path):
     assert expanded(f"file://{tmp_path}/v1") == [str(tmp_path / "v1")]
 
 
+PARTS = st.sampled_from(["dog", "cat", "train", "test", "deep", ".git", "__MACOSX", "a.b", "ü"])
+NAMES = st.builds(
+    lambda stem, suffix: stem + suffix,
+    st.sampled_from(["a", "b", "._a", "T.f137", "T", "a.part", "x_30_40"]),
+    st.sampled_from([".mp4", ".mkv", ".MP4", ".mp4.part", ".mp4.aria2", ".txt", ""]),
+)
+TREES = st.lists(st.tuples(st.lists(PARTS, max_size=3), NAMES), min_size=1, max_size=12)
+
+
+@given(TREES, st.sampled_from(["x.tar", "x.tar.gz", "x.zip"]))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_tree_of_files_gives_the_same_in_an_archive(tmp_path, tree, archive):
+    with tempfile.TemporaryDirectory(dir=tmp_path) as name:
+        folder = Path(name, "videos")
+        for parts, file in tree:
+            with contextlib.suppress(OSError):  # a folder where there is a file already
+                touch(folder, "/".join([*parts, file]))
+        facts = []
+        for place in (folder, packed(folder, Path(name, archive))):
+            try:
+                matched = match_folder(place)
+            except UserError as error:
+                facts.append(re.findall("has no videos|look like splits", str(error)))
+                continue
+            if any("is not taken for a class" in remark for remark in matched.remarks):
+                return  # the one thing that is told of archives alone
+            skipped = sorted(path_below(path, str(place)) for path in matched.scan.passed_over)
+            facts.append([facts_of(list(matched.clips())), matched.data_set.labels, skipped])
+        assert facts[0] == facts[1]
+
+
 def test_folders_and_archives_may_be_mixed(tmp_path):
     touch(tmp_path / "v", "dog/a.mp4")
     archive = pack(tmp_path / "x.tar", {"cat/b.mp4": b"x"})
     matched = match_folder([tmp_path / "v", archive])
     assert [clip.labels for clip in matched.clips()] == [("cat",), ("dog",)]
+
+
+@pytest.mark.parametrize("has_ranges", [True, False])
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "zip"])
+def test_an_archive_on_a_web_server_is_listed_there(suffix, has_ranges, tmp_path):
+    path = pack(tmp_path / f"x.{suffix}", {f"{n}.mp4": os.urandom(400_000) for n in range(5)})
+    with WebServer({f"/{path.name}": path.read_bytes()}, has_ranges) as web:
+        place = f"{web.url}/{path.name}"
+        if suffix == "zip" and not has_ranges:
+            with pytest.raises(UserError, match=r"gives no ranges of bytes"):
+                discover_clips(place)
+            return
+        scheme = "zip" if suffix == "zip" else "tar"
+        clips = discover_clips(place)
+        assert [clip.video for clip in clips] == [f"{scheme}://{n}.mp4::{place}" for n in range(5)]
+
+
+def test_what_a_web_server_refuses_is_one_clear_line(tmp_path):
+    path = pack(tmp_path / "x.tar", {"a.mp4": b"x"})
+    with WebServer({"/x.tar": path.read_bytes()}) as web:
+        for status, error, message in (
+            (403, UserError, "access is refused"),
+            (404, UserError, "no such archive"),
+            (503, WorkFailed, "cannot be reached"),
+        ):
+            web.statuses["/x.tar"] = status
+            with pytest.raises(error, match=rf"{web.url}/x.tar: {message}") as caught:
+                discover_clips(f"{web.url}/x.tar")
+            assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(WorkFailed, match=rf"{web.url}/x.tar: cannot be reached"):
+        discover_clips(f"{web.url}/x.tar")
+
+
+@pytest.mark.parametrize("place", ["nosuch://bucket/v", "nosuch://bucket/x.tar", "nosuch://b/*"])
+def test_an_unknown_kind_of_url_is_named(place):
+    with pytest.raises(UserError, match="nosuch:// is not a kind of URL that can be read"):
+        discover_clips(place)

@@ -86,7 +86,7 @@ def strange_shards(folder, ids=HOSTILE, per_class=1, seconds=1.0):
     folder.mkdir()
     name = "shard-000000.tar"
     with (folder / name).open("wb") as file:
-        index, _ = write_samples(file, ShardJob(name, tuple(clips)), settings, lambda clip: sample)
+        index = write_samples(file, ShardJob(name, tuple(clips)), settings, lambda clip: sample)
     (folder / index_name(name)).write_bytes(index.to_bytes())
     failures = [ClipFailure(text, text, text, "garbage", f"detail {text}") for text in HOSTILE]
     (folder / "failures.csv").write_bytes(failures_csv(failures))

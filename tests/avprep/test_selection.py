@@ -67,3 +67,32 @@ def test_a_faulty_selection_is_refused_with_its_line(tmp_path, text, message):
 def test_a_missing_selection_is_named(tmp_path):
     with pytest.raises(UserError, match=r"kept\.csv: cannot be read \(No such file"):
         read_selection(tmp_path / "kept.csv")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["a", "b", "a"]',
+        '[{"video_id": "a", "labels": "x"}, {"video_id": "b"}]',
+        '\ufeff{"data": [{"video_id": "a", "wav": "", "labels": ""}, {"video_id": "b"}]}',
+    ],
+)
+def test_a_json_list_and_a_manifest_are_selections(tmp_path, text):
+    (tmp_path / "kept.json").write_text(text)
+    assert read_selection(tmp_path / "kept.json") == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[", "not JSON"),
+        ('{"ids": ["a"]}', "give a JSON list of ids, or a manifest"),
+        ('["a", 7]', "entry 1: expected an id, found '7'"),
+        ('[{"id": "a"}]', "entry 0: expected an id"),
+        ("[]", "names no clip"),
+    ],
+)
+def test_faulty_json_is_refused_with_its_place(tmp_path, text, message):
+    (tmp_path / "kept.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_selection(tmp_path / "kept.json")

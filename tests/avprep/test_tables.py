@@ -111,14 +111,35 @@ def test_a_table_names_files_of_the_archives_that_are_given(tmp_path):
     assert [clip.video_id for clip in read_manifest(tmp_path / "m.json")] == ["a", "b"]
 
 
+def test_videos_in_a_table_are_unpacked_beside_the_manifest_once(demo_clip, tmp_path):
+    video = demo_clip.read_bytes()
+    for name, cells in {
+        "plain": [video, None, video[:5000]],
+        "nested": [{"bytes": video, "path": "a.mp4"}, None, {"bytes": video[:5000], "path": "b"}],
+    }.items():
+        rows = [{"video": cell, "id": str(n), "label": f"c{n}"} for n, cell in enumerate(cells)]
+        table = write_table(tmp_path / f"{name}.parquet", rows)
+        printed = run("manifest", "folder", table, "--out", tmp_path / "m.json")
+        archive = tmp_path / "m.videos.tar"
+        clips = read_manifest(tmp_path / "m.json")
+        assert [(clip.video_id, clip.labels) for clip in clips] == [
+            ("00000001", ("c0",)),
+            ("00000003", ("c2",)),
+        ]
+        assert f"the videos in its column video were written to {archive}" in printed
+        assert "1 missing clip" in printed
+        for clip, content in zip(clips, (video, video[:5000]), strict=True):
+            with fsspec.open(clip.video) as file:
+                assert file.read() == content
+        (tmp_path / "m.classes.csv").unlink()
+
+
 def test_a_table_that_cannot_be_used_is_one_clear_line(tmp_path):
     touch(tmp_path, "a.mp4")
     out = ("--out", tmp_path / "m.json")
-    bytes_only = write_table(tmp_path / "b.parquet", [{"mp4": b"\0", "caption": "x"}])
-    nested = write_table(tmp_path / "n.parquet", [{"v": {"bytes": b"\0", "path": "a.mp4"}}])
-    for table in (bytes_only, nested):
-        with pytest.raises(UserError, match=r"its column '(mp4|v)' holds files, not their paths"):
-            run("manifest", "folder", table, *out)
+    bytes_only = write_table(tmp_path / "b.parquet", [{"mp4": b"\0", "label": "x"}])
+    with pytest.raises(UserError, match=r"its column 'mp4' holds the videos themselves"):
+        run("manifest", "folder", tmp_path, "--csv", bytes_only, *out)
     both = write_table(tmp_path / "c.parquet", [{"path": "a.mp4", "md5": b"\0"}])
     run("manifest", "folder", both, *out)
     for name in ("t.csv", "t.jsonl", "t.parquet"):

@@ -26,7 +26,10 @@ def section(command):
     return TEXT.split(f"\n{head}\n")[1].split("\n## ")[0]
 
 
-@pytest.mark.parametrize("command", ["retrieve", "inpaint", "knn", "embed", "predict", "export"])
+@pytest.mark.parametrize(
+    "command",
+    ["eval", "compare", "retrieve", "inpaint", "knn", "probe", "embed", "predict", "export"],
+)
 def test_options_and_defaults_of_the_text_are_those_of_the_command(command):
     rows = [line for line in section(command).splitlines() if line.startswith("| `--")]
     described = {name for row in rows for name in re.findall(r"--[a-z-]+", row.split("|")[1])}
@@ -35,7 +38,9 @@ def test_options_and_defaults_of_the_text_are_those_of_the_command(command):
     assert not wrong_defaults(section(command), known)
 
 
-@pytest.mark.parametrize("command", ["retrieve", "inpaint", "knn", "embed", "predict"])
+@pytest.mark.parametrize(
+    "command", ["eval", "retrieve", "inpaint", "knn", "probe", "embed", "predict"]
+)
 def test_shared_options_have_the_documented_defaults(command):
     table = TEXT.split("\n## ")[0]
     known = {name: value for name, value in options(command).items() if name in SHARED}

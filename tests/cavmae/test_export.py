@@ -18,7 +18,7 @@ from cavmae.cli.export import export
 from cavmae.data import Batch, LoaderOptions, ShardLoader, ShardSet
 from cavmae.distributed import World
 from cavmae.evaluation import export as exporting
-from cavmae.evaluation.classify import ClassifyOptions, classify
+from cavmae.evaluation.classify import ClassifyOptions, classify_together
 from cavmae.evaluation.trained import load_trained
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
@@ -86,7 +86,7 @@ def test_probabilities_are_those_of_eval(checkpoint, shards, tmp_path, mode, inp
     program, facts = load(tmp_path / "m.pt2")
     assert facts["inputs"] == inputs
     trained = load_trained(checkpoint)
-    evaluated = classify(
+    evaluated = classify_together(
         trained.model, trained.frontend, shards,
         ClassifyOptions(mode=mode, criterion="ce", batch_size=24, workers=0),
         World(0, 1, torch.device("cpu")),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from cavmae.evaluation.metrics import d_prime, score
 
@@ -40,6 +41,17 @@ def test_equal_to_the_definitions(seed, clips, classes):
         aucs = [naive_auc(scores[:, k], labels[:, k]) for k in both]
         assert result.auc == pytest.approx(np.mean(aucs))
     assert result.left_out == classes - len(known)
+
+
+@pytest.mark.parametrize("digits", [1, 9])
+def test_equal_to_scikit_learns_with_and_without_ties(digits):
+    rng = np.random.default_rng(digits)
+    scores = np.round(rng.random((300, 7)), digits)
+    labels = (rng.random((300, 7)) < 0.2).astype(float)
+    for k, one in enumerate(score(scores, labels).classes):
+        expected = average_precision_score(labels[:, k], scores[:, k])
+        assert one.average_precision == pytest.approx(expected, abs=1e-12)
+        assert one.auc == pytest.approx(roc_auc_score(labels[:, k], scores[:, k]), abs=1e-12)
 
 
 def test_accuracy_counts_any_of_a_clips_labels():

@@ -20,7 +20,7 @@ from cavmae.checkpoints import save_model
 from cavmae.cli.predict import predict
 from cavmae.data import ShardSet
 from cavmae.distributed import World
-from cavmae.evaluation.classify import ClassifyOptions, classify
+from cavmae.evaluation.classify import ClassifyOptions, classify_together
 from cavmae.evaluation.options import PredictOptions
 from cavmae.evaluation.predict import Predictor
 from cavmae.evaluation.trained import load_trained
@@ -82,7 +82,7 @@ def of_eval(checkpoint, shards, mode, frames="all", batch_size=1):
     options = ClassifyOptions(
         mode=mode, criterion="ce", frames=frames, batch_size=batch_size, workers=0
     )
-    found = classify(trained.model, trained.frontend, ShardSet.open(shards), options, CPU)
+    found = classify_together(trained.model, trained.frontend, ShardSet.open(shards), options, CPU)
     return dict(zip(found.video_ids, found.probabilities, strict=True))
 
 

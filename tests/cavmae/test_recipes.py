@@ -40,12 +40,18 @@ PRETRAINING = {
 }
 # The same, then: head's ratio, balanced, loss, mode, epochs averaged, frames of the evaluation.
 AUDIOSET_20K = (15, 36, 5e-5, 5, 1, 100, False, "bce")
+AUDIOSET_2M = (10, 48, 1e-5, 2, 1, 50, True, "bce")
+VGGSOUND = (10, 48, 1e-4, 2, 1, 10, True, "ce")
 FINETUNING = {
     "finetune-audioset-20k": (*AUDIOSET_20K, "multimodal", (3, 15), "all"),
     "finetune-audioset-20k-audio": (*AUDIOSET_20K, "audioonly", (3, 15), "middle"),
     "finetune-audioset-20k-visual": (*AUDIOSET_20K, "videoonly", (3, 15), "all"),
-    "finetune-audioset-2m": (10, 48, 1e-5, 2, 1, 50, True, "bce", "multimodal", (1, 10), "all"),
-    "finetune-vggsound": (10, 48, 1e-4, 2, 1, 10, True, "ce", "multimodal", (3, 10), "all"),
+    "finetune-audioset-2m": (*AUDIOSET_2M, "multimodal", (1, 10), "all"),
+    "finetune-audioset-2m-audio": (*AUDIOSET_2M, "audioonly", (1, 10), "middle"),
+    "finetune-audioset-2m-visual": (*AUDIOSET_2M, "videoonly", (1, 10), "all"),
+    "finetune-vggsound": (*VGGSOUND, "multimodal", (3, 10), "all"),
+    "finetune-vggsound-audio": (*VGGSOUND, "audioonly", (3, 10), "middle"),
+    "finetune-vggsound-visual": (*VGGSOUND, "videoonly", (3, 10), "all"),
 }
 NEEDED = {
     "pretrain": ["--shards", "s", "--out", "o"],
@@ -82,6 +88,11 @@ CURVES = {
     "pretrain-scale-plus": None,
     "pretrain-scale-plus-plus": None,
     **{f"pretrain-{name}": None for name in OBJECTIVES if name != "cav-mae"},
+    **{
+        f"finetune-{data}-{modality}": None
+        for data in ("audioset-2m", "vggsound")
+        for modality in ("audio", "visual")
+    },
     "pretrain-vggsound-from-mae": (1_421, "train", "loss", 0.914),
     "pretrain-vggsound-from-audioset": (1_499, "train", "loss", 0.902),
     "finetune-audioset-20k": (430, "validation", "map", 0.407),

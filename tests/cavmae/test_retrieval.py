@@ -16,12 +16,13 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avprep.errors import UserError
 from avprep.shards.format import read_dataset, write_dataset
 from cavmae.checkpoints import save_model
 from cavmae.cli.retrieve import retrieve
 from cavmae.data import ShardSet
 from cavmae.evaluation.ranking import rank_pairs, top_matches
-from cavmae.evaluation.retrieve import per_class_subset
+from cavmae.evaluation.retrieve import per_class_subset, write_similarities
 from cavmae.model import CAVMAE, ModelConfig
 from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
 
@@ -166,6 +167,58 @@ def test_a_selection_is_what_the_command_measures(tiny, checkpoint):
     facts = command(tiny, checkpoint, "--split", "test")
     assert (facts["clips"], facts["splits"]) == (5, ["test"])  # every fifth of 23
     assert command(tiny, checkpoint, "--classes", "Dog", "--split", "train")["clips"] == 4
+
+
+def test_a_list_of_clips_is_what_the_command_measures_and_absent_ones_are_named(
+    tiny, checkpoint, tmp_path
+):
+    listed = {"data": [{"video_id": f"clip.{n}", "wav": ""} for n in (3, 40, 1, 9, 41)]}
+    (tmp_path / "ids.json").write_text(json.dumps(listed))
+    line = ("--shards", tiny.folder, "--checkpoint", checkpoint, "--workers", 0)
+    result = CliRunner().invoke(
+        retrieve, list(map(str, (*line, "--ids", tmp_path / "ids.json", "--frames", "all")))
+    )
+    assert result.exit_code == 0, result.exception
+    assert f"2 of its 5 clips are not in {tiny.folder}: clip.40, clip.41" in result.stderr
+    assert "3 of the 5 clips of" in result.stdout
+    assert "3 clips, frame 0, 1, 2, 16 rows of the fbank" in result.stdout
+    facts = command(tiny, checkpoint, "--ids", tmp_path / "ids.json")
+    assert (facts["clips"], facts["ids_absent"], facts["frame_numbers"]) == (3, 2, [1])
+
+
+def test_similarities_are_those_that_the_ranks_come_from(tiny, checkpoint, tmp_path):
+    path = tmp_path / "new" / "similarities.npz"
+    facts = command(tiny, checkpoint, "--similarities", path)
+    with np.load(path) as stored:
+        similarity, ids = stored["similarity"], stored["video_ids"].tolist()
+    assert ids == [f"clip.{n}" for n in range(23)]
+    own = np.diag(similarity)
+    ranks = 1 + (similarity > own[:, None] + 1e-6).sum(axis=1)
+    assert (ranks <= 5).mean() == pytest.approx(facts["audio_to_image"]["recall_at_5"], abs=0.05)
+    audio, image = unit(np.eye(7)[:, :4] + 0.1), unit(np.eye(7)[:, 1:5] + 0.2)
+    write_similarities(path, audio, image, list("abcdefg"), memory=60)
+    with np.load(path) as stored:
+        assert np.allclose(stored["similarity"], audio @ image.T)
+
+
+def test_a_model_looks_at_as_much_of_the_sound_as_it_is_told(tiny, checkpoint):
+    short, trained = (command(tiny, checkpoint, *more) for more in (["--audio-frames", 32], []))
+    assert (short["audio_frames"], trained["audio_frames"]) == (32, 16)
+    assert command(tiny, checkpoint, "--audio-frames", 16) == trained
+    line = ("--shards", tiny.folder, "--checkpoint", checkpoint, "--audio-frames", 20)
+    refused = CliRunner().invoke(retrieve, list(map(str, line)))
+    assert isinstance(refused.exception, UserError)
+
+
+def test_intervals_of_recalls_hold_the_recalls(tiny, checkpoint):
+    facts = command(tiny, checkpoint, "--bootstrap", 300)
+    for direction in ("audio_to_image", "image_to_audio"):
+        for k in (1, 5, 10):
+            low, high = facts[direction][f"recall_at_{k}_interval"]
+            assert low <= facts[direction][f"recall_at_{k}"] <= high
+    recall = facts["audio_to_image"]["recall_at_10"]
+    low, high = facts["audio_to_image"]["recall_at_10_interval"]
+    assert high - low == pytest.approx(2 * 1.96 * (recall * (1 - recall) / 23) ** 0.5, rel=0.35)
 
 
 def test_the_page_shows_queries_and_matches_plays_them_and_marks_the_right_one(

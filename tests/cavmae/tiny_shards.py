@@ -91,7 +91,7 @@ def write_tiny_shards(
     for number, start in enumerate(range(0, samples, per_shard)):
         job = ShardJob(f"shard-{number:06d}.tar", tuple(clips[start : start + per_shard]))
         with (folder / job.name).open("wb") as file:
-            index, _ = write_samples(file, job, settings, encode)
+            index = write_samples(file, job, settings, encode)
         (folder / index_name(job.name)).write_bytes(index.to_bytes())
         shards.append(ShardInfo(index.name, len(index.samples), index.bytes, index.sha256))
         counts.update(label for entry in index.samples for label in entry.labels)

@@ -15,6 +15,7 @@ from avprep.shards.format import read_dataset
 from tests.archives import by_name, make_tar, make_zip
 from tests.faults.conftest import build, contents, failures_of, run_shard
 from tests.faults.test_archives import expected, samples_of  # noqa: F401 - a fixture
+from tests.media import run_ffmpeg
 from tests.web_server import WebServer
 
 
@@ -87,6 +88,64 @@ def test_answers_that_break_off_cost_nothing(
         server.deaths.update(dict.fromkeys(files, 2))
         build(clips_at(server.url, ordinary, archive), tmp_path / "s")
     assert samples_of(tmp_path / "s") == expected
+
+
+@pytest.fixture(scope="module")
+def long_videos(tmp_path_factory) -> dict[str, Path]:
+    """A minute of each kind, of which ten seconds are a small part."""
+    folder = tmp_path_factory.mktemp("long")
+    mp4 = folder / "a.mp4"
+    run_ffmpeg(
+        *("-f", "lavfi", "-i", "testsrc=size=320x240:rate=10:duration=60,noise=alls=20:allf=t"),
+        *("-f", "lavfi", "-i", "sine=duration=60", "-preset", "ultrafast", "-g", "20"),
+        *("-pix_fmt", "yuv420p", mp4),
+    )
+    found = {"mp4": mp4}
+    for suffix in ("mkv", "ts"):
+        found[suffix] = folder / f"a.{suffix}"
+        run_ffmpeg("-i", mp4, "-c", "copy", found[suffix])
+    return found
+
+
+@pytest.mark.parametrize(("kind", "share"), [("mp4", 0.6), ("mkv", 0.6), ("ts", 1.0)])
+@pytest.mark.parametrize("has_ranges", [True, False])
+def test_of_a_segment_only_its_part_is_fetched(long_videos, tmp_path, kind, share, has_ranges):
+    """And no byte twice, though segments overlap; a TS has no index and is read from its front."""
+    path = long_videos[kind]
+    times = {"early": (10.0, 13.0), "again": (11.0, 14.0), "late": (40.5, 43.0)}
+    build([Clip(name, (), str(path), *both) for name, both in times.items()], tmp_path / "local")
+    with WebServer({f"/{path.name}": path.read_bytes()}, has_ranges) as server:
+        url = f"{server.url}/{path.name}"
+        build([Clip(name, (), url, *both) for name, both in times.items()], tmp_path / "s")
+        sent = server.sent[f"/{path.name}"]
+    assert samples_of(tmp_path / "s") == samples_of(tmp_path / "local")
+    assert sent <= (share if has_ranges else 1.0) * path.stat().st_size
+
+
+def test_a_segment_is_whole_with_the_engine_that_opens_files_itself(long_videos, tmp_path):
+    from avprep.labels import LabelSet
+    from avprep.options import DecodeOptions, PoolOptions, SampleOptions, ShardSetOptions
+    from avprep.shards.build import build_shard_set
+
+    path = long_videos["mp4"]
+    options = ShardSetOptions(SampleOptions(DecodeOptions(decoder="ffmpeg")))
+    with WebServer({"/a.mp4": path.read_bytes()}) as server:
+        for video, out in ((str(path), "local"), (f"{server.url}/a.mp4", "s")):
+            clips = [Clip("x", (), video, 40.5, 43.0)]
+            labels, place = LabelSet((), ()), str(tmp_path / out)
+            assert build_shard_set(clips, labels, place, options, PoolOptions(1)).samples == 1
+    assert samples_of(tmp_path / "s") == samples_of(tmp_path / "local")
+
+
+def test_a_segment_whose_server_goes_away_is_unreachable(long_videos, ordinary, tmp_path):
+    path = long_videos["mp4"]
+    with WebServer({"/a.mp4": path.read_bytes()}) as server:
+        server.requests_left["/a.mp4"] = 2
+        url = f"{server.url}/a.mp4"
+        build([Clip("x", (), url, 40.5, 43.0), *ordinary[:2]], tmp_path / "s")
+    failed = failures_of(tmp_path / "s")
+    assert {name: row["cause"] for name, row in failed.items()} == {"x": "unreachable"}
+    assert failed["x"]["detail"].startswith(f"{url}: cannot be reached")
 
 
 def test_refusals_and_missing_files_are_named_at_once(ordinary, files, tmp_path):

@@ -15,6 +15,7 @@ from avprep.columns import (
     PATHS,
     SPLIT,
     Columns,
+    folded,
     is_known,
     known_columns,
     times_of,
@@ -237,6 +238,10 @@ def _not_the_layout(layout: Layout, header: Sequence[str], path: Path) -> str:
     for other in (AUDIOSET, VGGSOUND):
         if other is not layout and other.fits(known_columns(path, header, other.known)):
             return f"these are {other.whose} columns, which `{other.command} {path}` reads."
+    if {"modality", "voiceover"} <= {folded(name) for name in header}:
+        return (
+            f"these are VGGSounder's columns: `avprep manifest vggsounder --csv {path}` reads it."
+        )
     listed = "the columns path (or video_id) and label, with one row per label of a clip"
     return (
         f"these are not {layout.whose} columns: {shown(','.join(header))}. The list of another "

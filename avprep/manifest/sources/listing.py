@@ -73,13 +73,18 @@ def read_listing(path: Path, labels: LabelSet | None) -> DataSet:
     return _read_rows(path, rows, columns, labels, header)
 
 
-def read_clip_table(path: Path, labels: LabelSet | None) -> DataSet:
+def read_clip_table(path: Path, labels: LabelSet | None, archive: Path | None = None) -> DataSet:
     """Read a table that says by itself where the clips are, as paths or URLs; labels are optional.
+
+    Args:
+        path: the table.
+        labels: see `read_listing`.
+        archive: see `records`.
 
     Raises:
         UserError: see `read_listing`.
     """
-    rows = records(path)
+    rows = records(path, archive)
     _, header = next(rows, (1, []))
     columns = known_columns(f"{path}: line 1", header, {"path": (*PATHS, *URLS, *IDS), **_KNOWN})
     return _read_rows(path, rows, columns, labels, header)

@@ -155,7 +155,11 @@ class Matched:
             remarks.append(f"{counted(unlabelled, 'clip')} without a label")
         if unnameable:
             remarks.append(f"{counted(unnameable, 'path')} not in UTF-8, left out")
-        archives = [(path, why) for path, why in self.scan.lost if not storage.is_chained(path)]
+        archives = [
+            (path, why)
+            for path, why in self.scan.lost
+            if not storage.is_chained(path) and storage.is_archive(path)
+        ]
         return [
             *self.data_set.notes.lines(source),
             *(f"{source}: {remark}" for remark in remarks),

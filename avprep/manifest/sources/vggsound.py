@@ -43,6 +43,12 @@ def read_vggsound(path: Path, labels: LabelSet | None) -> DataSet:
     return DataSet(segments, labels, notes, named_by="id and start")
 
 
+def segment_of(name: str) -> tuple[str, float] | None:
+    """Id and start of the clip that a file or clip is named after, such as `YTID_000030.mp4`."""
+    found = _FILE.fullmatch(name)
+    return (found[1], float(found[2])) if found else None
+
+
 class _RowParser:
     """Makes rows of lines; each row must agree with those before it."""
 
@@ -97,6 +103,6 @@ def _parted(fields: list[str], text: str) -> tuple[str, float, list[str]]:
     """Id and start, from two fields or from a file's name, and the fields behind them."""
     if _NUMBER.fullmatch(fields[1]):
         return fields[0], checked_seconds(fields[1], "start"), fields[2:]
-    if named_file := _FILE.fullmatch(fields[0]):
-        return named_file[1], float(named_file[2]), fields[1:]
+    if segment := segment_of(fields[0]):
+        return *segment, fields[1:]
     raise VGGSOUND.expected(text)

@@ -1,0 +1,104 @@
+"""Cross-validation: a classifier per fold, trained on the others and evaluated on it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from avprep import storage
+from avprep.errors import UserError
+from avprep.shards.format import sample_key
+from cavmae.data import open_shards
+from cavmae.distributed import joined_world
+from cavmae.evaluation.metrics import finite
+from cavmae.train.events import Note, OnEvent, ignore
+from cavmae.train.options import FinetuneRun, FoldsRun
+from cavmae.train.records import written_together
+from cavmae.train.runs import FinetuneResult, finetune
+
+_MEASURES = ("accuracy", "map", "auc")
+
+
+@dataclass(frozen=True)
+class FoldsResult:
+    """What the runs of all folds came to.
+
+    Attributes:
+        folder: that has a run directory per fold, and folds.json.
+        folds: each fold's run, by the fold's name; its `validation` is the fold's evaluation, by
+            the weights of the last epoch.
+    """
+
+    folder: Path
+    folds: Mapping[str, FinetuneResult]
+
+    def values(self, measure: str) -> list[float]:
+        """A measure of each fold, in order."""
+        return [result.validation[measure] for result in self.folds.values()]
+
+    def facts(self) -> dict[str, Any]:
+        """What folds.json says; the deviation is that of a sample, over n - 1."""
+        return {
+            "folds": {
+                name: {measure: result.validation[measure] for measure in _MEASURES}
+                for name, result in self.folds.items()
+            },
+            "mean": {one: statistics.fmean(self.values(one)) for one in _MEASURES},
+            "deviation": {one: statistics.stdev(self.values(one)) for one in _MEASURES},
+        }
+
+
+def folds(options: FoldsRun, on_event: OnEvent = ignore) -> FoldsResult:
+    """Finetune and evaluate once per fold, or resume where that was interrupted.
+
+    Folds are the splits of the shard set. Under torchrun all ranks call this together, and all get
+    the result.
+
+    Args:
+        options: of all runs.
+        on_event: hears how each run goes, on the main rank.
+
+    Raises:
+        UserError: fewer than two folds, or what `finetune` raises.
+        WorkFailed, KeyboardInterrupt: as `finetune` raises them; finished folds are kept.
+    """
+    names = fold_names(options)
+    found: dict[str, FinetuneResult] = {}
+    with joined_world(options.device) as world:
+        for number, name in enumerate(names, 1):
+            if world.is_main:
+                on_event(Note(f"fold {name}, {number} of {len(names)}"))
+            found[name] = finetune(run_of(options, name, names), on_event)
+        result = FoldsResult(options.out, found)
+        with written_together(world, options.out):
+            if world.is_main:
+                storage.write_json(options.out / "folds.json", finite(result.facts()))
+    return result
+
+
+def fold_names(options: FoldsRun) -> list[str]:
+    """The folds of the selected clips, in order: numbers by their value.
+
+    Raises:
+        UserError: there are fewer than two.
+    """
+    shards = open_shards(options.shards, options, ())
+    names = sorted(shards.splits, key=lambda name: (len(name), name))
+    if len(names) < 2:
+        has = f"only {names[0]!r}" if names else "none"
+        raise UserError(
+            f"{options.shards}: needs splits to be the folds, and has {has}. Make its manifest of "
+            "a CSV with a column fold or split: `avprep manifest folder DIR --csv CSV`."
+        )
+    return names
+
+
+def run_of(options: FoldsRun, fold: str, names: list[str]) -> FinetuneRun:
+    """The run that is evaluated on a fold."""
+    shared = {field.name: getattr(options, field.name) for field in fields(options)}
+    run = FinetuneRun(**shared, val_shards=options.shards, val_splits=(fold,))
+    others = tuple(name for name in names if name != fold)
+    return replace(run, splits=others, out=options.out / f"fold-{sample_key(fold)}")
