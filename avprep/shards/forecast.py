@@ -24,8 +24,8 @@ from typing import Any
 
 from avprep.clips import Clip
 from avprep.decode import check_file
-from avprep.encode.ahead import Outcome
 from avprep.encode.process import ClipDecoder
+from avprep.encode.wire import EncodedSample
 from avprep.errors import DecodeError, Unreadable
 from avprep.jobs import run_jobs
 from avprep.options import PoolOptions
@@ -334,11 +334,13 @@ def _try_group(
     return _Group([costs[clip.video_id] for clip in clips], start, memory, own_seconds)
 
 
-def _outcome(decoder: ClipDecoder, clip: Clip, video: LocalVideo | Unreadable) -> Outcome:
+def _outcome(
+    decoder: ClipDecoder, clip: Clip, video: LocalVideo | Unreadable
+) -> EncodedSample | Unreadable:
     if isinstance(video, Unreadable):
         return video
     try:
-        return decoder.decode(clip, video.path)
+        return decoder.decode(clip, video.path, video.fill)
     except DecodeError as error:
         return error.outcome
     finally:
