@@ -30,7 +30,7 @@ _COMPRESSED = {
     b"\xfd7zXZ\0": "unxz",
     b"\x28\xb5\x2f\xfd": "unzstd",
 }
-_READ = 4096  # bytes at a time: a header, and the head of what it announces
+_READ = 1024  # bytes at a time: a header, and the head of what it announces
 _PLAIN_FILE, _NO_FILE = b"0\0", b"123456"  # types of members; others change the next one
 
 
@@ -239,35 +239,30 @@ def _members(path: Path, descriptor: int, end: int) -> Iterator[Member]:
     at = 0
     while at < end:
         data = os.pread(descriptor, _READ, at)
-        header = data[:TAR_BLOCK]
         if not at:
             _check_is_tar(path, data)
-        if len(header) < TAR_BLOCK:
+        if len(data) < TAR_BLOCK:
             raise _cut_short(path, at)
-        if not any(header[:8]) and not any(header):
+        if not data[0] and not any(data[:TAR_BLOCK]):
             return
-        kind, size = header[156:157], header[124:136]
-        if kind not in _PLAIN_FILE + _NO_FILE or size[:1] >= b"\x80":
+        kind = data[156]
+        if kind not in _PLAIN_FILE + _NO_FILE or data[124] >= 0x80:
             yield from _members_by_tarfile(path, at, end)
             return
         try:
-            length = int(size.strip(b" \0") or b"0", 8)
+            size = int(data[124:136].strip(b" \0") or b"0", 8)
         except ValueError:
             raise UserError(f"{path}: has a damaged header at byte {at}. Copy it again.") from None
         start = at + TAR_BLOCK
-        if start + length > end:
+        if start + size > end:
             raise _cut_short(path, at)
         if kind in _PLAIN_FILE:
-            name = header[:100].partition(b"\0")[0]
-            if (
-                header[257:262] == b"ustar"
-                and header[345:346] != b"\0"
-                and header[263:265] == b"00"
-            ):
-                name = header[345:500].partition(b"\0")[0] + b"/" + name
-            text = name.decode("utf-8", "surrogateescape")
-            yield Member(text, at, start, length, data[TAR_BLOCK : TAR_BLOCK + length])
-            at += room(length)
+            name = data[:100].partition(b"\0")[0]
+            if data[345] and data[257:265] == b"ustar\x0000":
+                name = data[345:500].partition(b"\0")[0] + b"/" + name
+            head = data[TAR_BLOCK : TAR_BLOCK + size]
+            yield Member(name.decode("utf-8", "surrogateescape"), at, start, size, head)
+            at += room(size)
         else:
             at = start
     if at > end:
