@@ -282,6 +282,20 @@ def test_a_tar_that_changed_since_is_found(tmp_path):
     assert "run `avprep index` again" in check.problems[0]
 
 
+def test_a_report_shows_their_clips(tmp_path):
+    pcm = np.arange(8000, dtype=np.int16)
+    (tmp_path / "flac").mkdir()
+    (tmp_path / "wav").mkdir()
+    write_tar(tmp_path / "flac" / "t.tar", named("k", sample(1)))
+    write_tar(tmp_path / "wav" / "t.tar", named("k", {**sample(1), "wav": encode_wav(pcm)}))
+    for audio in ("flac", "wav"):
+        avprep.index_tars([tmp_path / audio], IndexOptions(audio=audio))
+        made = avprep.report(str(tmp_path / audio), tmp_path / "page.html")
+        assert not made.unreadable
+        page = (tmp_path / "page.html").read_text()
+        assert f"data:audio/{audio};base64," in page
+
+
 def test_the_command_prints_it_for_people_and_for_programs(tmp_path):
     write_tar(tmp_path / "t.tar", [*named("a", sample(1)), ("b.json", b"{}")])
     command = ["index", str(tmp_path / "t.tar"), "--labels", "json:labels"]
