@@ -109,6 +109,8 @@ def _measure_shard(shard: ShardInfo, location: str, info: DatasetInfo) -> _Shard
 def _measures_of(data: bytes, entry: SampleEntry, info: DatasetInfo) -> Mapping[str, float | str]:
     """What was measured when the sample was made, if its JSON says; else it is measured now."""
     members = stored_members(entry, data, entry.offset, info.options["audio"])
+    if entry.starts:  # another program's JSON says nothing of it
+        return _measures_of_members(members, info)
     stored = json.loads(bytes(members["json"])).get("measures", {})
     return stored if stored.keys() == set(COLUMNS) else _measures_of_members(members, info)
 

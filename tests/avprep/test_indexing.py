@@ -282,6 +282,15 @@ def test_a_tar_that_changed_since_is_found(tmp_path):
     assert "run `avprep index` again" in check.problems[0]
 
 
+def test_their_clips_are_measured_with_or_without_json(tmp_path):
+    members = {**without(sample(2), "json"), "json": b"[]"}
+    write_tar(tmp_path / "t.tar", named("a", without(sample(1), "json")) + named("b", members))
+    avprep.index_tars([tmp_path])
+    measured = avprep.measure(str(tmp_path))
+    assert (measured.measured, measured.unreadable) == (2, ())
+    assert not verify(str(tmp_path)).files
+
+
 def test_a_report_shows_their_clips(tmp_path):
     pcm = np.arange(8000, dtype=np.int16)
     (tmp_path / "flac").mkdir()
