@@ -8,6 +8,7 @@ from .errors import DecodeError, UserError, WorkFailed
 from .extraction import ExtractReport, extract
 from .fetch import Fetched, fetch_labels
 from .filtering import ClassCount, Filtered, filter_clips
+from .indexing import Indexed, index_tars
 from .labels import LabelSet, label_set_from_names, read_label_csv
 from .manifest.check import ManifestCheck, check_manifest
 from .manifest.class_csvs import (
@@ -49,6 +50,7 @@ from .options import (
     FetchOptions,
     FilterOptions,
     FolderOptions,
+    IndexOptions,
     IsolationOptions,
     LabelSource,
     ManifestOutput,
@@ -105,6 +107,8 @@ __all__ = [
     "Findings",
     "FolderOptions",
     "Forecast",
+    "IndexOptions",
+    "Indexed",
     "IsolationOptions",
     "Kept",
     "LabelCheck",
@@ -152,6 +156,7 @@ __all__ = [
     "find_duplicates",
     "folder_manifest",
     "forecast",
+    "index_tars",
     "iter_manifest",
     "label_set_from_names",
     "make_audioset_manifest",

@@ -181,6 +181,29 @@ class BuildOptions(Options):
 
 
 @dataclass(frozen=True)
+class IndexOptions(Options):
+    """What the members of a sample are in tars that other programs wrote."""
+
+    out: Path | None = option(
+        None, "Folder of the shard set, with links to the tars. [default: the folder of the tars]"
+    )
+    audio: str = option("flac", "Suffix of the sound: flac, wav, audio.wav …; empty if none.")
+    frame: str = option(
+        "{n}.jpg", "Suffix of the frames, {n} for their number; or of the only one; empty if none."
+    )
+    labels: str = option(
+        "", "Where a sample's classes stand: json:KEY, or a suffix such as cls or txt."
+    )
+    classes: Path | None = option(
+        None, "Class CSV of these labels. [default: the sorted names are the classes]"
+    )
+    id: str = option("key", "The clips' names: the samples' keys, or json:KEY.")
+    bad_samples: Literal["refuse", "skip"] = option(
+        "refuse", "Half, double and interleaved samples: an error, or left out and listed."
+    )
+
+
+@dataclass(frozen=True)
 class VerifyOptions(Options):
     """How thoroughly a shard set is checked, and what becomes of damage."""
 

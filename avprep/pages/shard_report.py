@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import storage
+from avprep.audio import SAMPLE_RATE
 from avprep.failures import ClipFailure
 from avprep.options import ReportOptions
 from avprep.pages.clips import ClipView, view_clip
@@ -28,7 +30,14 @@ from avprep.pages.survey import (
     survey_shards,
 )
 from avprep.progress import OnProgress, each, ignore
-from avprep.shards.format import DatasetInfo, SampleEntry, read_dataset, read_sample, split_members
+from avprep.shards.format import (
+    DatasetInfo,
+    SampleEntry,
+    read_dataset,
+    read_sample,
+    split_members,
+    stored_members,
+)
 
 _SCRIPTS = ("clip.js", "report.js")
 CLIP_OVERHEAD = 20_000  # bytes of spectrogram, waveform and markup
@@ -134,12 +143,33 @@ def gallery_clip(location: str, candidate: Candidate) -> GalleryClip:
     """A clip with its frames and sound, or why they cannot be read."""
     shard, entry = candidate.shard, candidate.entry
     try:
-        view = view_clip(split_members(read_sample(location, shard, entry), entry.key))
+        view = view_clip(_members(read_sample(location, shard, entry), shard, entry))
         if view.video_id != entry.video_id:
             raise ValueError(f"these bytes are the clip {view.video_id!r}")
     except (OSError, ValueError) as error:
         return GalleryClip(shard, entry, None, str(error))
     return GalleryClip(shard, entry, view)
+
+
+def _members(data: bytes, shard: str, entry: SampleEntry) -> dict[str, bytes | memoryview]:
+    """The members of a sample; one of another program gets a JSON as ours have it.
+
+    Raises:
+        ValueError: see `split_members`.
+    """
+    if not entry.starts:
+        return {**split_members(data, entry.key)}
+    audio = "wav" if data[entry.starts[1] :][:4] == b"RIFF" else "flac"
+    facts = {
+        "video_id": entry.video_id,
+        "sample_rate": SAMPLE_RATE,
+        "num_samples": entry.num_samples,
+        "frame_times": [],
+        "source": shard,
+        "modalities": entry.modalities,
+    }
+    members = stored_members(entry, data, entry.offset, audio)
+    return {**members, "json": json.dumps(facts).encode()}
 
 
 def _values(

@@ -91,11 +91,12 @@ class SampleEntry:
     seconds_found: float = 0.0  # written for incomplete ones only
     seconds_promised: float = 0.0
     sizes: tuple[int, ...] = ()  # bytes of its JSON, audio (0: none), frames; () in old indexes
+    starts: tuple[int, ...] = ()  # where each begins, from `offset`, in a tar of another program
 
     def to_dict(self) -> dict[str, Any]:
         """The fields for JSON; those that hold nothing of note are left out."""
         left_out = {"complete", "seconds_found", "seconds_promised"} if self.complete else set()
-        left_out |= {name for name in ("split", "sizes") if not getattr(self, name)}
+        left_out |= {name for name in ("split", "sizes", "starts") if not getattr(self, name)}
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @property
@@ -109,7 +110,7 @@ class SampleEntry:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> SampleEntry:
         """What `to_dict` gave, now or in an older version."""
-        lists = {name: tuple(raw.get(name, ())) for name in ("labels", "sizes")}
+        lists = {name: tuple(raw.get(name, ())) for name in ("labels", "sizes", "starts")}
         return cls(**{**raw, **lists})
 
     def span(self, audio: bool, frames: Iterable[int]) -> tuple[int, int]:
@@ -124,6 +125,10 @@ class SampleEntry:
         if not self.sizes:
             return self.offset, self.size
         wanted = [1] * audio + [2 + frame for frame in frames]
+        if self.starts:
+            first = min(self.starts[member] for member in wanted)
+            last = max(self.starts[member] + self.sizes[member] for member in wanted)
+            return self.offset + first, last - first
         rooms = [room(size) if size else 0 for size in self.sizes]
         first, last = min(wanted), max(wanted)
         return self.offset + sum(rooms[:first]), sum(rooms[first : last + 1])
@@ -433,6 +438,31 @@ def read_sample(location: str, shard: str, entry: SampleEntry) -> bytes:
 def room(size: int) -> int:
     """Bytes that a member of this size takes in a tar file, with its header and padding."""
     return TAR_BLOCK + -(-size // TAR_BLOCK) * TAR_BLOCK
+
+
+def stored_members(
+    entry: SampleEntry, data: bytes, begin: int, audio: str
+) -> dict[str, memoryview]:
+    """The members in a slice of a shard by the suffix that we give them, without copying.
+
+    Args:
+        entry: of the sample.
+        data: the bytes of the sample, or of some of its members next to one another.
+        begin: where in the shard they begin.
+        audio: suffix of the audio.
+
+    Raises:
+        ValueError: see `split_members`.
+    """
+    if not entry.starts:
+        return split_members(data, entry.key)
+    names = ("json", audio, *(f"{number}.jpg" for number in range(len(entry.sizes) - 2)))
+    view, members = memoryview(data), {}
+    for name, start, size in zip(names, entry.starts, entry.sizes, strict=True):
+        at = entry.offset + start - begin
+        if size and at >= 0 and at + size <= len(data):
+            members[name] = view[at : at + size]
+    return members
 
 
 def split_members(data: bytes, key: str) -> dict[str, memoryview]:
