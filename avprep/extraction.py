@@ -1,7 +1,7 @@
 """Write a folder's clips as files in the published layout, for people who want to look.
 
     OUT/audio/ID.wav             16 kHz mono, 16 bit
-    OUT/audio/ID.none            in its place, where the clip has no sound
+    OUT/audio/ID.nil             in its place, where the clip has no sound
     OUT/frames/frame_{0..9}/ID.jpg
     OUT/extract.json             the folder of the videos, options and totals
     OUT/failures.csv             clips that failed, and why
@@ -186,7 +186,7 @@ def is_extracted(out: Path, video_id: str) -> bool:
 
 
 def _mark_of_silence(out: Path, video_id: str) -> Path:
-    return out / "audio" / f"{video_id}.none"
+    return out / "audio" / f"{video_id}.nil"
 
 
 def _is_done(out: Path, video_id: str) -> bool:
@@ -220,7 +220,7 @@ def _extract_batch(clips: tuple[Clip, ...], settings: ExtractSettings) -> _Batch
     with ClipDecoder(settings.sample, settings.limits) as decoder:
         for clip in clips:
             try:
-                if len(os.fsencode(clip.video_id)) + len(".none") > _LONGEST_NAME:
+                if len(os.fsencode(clip.video_id)) + len(".wav") > _LONGEST_NAME:
                     raise DecodeError("bad-name", f"{clip.video}: its name is too long for a file")
                 sample = decoder.decode(clip)
                 _write_files(clip, sample, settings.out)

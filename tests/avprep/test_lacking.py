@@ -156,7 +156,7 @@ def test_extracted_files_hold_no_placeholders_either_and_are_made_once(folder, t
     report = avprep.extract(videos, out, sample, pool=PoolOptions(1))
     assert (report.extracted, report.failures) == (3, ())
     assert sorted(path.name for path in (out / "audio").iterdir()) == [
-        *("blind.wav", "both.wav", "mute.none")
+        *("blind.wav", "both.wav", "mute.nil")
     ]
     for number in (0, 9):
         frames = sorted(path.name for path in (out / f"frames/frame_{number}").iterdir())
