@@ -80,14 +80,21 @@ def _audio(info: DatasetInfo) -> str:
     return info.options["audio"]
 
 
+def _sounds(info: DatasetInfo) -> list[str]:
+    """Its audio, if any sample has some."""
+    return [_audio(info)] if info.modalities.get("audio", info.samples) else []
+
+
 def _frames(info: DatasetInfo) -> list[str]:
-    return [f"{number}.jpg" for number in range(info.options["frames"])]
+    """Its frames, if any sample has some."""
+    has_frames = info.modalities.get("image", info.samples)
+    return [f"{number}.jpg" for number in range(info.options["frames"])] if has_frames else []
 
 
 def _card(info: DatasetInfo) -> str:
     features: list[dict[str, Any]] = [
         {"name": "json", "struct": [_hf_fact(*fact) for fact in _FACTS.items()]},
-        {"name": _audio(info), "dtype": "audio"},
+        *({"name": audio, "dtype": "audio"} for audio in _sounds(info)),
         *({"name": frame, "dtype": "image"} for frame in _frames(info)),
         {"name": "__key__", "dtype": "string"},
         {"name": "__url__", "dtype": "string"},

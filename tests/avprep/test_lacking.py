@@ -137,6 +137,15 @@ def test_a_shard_set_holds_no_placeholders_and_says_what_each_sample_has(folder,
     assert "2 samples without audio" in (tmp_path / "page.html").read_text()
 
 
+def test_the_card_of_a_set_of_sound_alone_names_no_frames(folder, tmp_path):
+    clips = [Clip("sound", video=str(folder / "sound.wav"))]
+    options = ShardSetOptions(SampleOptions(OMIT))
+    build_shard_set(clips, CLASSES, str(tmp_path / "s"), options, PoolOptions(1))
+    card = (tmp_path / "s/README.md").read_text()
+    assert '"flac"' in card
+    assert ".jpg" not in card
+
+
 def test_without_leave_they_fail_as_ever(folder, tmp_path):
     report = build(folder, tmp_path / "s", DecodeOptions())
     assert {one.video_id: one.cause for one in report.failures} == {
