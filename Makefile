@@ -1,5 +1,6 @@
 # make demo   the main job, end to end, on a small made-up video set
 # make test   lint, types and tests
+# make test-ecosystem  shard sets in the programs of others, which need an environment of their own
 # make bench  every benchmark, as one table of ratios
 # make gpu    training on a GPU: right, fast, fed, learning
 
@@ -11,7 +12,7 @@ FFMPEG_TESTS := tests/avprep/test_decode_*.py tests/avprep/test_demo_data.py \
 	tests/avprep/test_extent.py tests/avprep/test_odd_files.py tests/avprep/test_real_media.py \
 	tests/avprep/test_sample.py
 
-.PHONY: demo test test-ffmpeg bench gpu clean
+.PHONY: demo test test-ffmpeg test-ecosystem bench gpu clean
 
 demo: .venv/.installed
 	$(BIN)/cavmae demo
@@ -34,6 +35,9 @@ test-ffmpeg: .venv/.installed-dev
 		echo "No ffmpeg on PATH: the tests ran with the wheel's; not run with a system's."; \
 	fi
 
+test-ecosystem: .venv/ecosystem/.installed
+	.venv/ecosystem/bin/python -m pytest tests/ecosystem
+
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/run.py
 
@@ -50,3 +54,12 @@ clean:
 .venv/.installed-dev: pyproject.toml constraints.txt bootstrap.sh
 	PYTHON=$(PYTHON) ./bootstrap.sh '.[dev]'
 	touch $@ .venv/.installed
+
+# It sees what .venv has, and what it installs itself comes first.
+.venv/ecosystem/.installed: .venv/.installed-dev tests/ecosystem/requirements.txt
+	$(BIN)/python -m venv --without-pip --clear .venv/ecosystem
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> "$$(.venv/ecosystem/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
+	.venv/ecosystem/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar off \
+		--requirement tests/ecosystem/requirements.txt
+	touch $@

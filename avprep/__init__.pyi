@@ -1,12 +1,14 @@
 from .clips import Clip, discover_clips
 from .decode import Media, decode_clip
 from .demo_data import DemoData, make_demo_data
+from .dry_run import forecast
 from .duplicates import Duplicates, find_duplicates
 from .encode.process import ClipDecoder
 from .errors import DecodeError, UserError, WorkFailed
 from .extraction import ExtractReport, extract
 from .fetch import Fetched, fetch_labels
 from .filtering import ClassCount, Filtered, filter_clips
+from .indexing import Indexed, index_tars
 from .labels import LabelSet, label_set_from_names, read_label_csv
 from .manifest.check import ManifestCheck, check_manifest
 from .manifest.class_csvs import (
@@ -48,6 +50,7 @@ from .options import (
     FetchOptions,
     FilterOptions,
     FolderOptions,
+    IndexOptions,
     IsolationOptions,
     LabelSource,
     ManifestOutput,
@@ -70,7 +73,9 @@ from .packing import build_shards
 from .pages.shard_report import ReportSummary, report
 from .progress import OnProgress, Progress
 from .shards.build import BuildReport, build_shard_set
+from .shards.forecast import Estimate, Forecast
 from .shards.format import DatasetInfo, read_dataset
+from .shards.status import Status, status
 from .shards.verify import Findings, verify
 from .weights import Weights, weigh_clips
 
@@ -93,6 +98,7 @@ __all__ = [
     "Digest",
     "DuplicateOptions",
     "Duplicates",
+    "Estimate",
     "ExtractReport",
     "FetchOptions",
     "Fetched",
@@ -100,6 +106,9 @@ __all__ = [
     "Filtered",
     "Findings",
     "FolderOptions",
+    "Forecast",
+    "IndexOptions",
+    "Indexed",
     "IsolationOptions",
     "Kept",
     "LabelCheck",
@@ -127,6 +136,7 @@ __all__ = [
     "Shares",
     "Sources",
     "SplitOptions",
+    "Status",
     "UserError",
     "VGGSoundOptions",
     "VGGSounderOptions",
@@ -145,6 +155,8 @@ __all__ = [
     "filter_clips",
     "find_duplicates",
     "folder_manifest",
+    "forecast",
+    "index_tars",
     "iter_manifest",
     "label_set_from_names",
     "make_audioset_manifest",
@@ -161,6 +173,7 @@ __all__ = [
     "sample_manifest",
     "select_manifest",
     "split_manifest",
+    "status",
     "verify",
     "weigh_clips",
     "write_folder_labels",

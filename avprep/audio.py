@@ -36,6 +36,18 @@ def decode_audio(data: bytes, sample_rate: int = SAMPLE_RATE) -> NDArray[np.int1
     return pcm[:, 0]
 
 
+def sound_format(data: bytes) -> tuple[int, int] | None:
+    """(sample rate, channels) by the head of FLAC or WAV bytes; None if it is of neither."""
+    if data.startswith(b"fLaC"):
+        packed = int.from_bytes(data[18:21], "big")
+        return packed >> 4, (packed >> 1 & 7) + 1
+    form = data.find(b"fmt ", 12, 4096)
+    if not data.startswith(b"RIFF") or form < 0:
+        return None
+    channels = int.from_bytes(data[form + 10 : form + 12], "little")
+    return int.from_bytes(data[form + 12 : form + 16], "little"), channels
+
+
 def promised_samples(data: bytes) -> int:
     """Samples announced by the head of mono FLAC or WAV bytes; 0 if it does not say."""
     if data.startswith(b"fLaC"):

@@ -24,7 +24,7 @@ from avprep.shards.format import (
     ShardInfo,
     read_dataset,
     read_sample,
-    split_members,
+    stored_members,
     write_dataset,
 )
 from avprep.shards.measured import ShardMeasures, checked_index, find_measures, measures_name
@@ -108,7 +108,9 @@ def _measure_shard(shard: ShardInfo, location: str, info: DatasetInfo) -> _Shard
 
 def _measures_of(data: bytes, entry: SampleEntry, info: DatasetInfo) -> Mapping[str, float | str]:
     """What was measured when the sample was made, if its JSON says; else it is measured now."""
-    members = split_members(data, entry.key)
+    members = stored_members(entry, data, entry.offset, info.options["audio"])
+    if entry.starts:  # another program's JSON says nothing of it
+        return _measures_of_members(members, info)
     stored = json.loads(bytes(members["json"])).get("measures", {})
     return stored if stored.keys() == set(COLUMNS) else _measures_of_members(members, info)
 

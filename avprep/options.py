@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from avprep.errors import UserError
+from avprep.kinds import FileKind
 from avprep.option import Options, option
 from avprep.processes import available_cores
 
@@ -180,6 +181,29 @@ class BuildOptions(Options):
 
 
 @dataclass(frozen=True)
+class IndexOptions(Options):
+    """What the members of a sample are in tars that other programs wrote."""
+
+    out: Path | None = option(
+        None, "Folder of the shard set, with links to the tars. [default: the folder of the tars]"
+    )
+    audio: str = option("flac", "Suffix of the sound: flac, wav, audio.wav …; empty if none.")
+    frame: str = option(
+        "{n}.jpg", "Suffix of the frames, {n} for their number; or of the only one; empty if none."
+    )
+    labels: str = option(
+        "", "Where a sample's classes stand: json:KEY, or a suffix such as cls or txt."
+    )
+    classes: Path | None = option(
+        None, "Class CSV of these labels. [default: the sorted names are the classes]"
+    )
+    id: str = option("key", "The clips' names: the samples' keys, or json:KEY.")
+    bad_samples: Literal["refuse", "skip"] = option(
+        "refuse", "Half, double and interleaved samples: an error, or left out and listed."
+    )
+
+
+@dataclass(frozen=True)
 class VerifyOptions(Options):
     """How thoroughly a shard set is checked, and what becomes of damage."""
 
@@ -276,7 +300,8 @@ class ManifestOutput(ManifestFile):
     )
     strict: bool = option(
         False,
-        "Write no manifest and end with exit code 1 if a clip is missing or a row is bad.",
+        "Write no manifest and end with exit code 1 if a clip is missing, a row is bad or a file "
+        "cannot be used.",
     )
 
     @property
@@ -369,7 +394,19 @@ class LabelSource:
 
 
 @dataclass(frozen=True)
-class FolderOptions(Options):
+class FileKinds(Options):
+    """Which files of a folder are clips."""
+
+    kinds: tuple[FileKind, ...] = option(
+        (),
+        "Take files of this kind; may be given several times. [default: videos; where there are "
+        "none, audio files; else JPEG and PNG images]",
+        flag="--kind",
+    )
+
+
+@dataclass(frozen=True)
+class FolderOptions(FileKinds):
     """How the videos of a folder are listed, cut and labelled."""
 
     pieces: PieceOptions = field(default_factory=PieceOptions)

@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -85,6 +88,31 @@ def interrupt_on_sigterm() -> None:
 def ignore_sigterm() -> None:
     """From here to the end of the process its exit code is to stay what it is."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process has taken so far."""
+
+    cpu_seconds: float = 0.0  # with those of its children that have ended
+    peak_bytes: int = 0  # of memory
+
+    def joined_by(self, other: Usage) -> Usage:
+        """Of two processes, one after the other."""
+        return Usage(self.cpu_seconds + other.cpu_seconds, max(self.peak_bytes, other.peak_bytes))
+
+
+def usage(process: int) -> Usage:
+    """What a process has taken; nothing where that is not known any more. Linux only."""
+    folder = Path("/proc", str(process))
+    try:
+        after_name = (folder / "stat").read_text().rpartition(")")[2].split()
+        status = (folder / "status").read_text()
+    except OSError:  # it has ended
+        return Usage()
+    ticks = sum(map(int, after_name[11:15]))
+    peak = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+    return Usage(ticks / os.sysconf("SC_CLK_TCK"), int(peak[1]) * 1024 if peak else 0)
 
 
 def end_group(leader: subprocess.Popen[bytes]) -> None:

@@ -10,6 +10,24 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'es' if noun.endswith(('s', 'x')) else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """`45 s`, `12.5 min`, `3.4 h`, `6.2 days`: as exactly as one plans by."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.1f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
+
+
+def size(number: float) -> str:
+    """`340 MB`, `12.3 GB`, `1.2 TB`."""
+    if number < 1e9:
+        return f"{number / 1e6:.{0 if number >= 1e7 else 1}f} MB"
+    return f"{number / 1e9:.1f} GB" if number < 1e12 else f"{number / 1e12:.2f} TB"
+
+
 def lacking_words(clips: int) -> str:
     """What is said of clips that lack a modality that is needed."""
     return f"{counted(clips, 'clip')} left out because of missing audio or frames"

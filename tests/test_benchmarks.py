@@ -14,13 +14,14 @@ from tests.conftest import REPOSITORY
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
 SMALLEST = {
     "archives": ("--clips", "8", "--rounds", "1"),
-    "duplicates": ("--clips", "18", "--copies", "2", "--hashes", "140000"),
+    "duplicates": ("--clips", "18", "--copies", "2", "--hashes", "70000"),
     "extract": ("--parts", "kinds", "--kinds", "H.264 360p", "--clips", "2", "--rounds", "1"),
     "manifest": ("--clips", "500", "--rounds", "1"),
     "model": (
         *("--model", "tiny", "--rounds", "1"),
         *("--sides", "published-fp32", "ours-fp32"),
     ),
+    "quality": ("--clips", "20"),
     "report": ("--clips", "1000", "--rounds", "1"),
     "retrieval": ("--clips", "30", "--many", "60", "--rounds", "1"),
     "shard": ("--clips", "8", "--rounds", "1"),

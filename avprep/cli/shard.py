@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,12 @@ from avprep.errors import TRANSIENT
 from avprep.failures import check_failures, failure_table
 from avprep.option import Options, option
 from avprep.options import BuildOptions, PoolOptions, ShardSetOptions
-from avprep.wording import counted
+from avprep.wording import counted, duration, size
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     from avprep.packing import Beginning
     from avprep.shards.build import BuildReport, Found
+    from avprep.shards.forecast import Estimate, Forecast
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Target(Options):
     """Where the shards go."""
 
     out: str = option(help="Folder or URL prefix of the shard set.")
+    dry_run: bool = option(
+        False, "Write nothing: decode 200 of the clips and say what the build will take."
+    )
 
 
 @click.command()
@@ -63,11 +67,17 @@ def shard(
     \b
     Example:
       avprep manifest folder videos/ --out manifest.json
+      avprep shard manifest.json --out shards/ --workers 8 --dry-run
       avprep shard manifest.json --out shards/ --workers 8
     """
     from avprep.cli.progress import Bars
 
     out = target.out
+    if target.dry_run:
+        with Bars("dry run") as bars:
+            found = avprep.forecast(manifest, out, class_csv.labels, options, which, pool, bars)
+        summary.show(asdict(found), "\n".join(foretold(found, out)))
+        return
     started = time.monotonic()
     with Bars("shard") as bars:
 
@@ -153,3 +163,30 @@ def described(report: BuildReport, out: str) -> Iterator[str]:
         yield f"complete: {join(out, 'dataset.json')}"
     else:
         yield f"{report.missing} shards are still to be built by other parts"
+
+
+def foretold(forecast: Forecast, out: str) -> Iterator[str]:
+    """What a build will take, for a person."""
+    to_do = forecast.clips - forecast.done
+    yield (
+        f"{out}: {counted(forecast.clips, 'clip')}, {forecast.done} done, {to_do} to do; "
+        f"decoded {forecast.decoded} of them"
+    )
+    workers = counted(forecast.workers, "worker")
+    yield f"CPU time: {between(forecast.cpu_seconds, duration)}"
+    yield f"time with {workers}: {between(forecast.seconds, duration)}"
+    yield f"disk: {between(forecast.bytes, size)}"
+    yield f"memory with {workers}: {size(forecast.memory)}"
+    if not forecast.failures:
+        most = avprep.Estimate.of_count(0, forecast.decoded, to_do).high if to_do else 0
+        yield f"failing clips: 0 in the sample (0 to {most:.0f} in all)"
+        return
+    yield "failing clips:"
+    for cause, count in forecast.failures.items():
+        yield f"  {cause}: {between(count, '{:.0f}'.format)}"
+
+
+def between(estimate: Estimate, worded: Callable[[float], str]) -> str:
+    """`3.4 h (3.1 h to 3.7 h)`; without the bounds where they are the same."""
+    value, low, high = map(worded, (estimate.value, estimate.low, estimate.high))
+    return value if low == high else f"{value} ({low} to {high})"

@@ -28,7 +28,7 @@ from avprep.encode.wire import (
 )
 from avprep.errors import DecodeError, Unreadable
 from avprep.options import IsolationOptions, SampleOptions
-from avprep.processes import check_stop, end_group
+from avprep.processes import Usage, check_stop, end_group, usage
 
 Fill = Callable[[int, int], None]  # first byte and number of bytes
 
@@ -49,6 +49,7 @@ class ClipDecoder:
         self.options = options
         self.limits = limits
         self._child: subprocess.Popen[bytes] | None = None
+        self._ended = Usage()
 
     def __enter__(self) -> ClipDecoder:
         return self
@@ -64,8 +65,14 @@ class ClipDecoder:
     def close(self) -> None:
         """End the child; the next clip starts another."""
         if self._child is not None:
+            self._ended = self.usage
             end_group(self._child)  # in which there may be an ffmpeg
             self._child = None
+
+    @property
+    def usage(self) -> Usage:
+        """What the children have taken so far, but those that died by themselves."""
+        return self._ended.joined_by(usage(self._child.pid)) if self._child else self._ended
 
     def decode(self, clip: Clip, path: str = "", fill: Fill | None = None) -> EncodedSample:
         """Make a clip's sample.

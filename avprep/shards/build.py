@@ -8,8 +8,9 @@ import json
 import random
 import sys
 import tempfile
+import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +27,7 @@ from avprep.options import SampleOptions, ShardSetOptions
 from avprep.origins.place import check_places
 from avprep.progress import OnProgress, Progress, ignore
 from avprep.quality.measures import COLUMNS
+from avprep.shards.cards import files_for_others, is_foreign
 from avprep.shards.format import (
     DATASET_FILE,
     DatasetInfo,
@@ -47,7 +49,13 @@ from avprep.shards.plan import (
     plan_shards,
 )
 from avprep.shards.seal import is_sealed
-from avprep.shards.writer import BuiltShard, ShardSettings, build_group, find_shards
+from avprep.shards.writer import (
+    BuiltShard,
+    FoundShards,
+    ShardSettings,
+    build_group,
+    find_shards,
+)
 
 PLAN_FILE = "plan.json"
 
@@ -118,30 +126,31 @@ def build_shard_set(
             cannot be read, or `out` holds something else or cannot be written to.
         WorkFailed: writing failed midway, or workers died again and again.
     """
-    storage.check_writable(out)
-    plan = _plan(clips, labels, options)
+    task = planned_task(clips, labels, out, options, part, retry_failed)
+    plan, settings, mine = task.plan, task.settings, task.mine
     _claim(out, plan)
-    settings = ShardSettings(
-        *(out, labels, options.sample, options.limits, plan.fingerprint),
-        retried=frozenset(CAUSES) if retry_failed else TRANSIENT,
-        scratch_size=options.scratch_size,
-    )
-    groups = part_of(plan.groups, *part)
-    mine = [job for group in groups for job in group]
     leftovers = storage.remove_abandoned(out)
-    survey = find_shards([job.name for job in mine], storage.list_files(out), settings)
+    survey = task.survey()
     to_build = [job for job in mine if job.name not in survey.whole]
     on_found(Found(len(survey.whole), survey.damaged, leftovers, len(to_build), plan.fingerprint))
     previous = _withdraw_dataset(out) if survey.retried else None
+    if to_build:
+        storage.touch(storage.join(out, PLAN_FILE))  # tells `avprep status` when work began
 
     whole, built = dict(survey.whole), 0
     progress = _advanced(Progress("clip", 0, sum(len(job.clips) for job in mine)), whole.values())
     on_progress(progress)
-    for shard in _build(_missing_of(groups, whole), settings, pool):
-        whole[shard.summary.name] = shard.summary
-        built += not shard.found
-        progress = _advanced(progress, [shard.summary])
-        on_progress(progress)
+    lock = threading.Lock()
+
+    def take(shard: BuiltShard) -> None:
+        nonlocal built, progress
+        with lock:
+            whole[shard.summary.name] = shard.summary
+            built += not shard.found
+            progress = _advanced(progress, [shard.summary])
+            on_progress(progress)
+
+    _build(_missing_of(task.groups, whole), settings, pool, take)
 
     ordered = _all_that_are_whole(plan, whole, settings)
     failures = plan.rejected + tuple(f for summary in ordered for f in summary.failures)
@@ -149,6 +158,57 @@ def build_shard_set(
     if not missing:
         _finish(plan, settings, ordered, failures, previous)
     return _report(ordered, failures, len(mine) - built, built, missing)
+
+
+@dataclass(frozen=True)
+class BuildTask:
+    """What one call is to build, decided before anything is read or written."""
+
+    plan: ShardPlan
+    settings: ShardSettings
+    groups: tuple[tuple[ShardJob, ...], ...]  # of this part
+
+    @property
+    def mine(self) -> list[ShardJob]:
+        """The shards of this part."""
+        return [job for group in self.groups for job in group]
+
+    def survey(self) -> FoundShards:
+        """The shards of this part that are there."""
+        names = [job.name for job in self.mine]
+        return find_shards(names, storage.list_files(self.settings.out), self.settings)
+
+    def check_folder(self) -> None:
+        """Refuse a folder that a build would refuse, without writing to it.
+
+        Raises:
+            UserError: it holds something else.
+        """
+        out = self.settings.out
+        content = storage.read_if_there(storage.join(out, PLAN_FILE))
+        if content is None:
+            _refuse_strangers(out, self.plan)
+        else:
+            _refuse_another_plan(out, self.plan, content)
+
+
+def planned_task(
+    clips: Sequence[Clip],
+    labels: LabelSet,
+    out: str,
+    options: ShardSetOptions,
+    part: tuple[int, int] = (1, 1),
+    retry_failed: bool = False,
+) -> BuildTask:
+    """Plan a shard set, and what of it is this call's; see `build_shard_set`."""
+    storage.check_writable(out)
+    plan = _plan(clips, labels, options)
+    settings = ShardSettings(
+        *(out, labels, options.sample, options.limits, plan.fingerprint),
+        retried=frozenset(CAUSES) if retry_failed else TRANSIENT,
+        scratch_size=options.scratch_size,
+    )
+    return BuildTask(plan, settings, part_of(plan.groups, *part))
 
 
 def _report(
@@ -205,16 +265,27 @@ def _missing_of(
 
 
 def _build(
-    groups: Sequence[Sequence[ShardJob]], settings: ShardSettings, pool: PoolOptions
-) -> Iterator[BuiltShard]:
+    groups: Sequence[Sequence[ShardJob]],
+    settings: ShardSettings,
+    pool: PoolOptions,
+    take: Callable[[BuiltShard], None],
+) -> None:
+    """Build shards; `take` gets each when it is there, from the thread that built it.
+
+    From a cluster it gets those of a group together.
+    """
     # In an order of its own, so that machines at the same task seldom meet.
     shuffled = random.Random().sample(groups, len(groups))
-    if pool.is_local and groups:  # the workers that have no group of their own help others
-        settings = replace(settings, decoders=max(pool.count() // len(groups), 1))
-    work = functools.partial(build_group, settings=settings)
+    if pool.is_local:
+        # Workers that have no group of their own help others.
+        settings = replace(settings, decoders=max(pool.count() // max(len(groups), 1), 1))
+        work = functools.partial(build_group, settings=settings, on_built=take)
+    else:
+        work = functools.partial(build_group, settings=settings)
     try:
         for shards in run_jobs(work, shuffled, pool):
-            yield from shards
+            for shard in () if pool.is_local else shards:
+                take(shard)
     finally:
         for place in (settings.out, tempfile.gettempdir()):  # shards, and videos for decoders
             storage.remove_abandoned(place)
@@ -259,27 +330,33 @@ def tool_versions(options: SampleOptions) -> dict[str, str]:
 
 def _claim(out: str, plan: ShardPlan) -> None:
     """Mark the folder as this plan's, or refuse to mix two plans in one folder."""
+    storage.claim(
+        out,
+        PLAN_FILE,
+        _plan_bytes(plan),
+        functools.partial(_refuse_another_plan, out, plan),
+        functools.partial(_refuse_strangers, out, plan),
+    )
 
-    def refuse_strangers() -> None:
-        names = storage.list_names(out)
-        strangers = [name for name in names if not storage.is_temporary(name)]
-        finished = _finished_dataset(out)
-        is_ours = finished is not None and finished.fingerprint == plan.fingerprint
-        if strangers and PLAN_FILE not in names and not is_ours:
-            raise UserError(
-                f"{out}: not empty and not a shard set (holds {strangers[0]!r}). "
-                "Choose another --out."
-            )
 
-    def check(content: bytes) -> None:
-        theirs = _parsed_plan(content, storage.join(out, PLAN_FILE))
-        if theirs["fingerprint"] != plan.fingerprint:
-            raise UserError(
-                f"{out}: holds shards of {', '.join(differences(theirs, plan))}. Choose another "
-                "--out, or delete this folder first."
-            )
+def _refuse_strangers(out: str, plan: ShardPlan) -> None:
+    names = storage.list_names(out)
+    strangers = [name for name in names if not storage.is_temporary(name)]
+    finished = _finished_dataset(out)
+    is_ours = finished is not None and finished.fingerprint == plan.fingerprint
+    if strangers and PLAN_FILE not in names and not is_ours:
+        raise UserError(
+            f"{out}: not empty and not a shard set (holds {strangers[0]!r}). Choose another --out."
+        )
 
-    storage.claim(out, PLAN_FILE, _plan_bytes(plan), check, refuse_strangers)
+
+def _refuse_another_plan(out: str, plan: ShardPlan, content: bytes) -> None:
+    theirs = parsed_plan(content, storage.join(out, PLAN_FILE))
+    if theirs["fingerprint"] != plan.fingerprint:
+        raise UserError(
+            f"{out}: holds shards of {', '.join(differences(theirs, plan))}. Choose another "
+            "--out, or delete this folder first."
+        )
 
 
 def _plan_bytes(plan: ShardPlan) -> bytes:
@@ -287,7 +364,12 @@ def _plan_bytes(plan: ShardPlan) -> bytes:
     return (json.dumps({**mine, "made_with": plan.made_with}) + "\n").encode()
 
 
-def _parsed_plan(data: bytes, path: str) -> dict[str, Any]:
+def parsed_plan(data: bytes, path: str) -> dict[str, Any]:
+    """The content of a plan.json: `fingerprint`, `shards`, `clips`, and mostly `made_with`.
+
+    Raises:
+        UserError: it is damaged.
+    """
     try:
         plan = json.loads(data)
         return {**{key: plan[key] for key in ("fingerprint", "shards", "clips")}, **plan}
@@ -357,6 +439,11 @@ def _finish(
         files=files,
     )
     _write_if_changed(storage.join(out, FAILURES_FILE), failed)
+    for name, content in files_for_others(info).items():
+        path = storage.join(out, name)
+        if not is_foreign(name, storage.read_if_there(path)):
+            _write_if_changed(path, content)
+            info = replace(info, files={**info.files, name: hashlib.sha256(content).hexdigest()})
     previous = _finished_dataset(out) or previous
     if previous and previous.shards == info.shards:
         info = replace(info, extra=previous.extra)  # such as what `cavmae stats` measured

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from avprep import storage
 from avprep.errors import UserError
@@ -55,6 +55,27 @@ def weigh_classes(counts: Iterable[int]) -> tuple[float, ...]:
     return tuple(1000.0 / (int(count) + 0.01) for count in counts)
 
 
+class SampleFacts(TypedDict):
+    """`KEY.json`: every sample has every key."""
+
+    video_id: str
+    labels: list[str]
+    label_indices: list[int]
+    sample_rate: int
+    num_samples: int
+    frame_times: list[float]
+    source: str
+    decoder: str
+    segment: list[float]
+    split: str
+    complete: bool
+    seconds_found: float
+    seconds_promised: float
+    audio_shortened: bool
+    measures: dict[str, float | str]  # see `avprep.quality.measures`
+    modalities: list[str]
+
+
 @dataclass(frozen=True, slots=True)
 class SampleEntry:
     """Where one sample lies in its shard."""
@@ -70,11 +91,12 @@ class SampleEntry:
     seconds_found: float = 0.0  # written for incomplete ones only
     seconds_promised: float = 0.0
     sizes: tuple[int, ...] = ()  # bytes of its JSON, audio (0: none), frames; () in old indexes
+    starts: tuple[int, ...] = ()  # where each begins, from `offset`, in a tar of another program
 
     def to_dict(self) -> dict[str, Any]:
         """The fields for JSON; those that hold nothing of note are left out."""
         left_out = {"complete", "seconds_found", "seconds_promised"} if self.complete else set()
-        left_out |= {name for name in ("split", "sizes") if not getattr(self, name)}
+        left_out |= {name for name in ("split", "sizes", "starts") if not getattr(self, name)}
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @property
@@ -88,7 +110,7 @@ class SampleEntry:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> SampleEntry:
         """What `to_dict` gave, now or in an older version."""
-        lists = {name: tuple(raw.get(name, ())) for name in ("labels", "sizes")}
+        lists = {name: tuple(raw.get(name, ())) for name in ("labels", "sizes", "starts")}
         return cls(**{**raw, **lists})
 
     def span(self, audio: bool, frames: Iterable[int]) -> tuple[int, int]:
@@ -103,6 +125,10 @@ class SampleEntry:
         if not self.sizes:
             return self.offset, self.size
         wanted = [1] * audio + [2 + frame for frame in frames]
+        if self.starts:
+            first = min(self.starts[member] for member in wanted)
+            last = max(self.starts[member] + self.sizes[member] for member in wanted)
+            return self.offset + first, last - first
         rooms = [room(size) if size else 0 for size in self.sizes]
         first, last = min(wanted), max(wanted)
         return self.offset + sum(rooms[:first]), sum(rooms[first : last + 1])
@@ -369,18 +395,23 @@ def update_dataset(location: str | Path, **extra: Any) -> None:
     write_dataset(location, replace(info, extra={**info.extra, **extra}))
 
 
-def index_name(shard_name: str) -> str:
+def shard_name(number: int) -> str:
+    """The tar file of a shard that we build."""
+    return f"shard-{number:06d}.tar"
+
+
+def index_name(shard: str) -> str:
     """`shard-000000.tar` → `shard-000000.index.json`."""
-    return shard_name.removesuffix(".tar") + INDEX_SUFFIX
+    return shard.removesuffix(".tar") + INDEX_SUFFIX
 
 
-def read_index(location: str | Path, shard_name: str) -> ShardIndex:
+def read_index(location: str | Path, shard: str) -> ShardIndex:
     """Read the index of one shard.
 
     Raises:
         UserError: it is missing or damaged.
     """
-    path = storage.join(location, index_name(shard_name))
+    path = storage.join(location, index_name(shard))
     try:
         return ShardIndex.from_bytes(storage.read_bytes(path), path)
     except FileNotFoundError:
@@ -407,6 +438,31 @@ def read_sample(location: str, shard: str, entry: SampleEntry) -> bytes:
 def room(size: int) -> int:
     """Bytes that a member of this size takes in a tar file, with its header and padding."""
     return TAR_BLOCK + -(-size // TAR_BLOCK) * TAR_BLOCK
+
+
+def stored_members(
+    entry: SampleEntry, data: bytes, begin: int, audio: str
+) -> dict[str, memoryview]:
+    """The members in a slice of a shard by the suffix that we give them, without copying.
+
+    Args:
+        entry: of the sample.
+        data: the bytes of the sample, or of some of its members next to one another.
+        begin: where in the shard they begin.
+        audio: suffix of the audio.
+
+    Raises:
+        ValueError: see `split_members`.
+    """
+    if not entry.starts:
+        return split_members(data, entry.key)
+    names = ("json", audio, *(f"{number}.jpg" for number in range(len(entry.sizes) - 2)))
+    view, members = memoryview(data), {}
+    for name, start, size in zip(names, entry.starts, entry.sizes, strict=True):
+        at = entry.offset + start - begin
+        if size and at >= 0 and at + size <= len(data):
+            members[name] = view[at : at + size]
+    return members
 
 
 def split_members(data: bytes, key: str) -> dict[str, memoryview]:

@@ -17,7 +17,7 @@ from avprep.failures import ClipFailure
 from avprep.labels import LabelSet
 from avprep.options import SampleOptions
 from avprep.origins.place import place_of
-from avprep.shards.format import TAR_BLOCK, VERSION
+from avprep.shards.format import TAR_BLOCK, VERSION, shard_name
 from avprep.wording import counted
 
 Item = TypeVar("Item")
@@ -105,7 +105,7 @@ def plan_shards(
     ]
     numbers = itertools.count()
     named = tuple(
-        tuple(ShardJob(f"shard-{next(numbers):06d}.tar", typical_first(part)) for part in group)
+        tuple(ShardJob(shard_name(next(numbers)), typical_first(part)) for part in group)
         for group in groups
     )
     made_with = {

@@ -10,6 +10,8 @@ import functools
 import hashlib
 import io
 import json
+import os
+import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +29,7 @@ from avprep.progress import OnProgress, each, ignore
 from avprep.shards.format import (
     DATASET_FILE,
     INDEX_SUFFIX,
+    TAR_BLOCK,
     DatasetInfo,
     SampleEntry,
     ShardIndex,
@@ -37,6 +40,7 @@ from avprep.shards.format import (
     read_dataset,
     read_index,
     split_members,
+    stored_members,
 )
 from avprep.shards.measured import read_measures
 from avprep.shards.seal import unsealed
@@ -186,6 +190,9 @@ def _check_tar(
     file: BinaryIO, shard: ShardInfo, index: ShardIndex | None, info: DatasetInfo, deep: bool
 ) -> Iterator[str]:
     """Read a shard once, sample by sample, and compare it; yields what is wrong."""
+    if not shard.sha256:
+        yield from _check_foreign(file, shard, index, info, deep)
+        return
     digest = hashlib.sha256()
     position = 0
     for entry in index.samples if index else ():
@@ -208,6 +215,27 @@ def _check_tar(
         yield f"has {position} bytes, dataset.json says {shard.bytes}"
     if digest.hexdigest() != shard.sha256:
         yield "its sha256 is not the one in dataset.json: bytes have changed"
+
+
+def _check_foreign(
+    file: BinaryIO, shard: ShardInfo, index: ShardIndex | None, info: DatasetInfo, deep: bool
+) -> Iterator[str]:
+    """Compare a tar that `avprep index` read with what it found; nobody knows its digest."""
+    if (size := file.seek(0, os.SEEK_END)) != shard.bytes:
+        yield f"has {size} bytes, dataset.json says {shard.bytes}: run `avprep index` again"
+        return
+    for entry in index.samples if index else ():
+        check_stop()
+        file.seek(entry.offset)
+        data = file.read(entry.size if deep else TAR_BLOCK)
+        try:
+            tarfile.TarInfo.frombuf(data[:TAR_BLOCK], "utf-8", "surrogateescape")
+        except tarfile.TarError as error:
+            yield f"{entry.video_id}: does not begin at byte {entry.offset} any more ({error})"
+            continue
+        if deep:
+            members = stored_members(entry, data, entry.offset, info.options["audio"])
+            yield from _check_media(members, entry, info)
 
 
 def check_sample(data: bytes, entry: SampleEntry, info: DatasetInfo, deep: bool) -> Iterator[str]:

@@ -3,7 +3,14 @@
 Two promises: what has its final name is whole, and every failure names the place.
 """
 
-from avprep.storage.archives import Listing, archive_scheme, is_archive, list_archive, present
+from avprep.storage.archives import (
+    ARCHIVE_SUFFIXES,
+    Listing,
+    archive_scheme,
+    is_archive,
+    list_archive,
+    present,
+)
 from avprep.storage.claim import claim
 from avprep.storage.places import (
     beside,
@@ -17,6 +24,7 @@ from avprep.storage.places import (
     list_below,
     list_files,
     list_names,
+    list_times,
     make_folder,
     matching,
     open_remote,
@@ -26,6 +34,7 @@ from avprep.storage.places import (
     read_if_there,
     read_range,
     size,
+    touch,
 )
 from avprep.storage.scratch import (
     ScratchFile,

@@ -7,7 +7,8 @@ import errno
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -153,29 +154,51 @@ def list_names(location: str | Path) -> list[str]:
 
 def list_files(location: str | Path) -> dict[str, int]:
     """Name → bytes of everything directly in `location`, with one listing; a folder has -1."""
+    return {name: size for name, size, _ in _entries(location)}
+
+
+def list_times(location: str | Path) -> dict[str, float]:
+    """Name → when it was last written, in seconds of Unix time; without what is not known."""
+    return {name: time for name, _, time in _entries(location) if time is not None}
+
+
+def _entries(location: str | Path) -> Iterator[tuple[str, int, float | None]]:
+    """Name, bytes and time of everything directly in a place."""
     if not is_url(location):
         folder = Path(location)
         if not folder.is_dir():
-            return {}
-        found = {}
+            return
         with os.scandir(folder) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # renamed or deleted meanwhile
-                    found[entry.name] = entry.stat().st_size if entry.is_file() else -1
-        return found
+                    status = entry.stat()
+                    size = status.st_size if entry.is_file() else -1
+                    yield entry.name, size, status.st_mtime
+        return
     try:
         with _store(location) as (filesystem, key):
-            entries = filesystem.ls(key, detail=True)
+            found = filesystem.ls(key, detail=True)
     except FileNotFoundError:
-        return {}
-    return {
-        entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry["size"]
-        if entry["type"] == "file"
-        else -1
-        for entry in entries
+        return
+    for entry in found:
         # Asked for what is empty, s3fs looks once more and may find the place itself, now begun.
-        if entry["name"].strip("/") != key.strip("/")
-    }
+        if entry["name"].strip("/") != key.strip("/"):
+            name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
+            yield name, entry["size"] if entry["type"] == "file" else -1, _time_of(entry)
+
+
+def _time_of(entry: Mapping[str, Any]) -> float | None:
+    """When an object was written; stores call it this or that."""
+    for key in ("LastModified", "last_modified", "updated", "mtime", "created"):
+        value = entry.get(key)
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return None
 
 
 def list_below(location: str) -> list[str]:
@@ -283,6 +306,15 @@ def put(url: str | Path, content: bytes | Path) -> None:
             filesystem.pipe_file(key, content)
         else:
             filesystem.put_file(str(content), key)
+
+
+def touch(path: str | Path) -> None:
+    """Give a file the present time; its content stays."""
+    with writing_to(path):
+        if is_url(path):
+            put(path, read_bytes(path))
+        else:
+            os.utime(path)
 
 
 def delete(path: str | Path) -> None:

@@ -26,7 +26,7 @@ from avprep.shards.format import (
     ShardInfo,
     read_dataset,
     read_index,
-    split_members,
+    stored_members,
     weigh_classes,
 )
 from avprep.wording import counted
@@ -360,7 +360,8 @@ class ShardSet:
                 yield Unreadable("truncated", f"{where}: the shard is cut short")
             else:
                 try:
-                    yield StoredSample(entry, split_members(data, entry.key))
+                    audio = self.info.options["audio"]
+                    yield StoredSample(entry, stored_members(entry, data, asked.offset, audio))
                 except ValueError as error:
                     place = f"from byte {asked.offset} of the shard"
                     yield Unreadable("garbage", f"{where}, {place}: {error}")

@@ -31,6 +31,7 @@ class SampleTable:
         splits: names of the splits; "" where the manifest gave none.
         num_samples: int64 [N], samples of its audio; 0 where the index does not say.
         member_sizes: int32 [N, most members of a sample], as in `SampleEntry.sizes`, then zeros.
+        member_starts: int64, the same of `SampleEntry.starts`; no column where no entry has them.
     """
 
     shard: NDArray[np.int32]
@@ -44,6 +45,7 @@ class SampleTable:
     splits: tuple[str, ...]
     num_samples: NDArray[np.int64]
     member_sizes: NDArray[np.int32]
+    member_starts: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -60,6 +62,10 @@ class SampleTable:
     def sizes(self, row: int) -> tuple[int, ...]:
         """Bytes of each of the clip's members, see `SampleEntry`."""
         return tuple(np.trim_zeros(self.member_sizes[row], "b").tolist())
+
+    def starts(self, row: int) -> tuple[int, ...]:
+        """Where each of them begins, see `SampleEntry`."""
+        return tuple(self.member_starts[row, : len(self.sizes(row))].tolist())
 
     def has(self, modality: str) -> NDArray[np.bool_]:
         """bool [N]: whether each clip has a modality; an index that does not say is of both."""
@@ -80,6 +86,7 @@ class SampleTable:
             self.splits[self.split[row]],
             int(self.num_samples[row]),
             sizes=self.sizes(row),
+            starts=self.starts(row),
         )
 
     def rows_of_labels(self) -> NDArray[np.int64]:
@@ -103,7 +110,8 @@ def build_table(shards: Iterable[Sequence[SampleEntry]]) -> SampleTable:
     names: list[bytes] = []
     split: list[NDArray[np.int32]] = []
     num_samples: list[NDArray[np.int64]] = []
-    member_sizes: list[NDArray[np.int32]] = []
+    member_sizes: list[NDArray[np.int64]] = []
+    member_starts: list[NDArray[np.int64]] = []
     codes: dict[str, int] = {}
     for number, entries in enumerate(shards):
         ids = [entry.video_id.encode("utf-8", "surrogatepass") for entry in entries]
@@ -116,6 +124,7 @@ def build_table(shards: Iterable[Sequence[SampleEntry]]) -> SampleTable:
         names.append(b"".join(ids))
         num_samples.append(np.array([entry.num_samples for entry in entries], np.int64))
         member_sizes.append(_padded([entry.sizes for entry in entries]))
+        member_starts.append(_padded([entry.starts for entry in entries]))
         split.append(
             np.array([codes.setdefault(entry.split, len(codes)) for entry in entries], np.int32)
         )
@@ -130,7 +139,8 @@ def build_table(shards: Iterable[Sequence[SampleEntry]]) -> SampleTable:
         _joined(split, np.int32),
         tuple(codes),
         _joined(num_samples, np.int64),
-        _stacked(member_sizes),
+        _stacked(member_sizes).astype(np.int32),
+        _stacked(member_starts),
     )
 
 
@@ -138,18 +148,18 @@ def _joined(parts: list[NDArray], dtype: type) -> NDArray:
     return np.concatenate([*parts, np.empty(0, dtype)])
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> NDArray[np.int32]:
+def _padded(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
     """Rows of several lengths, with zeros at their ends."""
-    padded = np.zeros((len(rows), max(map(len, rows), default=0)), np.int32)
+    padded = np.zeros((len(rows), max(map(len, rows), default=0)), np.int64)
     for own, row in zip(padded, rows, strict=True):
         own[: len(row)] = row
     return padded
 
 
-def _stacked(parts: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+def _stacked(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Matrices below one another, with zeros at the ends of the narrower ones."""
     widest = max((part.shape[1] for part in parts), default=0)
-    whole = np.zeros((sum(map(len, parts)), widest), np.int32)
+    whole = np.zeros((sum(map(len, parts)), widest), np.int64)
     start = 0
     for part in parts:
         whole[start : start + len(part), : part.shape[1]] = part
