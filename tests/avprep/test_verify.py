@@ -123,6 +123,7 @@ def places(folder: Path) -> list[tuple[str, str, int, int]]:
 
 KINDS = ["tar header", "json", "flac", "jpg", "end of tar"]
 KINDS += ["index", "measures", "dataset.json", "failures.csv", "plan.json"]
+KINDS += ["README.md", "croissant.json", "wids-meta.json"]
 
 
 def test_the_shard_set_has_every_kind_of_file(original):
