@@ -8,17 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from avprep import storage
 from avprep.errors import UserError
+from avprep.kinds import PLURALS, SUFFIXES, FileKind
 
-VIDEO_SUFFIXES = frozenset(
-    (
-        *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg"),
-        *(".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
-    )
-)
 # What systems and programs keep beside people's files; folders that begin with a dot are hidden.
 _NO_CLIPS_IN = re.compile(
     r"\$recycle\.bin.*|recycle[rd]|recycle bin|(?:network )?trash(?: folder)?|deleted items|"
@@ -88,25 +83,33 @@ class VideoFile(NamedTuple):
 
 @dataclass
 class Scan:
-    """What a scan met apart from videos.
+    """What a scan looks for, and what it met apart from that.
 
     Attributes:
+        kinds: of files that are clips; () for videos, or else audio files, or else pictures. After
+            a scan, those that were taken.
         passed_over: files that look like clips but are not; see `scan_files`.
         lost: (file, reason) of what cannot be used: files of an archive, and whole archives.
         keep: suffix of small files in archives that are read on the way; "" for none.
-        texts: what these hold, by their URL.
+        read: makes of their content what is kept of it.
+        kept: that, by their URL.
+        listings: of archives and stores, by their root, each of which is listed once.
     """
 
+    kinds: tuple[FileKind, ...] = ()
     passed_over: list[str] = field(default_factory=list)
     lost: list[tuple[str, str]] = field(default_factory=list)
     keep: str = ""
-    texts: dict[str, bytes] = field(default_factory=dict)
+    read: Callable[[bytes], Any] = bytes
+    kept: dict[str, Any] = field(default_factory=dict)
+    listings: dict[str, storage.Listing] = field(default_factory=dict)
 
 
 def discover_clips(
     root: Places,
     passed_over: list[str] | None = None,
     on_file: Callable[[], object] = lambda: None,
+    kinds: tuple[FileKind, ...] = (),
 ) -> list[Clip]:
     """Every video under a folder, sorted by path, each with its `video_id`; see `ids_of`.
 
@@ -115,11 +118,12 @@ def discover_clips(
         passed_over: gets the files that look like clips but are not; see
             `scan_files`.
         on_file: called after each file found.
+        kinds: of files that are taken, see `Scan`.
 
     Raises:
         UserError: nothing is there, or it has no video.
     """
-    scan = Scan([] if passed_over is None else passed_over)
+    scan = Scan(kinds, [] if passed_over is None else passed_over)
     files = discover_files(expanded(root), scan, on_file)
     return [
         Clip(video_id, video=file.video)
@@ -140,23 +144,67 @@ def discover_files(
     Raises:
         UserError: nothing is there, or it has no video.
     """
-    found = {file.video: file for root in roots for file in scanned(root, scan, on_file)}
+    found = find_files(roots, scan, on_file)
     if not found:
-        suffixes = " ".join(sorted(VIDEO_SUFFIXES))
+        kinds = scan.kinds or tuple(SUFFIXES)
+        suffixes = " ".join(sorted(suffix for kind in kinds for suffix in SUFFIXES[kind]))
         rest = [f"{file} {reason}" for file, reason in scan.lost[:3]]
         rest += described_passed_over(scan.passed_over)
+        if archives := [one for root in roots if os.path.isdir(root) for one in _archives_in(root)]:
+            rest.append(f"It has archives, such as {archives[0]}; give these, or a pattern of them")
         raise UserError(
-            f"{', '.join(roots)}: has no videos. Looked in all sub-folders for {suffixes}."
-            + "".join(f" {text}." for text in rest)
+            f"{', '.join(roots)}: has no {' or '.join(PLURALS[kind] for kind in kinds)}. "
+            f"Looked in all sub-folders for {suffixes}." + "".join(f" {text}." for text in rest)
         )
-    return sorted(found.values())
+    return sorted(found)
 
 
-def scanned(
-    root: str, scan: Scan, on_file: Callable[[], object] = lambda: None
+def find_files(
+    roots: Sequence[str], scan: Scan, on_file: Callable[[], object] = lambda: None
+) -> list[VideoFile]:
+    """The same in no order, and none where there is none.
+
+    What lies beside videos belongs to them: audio files and pictures are looked for where there
+    are none, or `scan.kinds` asks for them.
+    """
+    found = _scanned(roots, scan.kinds or ("video",), scan, on_file)
+    if not found and not scan.kinds:
+        scan.passed_over.clear()
+        scan.lost.clear()
+        found = _scanned(roots, tuple(SUFFIXES), scan, on_file)
+        if found:
+            ending = {file: os.path.splitext(file.below)[1].lower() for file in found}
+            there = {kind for kind in SUFFIXES if SUFFIXES[kind] & set(ending.values())}
+            scan.kinds = ("audio",) if "audio" in there else ("image",)
+            found = [file for file in found if ending[file] in SUFFIXES[scan.kinds[0]]]
+    return found
+
+
+def _scanned(
+    roots: Sequence[str],
+    kinds: Collection[FileKind],
+    scan: Scan,
+    on_file: Callable[[], object],
+) -> list[VideoFile]:
+    suffixes = frozenset(suffix for kind in kinds for suffix in SUFFIXES[kind])
+    files = (file for root in roots for file in _scanned_root(root, suffixes, scan, on_file))
+    return list({file.video: file for file in files}.values())
+
+
+def remarks_on_kinds(scan: Scan) -> list[str]:
+    """A line for a person, if clips are not videos because there are no videos."""
+    words = {
+        ("audio",): "its audio files are the clips; shard them with --missing-video omit",
+        ("image",): "its pictures are the clips; shard them with --missing-audio omit",
+    }
+    return [f"there are no videos: {words[scan.kinds]}"] if scan.kinds in words else []
+
+
+def _scanned_root(
+    root: str, suffixes: Collection[str], scan: Scan, on_file: Callable[[], object]
 ) -> Iterator[VideoFile]:
-    """The videos below a root, in no order; see `scan_files`."""
-    for folder, name in scan_files(root, VIDEO_SUFFIXES, scan, on_file):
+    """The files below a root, in no order; see `scan_files`."""
+    for folder, name in scan_files(root, suffixes, scan, on_file):
         video = storage.join(folder, name).removeprefix("./")  # of the current folder
         yield VideoFile(path_below(video, root), video)
 
@@ -312,27 +360,47 @@ def _folders(root: str, suffixes: Collection[str], scan: Scan) -> Iterator[Folde
         if os.path.exists(root):
             raise UserError(
                 f"{root}: is a file; give the folder that contains the files, or an archive "
-                "(.tar, .tar.gz, .tgz, .zip)."
+                f"({', '.join(storage.ARCHIVE_SUFFIXES)})."
             )
         raise UserError(f"{root}: no such folder.")
-    if not storage.is_archive(root):
-        yield from _grouped(root, storage.list_below(root))
-        return
+    if root not in scan.listings:
+        scan.listings[root] = _listing_of(root, scan)
+    listing = scan.listings[root]
+    scheme = storage.archive_scheme(root)
+    top = f"{scheme}://::{root}" if scheme else root
+    if listing.damage:
+        files = "1 file" if len(listing.names) == 1 else f"{len(listing.names)} files"
+        scan.lost.append((root, f"{listing.damage}; {files} before that can be used"))
+    scan.lost += (
+        (storage.join(top, name), reason)
+        for name, reason in listing.lost
+        if os.path.splitext(name)[1].lower() in suffixes
+    )
+    yield from _grouped(top, listing.names)
+
+
+def _listing_of(root: str, scan: Scan) -> storage.Listing:
+    if not storage.archive_scheme(root):
+        return storage.Listing(storage.list_below(root))
     try:
-        archive = storage.list_archive(root, scan.keep)
+        listing = storage.list_archive(root, scan.keep)
     except FileNotFoundError:
         raise UserError(f"{root}: no such archive.") from None
     top = f"{storage.archive_scheme(root)}://::{root}"
-    if archive.damage:
-        files = "1 file" if len(archive.names) == 1 else f"{len(archive.names)} files"
-        scan.lost.append((root, f"{archive.damage}; {files} before that can be used"))
-    scan.lost += (
-        (storage.join(top, name), reason)
-        for name, reason in archive.lost
-        if os.path.splitext(name)[1].lower() in suffixes
+    for name, text in listing.texts.items():
+        scan.kept[storage.join(top, name)] = scan.read(text)
+    listing.texts.clear()
+    return listing
+
+
+def _archives_in(folder: str) -> list[str]:
+    """The archives directly in a folder."""
+    names = (
+        name
+        for name in sorted(os.listdir(folder))
+        if name.lower().endswith(storage.ARCHIVE_SUFFIXES)
     )
-    scan.texts |= {storage.join(top, name): text for name, text in archive.texts.items()}
-    yield from _grouped(top, archive.names)
+    return [os.path.join(folder, name) for name in names]
 
 
 def _grouped(top: str, paths: Iterable[str]) -> Iterator[Folder]:

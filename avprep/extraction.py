@@ -26,7 +26,7 @@ from avprep.encode.wire import EncodedSample
 from avprep.errors import DecodeError, UserError
 from avprep.failures import FAILURES_FILE, ClipFailure, failures_csv
 from avprep.jobs import run_jobs
-from avprep.options import IsolationOptions, PoolOptions, SampleOptions
+from avprep.options import FileKinds, IsolationOptions, PoolOptions, SampleOptions
 from avprep.progress import OnProgress, Progress, each, ignore
 
 EXTRACT_FILE = "extract.json"
@@ -64,6 +64,7 @@ def extract(
     limits: IsolationOptions = IsolationOptions(),
     pool: PoolOptions = PoolOptions(),
     on_progress: OnProgress = ignore,
+    kinds: FileKinds = FileKinds(),
 ) -> ExtractReport:
     """Write audio and frames of every video below a folder, in the published layout.
 
@@ -76,13 +77,14 @@ def extract(
         limits: what one clip may cost before it is given up.
         pool: who does the work.
         on_progress: hears of files found, then of clips done.
+        kinds: which files are taken.
 
     Raises:
         UserError: no video below `videos`, or `out` holds files of other videos or options.
         WorkFailed: workers died again and again.
     """
     passed_over: list[str] = []
-    clips = discover_clips(Path(videos), passed_over, each("file", on_progress))
+    clips = discover_clips(Path(videos), passed_over, each("file", on_progress), kinds.kinds)
     settings = ExtractSettings(Path(videos), Path(out), replace(sample, audio="wav"), limits)
     report = extract_clips(clips, settings, pool, on_progress)
     return replace(report, passed_over=tuple(passed_over))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from avprep.errors import UserError
+from avprep.kinds import FileKind
 from avprep.option import Options, option
 from avprep.processes import available_cores
 
@@ -299,7 +300,8 @@ class ManifestOutput(ManifestFile):
     )
     strict: bool = option(
         False,
-        "Write no manifest and end with exit code 1 if a clip is missing or a row is bad.",
+        "Write no manifest and end with exit code 1 if a clip is missing, a row is bad or a file "
+        "cannot be used.",
     )
 
     @property
@@ -392,7 +394,19 @@ class LabelSource:
 
 
 @dataclass(frozen=True)
-class FolderOptions(Options):
+class FileKinds(Options):
+    """Which files of a folder are clips."""
+
+    kinds: tuple[FileKind, ...] = option(
+        (),
+        "Take files of this kind; may be given several times. [default: videos; where there are "
+        "none, audio files; else JPEG and PNG images]",
+        flag="--kind",
+    )
+
+
+@dataclass(frozen=True)
+class FolderOptions(FileKinds):
     """How the videos of a folder are listed, cut and labelled."""
 
     pieces: PieceOptions = field(default_factory=PieceOptions)

@@ -2,9 +2,9 @@
 
 - clips: 1,000 videos of which 50 are copies of others, with another codec, size, bit rate and
   loudness, beginning up to half a second earlier or later. Built into shards, then searched. The
-  others are made-up clips of 32 classes' worth of shapes and sounds, or real ones: `--videos DIR`.
-  Many clips of one speaker before one background are the hardest.
-- hashes: made-up hashes of 2 M clips, 1 % of which are copies with 3 % (pictures) and 10 % (sound)
+  others are made up, each with its own scenes and notes, or real ones: `--videos DIR`. Many clips
+  of one speaker before one background are the hardest.
+- hashes: made-up hashes of 2 M clips, 1 % of which are copies with 3 % (pictures) and 8 % (sound)
   of the bits flipped and a shift of up to half a second. Seconds and memory of the search alone.
 
     python benchmarks/duplicates.py
@@ -30,17 +30,16 @@ from pathlib import Path
 import ffmpeg
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from rows import Row, add_rows_option, write_rows
 
-from avprep import DemoDataOptions, make_demo_data
 from avprep.ffmpeg_binary import find_ffmpeg
 from avprep.jobs import PoolOptions, run_jobs
 from avprep.quality.near import Hashes, find_pairs
 
-SECONDS = 4.0  # of a made-up clip
-CLASSES = 8
+SECONDS, FPS, WIDTH, HEIGHT, RATE = 5, 10, 192, 144, 44100  # of a made-up clip
 SHIFT = 0.5  # seconds at most
-STEPS = 4  # of a hash of sound in that time
+STEPS = 8  # of a hash of sound in that time
 _H264 = {"vcodec": "libx264", "preset": "veryfast", "crf": 33}
 _VP9 = {"vcodec": "libvpx-vp9", "deadline": "realtime", "cpu-used": 8, "video_bitrate": "150k"}
 # Suffix and codecs of the copies.
@@ -52,6 +51,36 @@ CODECS = (
 )
 SCALES = (0.5, 0.7, 1.4)
 GAINS = (-14, -6, 5)  # dB
+
+
+def make_original(path: Path) -> None:
+    """A video of its own: scenes that pan and cut, and notes of changing pitch and colour."""
+    rng = np.random.default_rng(int(path.stem))
+    frames = []
+    for length in rng.multinomial(SECONDS * FPS, rng.dirichlet([2, 2, 2])):
+        coarse = rng.integers(0, 256, (6, 8, 3), np.uint8)
+        scene = Image.fromarray(coarse).resize((2 * WIDTH, 2 * HEIGHT), Image.Resampling.BICUBIC)
+        x, y = rng.uniform(0, WIDTH / 2), rng.uniform(0, HEIGHT / 2)
+        pan_x, pan_y = rng.uniform(-2, 2, 2)
+        for number in range(length):
+            left, top = round(abs(x + pan_x * number)), round(abs(y + pan_y * number))
+            frames.append(np.asarray(scene.crop((left, top, left + WIDTH, top + HEIGHT))))
+    notes = []
+    while sum(map(len, notes)) < SECONDS * RATE:
+        time_of = np.arange(int(RATE * rng.uniform(0.08, 0.5))) / RATE
+        pitch = 150 * 2 ** rng.uniform(0, 3)
+        tone = sum(rng.uniform(0, 1) * np.sin(6.283 * pitch * n * time_of) for n in range(1, 7))
+        noise = rng.normal(0, rng.uniform(0, 0.5), len(time_of))
+        notes.append((tone + noise) * np.exp(-time_of * rng.uniform(0, 8)))
+    sound = np.concatenate(notes)[: SECONDS * RATE]
+    with tempfile.NamedTemporaryFile(suffix=".pcm") as file:
+        (sound / np.abs(sound).max() * 20000).astype("<i2").tofile(file.name)
+        size = f"{WIDTH}x{HEIGHT}"
+        picture = ffmpeg.input("pipe:0", format="rawvideo", pix_fmt="rgb24", s=size, r=FPS)
+        channel = ffmpeg.input(file.name, format="s16le", ar=RATE, ac=1)
+        coded = {"vcodec": "libx264", "preset": "ultrafast", "crf": 23, "pix_fmt": "yuv420p"}
+        output = ffmpeg.output(picture, channel, str(path), threads=1, acodec="aac", **coded)
+        output.run(find_ffmpeg(), input=np.stack(frames).tobytes(), quiet=True)
 
 
 def make_copy(job: tuple[Path, Path, int]) -> None:
@@ -85,9 +114,10 @@ def search_clips(folder: Path, clips: int, copies: int, source: Path | None) -> 
     """Recall and precision, in pairs of clips, of copies among made-up or real videos."""
     videos, pool = folder / "videos", PoolOptions()
     if source is None:
-        count = -(-(clips - copies) // CLASSES)
-        make_demo_data(folder / "made", DemoDataOptions(count, 0, seconds=SECONDS), pool)
-        originals = sorted((folder / "made" / "train").glob("*/*_train_*"))
+        originals = [folder / "made" / f"{number:06d}.mp4" for number in range(clips - copies)]
+        originals[0].parent.mkdir()
+        for _ in run_jobs(make_original, originals, pool):
+            pass
     else:
         originals = sorted(path for path in source.iterdir() if path.is_file())
     originals = random.Random(0).sample(originals, min(clips - copies, len(originals)))
@@ -126,24 +156,23 @@ def made_up_hashes(clips: int) -> tuple[Hashes, NDArray[np.int64]]:
     hashes = Hashes.empty(clips)
     for start in range(0, clips, 1 << 16):
         picture = hashes.picture[start : start + (1 << 16)]
-        picture[:] = rng.integers(0, 1 << 16, (len(picture), 1, picture.shape[2]))
+        picture[:] = rng.integers(0, 256, (len(picture), 1, picture.shape[2]))
         picture ^= flipped(rng, picture.shape, 0.125)
         sound = hashes.sound[start : start + (1 << 16)]
-        sound[:] = rng.integers(0, 1 << 16, sound.shape)
+        sound[:] = rng.integers(0, 256, sound.shape)
     pairs = rng.choice(clips, (clips // 100, 2), replace=False)
     shifts = rng.integers(-STEPS, STEPS + 1, len(pairs))
     for shift in range(-STEPS, STEPS + 1):
         first, second = pairs[shifts == shift].T
         picture, sound = hashes.picture[first], np.roll(hashes.sound[first], shift, axis=1)
         hashes.picture[second] = picture ^ flipped(rng, picture.shape, 0.03)
-        hashes.sound[second] = sound ^ flipped(rng, sound.shape, 0.1)
+        hashes.sound[second] = sound ^ flipped(rng, sound.shape, 0.08)
     return hashes, np.sort(pairs, axis=1)
 
 
-def flipped(rng: np.random.Generator, shape: Sequence[int], share: float) -> NDArray[np.uint16]:
-    """Words in which a share of the bits is set."""
-    bits = rng.random((*shape, 16), np.float32) < share
-    return np.packbits(bits, axis=-1).view(np.uint16)[..., 0]
+def flipped(rng: np.random.Generator, shape: Sequence[int], share: float) -> NDArray[np.uint8]:
+    """Bytes in which a share of the bits is set."""
+    return np.packbits(rng.random((*shape, 8), np.float32) < share, axis=-1)[..., 0]
 
 
 def search_hashes(clips: int) -> dict[str, float]:

@@ -48,7 +48,8 @@ table.merge(found, on="video_id").to_json(sys.argv[1] + ".out", orient="records"
 SCAN = """
 import sys
 from pathlib import Path
-from avprep.clips import VIDEO_SUFFIXES, scan_files
+from avprep.clips import scan_files
+from avprep.kinds import VIDEO_SUFFIXES
 found = {name: folder for folder, name in scan_files(Path(sys.argv[1]), VIDEO_SUFFIXES)}
 """
 

@@ -52,6 +52,7 @@ SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
     "model.py": ([], ["--rounds", "1"]),
     "retrieval.py": ([], []),
     "start_up.py": ([], []),
+    "quality.py": ([], ["--clips", "100"]),
 }
 
 

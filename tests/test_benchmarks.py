@@ -21,6 +21,7 @@ SMALLEST = {
         *("--model", "tiny", "--rounds", "1"),
         *("--sides", "published-fp32", "ours-fp32"),
     ),
+    "quality": ("--clips", "20"),
     "report": ("--clips", "1000", "--rounds", "1"),
     "retrieval": ("--clips", "30", "--many", "60", "--rounds", "1"),
     "shard": ("--clips", "8", "--rounds", "1"),

@@ -16,7 +16,7 @@ from avprep.cli.common import Summary, Tolerance, incomplete_line
 from avprep.cli.flags import PATH, flags
 from avprep.failures import check_failures, failure_table, printable
 from avprep.option import Options, option
-from avprep.options import IsolationOptions, PoolOptions, SampleOptions
+from avprep.options import FileKinds, IsolationOptions, PoolOptions, SampleOptions
 from avprep.wording import counted
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
@@ -34,6 +34,7 @@ class Target(Options):
 @click.argument("videos", type=PATH)
 @flags(
     target=Target,
+    kinds=FileKinds,
     tolerance=Tolerance,
     summary=Summary,
     sample=SampleOptions,
@@ -44,6 +45,7 @@ class Target(Options):
 def extract(
     videos: Path,
     target: Target,
+    kinds: FileKinds,
     tolerance: Tolerance,
     summary: Summary,
     sample: SampleOptions,
@@ -65,7 +67,7 @@ def extract(
 
     started = time.monotonic()
     with Bars("extract") as bars:
-        report = avprep.extract(videos, target.out, sample, limits, pool, bars)
+        report = avprep.extract(videos, target.out, sample, limits, pool, bars, kinds)
     facts = {**facts_of(report, target.out), "seconds": round(time.monotonic() - started, 2)}
     summary.show(facts, "\n".join(described(report, target.out)))
     check_failures(len(report.failures), report.clips, tolerance.max_failures)

@@ -18,6 +18,8 @@ from avprep.wording import counted
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     from avprep.pages.shard_report import ReportSummary
 
+_ALWAYS_TOLD = ("silent", "clipped", "still")
+
 
 @dataclass(frozen=True)
 class Page(Options):
@@ -32,8 +34,9 @@ class Page(Options):
 def report(shards: str, page: Page, options: ReportOptions, summary: Summary) -> None:
     """Show the shard set SHARDS on one HTML page that needs no network.
 
-    Totals, classes, durations, failures by cause, and a gallery of clips with their frames,
-    spectrogram and playable sound. Reads the indexes, and of the shards only the clips shown.
+    Totals, classes, durations, what was measured, failures by cause, and a gallery of clips with
+    their frames, spectrogram and playable sound. Reads the indexes and measures, and of the shards
+    only the clips shown. Prints what share of the clips is clipped, silent, still or faulty.
 
     \b
     Example:
@@ -47,7 +50,7 @@ def report(shards: str, page: Page, options: ReportOptions, summary: Summary) ->
         for video_id in made.unreadable:
             note = f"{video_id}: cannot be read; run `avprep verify {shards}`."
             click.echo(printable(note), err=True)
-    summary.show(facts_of(made, page.out), described(made, page.out, options))
+    summary.show(facts_of(made, page.out), described(made, shards, page.out, options))
 
 
 def facts_of(made: ReportSummary, out: str) -> dict[str, Any]:
@@ -59,14 +62,23 @@ def facts_of(made: ReportSummary, out: str) -> dict[str, Any]:
         "too_large": made.too_large,
         "unreadable": made.unreadable,
         "incomplete": made.incomplete,
+        "faults": dict(made.faults),
     }
 
 
-def described(made: ReportSummary, out: str, options: ReportOptions) -> str:
+def described(made: ReportSummary, shards: str, out: str, options: ReportOptions) -> str:
     """The summary for a person."""
     from avprep.pages.shard_report import readable_size
 
     left_out = (
         f", {made.too_large} left out (--max-mb {options.max_mb:g})" if made.too_large else ""
     )
-    return f"{out}: {readable_size(len(made.page))}, {counted(made.clips, 'clip')}{left_out}"
+    page = f"{out}: {readable_size(len(made.page))}, {counted(made.clips, 'clip')}{left_out}"
+    if not made.faults:
+        return f"{page}\nnot measured: run `avprep measure {shards}`"
+    shares = ", ".join(
+        f"{name} {count / made.samples:.1%}"
+        for name, count in made.faults.items()
+        if count or name in _ALWAYS_TOLD
+    )
+    return f"{page}\nclips by fault: {shares}"

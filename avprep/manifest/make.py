@@ -142,13 +142,21 @@ def make_folder_manifest(
         file = labels or class_csv_of(output.out)
         on_file = each("file", on_progress)
         matched = match_folder(
-            root, extracted, known, file, options.split, on_file, options.label_from
+            root,
+            extracted,
+            known,
+            file,
+            options.split,
+            on_file,
+            options.label_from,
+            options.kinds,
         )
     else:
         data_set = read_listing(csv, known)
         _check_rows(data_set, csv, output)
         on_file = each("file", on_progress)
-        matched = match_listing(data_set.only(options.split, csv), root, extracted, on_file)
+        data_set = data_set.only(options.split, csv)
+        matched = match_listing(data_set, root, extracted, on_file, kinds=options.kinds)
     if options.pieces.segment is not None:
         matched = cut_into_pieces(matched, options.pieces, _measure(on_progress))
     return write_matched(matched, csv or matched.looked_in, output, labels)

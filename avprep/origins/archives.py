@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -44,11 +45,13 @@ class Member:
         size: bytes, as the archive declares them.
         content: these bytes, to be taken before the next member is asked for; taking them raises
             DecodeError where the archive is damaged. Or why there are none: this is not a file.
+        begin: the first of these bytes in the archive, where they lie there as they are.
     """
 
     name: str
     size: int
     content: Iterator[bytes] | Unreadable
+    begin: int | None = None
 
 
 @contextmanager
@@ -77,7 +80,7 @@ class _Front:
             (found for start, found in _COMPRESSED.items() if head.startswith(start)), None
         )
         self._file: IO[bytes] = file if opener is None else opener(file)
-        self._seeks = opener is None and file.seekable()
+        self.seeks = opener is None and file.seekable()
         self.position = 0
         self._fault: DecodeError | None = None
 
@@ -117,7 +120,7 @@ class _Front:
 
     def skip_to(self, position: int) -> None:
         """Go forward."""
-        if self._seeks and position - self.position > _FAR:
+        if self.seeks and position - self.position > _FAR:
             self._file.seek(position - 1)  # a byte before: a seek past the end would not be noticed
             self.position = position - 1
         for _ in self.chunks(position - self.position):
@@ -146,7 +149,8 @@ def read_tar(file: io.BufferedReader, wanted: Collection[str]) -> Iterator[Membe
             name = member_name(header.name)
             if name in left:
                 left.discard(name)
-                yield Member(name, header.size, _content_of(header, front))
+                content = _content_of(header, front)
+                yield Member(name, header.size, content, begin if front.seeks else None)
             if left:
                 front.skip_to(begin + _padded(header.size if _has_content(header) else 0))
 
@@ -221,11 +225,63 @@ def read_zip(file: io.BufferedReader, wanted: Collection[str]) -> Iterator[Membe
     if not file.seekable():
         detail = "is a zip on a server without byte ranges; download it first"
         raise DecodeError("unreadable", detail)
-    with _causes(), zipfile.ZipFile(file) as archive:
+    try:
+        archive = zipfile.ZipFile(file)
+    except zipfile.BadZipFile:
+        file.seek(0)
+        with _causes():
+            yield from _read_zip_without_index(_Front(file), set(wanted))
+        return
+    with _causes(), archive:
         found = {member_name(info.filename): info for info in archive.infolist()}
         named = [(name, found[name]) for name in wanted if name in found]
         for name, info in sorted(named, key=lambda pair: pair[1].header_offset):
             yield Member(name, info.file_size, _fault_of(info) or _unzipped(archive, info))
+
+
+# Signature, version, flags, method, time, checksum, two sizes, lengths of the name and of the rest.
+_ZIP_HEADER = struct.Struct("<4s3H4x3I2H")
+_ZIP64 = 0xFFFFFFFF  # a size that stands in the extra field
+
+
+def _read_zip_without_index(front: _Front, wanted: set[str]) -> Iterator[Member]:
+    """The members of a zip that has lost its end, by the headers before each."""
+    while wanted:
+        begin, head = front.position, front.read(_ZIP_HEADER.size)
+        signature, _, flags, method, checksum, packed, size, length, extra = _ZIP_HEADER.unpack(
+            head
+        )
+        if signature != b"PK\3\4":
+            raise ValueError(f"its index is lost, and nothing begins at byte {begin}")
+        name = member_name(front.read(length).decode("utf-8", "surrogateescape"))
+        if flags & 9 or _ZIP64 in (packed, size):  # encrypted, or the size comes later
+            raise EOFError(f"has lost its index, without which {name} cannot be read")
+        content = front.position + extra
+        front.skip_to(content)
+        if name in wanted:
+            wanted.discard(name)
+            yield Member(name, size, _inflated(front, method, packed, size, checksum))
+        front.skip_to(content + packed)
+
+
+def _inflated(front: _Front, method: int, packed: int, size: int, checksum: int) -> Iterator[bytes]:
+    """The content of a member, which may lie there as it is."""
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    count = found = 0
+    with _causes():
+        if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise NotImplementedError("its zip has lost its index")
+        for packed_piece in front.chunks(packed):
+            rest = packed_piece
+            while rest and count <= size:
+                piece = rest
+                if method == zipfile.ZIP_DEFLATED:
+                    piece = inflate.decompress(rest, _CHUNK)
+                rest = inflate.unconsumed_tail
+                count, found = count + len(piece), zlib.crc32(piece, found)
+                yield piece
+        if (count, found) != (size, checksum):
+            raise zipfile.BadZipFile("another size or checksum than it should have")
 
 
 def _fault_of(info: zipfile.ZipInfo) -> Unreadable | None:

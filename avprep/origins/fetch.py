@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import re
 import tempfile
 import threading
@@ -12,13 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from avprep import storage
 from avprep.clips import Clip
 from avprep.errors import DecodeError, Unreadable
-from avprep.origins.archives import read_tar, read_zip
+from avprep.origins.archives import Member, read_tar, read_zip
 from avprep.origins.place import Place, place_of
 from avprep.origins.remote import RemoteFile
 from avprep.processes import check_stop
@@ -70,18 +71,41 @@ def _discard(scratch: storage.ScratchFile | None, reserved: int, parts: Parts | 
         parts.close()
 
 
+class _Whole(Protocol):
+    """A file of which parts can be read."""
+
+    def read_part(self, position: int, count: int) -> bytes:
+        """`count` bytes; fewer at the file's end."""
+
+    def close(self) -> None:
+        """Nothing more is read."""
+
+
+class _Slice:
+    """A member of a local tar, as a file."""
+
+    def __init__(self, archive: str, begin: int, size: int) -> None:
+        self._file = open(archive, "rb")  # noqa: SIM115 - closed by `close`
+        self._begin, self._size = begin, size
+        self.close = self._file.close
+
+    def read_part(self, position: int, count: int) -> bytes:
+        self._file.seek(self._begin + position)
+        return self._file.read(min(count, self._size - position))
+
+
 class Parts:
-    """Puts parts of a remote file into a scratch file of its size, each once.
+    """Puts parts of a file into a scratch file of its size, each once.
 
     Args:
-        remote: the file.
+        whole: the file.
+        size: bytes of it.
         scratch: gets its size; what was not asked for takes no space in it.
         limit: bytes of all parts together.
     """
 
-    def __init__(self, remote: RemoteFile, scratch: storage.ScratchFile, limit: int) -> None:
-        self._remote, self._scratch, self._limit = remote, scratch, limit
-        self._size = remote.size or 0
+    def __init__(self, whole: _Whole, size: int, scratch: storage.ScratchFile, limit: int) -> None:
+        self._whole, self._size, self._scratch, self._limit = whole, size, scratch, limit
         self._there: set[int] = set()  # blocks
         self._lock = threading.Lock()
         scratch.truncate(self._size)
@@ -110,7 +134,7 @@ class Parts:
             last += 1
         if (len(self._there) + last + 1 - begin) * _BLOCK > max(self._limit, _BLOCK):
             raise DecodeError("too-large", _too_large(None, self._limit))
-        data = self._remote.read_part(begin * _BLOCK, (last + 1 - begin) * _BLOCK)
+        data = self._whole.read_part(begin * _BLOCK, (last + 1 - begin) * _BLOCK)
         self._scratch.seek(begin * _BLOCK)
         self._scratch.write(data)
         self._scratch.flush()
@@ -118,7 +142,7 @@ class Parts:
 
     def close(self) -> None:
         """Close the connection."""
-        self._remote.close()
+        self._whole.close()
 
 
 class _Space:
@@ -178,25 +202,18 @@ def _fetch_file(
     url: str, clips: Sequence[Clip], limit: int
 ) -> Iterator[tuple[Clip, LocalVideo | Unreadable]]:
     outcome: LocalVideo | Unreadable
-    are_segments = all(clip.start is not None or clip.end is not None for clip in clips)
     try:
-        remote = RemoteFile(url, _BLOCK if are_segments else None)
-        if are_segments and remote.seekable() and (remote.size or 0) > _BLOCK:
-            outcome = _in_parts(remote, clips, limit)
+        remote = RemoteFile(url, _BLOCK if _are_segments(clips) else None)
+        size = remote.size
+        if size is not None and remote.seekable() and _is_read_in_parts(clips, size, _BLOCK, limit):
+            outcome = _in_parts(remote, size, clips, limit)
         else:
             with remote:
                 pieces = iter(lambda: remote.read(_CHUNK) or b"", b"")
-                outcome = _spooled(pieces, remote.size, clips, limit)
+                outcome = _spooled(pieces, size, clips, limit)
     except DecodeError as error:
         outcome = error.outcome
     yield from _dealt(clips, outcome)
-
-
-def _in_parts(remote: RemoteFile, clips: Sequence[Clip], limit: int) -> LocalVideo:
-    scratch = _scratch_for(clips)
-    return LocalVideo(
-        str(scratch.path), scratch, clips=len(clips), parts=Parts(remote, scratch, limit)
-    )
 
 
 def _fetch_members(
@@ -209,11 +226,7 @@ def _fetch_members(
                 clips = waiting.pop(member.name)
                 outcome: LocalVideo | Unreadable
                 try:
-                    outcome = (
-                        member.content
-                        if isinstance(member.content, Unreadable)
-                        else _spooled(member.content, member.size, clips, limit)
-                    )
+                    outcome = _video_of(member, archive.file, clips, limit)
                 except DecodeError as error:
                     outcome = error.outcome
                 yield from _dealt(clips, outcome)
@@ -221,6 +234,37 @@ def _fetch_members(
         rest = Unreadable(error.cause, f"its archive {error.detail}")
     for clips in waiting.values():
         yield from _dealt(clips, rest)
+
+
+def _video_of(
+    member: Member, archive: str, clips: Sequence[Clip], limit: int
+) -> LocalVideo | Unreadable:
+    if isinstance(member.content, Unreadable):
+        return member.content
+    begin, size = member.begin, member.size
+    if (
+        begin is not None
+        and not storage.is_url(archive)
+        and _is_read_in_parts(clips, size, _CHUNK, limit)
+        and begin + size <= os.path.getsize(archive)
+    ):
+        return _in_parts(_Slice(archive, begin, size), size, clips, limit)
+    return _spooled(member.content, size, clips, limit)
+
+
+def _is_read_in_parts(clips: Sequence[Clip], size: int, least: int, limit: int) -> bool:
+    """Whether a file that can be read anywhere is not to be copied as a whole."""
+    return size > limit or (size > least and _are_segments(clips))
+
+
+def _are_segments(clips: Sequence[Clip]) -> bool:
+    return all(clip.start is not None or clip.end is not None for clip in clips)
+
+
+def _in_parts(whole: _Whole, size: int, clips: Sequence[Clip], limit: int) -> LocalVideo:
+    scratch = _scratch_for(clips)
+    parts = Parts(whole, size, scratch, limit)
+    return LocalVideo(str(scratch.path), scratch, clips=len(clips), parts=parts)
 
 
 def _dealt(

@@ -30,7 +30,7 @@ class FoundPair:
     group: int
     kept: Place
     other: Place
-    picture: float  # shares of bits that differ; NaN where that cannot be told
+    picture: float  # distances; NaN where that cannot be told
     sound: float
 
 
@@ -72,7 +72,7 @@ def show_pairs(pairs: Sequence[FoundPair], max_mb: float) -> list[ShownPair]:
         )
         compared = (("pictures", pair.picture), ("sound", pair.sound))
         shown.append(
-            ShownPair(pair, (one, other), tuple((name, _percent(n)) for name, n in compared))
+            ShownPair(pair, (one, other), tuple((name, _in_words(n)) for name, n in compared))
         )
     return shown
 
@@ -96,8 +96,8 @@ def duplicates_page(pairs: Sequence[ShownPair], counts: Mapping[str, int], title
     )
 
 
-def _percent(share: float) -> str:
-    return "cannot be told" if math.isnan(share) else f"{100 * share:.1f} % of bits differ"
+def _in_words(distance: float) -> str:
+    return "cannot be told" if math.isnan(distance) else f"distance {distance:.2f}"
 
 
 _PAGE_OVERHEAD = 30_000  # bytes of style and script

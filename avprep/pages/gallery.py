@@ -75,6 +75,11 @@ class ClipChooser:
         return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
 
 
+def cost_on_page(candidate: Candidate, overhead: int) -> int:
+    """Bytes that a clip takes: its sample as base64, and what else is shown of it."""
+    return candidate.entry.size * 4 // 3 + overhead
+
+
 def within_size(
     candidates: list[Candidate], limit: float, overhead: int
 ) -> tuple[list[Candidate], int]:
@@ -90,7 +95,7 @@ def within_size(
     """
     kept = []
     for candidate in candidates:
-        cost = candidate.entry.size * 4 // 3 + overhead
+        cost = cost_on_page(candidate, overhead)
         if cost <= limit:
             limit -= cost
             kept.append(candidate)

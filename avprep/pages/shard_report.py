@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,7 +20,7 @@ from avprep.audio import SAMPLE_RATE
 from avprep.failures import ClipFailure
 from avprep.options import ReportOptions
 from avprep.pages.clips import ClipView, view_clip
-from avprep.pages.gallery import Candidate, within_size
+from avprep.pages.gallery import Candidate, cost_on_page, within_size
 from avprep.pages.histogram import histogram
 from avprep.pages.page import render_page
 from avprep.pages.survey import (
@@ -41,6 +42,7 @@ from avprep.shards.format import (
 _SCRIPTS = ("clip.js", "report.js")
 CLIP_OVERHEAD = 20_000  # bytes of spectrogram, waveform and markup
 _READS_AT_ONCE = 8
+_WORST_SHARE = 0.5  # of the page's size, for the clips with the worst faults
 _FINEST_BIN = 0.1  # seconds
 
 
@@ -53,6 +55,8 @@ class ReportSummary:
     too_large: int  # clips chosen for the gallery that did not fit
     unreadable: tuple[str, ...]  # clips chosen for the gallery whose bytes are damaged
     incomplete: int  # samples of the set whose files hold less than they promise
+    samples: int  # of the set
+    faults: Mapping[str, int]  # samples of the set with each fault; empty for one without measures
 
 
 @dataclass(frozen=True)
@@ -85,17 +89,31 @@ def make_report(
     overview = survey_shards(location, info, options.gallery, on_shard)
     values = _values(location, info, overview, read_failures(location), options)
     limit = options.max_mb * 1e6 - len(_rendered(values, info, [], 0))
+    seen = overview.quality
+    values_of = {worst.candidate: worst.values for worst in seen.worst} if seen else {}
+    for_worst = limit * _WORST_SHARE if options.gallery.most else 0
+    worst, _ = within_size([*values_of], for_worst, CLIP_OVERHEAD)
+    limit -= sum(cost_on_page(candidate, CLIP_OVERHEAD) for candidate in worst)
     chosen, too_large = within_size(overview.candidates, limit, CLIP_OVERHEAD)
     with ThreadPoolExecutor(_READS_AT_ONCE) as threads:
-        clips = list(threads.map(lambda candidate: gallery_clip(location, candidate), chosen))
+        view = functools.partial(gallery_clip, location)
+        clips, worst_clips = list(threads.map(view, chosen)), list(threads.map(view, worst))
     clips.sort(key=lambda clip: (_class_order(clip.entry, info), clip.entry.video_id))
-    page = _rendered(values, info, clips, too_large)
-    unreadable = tuple(clip.entry.video_id for clip in clips if clip.view is None)
-    return ReportSummary(page, len(clips), too_large, unreadable, info.incomplete)
+    shown = [(clip, values_of[one]) for clip, one in zip(worst_clips, worst, strict=True)]
+    page = _rendered(values, info, clips, too_large, shown)
+    unreadable = {clip.entry.video_id: clip for clip in (*clips, *worst_clips) if clip.view is None}
+    faults = seen.faults if seen else {}
+    return ReportSummary(
+        page, len(clips), too_large, (*unreadable,), info.incomplete, info.samples, faults
+    )
 
 
 def _rendered(
-    values: dict[str, Any], info: DatasetInfo, clips: list[GalleryClip], too_large: int
+    values: dict[str, Any],
+    info: DatasetInfo,
+    clips: list[GalleryClip],
+    too_large: int,
+    worst: Sequence[tuple[GalleryClip, Mapping[str, float]]] = (),
 ) -> bytes:
     named = [number for number in by_name(info) if info.class_counts[number]]
     shown = {number for clip in clips for number in clip.entry.labels}
@@ -105,6 +123,7 @@ def _rendered(
         _SCRIPTS,
         **values,
         clips=clips,
+        worst=worst,
         too_large=too_large,
         shown_classes=[number for number in named if number in shown],
         other_classes=[number for number in named if number not in shown],
@@ -184,6 +203,7 @@ def _values(
         "lengths": _lengths(overview.seconds),
         "unknown_lengths": info.modalities.get("audio", info.samples) - len(overview.seconds),
         "lacking": info.lacking(),
+        "quality": overview.quality,
         "failures": None if failures is None else some_of_each_cause(failures, options.failures),
         "causes": Counter(info.failures).most_common(),
         "summary": _summary(location, info, overview),
@@ -213,6 +233,7 @@ def _summary(location: str, info: DatasetInfo, overview: Overview) -> dict[str, 
         "incomplete": info.incomplete,
         "modalities": dict(info.modalities),
         "failures": dict(info.failures),
+        "faults": overview.quality.faults if overview.quality else {},
         "splits": dict(overview.splits),
         "classes": [
             {"mid": mid, "name": name, "samples": count}

@@ -16,8 +16,9 @@ from avprep import storage
 from avprep.failures import FAILURES_FILE, ClipFailure
 from avprep.options import GalleryOptions
 from avprep.pages.gallery import Candidate, ClipChooser
+from avprep.pages.quality import Quality, QualitySurvey
 from avprep.shards.format import DatasetInfo
-from avprep.shards.measured import read_indexes
+from avprep.shards.measured import read_indexes, read_measures
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class Overview:
         seconds: float64, length of each clip's audio; those without any are left out.
         splits: samples of each split that the manifest names.
         candidates: clips for the gallery, the most important first.
+        quality: the measures; None if the set has none.
     """
 
     seconds: NDArray[np.float64]
     splits: Mapping[str, int]
     candidates: list[Candidate]
+    quality: Quality | None
 
 
 def survey_shards(
@@ -41,15 +44,18 @@ def survey_shards(
     options: GalleryOptions,
     on_shard: Callable[[], None] = lambda: None,
 ) -> Overview:
-    """Read every index once.
+    """Read every index once, and what was measured.
 
     Raises:
-        UserError: an index is missing, damaged, or of another build.
+        UserError: an index is missing, damaged, or of another build; or measures are.
     """
     lengths = array("q")
     splits: Counter[str] = Counter()
     chooser = ClipChooser(options)
+    quality = QualitySurvey() if info.measures else None
     for index in read_indexes(location, info):
+        if quality is not None:
+            quality.add(index, read_measures(location, index))
         for entry in index.samples:
             if "audio" in entry.modalities:
                 lengths.append(entry.num_samples)
@@ -59,7 +65,8 @@ def survey_shards(
     known = np.array(lengths, np.int64)
     seconds = known[known > 0] / info.options["sample_rate"]
     del splits[""]
-    return Overview(seconds, splits, chooser.choose())
+    seen = quality.result() if quality is not None else None
+    return Overview(seconds, splits, chooser.choose(), seen)
 
 
 def read_failures(location: str) -> list[ClipFailure] | None:

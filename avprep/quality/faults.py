@@ -37,6 +37,6 @@ FAULTS = (
     Fault("noise", "flatness", 0.75),
     Fault("still", "stillness", 0.98),
     Fault("blank", "blank", 0.5),
-    Fault("blurred", "blur", 0.45),
+    Fault("blurred", "blur", 0.42),
     Fault("letterboxed", "letterbox", 0.08),
 )

@@ -1,9 +1,9 @@
 """Perceptual hashes: clips that look or sound the same have nearly the same bits.
 
-A hash is a sequence of sub-hashes, one per picture or per eighth of a second of sound, so that two
-clips can be compared at any shift against each other. They are compared by the share of bits that
-differ (`avprep.quality.near`). A sub-hash of zeros says that there is nothing to recognise: a flat
-picture, silence, a sound that never changes.
+A hash is a sequence of sub-hashes, one per picture or per sixteenth of a second of sound, so that
+two clips can be compared at any shift against each other (`avprep.quality.near`). A set bit says
+what is there, so a sub-hash of zeros says that there is nothing to recognise: a flat picture,
+silence, a sound that never changes.
 
 Whatever is compared is rounded to whole numbers first, so that two machines make the same bits.
 """
@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 PICTURES = 10  # sub-hashes of a clip at most
-STEPS = 64  # of sound, likewise: the first 9 s
-STEPS_PER_SECOND = 8
+STEPS = 128  # of sound, likewise: the first 8 s
+STEPS_PER_SECOND = 16
 
 _GRID = 32  # pictures are shrunk to this many points in each direction
 _DARK = 40  # of 255; black bars of lossy video are brighter than 0
@@ -27,14 +27,15 @@ _BARS_AT_MOST = 0.35  # of a side, each
 _FLATTEST = 2  # of 255, standard deviation of the coarse picture
 
 _RATE = 16000
-_WINDOW, _HOP = 2000, 1000  # samples
-_POOL = np.array([1, 2, 3, 4, 3, 2, 1])  # hops: half a second, so that 1/16 s of shift costs little
-_HOPS_PER_STEP = _RATE // STEPS_PER_SECOND // _HOP
-_LAG = 3  # steps: the distance at which two windows have little in common
-_BAND_EDGES = np.geomspace(300, 4000, 18)  # Hz: what low bit rates and telephones keep
-_FLOOR = 1e-3  # of the mean energy: what lies 30 dB below is noise of the codec
+_WINDOW, _HOP = 2000, _RATE // STEPS_PER_SECOND  # samples
+_POOL = np.array(
+    [1, 2, 3, 2, 1]
+)  # steps: a third of a second, so that 1/32 s of shift costs little
+_LAG = 4  # steps: the distance at which two windows have little in common
+_BAND_EDGES = np.geomspace(300, 4000, 10)  # Hz: what low bit rates and telephones keep
+_FLOOR = 1e-2  # of the mean energy: what lies 20 dB below may be noise of the codec
 _LEVELS = 64  # per factor of two of energy
-_CHANGE = 3  # levels, 0.14 dB: less is no change
+_CHANGE = 1  # level, 0.05 dB: less is no change
 
 
 def hash_picture(frames: NDArray[np.uint8]) -> bytes:
@@ -61,24 +62,23 @@ def hash_picture(frames: NDArray[np.uint8]) -> bytes:
 
 
 def hash_sound(pcm: NDArray[np.int16]) -> bytes:
-    """The hash of a clip's sound: 2 bytes per eighth of a second, of the first nine seconds.
+    """The hash of a clip's sound: a byte per sixteenth of a second, of the first eight seconds.
 
     Whether the step from each frequency band to the next rises or falls with time: neither gain nor
     an equaliser changes that (Haitsma and Kalker, ISMIR 2002).
 
     Args:
-        pcm: int16 [samples], 16 kHz. A clip of less than 0.875 s has no sub-hash.
+        pcm: int16 [samples], 16 kHz. A clip of less than 0.625 s has no sub-hash.
     """
-    hops = _HOPS_PER_STEP * (STEPS + _LAG - 1) + len(_POOL)
-    pcm = pcm[: (hops - 1) * _HOP + _WINDOW]
-    if len(pcm) < _WINDOW + _HOP * (len(_POOL) - 1 + _HOPS_PER_STEP * _LAG):
+    pcm = pcm[: (STEPS + _LAG + len(_POOL) - 2) * _HOP + _WINDOW]
+    if len(pcm) < _WINDOW + _HOP * (len(_POOL) - 1 + _LAG):
         return b""
     windows = np.lib.stride_tricks.sliding_window_view(pcm, _WINDOW)[::_HOP]
     spectrum = np.fft.rfft(windows * _HANN)
     power = np.add.reduceat(spectrum.real**2 + spectrum.imag**2, _FIRST_BINS, axis=1)[:, :-1]
     pooled = np.lib.stride_tricks.sliding_window_view(power, len(_POOL), axis=0) @ _POOL
-    pooled = pooled[::_HOPS_PER_STEP]  # [steps, bands]
-    levels = np.rint(np.log2(pooled + (1 + _FLOOR * pooled.mean())) * _LEVELS).astype(np.int64)
+    floor = 1 + _FLOOR * pooled.mean()
+    levels = np.rint(np.log2(pooled + floor) * _LEVELS).astype(np.int64)  # [steps, bands]
     slopes = levels[:, 1:] - levels[:, :-1]
     return np.packbits(slopes[_LAG:] - slopes[:-_LAG] > _CHANGE, axis=1).tobytes()
 

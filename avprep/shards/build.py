@@ -8,8 +8,9 @@ import json
 import random
 import sys
 import tempfile
+import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -139,11 +140,17 @@ def build_shard_set(
     whole, built = dict(survey.whole), 0
     progress = _advanced(Progress("clip", 0, sum(len(job.clips) for job in mine)), whole.values())
     on_progress(progress)
-    for shard in _build(_missing_of(task.groups, whole), settings, pool):
-        whole[shard.summary.name] = shard.summary
-        built += not shard.found
-        progress = _advanced(progress, [shard.summary])
-        on_progress(progress)
+    lock = threading.Lock()
+
+    def take(shard: BuiltShard) -> None:
+        nonlocal built, progress
+        with lock:
+            whole[shard.summary.name] = shard.summary
+            built += not shard.found
+            progress = _advanced(progress, [shard.summary])
+            on_progress(progress)
+
+    _build(_missing_of(task.groups, whole), settings, pool, take)
 
     ordered = _all_that_are_whole(plan, whole, settings)
     failures = plan.rejected + tuple(f for summary in ordered for f in summary.failures)
@@ -258,16 +265,27 @@ def _missing_of(
 
 
 def _build(
-    groups: Sequence[Sequence[ShardJob]], settings: ShardSettings, pool: PoolOptions
-) -> Iterator[BuiltShard]:
+    groups: Sequence[Sequence[ShardJob]],
+    settings: ShardSettings,
+    pool: PoolOptions,
+    take: Callable[[BuiltShard], None],
+) -> None:
+    """Build shards; `take` gets each when it is there, from the thread that built it.
+
+    From a cluster it gets those of a group together.
+    """
     # In an order of its own, so that machines at the same task seldom meet.
     shuffled = random.Random().sample(groups, len(groups))
-    if pool.is_local and groups:  # the workers that have no group of their own help others
-        settings = replace(settings, decoders=max(pool.count() // len(groups), 1))
-    work = functools.partial(build_group, settings=settings)
+    if pool.is_local:
+        # Workers that have no group of their own help others.
+        settings = replace(settings, decoders=max(pool.count() // max(len(groups), 1), 1))
+        work = functools.partial(build_group, settings=settings, on_built=take)
+    else:
+        work = functools.partial(build_group, settings=settings)
     try:
         for shards in run_jobs(work, shuffled, pool):
-            yield from shards
+            for shard in () if pool.is_local else shards:
+                take(shard)
     finally:
         for place in (settings.out, tempfile.gettempdir()):  # shards, and videos for decoders
             storage.remove_abandoned(place)

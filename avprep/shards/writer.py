@@ -55,18 +55,34 @@ class BuiltShard:
     found: bool  # another machine built it meanwhile
 
 
-def build_group(jobs: Sequence[ShardJob], settings: ShardSettings) -> list[BuiltShard]:
+def build_group(
+    jobs: Sequence[ShardJob],
+    settings: ShardSettings,
+    on_built: Callable[[BuiltShard], object] = lambda shard: None,
+) -> list[BuiltShard]:
     """Decode the clips of some shards, and write each shard and its index when it has all of them.
 
     The tar gets its final name before the index does, so a shard that has an index is whole. A clip
     that fails is recorded in the index and costs nothing else.
+
+    Args:
+        jobs: shards whose clips may lie in the same files.
+        settings: what all jobs of a shard set share.
+        on_built: called with each shard as soon as it is there.
 
     Raises:
         UserError: the folder cannot be written to.
         WorkFailed: a shard cannot be written, because the disk is full or the like.
     """
     found = find_shards([job.name for job in jobs], _files_of(jobs, settings), settings).whole
-    built = [BuiltShard(summary, found=True) for summary in found.values()]
+    built: list[BuiltShard] = []
+
+    def tell(shard: BuiltShard) -> None:
+        built.append(shard)
+        on_built(shard)
+
+    for summary in found.values():
+        tell(BuiltShard(summary, found=True))
     missing = [job for job in jobs if job.name not in found]
     job_of = {clip.video_id: job for job in missing for clip in job.clips}
     begun: dict[str, tuple[ShardWriter, storage.ScratchFile]] = {}
@@ -85,7 +101,7 @@ def build_group(jobs: Sequence[ShardJob], settings: ShardSettings) -> list[Built
             shard.add(clip, outcome)
             if shard.has_all:
                 del begun[job.name]
-                built.append(_publish(shard, file, settings))
+                tell(_publish(shard, file, settings))
                 file.discard()
     return built
 

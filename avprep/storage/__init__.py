@@ -3,7 +3,14 @@
 Two promises: what has its final name is whole, and every failure names the place.
 """
 
-from avprep.storage.archives import Listing, archive_scheme, is_archive, list_archive, present
+from avprep.storage.archives import (
+    ARCHIVE_SUFFIXES,
+    Listing,
+    archive_scheme,
+    is_archive,
+    list_archive,
+    present,
+)
 from avprep.storage.claim import claim
 from avprep.storage.places import (
     beside,

@@ -17,7 +17,7 @@ from typing import IO, cast
 from avprep.errors import UserError
 from avprep.storage.places import is_chained, is_url, join, list_files, open_to_read
 
-_SUFFIXES = re.compile(r".+\.(tar|tar\.gz|tgz|zip)", re.IGNORECASE | re.DOTALL)
+ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 _OTHERS = re.compile(r".+\.(tar\.\w+|tbz2?|txz|7z|rar)", re.IGNORECASE | re.DOTALL)
 _GZIP = b"\x1f\x8b"
 _GZIP_FORMAT = 31  # of zlib
@@ -61,12 +61,12 @@ def archive_scheme(place: str) -> str:
     Raises:
         UserError: an archive of another kind, or one whose name cannot be part of such a URL.
     """
-    match = _SUFFIXES.fullmatch(place)
-    if match is None:
+    name = place.lower()
+    if not name.endswith(ARCHIVE_SUFFIXES):
         if _OTHERS.fullmatch(place):
             raise UserError(
-                f"{place}: is an archive of a kind that is not read; .tar, .tar.gz, .tgz and .zip "
-                "are. Unpack it, or pack it again as one of these."
+                f"{place}: is an archive of a kind that is not read. Unpack it, or pack it again "
+                f"as one of {', '.join(ARCHIVE_SUFFIXES)}."
             )
         return ""
     if "::" in place:
@@ -74,7 +74,7 @@ def archive_scheme(place: str) -> str:
             f"{place}: the name of an archive must not contain '::', which separates the parts of "
             "a URL. Rename it."
         )
-    return "zip" if match[1].lower() == "zip" else "tar"
+    return "zip" if name.endswith(".zip") else "tar"
 
 
 def is_archive(place: str) -> bool:
@@ -126,7 +126,8 @@ def _needing_ranges() -> Iterator[None]:
 def present(places: Iterable[str]) -> set[str]:
     """Those of some paths and URLs where a file is; folders and archives are listed once each.
 
-    What a web server has is believed, since it would take a request per file to know.
+    What is not looked at is believed: files on web servers, which would take a request each, and
+    files in archives of a kind that is not listed.
 
     Raises:
         UserError, WorkFailed: a place cannot be read.
@@ -143,15 +144,21 @@ def present(places: Iterable[str]) -> set[str]:
         elif os.path.isfile(place):
             found.add(place)
     for top, inside in asked.items():
-        if is_chained(inside[0]):
+        if is_chained(inside[0]) and _OTHERS.fullmatch(top):
+            found.update(inside)
+        elif is_chained(inside[0]):
             with contextlib.suppress(FileNotFoundError):
-                names = list_archive(top).names
-                scheme = archive_scheme(top)
-                found.update({f"{scheme}://{name}::{top}" for name in names}.intersection(inside))
+                names = {os.path.normpath(name) for name in list_archive(top).names}
+                found.update(place for place in inside if _member_of(place) in names)
         else:
             sizes = list_files(top)
             found.update(join(top, name) for name in sizes if sizes[name] >= 0)
     return found
+
+
+def _member_of(place: str) -> str:
+    """`v/a.mp4` of `tar://./v/a.mp4::x.tar`."""
+    return os.path.normpath(place.partition("://")[2].rpartition("::")[0])
 
 
 def _fault_of(name: str) -> str:
@@ -202,6 +209,8 @@ def list_tar(file: IO[bytes], keep: str) -> Listing:
                 if member.isdir():
                     continue
                 reason = "" if member.isreg() else "is a link or a device"
+                if member.issparse():
+                    reason = "is a sparse file"
                 if listing.add(member.name, reason) and _is_kept(member.name, keep):
                     text = archive.extractfile(member)
                     listing.texts[member.name] = text.read(_LARGEST_READ) if text else b""

@@ -12,7 +12,8 @@ from cavmae.train.options import PretrainRun
 @click.command(cls=RecipeCommand)
 @flags(options=PretrainRun, rehearsal=Rehearsal)
 def pretrain(options: PretrainRun, rehearsal: Rehearsal) -> None:
-    """Train CAV-MAE: reconstruct masked patches, and match sounds with images.
+    """Train CAV-MAE: reconstruct masked patches, and match sounds with images. --objective trains a
+    system that the paper compares it with.
 
     Writes RUN/model.safetensors, log.csv, curves.png, result.json, TensorBoard events and
     checkpoints. After an interruption the same command resumes where it was. With --val-shards

@@ -32,7 +32,6 @@ class OneLine(Summary):
 def covered(coverage: Coverage | None) -> Iterator[str]:
     """Which clips of a list are there; nothing without a list."""
     if coverage is not None:
-        absent = len(coverage.absent)
-        rest = f"; {absent} are not there: {first_of(coverage.absent)}" if absent else ""
-        there = coverage.listed - absent
-        yield f"{there} of the {coverage.listed} clips of {coverage.file} are there{rest}"
+        there = coverage.listed - len(coverage.absent)
+        rest = f"; absent: {first_of(coverage.absent)}" if coverage.absent else ""
+        yield f"{there} of the {coverage.listed} clips that {coverage.file} names are there{rest}"

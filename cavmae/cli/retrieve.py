@@ -40,7 +40,7 @@ def described(result: RetrieveResult) -> Iterator[str]:
     """The result for a person."""
     facts = result.facts()
     yield from covered(result.coverage)
-    width = 22 if any(result.intervals) else 8
+    width = 26 if any(result.intervals) else 8
     heads = "".join(f"R@{k}".rjust(width) for k in (1, 5, 10))
     yield f"{'':16}{heads}{'median rank':>14}"
     for direction, title in (

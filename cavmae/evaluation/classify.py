@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cavmae.data import Batch, ShardSet
+from cavmae.data import ShardSet
 from cavmae.distributed import World
 from cavmae.evaluation.clips import chosen_frames, clip_loader
 from cavmae.evaluation.options import FrameChoice, LoadOptions, OneResult
@@ -93,7 +93,10 @@ def _own_share(
     chosen_frames(frame, shards.frames)
     loader = clip_loader(shards, frontend, options, frame, world, modalities_of_all(modes))
     model.eval()
-    batches: list[Batch] = []
+    none = torch.zeros(0, shards.num_classes)  # a rank may have no clip
+    # Copies, so that the batches with their sounds and pictures are let go.
+    video_ids: list[str] = []
+    index, labels = [none[:, 0].long()], [none]
     found: dict[Mode, list[Tensor]] = {mode: [] for mode in modes}
     means: dict[Mode, list[Tensor]] = {mode: [] for mode in modes}
     with torch.inference_mode():
@@ -105,19 +108,17 @@ def _own_share(
                 kept = each if options.frames == "each" else each.mean(dim=1)
                 found[mode].append(kept.double().cpu())
                 means[mode].append(logits.mean(dim=1).cpu())
-            batches.append(batch)
+            video_ids += batch.video_ids
+            index.append(batch.index.clone())
+            labels.append(batch.labels.clone())
             on_batch(len(batch))
-    none = torch.zeros(0, shards.num_classes)  # a rank may have no clip
-    index = torch.cat([none[:, 0].long(), *(batch.index for batch in batches)]).numpy()
-    video_ids = [video_id for batch in batches for video_id in batch.video_ids]
-    labels = torch.cat([none, *(batch.labels for batch in batches)]).double().numpy()
     return {
         mode: Classified(
-            index,
+            torch.cat(index).numpy(),
             video_ids,
             probabilities=torch.cat(found[mode] or [none.double()]).numpy(),
             logits=torch.cat([none, *means[mode]]).numpy(),
-            labels=labels,
+            labels=torch.cat(labels).double().numpy(),
             unreadable=len(loader.bad_samples),
         )
         for mode in modes

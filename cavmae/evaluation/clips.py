@@ -10,6 +10,7 @@ from avprep.csvfile import first_of
 from avprep.errors import UserError
 from avprep.progress import OnProgress, Progress
 from avprep.selection import select
+from avprep.wording import counted
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.distributed import World
 from cavmae.evaluation.options import LoadOptions, OneResult
@@ -48,8 +49,8 @@ class Coverage:
         if not self.absent:
             return ()
         return (
-            f"{self.file}: {len(self.absent)} of its {self.listed} clips are not in "
-            f"{self.location}: {first_of(self.absent)}",
+            f"{self.location}: lacks {len(self.absent)} of the {self.listed} clips that "
+            f"{self.file} names: {first_of(self.absent)}",
         )
 
 
@@ -63,9 +64,9 @@ def listed_clips(shards: ShardSet, file: Path) -> tuple[ShardSet, Coverage]:
     listed = len(found.positions) + len(found.strangers)
     if not found.positions:
         raise UserError(
-            f"{file}: none of its {listed} clips is in {shards.location}; it names "
-            f"{first_of(found.strangers)}, there is {shards.video_id(0)}. Give the shard set that "
-            "the list is of."
+            f"{file}: {shards.location} has none of the {counted(listed, 'clip')} that it names "
+            f"({first_of(found.strangers)}); its own are called {shards.video_id(0)} and the like. "
+            "Give the shard set that the list is of."
         )
     coverage = Coverage(file, shards.location, listed, found.strangers)
     return shards.subset(found.positions), coverage

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from avprep.csvfile import first_of
 from avprep.errors import UserError
+from avprep.wording import counted
 from cavmae.checkpoints.usage import other_classes
 from cavmae.evaluation.bootstrap import Interval, draw, drawn_figures, interval
 from cavmae.evaluation.metrics import score
@@ -83,10 +84,14 @@ def compare(first: Path, second: Path, options: CompareOptions = CompareOptions(
             f"{first_of(only_second, 1)}. Evaluate both on the same shard set."
         )
     if (only_first or only_second) and not options.common:
+        extra = [
+            f"{counted(len(ids), 'clip')} of {file} ({first_of(ids, 3)})"
+            for file, ids in ((first, only_first), (second, only_second))
+            if ids
+        ]
         raise UserError(
-            f"{first} has {len(only_first)} clips that {second} lacks ({first_of(only_first, 3)}), "
-            f"and lacks {len(only_second)} ({first_of(only_second, 3)}). --common compares the "
-            f"{len(both)} that both have."
+            f"{first} and {second} are not of the same clips: {' and '.join(extra)} not in the "
+            f"other. --common compares the {len(both)} that both have."
         )
     own = one.only(np.array([rows[video_id] for video_id in both]))
     others = other.only(np.array([places[video_id] for video_id in both]))

@@ -34,7 +34,7 @@ from cavmae.evaluation.vggsounder import (
     confusion,
     subset_figures,
 )
-from cavmae.options import MODES, Criterion, Mode, StatedUsage, modalities_of, modalities_of_all
+from cavmae.options import Criterion, Mode, StatedUsage, modalities_of_all
 
 
 @dataclass(frozen=True)
@@ -192,10 +192,8 @@ def evaluate(
 
 def modes_of(classifier: Classifier) -> tuple[Mode, ...]:
     """The modes that a classifier has weights for, the one it was trained in first."""
-    there = set(classifier.model.modalities)
     trained = classifier.usage.mode
-    able = (mode for mode in MODES if there.issuperset(modalities_of(mode)))
-    return (trained, *(mode for mode in able if mode != trained))
+    return (trained, *(mode for mode in classifier.model.modes if mode != trained))
 
 
 def scored(

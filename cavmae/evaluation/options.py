@@ -354,6 +354,11 @@ class PredictOptions(DeviceOptions, StatedUsage, OfCheckpoint):
         flag="--frames",
         at_least=0,
     )
+    similarity: bool = option(
+        False,
+        "Also give the similarity of the sound to each frame, from -1 to 1. For this a pretrained "
+        "model is best, which gives no labels.",
+    )
     start: float | None = option(None, "First second to look at.", at_least=0)
     end: float | None = option(None, "Second to stop at.", above=0)
     workers: int = option(2, "Files decoded at a time.", at_least=1)

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+import torch.nn.functional as F
 
 from avprep.audio import decode_audio
 from avprep.clips import Clip, discover_clips
 from avprep.encode.process import ClipDecoder
 from avprep.encode.wire import EncodedSample
-from avprep.errors import DecodeError, Unreadable
+from avprep.errors import DecodeError, Unreadable, UserError
 from avprep.labels import LabelSet
 from avprep.options import SampleOptions
 from avprep.processes import stopped_by
@@ -34,8 +34,22 @@ from cavmae.distributed import choose_device
 from cavmae.evaluation.classify import frame_logits, probabilities_of
 from cavmae.evaluation.clips import chosen_frames
 from cavmae.evaluation.options import PredictOptions
-from cavmae.evaluation.trained import OnNote, load_classifier
-from cavmae.options import AUDIO_MODES, IMAGE_MODES, Mode
+from cavmae.evaluation.trained import (
+    Classifier,
+    OnNote,
+    Trained,
+    as_classifier,
+    check_contrasts,
+    load_trained,
+)
+from cavmae.frontend import Inputs
+from cavmae.model import CAVMAEClassifier
+from cavmae.options import AUDIO_MODES, IMAGE_MODES, MODE_WORDS, Mode
+
+UNMATCHED = (
+    "{file}: is a classifier, whose streams were not trained to match each other; similarities "
+    "mean more from a pretrained model."
+)
 
 
 @dataclass(frozen=True)
@@ -49,18 +63,35 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Similarity:
+    """How well a file's sound fits one of its frames.
+
+    Attributes:
+        frame: number of the frame.
+        seconds: its time, from the start of what is looked at.
+        cosine: from -1 to 1, of the features of the sound and of the frame.
+    """
+
+    frame: int
+    seconds: float
+    cosine: float
+
+
+@dataclass(frozen=True)
 class Prediction:
-    """What a classifier makes of a file.
+    """What a model makes of a file.
 
     Attributes:
         path: the file.
         mode: which modalities it has, see `CAVMAEClassifier.forward`.
-        labels: every class, the most probable first.
+        labels: every class, the most probable first; none from a pretrained model.
+        similarity: of each frame, where it was asked for and the file has sound and picture.
     """
 
     path: str
     mode: Mode
     labels: tuple[Label, ...]
+    similarity: tuple[Similarity, ...] = ()
 
     def top(self, count: int) -> tuple[Label, ...]:
         """The most probable classes."""
@@ -103,12 +134,24 @@ class Predictor(ExitStack):
         """
         super().__init__()
         self._device = choose_device(options.device)
-        self._classifier = load_classifier(options.checkpoint, options).to(self._device)
-        count = self._classifier.model.num_classes
-        self.notes = self._classifier.notes(f"; its {count} classes are numbered")
-        numbers = tuple(f"class {index}" for index in range(count))
-        self._labels = self._classifier.labels or LabelSet(numbers, numbers)
-        size = self._classifier.model.config.image_size
+        trained = load_trained(options.checkpoint)
+        self._labels = LabelSet((), ())
+        self._mode: Mode = options.mode or "multimodal"
+        self.notes: tuple[str, ...] = ()
+        self._classifier: Classifier | None = None
+        if not options.similarity or isinstance(trained.model, CAVMAEClassifier):
+            self._classifier = as_classifier(trained, options).to(self._device)
+            count = self._classifier.model.num_classes
+            self._mode = self._classifier.usage.mode
+            self.notes = self._classifier.notes(f"; its {count} classes are numbered")
+            numbers = tuple(f"class {index}" for index in range(count))
+            self._labels = self._classifier.labels or LabelSet(numbers, numbers)
+        if options.similarity:
+            check_comparing(trained, self._mode)
+            if self._classifier is not None:
+                self.notes += (UNMATCHED.format(file=trained.file),)
+        self._trained: Trained = self._classifier or trained.to(self._device)
+        size = self._trained.model.config.image_size
         self._options = replace(options, decode=replace(options.decode, frame_size=size))
         self._frames = chosen_frames(options.use_frames, options.decode.frames)
         self._reader: ClipReader | None = None
@@ -120,7 +163,7 @@ class Predictor(ExitStack):
             DecodeError: see `predict`.
         """
         if self._reader is None:
-            self._reader = ClipReader(self._options, self._classifier.usage.mode)
+            self._reader = ClipReader(self._options, self._mode)
             self.callback(self._reader.close)
         return self.classify(path, self._reader.read(path))
 
@@ -135,7 +178,7 @@ class Predictor(ExitStack):
         Yields:
             A file and its prediction, or why it has none.
         """
-        with ReaderPool(self._options, self._classifier.usage.mode) as pool:
+        with ReaderPool(self._options, self._mode) as pool:
             for path, outcome in pool.read_all(paths):
                 if isinstance(outcome, Unreadable):
                     yield str(path), outcome
@@ -144,30 +187,28 @@ class Predictor(ExitStack):
 
     def classify(self, path: str | Path, sample: EncodedSample) -> Prediction:
         """Classify a decoded clip."""
-        classifier = self._classifier
-        mode = self._options.mode or given_mode(classifier.usage.mode, sample)
+        mode = self._options.mode or given_mode(self._mode, sample)
         with torch.inference_mode():
-            inputs = classifier.frontend(self._batch(path, sample).to(self._device))
-            logits = frame_logits(classifier.model, inputs.audio, inputs.image, mode)
-            (scores,) = probabilities_of(logits, classifier.usage.criterion).mean(dim=1)
-        return Prediction(str(path), mode, self._ranked(scores.double().cpu().numpy()))
+            inputs = self._trained.frontend(self._batch(path, sample).to(self._device))
+            labels = self._ranked(inputs, mode) if self._classifier else ()
+            similarity = self._compared(inputs, sample) if self._options.similarity else ()
+        return Prediction(str(path), mode, labels, similarity)
 
     def _batch(self, path: str | Path, sample: EncodedSample) -> Batch:
         """A batch of one clip; without audio it has no sample, without video no frame."""
         pcm = decode_audio(sample.audio) if sample.audio else np.empty(0, np.int16)
-        pcm = pcm[: self._classifier.longest]
-        size, asked_for = self._options.decode.frame_size, self._options.decode.frames
-        own_frames = {frame * len(sample.frames) // asked_for for frame in self._frames}
+        pcm = pcm[: self._trained.longest]
+        size = self._options.decode.frame_size
         pictures = [
             decode_frame({f"{number}.jpg": memoryview(sample.frames[number])}, number, size, "")
-            for number in (sorted(own_frames) if sample.frames else ())
+            for number in self._numbers(sample)
         ]
         image = np.stack(pictures) if pictures else np.empty((0, size, size, 3), np.uint8)
         return Batch(
             waveform=torch.from_numpy(pcm.copy())[None],
             lengths=torch.tensor([len(pcm)]),
             image=torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, -1, 1)))[None],
-            labels=torch.zeros(1, self._classifier.model.num_classes),
+            labels=torch.zeros(1, len(self._labels)),
             index=torch.zeros(1, dtype=torch.int64),
             video_ids=[str(path)],
             partners=None,
@@ -175,10 +216,44 @@ class Predictor(ExitStack):
             planned=1,
         )
 
-    def _ranked(self, scores: NDArray[np.float64]) -> tuple[Label, ...]:
+    def _numbers(self, sample: EncodedSample) -> list[int]:
+        """The frames that are looked at, of those that the file has."""
+        asked_for, there = self._options.decode.frames, len(sample.frames)
+        return sorted({frame * there // asked_for for frame in self._frames}) if there else []
+
+    def _ranked(self, inputs: Inputs, mode: Mode) -> tuple[Label, ...]:
+        """Every class, the most probable first."""
+        assert self._classifier is not None
+        logits = frame_logits(self._classifier.model, inputs.audio, inputs.image, mode)
+        (found,) = probabilities_of(logits, self._classifier.usage.criterion).mean(dim=1)
+        scores = found.double().cpu().numpy()
         order = np.argsort(-scores, kind="stable").tolist()
         mids, names = self._labels.mids, self._labels.names
         return tuple(Label(k, mids[k], names[k], float(scores[k])) for k in order)
+
+    def _compared(self, inputs: Inputs, sample: EncodedSample) -> tuple[Similarity, ...]:
+        """The sound with each frame, as `cavmae retrieve` compares them."""
+        numbers = self._numbers(sample)
+        if not numbers or not sample.num_samples:
+            return ()
+        model = self._trained.model
+        features = [model.audio_features(inputs.audio)]
+        features += [model.image_features(frame) for frame in inputs.image.unbind(dim=1)]
+        audio, *images = (F.normalize(one.float().mean(dim=1), dim=-1)[0] for one in features)
+        return tuple(
+            Similarity(number, sample.frame_times[number], float(audio @ image))
+            for number, image in zip(numbers, images, strict=True)
+        )
+
+
+def check_comparing(trained: Trained, mode: Mode) -> None:
+    """Raises UserError where a model cannot compare sounds with pictures."""
+    if mode != "multimodal":
+        raise UserError(
+            f"{trained.file}: mode {mode} takes {MODE_WORDS[mode]}, but --similarity compares "
+            "sound and picture. Leave --similarity out, or give a model of both."
+        )
+    check_contrasts(trained)
 
 
 def given_mode(trained_mode: Mode, sample: EncodedSample) -> Mode:

@@ -82,7 +82,7 @@ def probe(
         raise UserError("give at least one run or checkpoint file.")
     models = [(load_trained(checkpoint), False) for checkpoint in checkpoints]
     models += [(one, True) for one in random_starts([one for one, _ in models], options.seed)]
-    selected = replace(options, splits=options.val_splits)
+    selected = replace(options, splits=options.val_splits, select=options.val_select)
     known = open_shards(options.shards, options, options.modalities)
     asked = open_shards(options.val_shards, selected, options.modalities)
     check_label_sets(known, asked)

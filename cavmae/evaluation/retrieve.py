@@ -24,7 +24,7 @@ from cavmae.evaluation.features import check_modalities, pooled_features
 from cavmae.evaluation.options import BootstrapOptions, RetrieveOptions
 from cavmae.evaluation.ranking import MEMORY, RECALLS, Ranks, chance, rank_pairs
 from cavmae.evaluation.retrieval_page import retrieval_page
-from cavmae.evaluation.trained import OnNote, load_trained
+from cavmae.evaluation.trained import OnNote, check_contrasts, load_trained
 from cavmae.model import CAVMAE
 
 
@@ -111,11 +111,7 @@ def retrieve(
         WorkFailed: too many clips cannot be read.
     """
     trained = load_trained(options.checkpoint, options.audio_frames)
-    if not trained.model.config.contrasts:
-        raise UserError(
-            f"{trained.file}: was pretrained as {trained.model.config.objective}, which never "
-            "compares sounds with images; retrieval needs a cav-mae or cav."
-        )
+    check_contrasts(trained)
     check_modalities(trained, options.modalities)
     shards = open_shards(options.shards, options, ())
     coverage = None

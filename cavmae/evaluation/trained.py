@@ -114,7 +114,17 @@ def load_classifier(
     Raises:
         UserError: nothing there, not a classifier, or what is stated does not fit it.
     """
-    trained = load_trained(checkpoint)
+    return as_classifier(load_trained(checkpoint), stated, recipe)
+
+
+def as_classifier(
+    trained: Trained, stated: StatedUsage, recipe: StatedUsage = StatedUsage()
+) -> Classifier:
+    """A model that was loaded, with how it is used; see `load_classifier`.
+
+    Raises:
+        UserError: not a classifier, or what is stated does not fit it.
+    """
     if not isinstance(trained.model, CAVMAEClassifier):
         raise UserError(
             f"{trained.file}: a pretrained model without a classifier; run `cavmae finetune`."
@@ -125,6 +135,15 @@ def load_classifier(
     given = read_label_csv(stated.labels) if stated.labels is not None else None
     labels = labels_of(file, metadata, classes, given)
     return Classifier(file, trained.model, trained.frontend, metadata, usage, labels)
+
+
+def check_contrasts(trained: Trained) -> None:
+    """Raises UserError where sounds and images were never compared in training."""
+    if not trained.model.config.contrasts:
+        raise UserError(
+            f"{trained.file}: was pretrained as {trained.model.config.objective}, which never "
+            "compares sounds with images; that needs a cav-mae or cav."
+        )
 
 
 def require_pretrained(trained: Trained) -> CAVMAE:

@@ -86,13 +86,20 @@ def subset_figures(
     scores: NDArray[np.float64], annotations: Annotations
 ) -> dict[str, dict[str, Figures]]:
     """By subset of the clips and kind of truth."""
+    order = np.argsort(scores, axis=1)
+    truths = {name: annotations.truth(name) for name in TRUTHS}
     return {
-        subset: {name: figures(scores[chosen], annotations.truth(name)[chosen]) for name in TRUTHS}
+        subset: {
+            name: figures(scores[chosen], truth[chosen], order[chosen])
+            for name, truth in truths.items()
+        }
         for subset, chosen in annotations.subsets().items()
     }
 
 
-def figures(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> Figures:
+def figures(
+    scores: NDArray[np.float64], truth: NDArray[np.bool_], order: NDArray[np.int64]
+) -> Figures:
     """Of the clips that have a label.
 
     For each k, the k classes with the highest scores are the prediction: `hit_rate` is the share of
@@ -103,13 +110,13 @@ def figures(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> Figures:
     Args:
         scores: [clips, classes].
         truth: [clips, classes].
+        order: [clips, classes], the classes of each clip by rising score.
     """
     labelled = truth.any(axis=1)
-    scores, truth = scores[labelled], truth[labelled]
+    scores, truth, order = scores[labelled], truth[labelled], order[labelled]
     found: Figures = {"clips": len(truth)}
     if not len(truth):
         return found
-    order = np.argsort(scores, axis=1)
     for k in TOP:
         predicted = np.zeros_like(truth)
         np.put_along_axis(predicted, order[:, -k:], True, axis=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,13 @@ def fold_names(options: FoldsRun) -> list[str]:
 
 def run_of(options: FoldsRun, fold: str, names: list[str]) -> FinetuneRun:
     """The run that is evaluated on a fold."""
-    shared = {field.name: getattr(options, field.name) for field in fields(options)}
-    run = FinetuneRun(**shared, val_shards=options.shards, val_splits=(fold,))
     others = tuple(name for name in names if name != fold)
-    return replace(run, splits=others, out=options.out / f"fold-{sample_key(fold)}")
+    shared: dict[str, Any] = {field.name: getattr(options, field.name) for field in fields(options)}
+    own: dict[str, Any] = {
+        "splits": others,
+        "val_shards": options.shards,
+        "val_splits": (fold,),
+        "val_select": options.select,
+        "out": options.out / f"fold-{sample_key(fold)}",
+    }
+    return FinetuneRun(**{**shared, **own})

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import subprocess
 import tarfile
 import zipfile
 import zlib
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avprep.errors import UserError
+from avprep.errors import UserError, WorkFailed
 from avprep.manifest.model import read_manifest
 from avprep.storage import archives, list_archive
 from tests.avprep.test_manifest_commands import run
@@ -126,6 +127,15 @@ def test_links_and_devices_are_lost_with_the_reason(tmp_path):
     assert all(line.endswith("is a link or a device") for line in lost)
 
 
+def test_a_sparse_file_is_lost_with_the_reason(tmp_path):
+    with (tmp_path / "holes.mp4").open("wb") as file:
+        file.seek(1 << 20)
+        file.write(b"x")
+    path = tmp_path / "x.tar"
+    subprocess.run(["tar", "-C", tmp_path, "-cSf", path, "holes.mp4"], check=True)
+    assert list_archive(str(path)).lost == [("holes.mp4", "is a sparse file")]
+
+
 def test_links_and_encrypted_files_of_a_zip_are_lost_with_the_reason(tmp_path):
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -203,6 +213,10 @@ def test_a_cut_part_is_named_and_its_whole_files_are_used(tmp_path):
         *("manifest", "folder", tmp_path / "*.tar.gz", "--out", tmp_path / "m.json", "--json")
     )
     assert json.loads(summary)["lost"] == 2
+    (tmp_path / "m.json").unlink()
+    with pytest.raises(WorkFailed, match="2 files unusable; no manifest is written"):
+        run("manifest", "folder", part, whole, "--out", tmp_path / "m.json", "--strict")
+    assert not (tmp_path / "m.json").exists()
 
 
 def test_places_that_cannot_be_used_are_named(tmp_path):

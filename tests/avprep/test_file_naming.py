@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avprep.clips import VIDEO_SUFFIXES, scan_files
+from avprep.clips import scan_files
 from avprep.errors import UserError
+from avprep.kinds import VIDEO_SUFFIXES
 from avprep.labels import LabelSet
 from avprep.manifest.sources.listing import match_listing, read_listing
 from avprep.manifest.sources.match import match_files

@@ -110,8 +110,8 @@ def test_a_changed_copy_of_a_sound_has_nearly_the_same_hash():
 @pytest.mark.parametrize("late", [0.5, 0.46, 1.0])
 def test_the_hash_of_a_shifted_sound_is_shifted(late):
     whole, cut = hash_sound(sound(1)), hash_sound(sound(1)[round(late * RATE) :])
-    steps = round(late * 8)
-    assert differing(whole[2 * steps :], cut) < 0.2
+    steps = round(late * 16)
+    assert differing(whole[steps:], cut) < 0.2
     assert differing(whole, cut) > 0.3
 
 
@@ -128,8 +128,8 @@ def test_silence_and_a_steady_tone_have_nothing_to_recognise():
 
 def test_a_sound_that_is_too_short_has_no_hash():
     pcm = sound(1, 1.0)
-    assert hash_sound(pcm[: 14 * RATE // 16 - 1]) == b""
-    assert len(hash_sound(pcm[: 14 * RATE // 16])) == 2
+    assert hash_sound(pcm[: 10 * RATE // 16 - 1]) == b""
+    assert len(hash_sound(pcm[: 10 * RATE // 16])) == 1
     assert hash_sound(pcm[:0]) == b""
 
 
@@ -147,4 +147,4 @@ def test_a_hash_never_changes():
     time = np.arange(3 * RATE // 2)
     pcm = ((time * time // 997) % 20011 * (time // 1999 % 2) - 10000).astype(np.int16)
     assert hash_picture(frames).hex() == "400000001a0131c200020606120cc098"
-    assert hash_sound(pcm).hex() == "9080484049404942a100a088"
+    assert hash_sound(pcm).hex() == "a840545454c0c8c898143435353181"

@@ -488,7 +488,7 @@ def test_every_command_and_option_is_in_the_documentation():
     text = (REPOSITORY / "docs" / "manifests.md").read_text()
     table = {name: COMMANDS[name] for name in ("manifest", "labels", "weights")}
     found = dict(commands(table))
-    assert len(found) == 13
+    assert len(found) >= 13
     for words, command in found.items():
         heading = f"## avprep {' '.join(words)}\n"
         assert heading in text, heading

@@ -7,8 +7,9 @@ import os
 
 import pytest
 
-from avprep.clips import VIDEO_SUFFIXES, discover_clips, scan_files
+from avprep.clips import discover_clips, scan_files
 from avprep.errors import UserError
+from avprep.kinds import VIDEO_SUFFIXES
 from avprep.manifest.model import read_manifest
 from tests.avprep.test_manifest_commands import run, touch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 from pathlib import Path
@@ -19,6 +20,7 @@ from avprep.options import PieceOptions
 from tests.avprep.test_archives import pack, report_of
 from tests.avprep.test_manifest_commands import run
 from tests.media import run_ffmpeg
+from tests.web_server import WebServer
 
 
 def make_video(path: Path, seconds: float, sound: float | None = None, *options: str) -> Path:
@@ -156,6 +158,18 @@ def test_videos_in_archives_and_tables_are_cut_as_in_folders(tmp_path):
     assert facts[0] == facts[1] == facts[2]
     assert [start for _, _, start, _ in facts[0]] == [0, 8, 16]
     assert len(report_of(tmp_path, "missing")) == 1
+
+
+@pytest.mark.parametrize("has_ranges", [True, False])
+def test_of_a_long_video_on_a_server_little_is_read(has_ranges, tmp_path):
+    content = make_video(tmp_path / "a.mp4", 300, None, "-b:v", "500k").read_bytes()
+    with WebServer({"/a.mp4": content}, has_ranges) as web:
+        (tmp_path / "t.jsonl").write_text(json.dumps({"url": f"{web.url}/a.mp4"}))
+        words = ("--segment", 100, "--out", tmp_path / "m.json")
+        run("manifest", "folder", tmp_path / "t.jsonl", *words)
+        ids = [clip.video_id for clip in read_manifest(tmp_path / "m.json")]
+        assert ids == ["a_0_100", "a_100_200", "a_200_300"]
+        assert not has_ranges or web.sent["/a.mp4"] < len(content) // 2
 
 
 def test_what_does_not_go_together_is_one_clear_line(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from avprep import storage
 from avprep.clips import Clip, VideoFile, discover_clips, expanded, ids_of, path_below
 from avprep.errors import UserError, WorkFailed
 from avprep.labels import read_label_csv
@@ -275,6 +276,23 @@ def test_access_that_is_refused_is_one_clear_line(tmp_path, monkeypatch):
     for place in ("s3://bucket/v", "s3://bucket/x.tar"):
         with pytest.raises(UserError, match=f"{place}: access is refused"):
             run("manifest", "folder", place, "--out", tmp_path / "m.json")
+
+
+def test_a_folder_of_archives_says_what_to_give(tmp_path):
+    pack(tmp_path / "p_0.tar.gz", {"a.mp4": b"x"})
+    with pytest.raises(UserError, match=rf"It has archives, such as {tmp_path}/p_0.tar.gz; give"):
+        discover_clips(tmp_path)
+
+
+def test_an_archive_without_videos_is_listed_once(tmp_path, monkeypatch):
+    path = pack(tmp_path / "x.tar.gz", {"dog/a.wav": b"x", "cat/b.wav": b"x", "cat/b.txt": b"x"})
+    opened, list_archive = [], storage.list_archive
+    monkeypatch.setattr(
+        storage, "list_archive", lambda *words: opened.append(words) or list_archive(*words)
+    )
+    matched = match_folder(path)
+    assert [clip.labels for clip in matched.clips()] == [("cat",), ("dog",)]
+    assert len(opened) == 1
 
 
 def test_a_folder_whose_name_is_a_pattern_is_taken_as_it_is(tmp_path):

@@ -33,6 +33,7 @@ from avprep.pages.shard_report import (
     report,
 )
 from avprep.pages.survey import some_of_each_cause
+from avprep.quality.faults import FAULTS
 from avprep.shards.build import ShardSetOptions, build_shard_set
 from avprep.shards.format import (
     DatasetInfo,
@@ -319,7 +320,10 @@ def test_the_command_says_how_large_the_page_is(shards, tmp_path):
     out = tmp_path / "new folder" / "page.html"
     result = command(shards, out)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == f"{out}: {readable_size(out.stat().st_size)}, 16 clips\n"
+    assert result.stdout == (
+        f"{out}: {readable_size(out.stat().st_size)}, 16 clips\n"
+        "clips by fault: clipped 0.0%, silent 0.0%, still 0.0%\n"
+    )
     facts = json.loads(command(shards, out, "--json", "--clips", "2").stdout)
     assert facts == {
         "page": str(out),
@@ -328,6 +332,7 @@ def test_the_command_says_how_large_the_page_is(shards, tmp_path):
         "too_large": 0,
         "unreadable": [],
         "incomplete": 0,
+        "faults": dict.fromkeys((fault.name for fault in FAULTS), 0),
     }
     assert command(tmp_path / "nowhere", out).returncode == 2
 

@@ -83,7 +83,7 @@ def test_numbers_are_the_numbers_of_the_classes(tmp_path):
 def test_what_cannot_be_used_is_one_clear_line(tmp_path):
     place = place_of("tar", tmp_path)
     out = ("--out", tmp_path / "m.json")
-    with pytest.raises(UserError, match=r"json:colour: no .* their keys are .*category.*tags"):
+    with pytest.raises(UserError, match=r"json:colour: no .* their fields are .*category.*tags"):
         run("manifest", "folder", place, "--label-from", "json:colour", *out)
     for wrong in ("json", "xml", "cls:a", "json:"):
         with pytest.raises(UserError, match=r"give cls, txt or json:FIELD"):

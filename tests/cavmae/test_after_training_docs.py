@@ -13,7 +13,7 @@ from tests.documents import option_defaults, wrong_defaults
 TEXT = (REPOSITORY / "docs" / "after-training.md").read_text()
 SHARED = {
     *("--device", "--batch-size", "--workers", "--max-bad-samples"),
-    *("--classes", "--split", "--retries", "--timeout", "--cache-dir", "--cache-size"),
+    *("--classes", "--split", "--select", "--retries", "--timeout", "--cache-dir", "--cache-size"),
 }
 
 

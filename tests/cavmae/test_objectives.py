@@ -298,7 +298,9 @@ def test_a_classifier_starts_from_it_and_every_command_takes_it_or_says_why_not(
         "--init", runs / objective, "--out", tuned, *common)  # fmt: skip
     classifier = load_checkpoint(tuned)
     assert classifier.config.objective == objective
-    assert "accuracy" in run("eval", *on_shards, "--checkpoint", tuned, "--json")
+    in_all = ("--modes", "all", "--json")
+    evaluated = json.loads(run("eval", *on_shards, "--checkpoint", tuned, *in_all))
+    assert {*evaluated.get("modes", [mode])} == {*classifier.modes}
     assert "logits" in run("export", tuned, tmp_path / "m.pt2")
     run("convert", tuned, tmp_path / "again.safetensors")
     assert load_checkpoint(tmp_path / "again.safetensors").config == classifier.config

@@ -200,6 +200,16 @@ def test_pretraining_takes_the_clips_that_have_both(mixed, pretrained, tmp_path)
     assert not result.unreadable
 
 
+def test_pretraining_on_one_modality_takes_the_clips_that_have_it(mixed, tmp_path):
+    options = cavmae.PretrainRun(
+        shards=str(mixed.folder), objective="audio-mae", model="tiny", audio_frames=32,
+        out=tmp_path, epochs=1, batch_size=4, **ON_CPU,
+    )  # fmt: skip
+    result = cavmae.pretrain(options)
+    assert result.samples_per_epoch == 7
+    assert not result.unreadable
+
+
 def test_other_commands_leave_out_what_lacks_something(mixed, pretrained, tmp_path):
     given = {"shards": str(mixed.folder), "checkpoint": pretrained}
     retrieved = cavmae.retrieve(cavmae.RetrieveOptions(**given, **ON_CPU, out=tmp_path / "page"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,10 +23,11 @@ from cavmae.cli.predict import predict
 from cavmae.data import ShardSet
 from cavmae.distributed import World
 from cavmae.evaluation.classify import ClassifyOptions, classify_together
-from cavmae.evaluation.options import PredictOptions
+from cavmae.evaluation.options import PredictOptions, RetrieveOptions
 from cavmae.evaluation.predict import Predictor
+from cavmae.evaluation.retrieve import retrieve
 from cavmae.evaluation.trained import load_trained
-from cavmae.model import CAVMAEClassifier, ModelConfig
+from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
 from tests.media import run_ffmpeg
 
 CONFIG = ModelConfig.preset("tiny", audio_frames=64, embed_dim=32, num_heads=2)
@@ -215,8 +218,6 @@ def test_files_and_folders_become_one_row_each_and_broken_ones_say_why(
 def test_not_one_good_file_is_a_failure_and_a_pretrained_model_an_error(
     checkpoints, odd_files, tmp_path
 ):
-    from cavmae.model import CAVMAE
-
     broken = command("--checkpoint", checkpoints / "multimodal.safetensors", odd_files / "cut.mp4")
     assert isinstance(broken.exception, WorkFailed)
     save_model(tmp_path / "pretrained.safetensors", CAVMAE(CONFIG))
@@ -257,3 +258,68 @@ def test_frames_are_decoded_at_the_models_size(demo_clip, tmp_path):
     save_model(tmp_path / "small.safetensors", CAVMAEClassifier(small, 2))
     prediction = predicted(demo_clip, tmp_path / "small.safetensors")
     assert len(prediction.labels) == 2
+
+
+def test_the_similarity_is_that_of_retrieved_features_per_frame(test_set, tmp_path, demo_clip):
+    clips, _, shards = test_set
+    torch.manual_seed(5)
+    save_model(tmp_path / "pretrained.safetensors", CAVMAE(CONFIG))
+    options = PredictOptions(
+        checkpoint=tmp_path / "pretrained.safetensors", similarity=True, device="cpu"
+    )
+    with Predictor(options) as predictor:
+        found = predictor.predict(clips[1].video)
+    assert (found.labels, found.mode) == ((), "multimodal")
+    assert [one.frame for one in found.similarity] == list(range(10))
+    seconds = [one.seconds for one in found.similarity]
+    assert seconds == sorted(seconds)
+    assert seconds[0] < seconds[-1]
+    number = [ShardSet.open(shards).video_id(n) for n in range(len(clips))].index(clips[1].video_id)
+    for frame in (0, 7):
+        retrieved = tmp_path / f"{frame}.npz"
+        retrieve(
+            RetrieveOptions(
+                shards=str(shards), checkpoint=options.checkpoint, frames=frame, workers=0,
+                similarities=retrieved, device="cpu",
+            )
+        )  # fmt: skip
+        with np.load(retrieved) as stored:
+            expected = stored["similarity"][number, number]
+        assert found.similarity[frame].cosine == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_similarities_of_folders_are_rows_and_a_table(checkpoints, odd_files, demo_clip, tmp_path):
+    checkpoint, table = checkpoints / "multimodal.safetensors", tmp_path / "new" / "s.csv"
+    line = ("--checkpoint", checkpoint, "--similarity", "--similarity-csv", table, "--frames", 4)
+    result = command(*line, "--json", odd_files, demo_clip)
+    assert result.exit_code == 0, result.exception
+    assert "were not trained to match each other" in result.stderr
+    rows = {row["path"]: row for row in map(json.loads, result.stdout.splitlines())}
+    assert rows[str(odd_files / "sound.mp4")]["similarity"] == []
+    (one,) = rows[str(demo_clip)]["similarity"]
+    assert (one["frame"], -1 <= one["cosine"] <= 1) == (4, True)
+    assert rows[str(demo_clip)]["labels"]
+    with table.open(newline="") as file:
+        (written,) = csv.DictReader(file)
+    assert written == {
+        "path": str(demo_clip), "frame": "4", "seconds": str(one["seconds"]),
+        "similarity": str(one["cosine"]),
+    }  # fmt: skip
+    text = command("--checkpoint", checkpoint, "--similarity", odd_files / "sound.mp4", demo_clip)
+    assert "sound and frame: one of them is missing" in text.stdout
+    assert text.stdout.count(" s)") == 10
+
+
+def test_a_model_that_cannot_compare_is_refused(checkpoints, demo_clip, tmp_path):
+    audio = command(
+        "--checkpoint", checkpoints / "audioonly.safetensors", "--similarity", demo_clip
+    )
+    assert "mode audioonly takes sound only, but --similarity compares" in str(audio.exception)
+    save_model(
+        tmp_path / "av.safetensors", CAVMAE(replace(CONFIG, objective="av-mae", modality_depth=0))
+    )
+    joint = command("--checkpoint", tmp_path / "av.safetensors", "--similarity", demo_clip)
+    assert "never compares sounds with images" in str(joint.exception)
+    table = ("--similarity-csv", tmp_path / "s.csv")
+    lone = command("--checkpoint", checkpoints / "multimodal.safetensors", *table, demo_clip)
+    assert "give --similarity, too" in str(lone.exception)

@@ -179,8 +179,9 @@ def test_a_list_of_clips_is_what_the_command_measures_and_absent_ones_are_named(
         retrieve, list(map(str, (*line, "--ids", tmp_path / "ids.json", "--frames", "all")))
     )
     assert result.exit_code == 0, result.exception
-    assert f"2 of its 5 clips are not in {tiny.folder}: clip.40, clip.41" in result.stderr
-    assert "3 of the 5 clips of" in result.stdout
+    assert f"{tiny.folder}: lacks 2 of the 5 clips that" in result.stderr
+    assert "names: clip.40, clip.41" in result.stderr
+    assert "3 of the 5 clips that" in result.stdout
     assert "3 clips, frame 0, 1, 2, 16 rows of the fbank" in result.stdout
     facts = command(tiny, checkpoint, "--ids", tmp_path / "ids.json")
     assert (facts["clips"], facts["ids_absent"], facts["frame_numbers"]) == (3, 2, [1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 from dataclasses import replace
 
@@ -14,11 +15,13 @@ from click.testing import CliRunner
 import cavmae
 from avprep.errors import UserError
 from avprep.labels import LabelSet
+from avprep.progress import ignore
 from avprep.selection import write_selection
 from cavmae.checkpoints import save_model
 from cavmae.checkpoints.usage import labels_metadata
 from cavmae.cli import group
 from cavmae.cli.eval import described
+from cavmae.data import Batch
 from cavmae.evaluation.bootstrap import draw, drawn_figures, interval, score_intervals
 from cavmae.evaluation.compare import p_value
 from cavmae.evaluation.metrics import score
@@ -48,15 +51,16 @@ def folder(tmp_path_factory):
     return folder
 
 
-def evaluated(folder, **more):
+def evaluated(folder, batch_size=5, on_progress=ignore, **more):
     return cavmae.evaluate(
         cavmae.EvaluateOptions(
             shards=str(folder / "shards"),
             **{"checkpoint": folder / "classifier.safetensors", **more},
             workers=0,
-            batch_size=5,
+            batch_size=batch_size,
             device="cpu",
-        )
+        ),
+        on_progress=on_progress,
     )
 
 
@@ -118,6 +122,18 @@ def test_all_modes_read_every_clip_once(folder, monkeypatch):
     assert sorted(numbers) == list(range(13))
 
 
+def test_batches_are_let_go_when_they_are_done(folder):
+    """Sounds and pictures of all clips together do not fit into memory."""
+    alive = []
+
+    def count(progress):
+        alive.append(sum(isinstance(each, Batch) for each in gc.get_objects()))
+
+    evaluated(folder, batch_size=1, on_progress=count)
+    assert len(alive) > 13
+    assert max(alive) <= 3
+
+
 def test_the_table_says_in_words_what_each_mode_is_given(folder):
     result = evaluated(folder, modes="all", bootstrap=20)
     lines = [line.split() for line in described(result)]
@@ -154,7 +170,7 @@ def test_the_command_prints_all_of_it_as_json(folder, tmp_path):
     ]
     printed = CliRunner().invoke(group, list(map(str, words)))
     assert printed.exit_code == 0, printed.exception
-    assert "1 of its 4 clips are not in" in printed.stderr
+    assert "lacks 1 of the 4 clips that" in printed.stderr
     facts = json.loads(printed.stdout)
     assert (facts["ids_listed"], facts["ids_absent"], facts["absent"]) == (4, 1, ["nowhere"])
     assert (facts["clips"], facts["clips_selected"]) == (3, 3)
@@ -166,12 +182,12 @@ def test_the_command_prints_all_of_it_as_json(folder, tmp_path):
 
 def test_coverage_comes_before_any_score(folder, tmp_path):
     write_selection(tmp_path / "ids.csv", ["clip.3", "nowhere"])
-    with pytest.warns(UserWarning, match=r"1 of its 2 clips are not in .*: nowhere"):
+    with pytest.warns(UserWarning, match=r"lacks 1 of the 2 clips that .* names: nowhere"):
         result = evaluated(folder, ids=tmp_path / "ids.csv")
     first, *_ = described(result)
-    assert first == f"1 of the 2 clips of {tmp_path}/ids.csv are there; 1 are not there: nowhere"
+    assert first == f"1 of the 2 clips that {tmp_path}/ids.csv names are there; absent: nowhere"
     write_selection(tmp_path / "other.csv", ["x"])
-    with pytest.raises(UserError, match=r"none of its 1 clips is in .* names x, there is clip\.0"):
+    with pytest.raises(UserError, match=r"none of the 1 clip that it names \(x\); .* clip\.0"):
         evaluated(folder, ids=tmp_path / "other.csv")
 
 
@@ -287,7 +303,9 @@ def test_files_of_other_clips_are_refused_unless_common_ones_are_wanted(tmp_path
     write_scores(tmp_path / "a.npz", one)
     write_scores(tmp_path / "b.npz", one.only(np.arange(20, 60)))
     first, second = tmp_path / "a.npz", tmp_path / "b.npz"
-    with pytest.raises(UserError, match=r"20 clips that .* lacks \(v0, v1, v10, …\).* lacks 0 "):
+    with pytest.raises(
+        UserError, match=r": 20 clips of .*a\.npz \(v0, v1, v10, …\) not in the other"
+    ):
         cavmae.compare(first, second)
     printed = CliRunner().invoke(
         group, ["compare", str(first), str(second), "--common", "--bootstrap", "30"]

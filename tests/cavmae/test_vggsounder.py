@@ -66,7 +66,7 @@ def test_equal_to_the_definitions(seed):
     truth = random.random((40, 12)) < 0.12
     truth[:, 5] = False  # a class that no clip has
     scores = random.random(truth.shape)
-    found = figures(scores, truth)
+    found = figures(scores, truth, scores.argsort(axis=1))
     assert found["clips"] == truth.any(axis=1).sum() < 40
     for k in (1, 3, 5, 10):
         assert {name: found[name] for name in naive(scores, truth, k)} == pytest.approx(
@@ -132,7 +132,9 @@ def test_eval_measures_the_clips_of_the_csv_by_its_labels(folder, tmp_path):
     assert (result.clips, result.coverage.absent) == (3, ("clip.99",))
     stored = cavmae.read_scores(tmp_path / "scores.multimodal.npz")
     truth = np.array([[1, 1, 0, 0], [0, 0, 0, 1], [0, 0, 1, 1]], bool)
-    assert result.modes[0].vggsounder["all clips"]["all"] == figures(stored.scores, truth)
+    assert result.modes[0].vggsounder["all clips"]["all"] == figures(
+        stored.scores, truth, stored.scores.argsort(axis=1)
+    )
     text = "\n".join(described(result))
     assert "VGGSounder, missingvideoonly (picture only, to a model of both)" in text
     assert "right with one modality and wrong with both: sound" in text

@@ -188,7 +188,7 @@ def test_killed_and_resumed_is_byte_identical(archives, ordinary, tmp_path, name
     assert contents(out) == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.tar.xz"])
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.tar.xz", "x.zip"])
 def test_a_cut_archive_gives_what_is_whole_and_names_the_rest(
     archives, ordinary, expected, tmp_path, name
 ):
@@ -214,6 +214,28 @@ def test_a_damaged_archive_gives_what_lies_before_the_damage(ordinary, expected,
     build(clips_in(archive, ordinary), tmp_path / "s")
     assert samples_of(tmp_path / "s").keys() == {"tone0", "tone1"}
     assert {row["cause"] for row in failures_of(tmp_path / "s").values()} == {"garbage"}
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz"])
+def test_a_recording_larger_than_the_scratch_space_is_read_where_it_lies(tmp_path, name):
+    """If it can be: not in a compressed archive, where it fails."""
+    from avprep.jobs import PoolOptions
+    from avprep.labels import LabelSet
+    from avprep.options import ByteSize
+    from avprep.shards.build import build_shard_set
+    from tests.faults.conftest import make_clip
+
+    path = make_clip(tmp_path / "long.mp4", seconds=100)
+    archive = make_tar(tmp_path / name, by_name([path]))
+    times = {"early": (1.0, 3.0), "late": (90.0, 92.0)}
+    options = ShardSetOptions(scratch_size=ByteSize(path.stat().st_size - 1))
+    for video, out in ((str(path), "local"), (f"tar://v/long.mp4::{archive}", "s")):
+        clips = [Clip(key, (), video, *both) for key, both in times.items()]
+        build_shard_set(clips, LabelSet((), ()), str(tmp_path / out), options, PoolOptions(2))
+    if name == "x.tar":
+        assert samples_of(tmp_path / "s") == samples_of(tmp_path / "local")
+    else:
+        assert {row["cause"] for row in failures_of(tmp_path / "s").values()} == {"too-large"}
 
 
 def test_hostile_members_cost_only_themselves(ordinary, expected, clip, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,15 @@ from avprep.errors import UserError
 from avprep.manifest.model import write_manifest
 from avprep.shards.format import read_dataset
 from tests.archives import by_name, make_tar, make_zip
-from tests.faults.conftest import build, contents, failures_of, run_shard
+from tests.faults.conftest import (
+    build,
+    contents,
+    environment,
+    failures_of,
+    run_shard,
+    shard_command,
+    wait_until,
+)
 from tests.faults.test_archives import expected, samples_of  # noqa: F401 - a fixture
 from tests.media import run_ffmpeg
 from tests.web_server import WebServer
@@ -146,6 +155,29 @@ def test_a_segment_whose_server_goes_away_is_unreachable(long_videos, ordinary, 
     failed = failures_of(tmp_path / "s")
     assert {name: row["cause"] for name, row in failed.items()} == {"x": "unreachable"}
     assert failed["x"]["detail"].startswith(f"{url}: cannot be reached")
+
+
+@pytest.mark.parametrize("archive", ["", "x.tar.gz"])
+def test_killed_and_resumed_is_byte_identical(ordinary, files, tmp_path, archive):
+    out = tmp_path / "s"
+    with WebServer(files) as server:
+        clips = clips_at(server.url, ordinary, archive)
+        build(clips, tmp_path / "whole")
+        whole = contents(tmp_path / "whole")
+        write_manifest(tmp_path / "m.json", clips)
+        process = subprocess.Popen(
+            shard_command(tmp_path / "m.json", out, "--workers", "1"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
+        wait_until(lambda: list(out.glob(".tmp-*")) or process.poll() is not None)
+        process.kill()
+        process.wait()
+        assert contents(out) == {name: whole[name] for name in contents(out)}
+        result = run_shard(tmp_path / "m.json", out)
+        assert result.returncode == 0, result.stderr
+    assert contents(out) == whole
 
 
 def test_refusals_and_missing_files_are_named_at_once(ordinary, files, tmp_path):

@@ -10,13 +10,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from avprep.clips import Clip, Places, Scan, discover_files, expanded, ids_of, is_writable
+from avprep.clips import (
+    Clip,
+    Places,
+    Scan,
+    discover_files,
+    expanded,
+    ids_of,
+    is_writable,
+    remarks_on_kinds,
+)
 from avprep.errors import UserError
+from avprep.kinds import FileKind
 from avprep.labels import LabelSet, label_set_for
 from avprep.manifest.sources.match import UNNAMEABLE, Matches, extracted_audio
 from avprep.manifest.sources.matched import DataSet, Matched
 from avprep.manifest.sources.rows import Row, Segments
-from avprep.manifest.sources.side_files import labels_beside, numbered_classes
+from avprep.manifest.sources.side_files import LabelReader, labels_beside, numbered_classes
 from avprep.options import LabelSource
 from avprep.storage import is_archive
 
@@ -49,6 +59,7 @@ def match_folder(
     split: str = "",
     on_file: Callable[[], object] = lambda: None,
     label_from: LabelSource | None = None,
+    kinds: tuple[FileKind, ...] = (),
 ) -> Matched:
     """The videos of a folder, each labelled with the sub-folder that it lies in; see `places_of`.
 
@@ -63,12 +74,16 @@ def match_folder(
         split: the split that is wanted; "" for all.
         on_file: called after each file found.
         label_from: the file beside each video that has its classes, instead of the sub-folder.
+        kinds: of files that are taken, see `Scan`.
 
     Raises:
         UserError: nothing is there, no video in it, no such split, a class is not in the label set,
             or folders may be splits or classes.
     """
-    roots, scan = expanded(root), Scan(keep=label_from.suffix if label_from else "")
+    roots, scan = expanded(root), Scan(kinds)
+    reader = None if label_from is None else LabelReader(label_from)
+    if reader is not None:
+        scan.keep, scan.read = reader.source.suffix, reader
     where = ", ".join(roots)
     found = discover_files(roots, scan, on_file)
     usable = [
@@ -78,17 +93,17 @@ def match_folder(
     ]
     files, ids = [file for file, _ in usable], [name for _, name in usable]
     extras = [(file.video, UNNAMEABLE) for file in found if not is_writable(file.video)]
-    folders, remarks = [file.folders for file in files], list[str]()
+    folders, remarks = [file.folders for file in files], remarks_on_kinds(scan) * (not kinds)
     if all(map(is_archive, roots)) and (around := _packed_in(folders)):
         remarks.append(f"everything is in {'/'.join(around)}/, which is not taken for a class")
         folders = [parts[len(around) :] for parts in folders]
     places = places_of(folders, where, labels)
-    if label_from is None:
+    if reader is None:
         classes = [[place.label] if place.label else [] for place in places]
         names = itertools.chain.from_iterable(classes)
         label_set, mids = label_set_for(names, labels, label_file)
     else:
-        classes, unread = labels_beside(files, label_from, scan)
+        classes, unread = labels_beside(files, reader, scan)
         label_set, mids = numbered_classes(classes, labels, label_file)
         remarks += unread
     segments = Segments(
@@ -98,7 +113,7 @@ def match_folder(
     data_set = DataSet(segments, label_set, named_by="path").only(split, where)
     if len(roots) == 1:
         remarks += _about_splits(data_set, Path(where), labels is None)
-    if labels is None and label_from is None:
+    if labels is None and reader is None:
         remarks += _doubtful_classes(data_set, folders)
     videos = Matches.named([file.video for file in files], extras)
     return Matched(

@@ -15,14 +15,15 @@ from avprep.clips import (
     VideoFile,
     distinct_paths,
     expanded,
+    find_files,
     ids_of,
     is_writable,
     path_below,
-    scanned,
 )
 from avprep.columns import IDS, LABEL, LABELS, PATHS, SPLIT, URLS, Columns, known_columns, times_of
 from avprep.csvfile import shown
 from avprep.errors import UserError
+from avprep.kinds import SUFFIXES, FileKind
 from avprep.labels import LabelSet
 from avprep.manifest.sources.match import (
     UNNAMEABLE,
@@ -124,6 +125,7 @@ def match_listing(
     extracted: Path | None,
     on_file: Callable[[], object] = lambda: None,
     base: str = "",
+    kinds: tuple[FileKind, ...] = (),
 ) -> Matched:
     """Find the videos that a list names.
 
@@ -133,12 +135,13 @@ def match_listing(
         extracted: what `avprep extract` wrote for the same folder.
         on_file: called after each file found.
         base: a further folder that relative paths start from, and that is not scanned.
+        kinds: of files that are scanned for, see `Scan`; by default also those that rows name.
 
     Raises:
         UserError: nothing is there, or a place cannot be listed.
     """
-    roots, scan = expanded(root), Scan()
-    found = [file for root in roots for file in scanned(root, scan, on_file)]
+    roots, scan = expanded(root), Scan(kinds or _named_kinds(data_set))
+    found = find_files(roots, scan, on_file)
     files = [file for file in found if is_writable(file.video)]
     extras = [(file.video, UNNAMEABLE) for file in found if not is_writable(file.video)]
     videos = {path: file.video for path, file in zip(distinct_paths(files), files, strict=True)}
@@ -174,6 +177,15 @@ def match_listing(
         looked_for=rows[0].name if rows else "",
         remarks=list(_not_looked_at(videos[row.name] for row in rows if row.name in videos)),
     )
+
+
+def _named_kinds(data_set: DataSet) -> tuple[FileKind, ...]:
+    """Videos, and the other kinds of files that rows name; () where they name none of these."""
+    named = {os.path.splitext(row.name)[1].lower() for row in data_set.segments.rows}
+    others: list[FileKind] = [
+        kind for kind, suffixes in SUFFIXES.items() if kind != "video" and suffixes & named
+    ]
+    return ("video", *others) if others else ()
 
 
 def _lacking(path: Path, header: list[str], names: str) -> UserError:

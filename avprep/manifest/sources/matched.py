@@ -226,18 +226,19 @@ def write_matched(
 
     Raises:
         UserError: no clip has a file, or the path of the class CSV is taken by other classes.
-        WorkFailed: output.strict, and a clip is missing or a row is bad.
+        WorkFailed: output.strict, and a clip is missing, a row is bad or a file is lost.
     """
     labels = matched.data_set.labels
     check_class_csv(output.out, labels)
     counts = write_report(output.report_path, matched.report())
-    missing, bad = counts["missing"], counts["bad-row"]
+    missing, bad, lost = counts["missing"], counts["bad-row"], counts["lost"]
     if not counts["matched"]:
         raise UserError(f"{source}: {matched.why_nothing()} Listed in {output.report_path}.")
-    if output.strict and missing + bad:
+    if output.strict and missing + bad + lost:
+        unusable = f" and {counted(lost, 'file')} unusable" if lost else ""
         raise WorkFailed(
             f"{source}: {counted(missing, 'clip')} missing and {counted(bad, 'row')} bad, "
-            f"of {counts['matched'] + missing + bad}; no manifest is written. "
+            f"of {counts['matched'] + missing + bad}{unusable}; no manifest is written. "
             f"{output.report_path} lists them."
         )
     clips = write_labelled(output.out, matched.clips(), labels)

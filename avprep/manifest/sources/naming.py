@@ -21,7 +21,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from avprep.clips import VIDEO_SUFFIXES
+from avprep.kinds import VIDEO_SUFFIXES
 from avprep.manifest.sources.name_times import speaks_of_time, times_before, times_behind
 
 _DECIMAL = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")

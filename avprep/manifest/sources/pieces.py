@@ -57,7 +57,7 @@ def cut_into_pieces(matched: Matched, options: PieceOptions, lengths_of: Lengths
     if any(row.start is not None or row.end is not None for row in rows):
         raise UserError("--segment: rows of the table have times already. Leave one of them out.")
     wanted = [
-        Clip(str(place), video=video)
+        Clip(str(place), video=video, start=0.0)  # as a segment, which may be read in parts
         for place, video in enumerate(videos)
         if video and matched.data_set.wants(rows[place])
     ]

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from avprep.clips import VIDEO_SUFFIXES, Scan, expanded, scan_files
+from avprep.clips import Scan, expanded, scan_files
 from avprep.errors import UserError
+from avprep.kinds import VIDEO_SUFFIXES
 from avprep.manifest.sources.match import check_extracted, match_files
 from avprep.manifest.sources.matched import DataSet, Matched
 from avprep.manifest.sources.rows import Segments

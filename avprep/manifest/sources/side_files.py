@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from avprep import storage
 from avprep.clips import Scan, VideoFile
-from avprep.csvfile import first_of, shown
+from avprep.csvfile import first_of
 from avprep.errors import UserError
 from avprep.labels import LabelSet, label_set_for
 from avprep.options import LabelSource
@@ -18,38 +17,66 @@ from avprep.wording import counted
 _MOST_NUMBERED = 100_000  # classes that are numbers; a greater one is not the number of a class
 
 
+class LabelReader:
+    """Reads the names of classes in the files beside videos.
+
+    Attributes:
+        source: which files these are, and where in them the classes are.
+        keys: how often each field occurred, of JSON.
+    """
+
+    def __init__(self, source: LabelSource) -> None:
+        self.source = source
+        self.keys: Counter[str] = Counter()
+
+    def __call__(self, text: bytes) -> list[str] | None:
+        """The names in a file; None if it cannot be read."""
+        try:
+            words = text.decode("utf-8-sig")
+            value = json.loads(words) if self.source.file == "json" else words
+        except (ValueError, RecursionError):
+            return None
+        if self.source.file == "json":
+            if not isinstance(value, dict):
+                return None
+            self.keys.update(value.keys())
+            value = value.get(self.source.key)
+        values = value if isinstance(value, list) else [value]
+        names = (str(one).strip() for one in values if isinstance(one, str | int | float))
+        return list(dict.fromkeys(filter(None, names)))
+
+
 def labels_beside(
-    files: Sequence[VideoFile], source: LabelSource, scan: Scan
+    files: Sequence[VideoFile], read: LabelReader, scan: Scan
 ) -> tuple[list[list[str]], list[str]]:
     """The names of each video's classes, and remarks for a person.
 
     Args:
         files: the videos.
-        source: which file beside a video has its classes, and where in it.
-        scan: what was kept of archives.
+        read: reads a file beside a video.
+        scan: what it read in archives.
 
     Raises:
-        UserError: no file has any, perhaps because the key is misspelled.
+        UserError: no file has any, perhaps because the field is misspelled.
     """
     labels: list[list[str]] = []
     unread: list[str] = []
-    keys: Counter[str] = Counter()
     for file in files:
-        beside = storage.beside(file.video, source.suffix)
-        text = scan.texts.get(beside)
-        if text is None and not storage.is_chained(beside):
+        beside = storage.beside(file.video, read.source.suffix)
+        names: list[str] | None = []
+        if beside in scan.kept:
+            names = scan.kept[beside]
+        elif not storage.is_chained(beside):
             text = storage.read_if_there(beside)
-        try:
-            value = _value_in(text, source, keys)
-        except ValueError:
+            names = [] if text is None else read(text)
+        if names is None:
             unread.append(beside)
-            value = None
-        labels.append(_names_in(value))
+        labels.append(names or [])
     if not any(labels):
-        have = f"; their keys are {', '.join(sorted(keys)[:20])}" if keys else ""
+        have = f"; their fields are {', '.join(sorted(read.keys)[:20])}" if read.keys else ""
         raise UserError(
-            f"--label-from {source}: no video has such a label. Looked for files such as "
-            f"{storage.beside(files[0].video, source.suffix)}{have}."
+            f"--label-from {read.source}: no video has such a label. Looked for files such as "
+            f"{storage.beside(files[0].video, read.source.suffix)}{have}."
         )
     remarks = []
     if unread:
@@ -82,27 +109,3 @@ def numbered_classes(
     }
     labels, mids_of = label_set_for(names - by_number.keys(), known, where)
     return labels, mids_of | by_number
-
-
-def _value_in(text: bytes | None, source: LabelSource, keys: Counter[str]) -> Any:
-    """What a file says, or the value of the key in it.
-
-    Raises:
-        ValueError: it is not UTF-8, or not a JSON object.
-    """
-    if text is None:
-        return None
-    words = text.decode("utf-8-sig")
-    if source.file != "json":
-        return words
-    entry = json.loads(words)
-    if not isinstance(entry, dict):
-        raise ValueError(shown(words))
-    keys.update(entry.keys())
-    return entry.get(source.key)
-
-
-def _names_in(value: Any) -> list[str]:
-    values = value if isinstance(value, list) else [value]
-    texts = (str(one).strip() for one in values if isinstance(one, str | int | float))
-    return list(dict.fromkeys(filter(None, texts)))
