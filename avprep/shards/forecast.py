@@ -313,12 +313,13 @@ def _try_group(
     with (
         open(os.devnull, "wb") as nowhere,
         ClipDecoder(settings.sample, settings.limits) as decoder,
+        contextlib.ExitStack() as stack,
     ):
         began = time.monotonic()
         with contextlib.suppress(DecodeError):
             decoder.decode(Clip("", video=os.devnull))  # refused as soon as the child is there
         start = _Cost(decoder.usage.cpu_seconds, time.monotonic() - began)
-        shard = ShardWriter(nowhere, ShardJob("", tuple(clips)), settings)
+        shard = stack.enter_context(ShardWriter(nowhere, ShardJob("", tuple(clips)), settings))
         for clip, video in fetch_videos(clips, settings.scratch_size):
             before, began, own = decoder.usage, time.monotonic(), time.thread_time()
             outcome = _outcome(decoder, clip, video)

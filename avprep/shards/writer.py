@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -96,7 +97,8 @@ def build_group(
             job = job_of[clip.video_id]
             if job.name not in begun:
                 file = stack.enter_context(storage.scratch_file(settings.out))
-                begun[job.name] = ShardWriter(file, job, settings), file
+                writer = stack.enter_context(ShardWriter(file, job, settings))
+                begun[job.name] = writer, file
             shard, file = begun[job.name]
             shard.add(clip, outcome)
             if shard.has_all:
@@ -207,12 +209,12 @@ class _MeasuredFile:
     """Passes bytes on to a file, and counts and digests them."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+        self.file = file
         self.size = 0
         self.digest = hashlib.sha256()
 
     def write(self, data: bytes) -> None:
-        self._file.write(data)
+        self.file.write(data)
         self.size += len(data)
         self.digest.update(data)
 
@@ -230,6 +232,14 @@ class ShardWriter:
         self._measures: dict[str, Mapping[str, float | str]] = {}  # by video_id
         self._failures: list[ClipFailure] = []
         self._offset = 0
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is not None:
+            self._archive.file = io.BytesIO()  # the end of an unfinished archive is of no use
+        self._tar.close()
 
     @property
     def has_all(self) -> bool:
@@ -310,13 +320,13 @@ def write_samples(
     encode: Callable[[Clip], EncodedSample],
 ) -> ShardIndex:
     """Write the samples of a job to an open file as a tar archive; returns its index."""
-    shard = ShardWriter(file, job, settings)
-    for clip in job.clips:
-        try:
-            shard.add(clip, encode(clip))
-        except DecodeError as error:
-            shard.add(clip, error.outcome)
-    return shard.finish()
+    with ShardWriter(file, job, settings) as shard:
+        for clip in job.clips:
+            try:
+                shard.add(clip, encode(clip))
+            except DecodeError as error:
+                shard.add(clip, error.outcome)
+        return shard.finish()
 
 
 def sample_members(

@@ -178,7 +178,7 @@ def test_damaged_facts_are_made_anew(ordinary, undisturbed, tmp_path, content):
         (tmp_path / name).write_bytes(content)
     found = []
     assert build(ordinary, tmp_path, on_found=found.append).built == 1
-    assert found == [Found(3, ("shard-000001.tar",), 0, 1)]
+    assert [(f.finished, f.damaged, f.to_build) for f in found] == [(3, ("shard-000001.tar",), 1)]
     assert contents(tmp_path) == undisturbed
 
 
