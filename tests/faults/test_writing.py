@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from avprep.errors import UserError
-from avprep.shards.build import Found
 from tests.faults.conftest import (
     build,
     contents,
