@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,14 +75,23 @@ def held(*signals: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def interrupt_on_sigterm() -> None:
-    """Let SIGTERM end this process as Ctrl-C does. A second one changes nothing any more."""
+def interrupt_on_sigterm() -> Callable[[], bool]:
+    """Let SIGTERM end this process as Ctrl-C does. A second one changes nothing any more.
+
+    Returns:
+        Says whether one has come: libraries not written in Python may turn the KeyboardInterrupt
+        into an error of theirs.
+    """
+    has_come = False
 
     def interrupt(*_: object) -> None:
+        nonlocal has_come
+        has_come = True
         ignore_sigterm()
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    return lambda: has_come
 
 
 def ignore_sigterm() -> None:

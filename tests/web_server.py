@@ -9,6 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is not worth a word."""
+
+
 class WebServer:
     """Serves some content by path; use as a context manager.
 
@@ -29,7 +34,7 @@ class WebServer:
         self.requests_left: dict[str, int] = {}
         self.sent: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
+        self._server = _Server(("127.0.0.1", 0), _handler_of(self))
 
     @property
     def url(self) -> str:

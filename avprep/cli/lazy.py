@@ -67,8 +67,17 @@ def run_group(group: click.Group, prog_name: str) -> None:
     0 success; 1 the work failed (`WorkFailed`); 2 the user's input is wrong (`UserError` and
     click's own usage errors); 130 interrupted, by Ctrl-C or SIGTERM.
     """
-    interrupt_on_sigterm()
-    sys.exit(_exit_code(lambda: group.main(prog_name=prog_name, standalone_mode=False)))
+    was_stopped = interrupt_on_sigterm()
+
+    def run() -> Any:
+        try:
+            return group.main(prog_name=prog_name, standalone_mode=False)
+        except Exception:
+            if was_stopped():
+                raise KeyboardInterrupt from None
+            raise
+
+    sys.exit(_exit_code(run))
 
 
 def _exit_code(command: Callable[[], Any]) -> int:

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import fsspec
 import pytest
 from click.testing import CliRunner
 
@@ -25,6 +24,7 @@ from avprep.manifest.model import write_manifest
 from avprep.options import BuildOptions, Part, PoolOptions, ShardSetOptions
 from avprep.shards.format import ShardSummary
 from avprep.shards.status import unfinished
+from tests.faults.test_stores import server  # noqa: F401 (a fixture)
 
 OPTIONS = ShardSetOptions(samples_per_shard=2)
 
@@ -130,25 +130,12 @@ def test_a_build_behind_a_url_is_read_too(manifest):
     assert abs(found.last_shard - time.time()) < 60
 
 
-def test_the_times_of_an_object_store_are_understood(manifest, monkeypatch):
-    pytest.importorskip("s3fs", reason="needs the extra s3")
-    moto = pytest.importorskip("moto.server", reason="needs the extra dev")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    try:
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
-        build(manifest, "s3://bucket/s", Part(1, 2))
-        found = avprep.status("s3://bucket/s")
-        assert (found.finished, found.done, found.shards_done, found.at_work) == (False, 4, 2, True)
-        assert abs(found.last_shard - time.time()) < 60
-        assert set(storage.list_times("s3://bucket/s")) == set(storage.list_files("s3://bucket/s"))
-    finally:
-        server.stop()
+def test_the_times_of_an_object_store_are_understood(manifest, server):  # noqa: F811
+    build(manifest, "s3://bucket/s", Part(1, 2))
+    found = avprep.status("s3://bucket/s")
+    assert (found.finished, found.done, found.shards_done, found.at_work) == (False, 4, 2, True)
+    assert abs(found.last_shard - time.time()) < 60
+    assert set(storage.list_times("s3://bucket/s")) == set(storage.list_files("s3://bucket/s"))
 
 
 def test_a_damaged_index_is_not_done(manifest, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -41,6 +42,9 @@ def server():
         for name, value in settings.items():
             patch.setenv(name, value)
         forget_stores()
+        # moto keeps one state per process, with what other modules' servers have left in it.
+        reset = Request(f"http://{host}:{port}/moto-api/reset", method="POST")
+        urlopen(reset).close()
         filesystem().mkdir("bucket")
         yield server
     forget_stores()
