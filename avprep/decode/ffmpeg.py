@@ -168,6 +168,11 @@ def _read_audio(request: Request, listing: _Listing, stream: int) -> NDArray[np.
         # By the file's own time stamps, since ffmpeg may count from the start of the sound.
         source = _input(request, seek_timestamp=1, ss=begin)
         samples = _resample(source[str(stream)], request, **_limits(t=end - start))
+        first_sound = listing.spans.begin("audio")
+        if len(samples) and first_sound is not None and begin < first_sound and end < math.inf:
+            # Where the sound begins inside the segment, ffmpeg ends it with a whole block.
+            heard = listing.origin + end - first_sound
+            return samples[: round(heard * request.options.sample_rate)]
         if len(samples):
             return samples
     source = _input(request)
