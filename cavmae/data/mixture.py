@@ -51,7 +51,7 @@ class Mixture:
             shorter = [part[-length:] for part in parts]
             if len(set(shorter)) == len(parts):
                 ends = shorter
-        return tuple(sample_key("-".join(end)) for end in ends)
+        return tuple(".".join(map(sample_key, end)) for end in ends)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
