@@ -259,8 +259,8 @@ def _split_share(text: str) -> tuple[str, float | None]:
     if not place or not _LEAST_SHARE <= value <= _LARGEST_SHARE:
         raise UserError(
             f"--shards {text}: what follows the = is the set's share of the draws and must be "
-            f"{_NATURAL} or a number from {_LEAST_SHARE:g} to {_LARGEST_SHARE:g}. End a path that "
-            "itself contains = with a /."
+            f"{_NATURAL} or a number above 0, such as 0.7 (1e-6 to 1e6). End a path that itself "
+            "contains = with a /."
         )
     return place, value
 

@@ -14,6 +14,7 @@ from avprep import storage
 from avprep.errors import Unreadable, UserError
 from avprep.labels import LabelSet, merge_label_sets
 from avprep.shards.format import sample_key
+from cavmae.data.reader import check_cache
 from cavmae.data.sample import StoredSample, Wanted
 from cavmae.data.shardset import ShardSet, open_shards
 from cavmae.options import BOTH, Modality, ShardOptions, read_shares
@@ -103,7 +104,15 @@ class Mixture:
         return float(mean), float(np.sqrt(variance))
 
     def prepare(self) -> None:
-        """See `ShardSet.prepare`."""
+        """See `ShardSet.prepare`; all sets share a cache.
+
+        Raises:
+            UserError: it is too small for them together, or what `ShardSet.prepare` raises.
+        """
+        options = self.sets[0].options
+        if options.cache is not None:
+            kept = [each.info.shards for each in self.sets if storage.is_url(each.location)]
+            check_cache(options, self.location, [[one.bytes for one in part] for part in kept])
         for each in self.sets:
             each.prepare()
 

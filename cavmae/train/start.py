@@ -223,11 +223,12 @@ def with_classes_of(shards: ShardSet | Mixture, validation: ShardSet) -> ShardSe
     Raises:
         UserError: a classifier cannot be trained and validated on these sets.
     """
-    if not shards.num_classes or not sum(shards.class_counts):
-        raise UserError(
-            f"{shards.location}: its samples have no labels. Finetuning needs a manifest with "
-            "classes."
-        )
+    for each in shards.sets:
+        if not each.num_classes or not sum(each.class_counts):
+            raise UserError(
+                f"{each.location}: its samples have no labels. Finetuning needs a manifest with "
+                "classes."
+            )
     if not isinstance(shards, Mixture):
         check_same_classes(shards, validation)
         return validation

@@ -28,6 +28,7 @@ from avprep.shards.format import read_dataset, update_dataset, write_dataset
 from cavmae import FinetuneRun, PretrainRun
 from cavmae.checkpoints import read_metadata, save_model
 from cavmae.checkpoints.usage import stored_labels
+from cavmae.cli.pretrain import pretrain
 from cavmae.data import LoaderOptions, Mixture, ShardLoader, open_mixture
 from cavmae.data.plan import draws_before, mixed_order, shuffled_order
 from cavmae.model import CAVMAE, ModelConfig
@@ -222,7 +223,7 @@ def test_a_clip_that_cannot_be_read_is_named_with_its_set(place, tmp_path):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["A=0", "B=1"], "--shards A=0: .* number from 1e-06 to 1e\\+06"),
+        (["A=0", "B=1"], "--shards A=0: .* natural or a number above 0, such as 0.7"),
         (["A=-1", "B=1"], "--shards A=-1"),
         (["A=nan", "B=1"], "--shards A=nan"),
         (["A=inf", "B=1"], "--shards A=inf"),
@@ -242,6 +243,27 @@ def test_shares_may_be_of_any_sum_and_a_place_may_contain_the_sign():
     assert read_shares(["x=1/", "B"]) == (("x=1/", "B"), None)
     assert read_shares(["A=natural", "B"]) == (("A", "B"), None)
     assert PretrainRun(shards=["x=1"], out="o").shards == "x=1"  # alone it has no share
+
+
+@pytest.mark.parametrize("given", ['"A"', '["A"]', '["A=0.7", "B=0.3"]'])
+def test_a_recipe_names_one_set_or_several(given, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'[pretrain]\nshards = {given}\nout = "run"\n')
+    with pytest.raises(UserError, match=r"^A: no such folder"):
+        pretrain.main(["--config", str(recipe)], prog_name="pretrain", standalone_mode=False)
+
+
+def test_one_cache_must_hold_what_is_read_of_all_sets(place, tmp_path):
+    sets = [f"file://{place}/a", f"file://{place}/b"]
+    sizes = [sum(shard.bytes for shard in read_dataset(one).shards) for one in sets]
+
+    def load(limit: int) -> None:
+        options = ShardOptions(cache=tmp_path / "cache", cache_gb=limit / 1e9)
+        assert len(loaded(open_mixture(sets, options), 8)) == A + B
+
+    with pytest.raises(UserError, match=r"64 shards of .*/a \+ .*/b that are shuffled together"):
+        load(sum(sizes) - 1)
+    load(sum(sizes))
 
 
 def test_a_set_given_twice_is_refused(place):
@@ -316,11 +338,11 @@ def test_a_pretraining_run_logs_each_sets_loss_and_resumes_only_as_the_same_mixt
 ):
     run = tmp_path / "run"
 
-    def pretrain(*shares: object, **changes) -> None:
+    def train(*shares: object, **changes) -> None:
         options = options_of(place, run, *shares, mask_ratio=0.5, **changes)
         cavmae.pretrain(PretrainRun(**options))
 
-    pretrain(1, 3)
+    train(1, 3)
     config = json.loads((run / "config.json").read_text())
     assert config["shards_fingerprint"] == ["a", "b"]
     assert config["shares"] == [0.25, 0.75]
@@ -329,15 +351,15 @@ def test_a_pretraining_run_logs_each_sets_loss_and_resumes_only_as_the_same_mixt
     of_sets = [float(row["loss_of_a"]), float(row["loss_of_b"])]
     assert taken @ of_sets == pytest.approx(float(row["loss"]), rel=1e-5)
     with pytest.raises(UserError, match=r"shares = \[0.25, 0.75\], not \[0.5, 0.5\]"):
-        pretrain(1, 1, epochs=2)
+        train(1, 1, epochs=2)
     with pytest.raises(UserError, match=r"shares = \[0.25, 0.75\], not"):
-        pretrain(epochs=2)
+        train(epochs=2)
     for others, found in (
         ([f"{place}/a"], "'a'"),
         ([f"{place}/b=3", f"{place}/a=1"], r"\['b', 'a'\]"),
     ):
         with pytest.raises(UserError, match=rf"shards_fingerprint = \['a', 'b'\], not {found}"):
-            pretrain(shards=others, epochs=2)
+            train(shards=others, epochs=2)
 
 
 def test_a_classifier_learns_the_classes_of_all_sets(place, tmp_path):
@@ -364,6 +386,16 @@ def test_validation_clips_have_classes_that_are_trained(place, tmp_path):
         with pytest.raises(UserError, match=said):
             cavmae.finetune(options)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_set_without_labels_is_no_part_of_a_classifiers_mixture(place, tmp_path):
+    write_tiny_shards(tmp_path / "c", samples=4)
+    write_dataset(
+        tmp_path / "c", replace(read_dataset(tmp_path / "c"), class_counts=(0,) * len(CLASSES))
+    )
+    options = options_of(place, tmp_path / "run", shards=[f"{place}/a", f"{tmp_path}/c"])
+    with pytest.raises(UserError, match="/c: its samples have no labels"):
+        cavmae.finetune(FinetuneRun(val_shards=place / "a", **options))
 
 
 def test_pretraining_mixes_sets_whose_classes_contradict_each_other(place, tmp_path):
