@@ -136,7 +136,7 @@ def evaluate(
         storage.make_folder(options.per_class_csv.parent)
     classifier = load_classifier(options.checkpoint, options, recipe)
     modes = modes_of(classifier) if options.modes == "all" else (classifier.usage.mode,)
-    shards = open_shards(options.shards, options, ())
+    shards = numbered_alike(classifier, open_shards(options.shards, options, ()))
     notes = check_classes(classifier, shards)
     coverage = None
     if (listed := options.ids or options.vggsounder) is not None:
@@ -260,6 +260,14 @@ def clip_scores(
             "criterion": result.criterion,
         },
     )
+
+
+def numbered_alike(classifier: Classifier, shards: ShardSet) -> ShardSet:
+    """A set with a part of the classes, as of a mixture it was trained on, numbered as all are."""
+    labels, mids = classifier.labels, list(shards.label_set.mids)
+    if labels is not None and 0 < len(mids) < len(labels) and labels.know_all(mids):
+        return shards.relabelled(labels)
+    return shards
 
 
 def check_classes(classifier: Classifier, shards: ShardSet) -> tuple[str, ...]:

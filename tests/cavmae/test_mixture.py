@@ -372,6 +372,12 @@ def test_a_classifier_learns_the_classes_of_all_sets(place, tmp_path):
     assert labels is not None
     assert labels.mids == (*CLASSES.mids, "/m/x", "/m/y")
     assert {"loss_of_a", "loss_of_b"} <= found.train.keys()
+    options = cavmae.EvaluateOptions(
+        shards=str(place / "b"), checkpoint=run, frames="middle", workers=0, device="cpu"
+    )
+    evaluated = cavmae.evaluate(options)  # of the best weights, which are those of the only epoch
+    assert evaluated.labels == labels
+    assert evaluated.scores.map == pytest.approx(found.validation["map"])
 
 
 def test_validation_clips_have_classes_that_are_trained(place, tmp_path):
