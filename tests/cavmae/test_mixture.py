@@ -38,7 +38,7 @@ from cavmae.model.cavmae import (
     mae_loss,
     mae_loss_by_clip,
 )
-from cavmae.options import ShardOptions, read_shares
+from cavmae.options import OBJECTIVES, PretrainOptions, ShardOptions, read_shares
 from cavmae.train.checkpoint import list_checkpoints
 from cavmae.train.events import Normalisation
 from cavmae.train.set_losses import shown
@@ -307,6 +307,17 @@ def test_losses_by_clip_have_the_losses_as_their_means():
             audio[3:], image[3:], bidirectional, gather=lambda _, of_all=of_all: next(of_all)
         )
         assert torch.allclose(own, each[3:])
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_clips_have_the_whole_loss_of_every_objective(objective):
+    torch.manual_seed(0)
+    model = CAVMAE(CONFIG.with_objective(objective))
+    inputs = torch.randn(5, 16, 128), torch.randn(5, 3, 16, 16)
+    out = model(*inputs, PretrainOptions(mask_ratio=0.5, contrast_weight=1.0), by_clip=True)
+    assert out.clip_loss.shape == (5,)
+    assert not out.clip_loss.requires_grad
+    assert out.clip_loss.mean() == pytest.approx(out.loss.item(), rel=1e-5)
 
 
 def test_a_set_without_a_clip_so_far_has_no_loss():
