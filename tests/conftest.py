@@ -9,10 +9,8 @@ import io
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -26,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Read by PyTorch and OpenBLAS as they load, here and in every process that a test starts. The
 # models are small: threads of several tests would only wait for one another.
-os.environ.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
+os.environ.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="", TORCHINDUCTOR_COMPILE_THREADS="1")
 
 # Speed is measured in benchmarks/; here a busy machine must fail nothing.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -130,33 +128,6 @@ def run(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[
         stream.flush()
         printed.append(stream.buffer.getvalue().decode())
     return subprocess.CompletedProcess([program, *arguments], ended.value.code, *printed)
-
-
-def rank_environments(ranks: int) -> list[dict[str, str]]:
-    """What torchrun gives to each rank, without starting torchrun, which takes seconds."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        meeting = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free.getsockname()[1])}
-    places = ({"RANK": rank, "LOCAL_RANK": rank} for rank in map(str, range(ranks)))
-    path = {"PYTHONPATH": str(REPOSITORY), "WORLD_SIZE": str(ranks)}
-    return [{**os.environ, **meeting, **path, **place} for place in places]
-
-
-def on_ranks(
-    ranks: int, *words: object, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run `cavmae …` on several ranks; a single one is this process."""
-    if ranks == 1:
-        return run("cavmae", *words, cwd=cwd)
-    command = [sys.executable, "-m", "cavmae", *map(str, words)]
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
-        started = [
-            subprocess.Popen(command, stdout=out, stderr=errors, cwd=cwd, env=environment)
-            for environment in rank_environments(ranks)
-        ]
-        code = max([process.wait(600) for process in started], key=abs)
-        printed = [(stream.seek(0), stream.read())[1] for stream in (out, errors)]
-    return subprocess.CompletedProcess(command, code, *printed)
 
 
 def succeed(*words: object, cwd: Path | None = None) -> str:

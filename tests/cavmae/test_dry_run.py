@@ -33,7 +33,8 @@ from cavmae.train.options import TrainOptions
 from cavmae.train.tasks import FinetuneTask
 from tests.cavmae.test_train import CONFIG, CPU, pretrainer
 from tests.cavmae.tiny_shards import write_tiny_shards
-from tests.conftest import on_ranks, run, succeed
+from tests.conftest import run, succeed
+from tests.forks import on_ranks
 
 FOUND = DryRun(
     device="NVIDIA H100 80GB HBM3",

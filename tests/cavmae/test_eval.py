@@ -19,7 +19,8 @@ from cavmae.model import CAVMAEClassifier
 from tests.cavmae.test_shardset import damage
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.cavmae.train_ranks import CONFIG
-from tests.conftest import on_ranks
+from tests.conftest import run
+from tests.forks import on_ranks
 
 SAMPLES = 13  # does not divide by two ranks
 
@@ -42,8 +43,9 @@ def shards(tmp_path_factory):
 
 
 def evaluate(shards, checkpoint, *flags, ranks=1):
-    words = ("--workers", "0", "--batch-size", "4", "--device", "cpu", *flags)
-    result = on_ranks(ranks, "eval", "--shards", shards, "--checkpoint", checkpoint, *words)
+    words = ["eval", "--shards", shards, "--checkpoint", checkpoint, "--workers", "0"]
+    words += ["--batch-size", "4", "--device", "cpu", *flags]
+    result = run("cavmae", *words) if ranks == 1 else on_ranks(ranks, *words)
     assert result.returncode == 0, result.stderr
     return result.stdout
 

@@ -32,6 +32,7 @@ from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, lr_r
 from cavmae.train.options import OptimOptions, TrainOptions, TransferOptions
 from cavmae.train.records import TIMINGS
 from cavmae.train.tasks import FinetuneTask, PretrainTask
+from tests import forks
 from tests.cavmae import naive_model
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.conftest import succeed
@@ -167,7 +168,7 @@ def test_twenty_steps_equal_a_plain_loop(tiny, tmp_path, schedule):
 
 
 COMMAND = [
-    *("cavmae", "finetune", "--model", "tiny", "--audio-frames", "96"),
+    *("finetune", "--model", "tiny", "--audio-frames", "96"),
     *("--batch-size", "3", "--epochs", "3", "--workers", "0", "--checkpoint-steps", "1"),
     *("--accumulate", "2", "--log-steps", "1", "--lr", "1e-3", "--device", "cpu"),
     *("--ema", "0.9", "--average-epochs", "2", "3"),
@@ -190,7 +191,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def undisturbed(shards, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "undisturbed"
-    succeed(*finetune(shards, out))
+    succeed("cavmae", *finetune(shards, out))
     return out
 
 
@@ -205,19 +206,17 @@ def test_a_run_killed_at_random_steps_ends_bit_equal(shards, undisturbed, tmp_pa
     out = tmp_path / "killed"
     kills = 0
     for target in (1, 4, 8):
-        process = subprocess.Popen(
-            [sys.executable, "-m", *finetune(shards, out)], stdout=subprocess.DEVNULL
-        )
+        process = forks.start(*finetune(shards, out))
         deadline = time.monotonic() + 600
-        while process.poll() is None and time.monotonic() < deadline:
+        while process.is_alive() and time.monotonic() < deadline:
             saved = list_checkpoints(out / "checkpoints")
             if saved and int(saved[-1].name[5:]) >= target:
-                process.send_signal(signal.SIGKILL)
+                process.kill()
                 kills += 1
                 break
             time.sleep(0.005)
-        process.wait()
-    succeed(*finetune(shards, out))
+        process.join()
+    succeed("cavmae", *finetune(shards, out))
     assert kills >= 2
     assert_same_run(out, undisturbed)
 
@@ -225,20 +224,17 @@ def test_a_run_killed_at_random_steps_ends_bit_equal(shards, undisturbed, tmp_pa
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_told_to_stop_saves_exits_130_and_goes_on(shards, undisturbed, tmp_path, number):
     out = tmp_path / "stopped"
-    process = subprocess.Popen(
-        [sys.executable, "-m", *finetune(shards, out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = forks.start(*finetune(shards, out), errors=tmp_path / "errors")
     deadline = time.monotonic() + 600
     while not list_checkpoints(out / "checkpoints") and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 130, errors
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(600)
+    errors = (tmp_path / "errors").read_text()
+    assert process.exitcode == 130, errors
     assert "Traceback" not in errors
-    succeed(*finetune(shards, out))
+    succeed("cavmae", *finetune(shards, out))
     assert_same_run(out, undisturbed)
 
 
