@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +48,7 @@ class RunRecords:
         self.rows = rows
         self._trackers = Trackers(trackers, _tracked_run(folder, rows))
         self._tell = tell
-        self._drawn = -math.inf
+        self._drawn = time.monotonic()
 
     def add(self, row: dict[str, Any]) -> None:
         """Add one row, for trackers too."""
