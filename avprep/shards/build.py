@@ -206,7 +206,6 @@ def planned_task(
     settings = ShardSettings(
         *(out, labels, options.sample, options.limits, plan.fingerprint),
         retried=frozenset(CAUSES) if retry_failed else TRANSIENT,
-        scratch_size=options.scratch_size,
     )
     return BuildTask(plan, settings, part_of(plan.groups, *part))
 
@@ -276,12 +275,10 @@ def _build(
     """
     # In an order of its own, so that machines at the same task seldom meet.
     shuffled = random.Random().sample(groups, len(groups))
+    settings = replace(settings, decoders=pool.decoders(len(groups)))
+    work = functools.partial(build_group, settings=settings)
     if pool.is_local:
-        # Workers that have no group of their own help others.
-        settings = replace(settings, decoders=max(pool.count() // max(len(groups), 1), 1))
-        work = functools.partial(build_group, settings=settings, on_built=take)
-    else:
-        work = functools.partial(build_group, settings=settings)
+        work = functools.partial(work, on_built=take)
     try:
         for shards in run_jobs(work, shuffled, pool):
             for shard in () if pool.is_local else shards:

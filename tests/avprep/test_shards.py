@@ -274,16 +274,12 @@ def test_files_of_one_folder_are_not_taken_for_those_of_another(demo_videos, tmp
 
 
 def test_packed_files_and_decoded_videos_give_the_same_sample(demo_videos, tmp_path):
-    from avprep.clips import discover_clips
-    from avprep.extraction import ExtractSettings, extract_clips
+    from avprep.extraction import extract
 
     videos = demo_videos / "test"
-    settings = ExtractSettings(
-        videos, tmp_path / "x", SampleOptions(audio="wav"), IsolationOptions()
-    )
-    report = extract_clips(discover_clips(videos), settings, PoolOptions(2))
+    report = extract(videos, tmp_path / "x", pool=PoolOptions(2))
     assert report.extracted == 8
-    again = extract_clips(discover_clips(videos), settings, PoolOptions(2))
+    again = extract(videos, tmp_path / "x", pool=PoolOptions(2))
     assert (again.found, again.extracted) == (8, 0)
 
     packed_clips, labels = folder_manifest(videos, tmp_path / "x")
