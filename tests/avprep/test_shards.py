@@ -24,16 +24,17 @@ from avprep.errors import UserError
 from avprep.jobs import PoolOptions
 from avprep.labels import LabelSet
 from avprep.manifest.sources.folder import folder_manifest
-from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
+from avprep.options import BuildOptions, DecodeOptions, IsolationOptions, Part, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
 from avprep.shards.format import read_dataset, read_index, sample_key
 
 
-def build(clips, labels, out, workers=2, **kwargs):
+def build(clips, labels, out, workers=2, part=(1, 1), retry_failed=False, **kwargs):
     sample = kwargs.pop("sample", SampleOptions())
     per_shard, seed = kwargs.pop("samples_per_shard", 4), kwargs.pop("seed", 0)
     options = ShardSetOptions(sample, IsolationOptions(), per_shard, seed)
-    return build_shard_set(clips, labels, str(out), options, PoolOptions(workers), **kwargs)
+    which = BuildOptions(Part(*part), retry_failed)
+    return build_shard_set(clips, labels, str(out), options, PoolOptions(workers), which, **kwargs)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
