@@ -66,14 +66,6 @@ class SampleOptions(Options):
 
 
 @dataclass(frozen=True)
-class IsolationOptions(Options):
-    """What one clip may cost before it is given up."""
-
-    time_limit: float = option(120.0, "Seconds that one clip may take.", above=0)
-    memory_limit: float = option(4.0, "GiB that decoding one clip may take.", at_least=0.25)
-
-
-@dataclass(frozen=True)
 class PoolOptions(Options):
     """Who does the work."""
 
@@ -93,6 +85,10 @@ class PoolOptions(Options):
     def is_local(self) -> bool:
         """Whether the work is done on this machine by threads of this process."""
         return self.backend in ("local", "loky")
+
+    def decoders(self, jobs: int) -> int:
+        """Children of each of some jobs: workers here that have no job of their own help others."""
+        return max(self.count() // max(jobs, 1), 1) if self.is_local else 1
 
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
@@ -116,6 +112,19 @@ class ByteSize(int):
 
 
 @dataclass(frozen=True)
+class IsolationOptions(Options):
+    """What one clip may cost before it is given up."""
+
+    time_limit: float = option(120.0, "Seconds that one clip may take.", above=0)
+    memory_limit: float = option(4.0, "GiB that decoding one clip may take.", at_least=0.25)
+    scratch_size: ByteSize = option(
+        ByteSize(10**9),
+        "Space in TMPDIR for videos from archives and servers; a larger one fails. [default: 1GB]",
+        above=0,
+    )
+
+
+@dataclass(frozen=True)
 class ShardSetOptions(Options):
     """What a shard set is made of, apart from the manifest and the label set."""
 
@@ -129,11 +138,6 @@ class ShardSetOptions(Options):
         None,
         "Bytes per shard instead, as in 1GB or 500MB; by what clips of their length should take.",
         flag="--shard-size",
-        above=0,
-    )
-    scratch_size: ByteSize = option(
-        ByteSize(10**9),
-        "Space in TMPDIR for videos from archives and servers; a larger one fails. [default: 1GB]",
         above=0,
     )
 
@@ -316,8 +320,8 @@ class Sources(Options):
 
     videos: tuple[str, ...] = option(
         (),
-        "Folder, archive (.tar, .tar.gz, .tgz, .zip) or URL with the videos, or a pattern of these "
-        "as in 'parts/*.tar.gz'. May be given several times.",
+        "Folder, archive (.tar, .tar.gz, .tar.bz2, .tar.xz, .zip) or URL with the videos, or a "
+        "pattern of these as in 'parts/*.tar.gz'. May be given several times.",
         metavar="PLACE",
     )
     extracted: Path | None = option(
