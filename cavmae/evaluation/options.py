@@ -31,7 +31,7 @@ FrameChoice = int | Literal["all", "each", "middle"]
 Waveform = Literal["int16", "float32"]
 ScoreKind = Literal["probabilities", "logits"]
 SCORE_FILES = (".npz", ".parquet", ".csv")
-_CHECKPOINT = "Run or checkpoint file."
+_CHECKPOINT = "Run, checkpoint file, or hf://org/name[@revision] on the hub."
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class OnShards(Options):
 class ModelOnShards(OnShards):
     """A trained model, and the clips it is given."""
 
-    checkpoint: Path = option(help=_CHECKPOINT)
+    checkpoint: str = option(help=_CHECKPOINT, metavar="PATH")
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ class HidingOptions(Options):
 class Drawn(HidingOptions, ModelOnShards):
     """Which clips are drawn, and where."""
 
-    checkpoint: Path = option(help="Pretrained run or file.")
+    checkpoint: str = option(help=f"Pretrained model. {_CHECKPOINT}", metavar="PATH")
     out: Path = option(help="Folder for the PNGs.")
     clips: int = option(8, "How many clips, the first of those selected.", at_least=1)
     video_ids: tuple[str, ...] = option(
@@ -338,7 +338,7 @@ class ProbeOptions(FeatureOptions, LinearOptions, Voted):
 class OfCheckpoint(Options):
     """The model that is used."""
 
-    checkpoint: Path = option(help=_CHECKPOINT)
+    checkpoint: str = option(help=_CHECKPOINT, metavar="PATH")
 
 
 @dataclass(frozen=True, kw_only=True)
