@@ -273,7 +273,9 @@ def _handler_of(hub: HubServer) -> type[BaseHTTPRequestHandler]:
         found = handler.readable(name)
         digest = commit_of(found, revision or "main")
         siblings = [{"rfilename": path} for path in found.commits[digest]]
-        return 200, json.dumps({"id": name, "sha": digest, "siblings": siblings}).encode()
+        return 200, json.dumps(
+            {"id": name, "sha": digest, "private": found.private, "siblings": siblings}
+        ).encode()
 
     def tree(handler: Handler, body: bytes, name: str, revision: str) -> Any:
         found = handler.readable(name)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cavmae.checkpoints.hub import is_hub_url
 from cavmae.checkpoints.usage import stored_labels
 from cavmae.model import CAVMAE, CAVMAEClassifier
 from cavmae.options import AUDIO_MODES, MODE_WORDS
@@ -49,14 +49,16 @@ class About:
 
     Attributes:
         license: an identifier that the hub knows.
+        starting_point: the weights that training began with: a file's name or `hf://org/name`.
         trained_on: data sets.
         evaluations: of these weights.
         recipe: the options of the run, in TOML.
     """
 
     license: str = "unknown"
+    starting_point: str = ""
     trained_on: Sequence[DataSet] = ()
-    evaluations: Sequence[Evaluation] = field(default=())
+    evaluations: Sequence[Evaluation] = ()
     recipe: str = ""
 
 
@@ -69,11 +71,18 @@ def model_card(model: CAVMAE | CAVMAEClassifier, repo: str, about: About) -> Mod
         library_name="cavmae",
         pipeline_tag=_task(model),
         tags=["audio-visual", model.config.objective],
+        base_model=_base(about),
         model_name=repo.partition("/")[2] or repo,
         eval_results=[one for each in about.evaluations for one in _results(model, each)] or None,
     )
     body = "\n".join(_body(model, repo, about))
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
+
+
+def _base(about: About) -> str | None:
+    """The model on the hub that this one was made of, by the name it has there."""
+    start = about.starting_point
+    return start.removeprefix("hf://").partition("@")[0] if is_hub_url(start) else None
 
 
 def _task(model: CAVMAE | CAVMAEClassifier) -> str:
@@ -93,7 +102,7 @@ def _results(model: CAVMAE | CAVMAEClassifier, found: Evaluation) -> Iterator[Ev
             task_type=_task(model),
             dataset_type=found.data.name,
             dataset_name=found.data.name,
-            dataset_revision=found.data.fingerprint,
+            dataset_revision=found.data.fingerprint or None,
             metric_type=name,
             metric_value=value,
             metric_args=arguments,
@@ -122,11 +131,13 @@ def _body(model: CAVMAE | CAVMAEClassifier, repo: str, about: About) -> Iterator
             yield f"| {name} | {facts[name]} |"
     for one in about.trained_on:
         yield f"| trained on | {_cell(one.name)}, fingerprint `{one.fingerprint}` |"
+    if about.starting_point:
+        yield f"| started from | {_cell(about.starting_point)} |"
     if about.evaluations:
         yield "\n## Evaluation\n"
         yield "| data | fingerprint | mode | frames | metric | value |\n|---|---|---|---|---|---|"
     for each in about.evaluations:
-        where = f"| {_cell(each.data.name)} | `{each.data.fingerprint}` | {each.mode or '–'} "
+        where = f"| {_cell(each.data.name)} | {each.data.fingerprint or '–'} | {each.mode or '–'} "
         for name, value in each.values.items():
             yield f"{where}| {each.frames} | {name} | {value:.4g} |"
     if about.recipe:
@@ -157,8 +168,3 @@ def _line(text: str) -> str:
 
 def _cell(text: str) -> str:
     return _line(text).replace("|", "\\|")
-
-
-def finite(values: Mapping[str, float]) -> dict[str, float]:
-    """Without the values that are none, which the hub's cards cannot hold."""
-    return {name: value for name, value in values.items() if math.isfinite(value)}

@@ -94,6 +94,8 @@ def _in_words(
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return UserError, f"has no revision {revision}. Give a branch, a tag or a whole commit."
+    if isinstance(error, ValueError) and isinstance(cause, errors.BadRequestError):
+        return UserError, f"{_line(error)}."  # about the card, for one
     if isinstance(cause, errors.HfHubHTTPError):
         return _in_words(cause, repo, revision)
     if isinstance(error, errors.LocalEntryNotFoundError):

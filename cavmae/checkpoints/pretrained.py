@@ -93,7 +93,7 @@ def push_pretrained(
         WorkFailed: the hub does not answer.
     """
     with hub_errors(f"hf://{repo}", repo):
-        from huggingface_hub import ModelCard, ModelHubMixin
+        from huggingface_hub import HfApi, ModelCard, ModelHubMixin
 
         # The mixin makes the repository and the commit. It is no base of the models, since then
         # every use of a model would import it and its HTTP client, or fail where it is not.
@@ -104,4 +104,8 @@ def push_pretrained(
             def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
                 return model_card(model, repo, about)
 
+        if branch := options.get("branch"):
+            api = HfApi(token=options.get("token"))
+            api.create_repo(repo, private=options.get("private"), exist_ok=True)
+            api.create_branch(repo, branch=branch, exist_ok=True)
         return str(Pushed().push_to_hub(repo, **options))

@@ -29,6 +29,7 @@ from cavmae.options import (
 OneResult = int | Literal["all", "middle"]  # frames that give one result per clip
 FrameChoice = int | Literal["all", "each", "middle"]
 Waveform = Literal["int16", "float32"]
+VALIDATION_FRAMES: Literal["middle"] = "middle"  # of held-out clips, while a run trains
 ScoreKind = Literal["probabilities", "logits"]
 SCORE_FILES = (".npz", ".parquet", ".csv")
 _CHECKPOINT = "Run, checkpoint file, or hf://org/name[@revision] on the hub."

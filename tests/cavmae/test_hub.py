@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pickle
 import subprocess
 import sys
+import textwrap
 
 import click
 import pytest
@@ -15,9 +17,10 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from avprep.errors import UserError, WorkFailed
-from cavmae import CAVMAE, CAVMAEClassifier, load_checkpoint, save_model
+from cavmae import CAVMAE, CAVMAEClassifier, FinetuneRun, finetune, load_checkpoint, save_model
 from cavmae.checkpoints.usage import labels_metadata
 from cavmae.cli import group
+from cavmae.cli.options import load_config
 from cavmae.options import OBJECTIVES
 from tests.cavmae.tiny_shards import CLASSES, write_tiny_shards
 from tests.cavmae.train_ranks import PATCHES
@@ -172,14 +175,14 @@ def test_commands_take_models_on_the_hub(place, words, monkeypatch):
 
 def test_no_command_takes_a_checkpoint_for_a_local_path():
     context = click.Context(group)
-    taken = [
-        (name, param.name)
+    kinds = {
+        name: type(param.type)
         for name in group.list_commands(context)
         for param in group.get_command(context, name).params
         if param.name in ("checkpoint", "checkpoints", "init", "src")
-        and not isinstance(param.type, click.Path)
-    ]
-    assert len(taken) == 13, taken
+    }
+    assert kinds.keys() >= {"pretrain", "finetune", "predict", "eval", "inpaint", "export", "push"}
+    assert click.Path not in kinds.values()
 
 
 def test_predict_takes_one_in_another_process_and_then_offline(pushed, demo_clip, tmp_path):
@@ -279,6 +282,136 @@ def test_a_hub_that_does_not_answer_is_no_matter_for_what_is_in_the_cache(hub, p
         load_checkpoint("hf://ours/other")
     with pytest.raises(WorkFailed, match=rf"{HUB}: http://.* answers 503"):
         pushed.push_to_hub(MODEL, token=TOKEN)
+
+
+@pytest.fixture(scope="module")
+def finetuned(place):
+    """A run of three epochs, of which the first was best, and its validations."""
+    options = FinetuneRun(
+        shards=place / "shards",
+        val_shards=place / "shards",
+        init="hf://ours/start",
+        out=place / "birds",
+        epochs=3,
+        checkpoint_steps=3,
+        workers=0,
+        batch_size=4,
+        mixup=0.0,
+        lr=0.02,
+        device="cpu",
+    )
+    finetune(options)
+    with (place / "birds" / "log.csv").open(newline="") as log:
+        rows = [row for row in csv.DictReader(log) if row["split"] == "validation"]
+    return place / "birds", rows
+
+
+def card_of(text):
+    """A card as the hub's library reads it, and its results by metric."""
+    from huggingface_hub import ModelCard
+
+    card = ModelCard(text)
+    card.validate()  # asks the hub
+    return card, {one.metric_type: one for one in card.data.eval_results or ()}
+
+
+def test_a_run_is_pushed_with_a_card_of_what_it_was_and_measured(hub, finetuned, monkeypatch):
+    run_folder, rows = finetuned
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    result = run("push", run_folder, "ours/birds", "--license", "cc-by-4.0")
+    assert result.exit_code == 0, result.output
+    files = files_of(hub.repositories["ours/birds"])
+    (commit,) = result.stdout.splitlines()
+    assert hub.repositories["ours/birds"].branches["main"] in commit
+    loaded, best = load_checkpoint("hf://ours/birds"), load_checkpoint(run_folder)
+    assert loaded.metadata == best.metadata
+    assert torch.equal(logits(loaded), logits(best))
+
+    card, found = card_of(files["README.md"].decode())
+    assert (card.data.license, card.data.library_name) == ("cc-by-4.0", "cavmae")
+    assert card.data.base_model == "ours/start"
+    top = max(rows, key=lambda row: float(row["accuracy"]))
+    assert {name: one.metric_value for name, one in found.items()} == {
+        name: float(top[name]) for name in ("accuracy", "map", "auc")
+    }
+    assert found["map"].metric_args == {"mode": "multimodal", "frames": "middle"}
+    fingerprint = json.loads((run_folder / "config.json").read_text())["shards_fingerprint"]
+    assert found["map"].dataset_revision == fingerprint
+    for said in (
+        f"| trained on | shards, fingerprint `{fingerprint}` |",
+        "| fbank mean, standard deviation | -5.5, 3.25 |",
+        "    1 /m/b Bell, big",
+    ):
+        assert said in card.text
+    assert str(run_folder.parent) not in str(card)
+
+
+def test_the_recipe_of_a_card_makes_the_same_run(finetuned, tmp_path):
+    run("push", finetuned[0], "ours/birds", "--dry-run", tmp_path / "card")
+    text = (tmp_path / "card" / "README.md").read_text()
+    recipe = textwrap.dedent(text.partition("## Recipe")[2].partition("##")[0])
+    (tmp_path / "recipe.toml").write_text(recipe)
+    context = click.Context(group.get_command(click.Context(group), "finetune"))
+    context.info_name = "finetune"
+    with context:
+        load_config(context, context.command.params[0], str(tmp_path / "recipe.toml"))
+    config = json.loads((finetuned[0] / "config.json").read_text())
+    assert {"mixup", "lr", "epochs", "batch_size"} <= context.default_map.keys()
+    assert context.default_map == {name: config[name] for name in context.default_map}
+
+
+def test_figures_are_those_of_the_very_weights(finetuned, tmp_path):
+    run_folder, rows = finetuned
+    last, step = rows[-1], rows[1]
+    checkpoint = run_folder / "checkpoints" / f"step-{int(step['step']):08d}"
+    (tmp_path / "alone.safetensors").write_bytes((run_folder / "best.safetensors").read_bytes())
+    for weights, row in (
+        (run_folder / "model.safetensors", last),
+        (checkpoint, step),
+        (tmp_path / "alone.safetensors", None),
+    ):
+        folder = tmp_path / weights.stem
+        assert run("push", weights, "ours/birds", "--dry-run", folder).exit_code == 0
+        _, found = card_of((folder / "README.md").read_text())
+        measured = {name: one.metric_value for name, one in found.items()}
+        names = ("accuracy", "map", "auc") if row else ()
+        assert measured == {name: float(row[name]) for name in names}
+
+
+def test_a_dry_run_writes_what_would_be_pushed_and_asks_no_hub(hub, place, tmp_path):
+    asked = len(hub.requests)
+    result = run("push", place / "birds", "ours/dry", "--dry-run", tmp_path / "card")
+    assert result.stdout.endswith(f"→ {tmp_path / 'card'}\n")
+    assert len(hub.requests) == asked
+    names = sorted(path.name for path in (tmp_path / "card").iterdir())
+    assert names == ["README.md", "config.json", "model.safetensors"]
+    assert run("convert", tmp_path / "card", tmp_path / "x.safetensors").exit_code == 0
+    again = run("push", place / "birds", "ours/dry", "--dry-run", tmp_path / "card")
+    assert "is not empty" in str(again.exception)
+
+
+def test_a_push_goes_to_a_new_branch_and_a_private_repository(hub, finetuned, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    words = ("push", finetuned[0], "ours/secret", "--private", "--revision", "second")
+    for _ in range(2):
+        assert run(*words).exit_code == 0
+    found = hub.repositories["ours/secret"]
+    assert found.private
+    assert not files_of(found)
+    assert "model.safetensors" in files_of(found, "second")
+    load_checkpoint("hf://ours/secret@second")
+    refused = run("push", finetuned[0], MODEL, "--private")
+    assert f"{HUB}: is public already" in str(refused.exception)
+
+
+def test_a_licence_that_the_hub_does_not_know_is_said_before_anything_is_pushed(
+    hub, finetuned, monkeypatch
+):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    refused = run("push", finetuned[0], "ours/free", "--license", "free")
+    assert isinstance(refused.exception, UserError)
+    assert "hf://ours/free: Invalid metadata in README.md" in str(refused.exception)
+    assert not files_of(hub.repositories["ours/free"])
 
 
 def test_a_path_that_exists_comes_before_a_name_on_the_hub(pushed, tmp_path, monkeypatch):
