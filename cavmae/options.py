@@ -192,6 +192,22 @@ class ConvertOptions(StatedUsage, FormatOptions):
 
 
 @dataclass(frozen=True)
+class PushOptions(Options):
+    """Where a model goes on the hub, and what its card says besides."""
+
+    private: bool = option(False, "Make a new repository private.")
+    revision: str | None = option(
+        None, "Branch to push to, made if it is not there. [default: main]", metavar="BRANCH"
+    )
+    license: str = option(
+        "unknown", "Licence of the weights, by the hub's name for it, such as cc-by-4.0."
+    )
+    dry_run: Path | None = option(
+        None, "Write what would be pushed to this folder, and push nothing.", metavar="FOLDER"
+    )
+
+
+@dataclass(frozen=True)
 class PretrainOptions(Options):
     """What the pretraining loss is made of."""
 

@@ -17,6 +17,7 @@ from avprep import storage
 from avprep.errors import UserError
 from avprep.labels import LabelSet
 from cavmae.checkpoints.difference import compare
+from cavmae.checkpoints.hub import download, is_hub_url
 from cavmae.checkpoints.published import HEAD, WRAPPERS, config_of, save_published, state_of
 from cavmae.checkpoints.usage import STORE_LABELS, assumed_classes, other_classes, stored_labels
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
@@ -39,6 +40,7 @@ __all__ = [
 
 _FORMAT = "cavmae"
 _RUN_FILES = ("best.safetensors", "model.safetensors")  # of a run directory, by preference
+_OWN = frozenset(("format", "kind", "config", "images"))  # metadata that a model itself implies
 _NESTS = ("model", "state_dict")  # where training scripts put the weights beside other things
 
 
@@ -63,7 +65,7 @@ def save_model(
     Args:
         path: the file.
         model: its config and kind are stored with the weights.
-        metadata: further strings to store, such as the labels.
+        metadata: further strings to store, such as the labels; None for the model's own.
         weights: tensors to store in place of the model's own.
     """
     described = {
@@ -71,7 +73,7 @@ def save_model(
         "kind": "classifier" if isinstance(model, CAVMAEClassifier) else "pretrain",
         "config": model.config.to_json(),
         "images": str(int("image" in model.modalities)),
-        **(metadata or {}),
+        **(model.metadata if metadata is None else metadata),
     }
     state = state_of(model) if weights is None else weights
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
@@ -82,11 +84,13 @@ def load_checkpoint(path: str | Path) -> CAVMAE | CAVMAEClassifier:
     """Build the model that a checkpoint holds.
 
     Args:
-        path: our safetensors, a run directory (its best weights, else its last), or a published
-            `.pth`. The size of a published model is read off its shapes, with heads of 64.
+        path: our safetensors, a run directory (its best weights, else its last),
+            `hf://org/name[@revision]`, or a published `.pth`. The size of a published model is
+            read off its shapes, with heads of 64.
 
     Raises:
         UserError: nothing there, not a checkpoint, or tensors missing, unexpected or misshapen.
+        WorkFailed: the hub does not answer.
     """
     file = weights_file(path)
     weights, metadata = read_weights(file)
@@ -109,6 +113,7 @@ def model_of(
         raise UserError(f"{file}: does not fit {type(model).__name__}:", *difference.lines())
     whole = {name: value.float().contiguous() for name, value in used.items()}
     model.load_state_dict(whole, assign=True)
+    model.metadata = {name: value for name, value in metadata.items() if name not in _OWN}
     return model
 
 
@@ -180,11 +185,17 @@ def _head_for(
 
 
 def weights_file(path: str | Path) -> Path:
-    """The file of weights that a path means: itself, or the best one of a run directory.
+    """The file of weights that a checkpoint means: itself, the best one of a run directory, or a
+    copy of that on the hub.
 
     Raises:
         UserError: nothing there.
+        WorkFailed: the hub does not answer.
     """
+    if is_hub_url(path):
+        return download(str(path))
+    if storage.is_url(path):
+        raise UserError(f"{path}: is a URL; give a path on this machine, or hf://org/name.")
     path = Path(path)
     if path.is_dir():
         for name in _RUN_FILES:

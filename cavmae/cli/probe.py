@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import cavmae
-from avprep.cli.flags import PATH, flags
+from avprep.cli.flags import flags
 from avprep.wording import counted, lacking_words
 from cavmae.cli.results import OneLine
 from cavmae.evaluation.options import ProbeOptions
@@ -20,9 +19,9 @@ if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
 
 
 @click.command()
-@click.argument("checkpoints", metavar="CHECKPOINT…", nargs=-1, required=True, type=PATH)
+@click.argument("checkpoints", metavar="CHECKPOINT…", nargs=-1, required=True)
 @flags(options=ProbeOptions, printed=OneLine)
-def probe(checkpoints: tuple[Path, ...], options: ProbeOptions, printed: OneLine) -> None:
+def probe(checkpoints: tuple[str, ...], options: ProbeOptions, printed: OneLine) -> None:
     """A linear classifier and nearest neighbours on the features of each CHECKPOINT.
 
     The models stay as they are. Beside them stands what random weights of the same size reach.

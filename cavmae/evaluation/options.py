@@ -29,9 +29,10 @@ from cavmae.options import (
 OneResult = int | Literal["all", "middle"]  # frames that give one result per clip
 FrameChoice = int | Literal["all", "each", "middle"]
 Waveform = Literal["int16", "float32"]
+VALIDATION_FRAMES: Literal["middle"] = "middle"  # of held-out clips, while a run trains
 ScoreKind = Literal["probabilities", "logits"]
 SCORE_FILES = (".npz", ".parquet", ".csv")
-_CHECKPOINT = "Run or checkpoint file."
+_CHECKPOINT = "Run, checkpoint file, or hf://org/name[@revision] on the hub."
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class OnShards(Options):
 class ModelOnShards(OnShards):
     """A trained model, and the clips it is given."""
 
-    checkpoint: Path = option(help=_CHECKPOINT)
+    checkpoint: str = option(help=_CHECKPOINT, metavar="PATH")
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ class HidingOptions(Options):
 class Drawn(HidingOptions, ModelOnShards):
     """Which clips are drawn, and where."""
 
-    checkpoint: Path = option(help="Pretrained run or file.")
+    checkpoint: str = option(help=f"Pretrained model. {_CHECKPOINT}", metavar="PATH")
     out: Path = option(help="Folder for the PNGs.")
     clips: int = option(8, "How many clips, the first of those selected.", at_least=1)
     video_ids: tuple[str, ...] = option(
@@ -345,7 +346,7 @@ class ProbeOptions(FeatureOptions, LinearOptions, Voted):
 class OfCheckpoint(Options):
     """The model that is used."""
 
-    checkpoint: Path = option(help=_CHECKPOINT)
+    checkpoint: str = option(help=_CHECKPOINT, metavar="PATH")
 
 
 @dataclass(frozen=True, kw_only=True)

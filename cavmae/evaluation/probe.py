@@ -70,7 +70,7 @@ class ProbeResult:
 
 
 def probe(
-    checkpoints: Sequence[Path], options: ProbeOptions, on_progress: OnProgress = ignore
+    checkpoints: Sequence[str | Path], options: ProbeOptions, on_progress: OnProgress = ignore
 ) -> ProbeResult:
     """Classify clips by the features of each model. On several ranks, they share the clips.
 

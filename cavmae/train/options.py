@@ -187,7 +187,12 @@ class ValidationOptions(Options):
 class ModelOptions(Options):
     """What is trained."""
 
-    init: Path | None = option(None, "Checkpoint or run to start from. [default: random weights]")
+    init: str | None = option(
+        None,
+        "Run, checkpoint file, or hf://org/name[@revision] on the hub, to start from. "
+        "[default: random weights]",
+        metavar="PATH",
+    )
     model: str | None = option(
         None, "Size: tiny, small, base (published) or large. [default: base, or as --init]"
     )

@@ -20,6 +20,7 @@ from cavmae.distributed import joined_world
 from cavmae.evaluation.classify import ClassifyOptions, classify_together
 from cavmae.evaluation.held_out import HeldOutOptions, evaluate_pretraining
 from cavmae.evaluation.metrics import finite, score
+from cavmae.evaluation.options import VALIDATION_FRAMES
 from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAE, CAVMAEClassifier
 from cavmae.train.dry_run import DryRun, dry_run
@@ -283,7 +284,7 @@ def validate_classifier(trainer: Trainer, options: FinetuneRun, start: Start) ->
     assert start.validation is not None
     chosen = ClassifyOptions(
         mode=options.mode,
-        frames="middle",
+        frames=VALIDATION_FRAMES,
         criterion=start.criterion,
         batch_size=options.batch_size,
         workers=options.workers,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from avprep.errors import UserError
@@ -214,7 +213,7 @@ def check_labels(shards: ShardSet, validation: ShardSet) -> None:
     check_same_classes(shards, validation)
 
 
-def choose_normalisation(shards: ShardSet, init: Path | None) -> Normalisation:
+def choose_normalisation(shards: ShardSet, init: str | None) -> Normalisation:
     """What `cavmae stats` has measured on the shards, else that of --init, else AudioSet's."""
     stored = read_metadata(init) if init is not None else {}
     trained = None
