@@ -3,7 +3,8 @@
 Makes clips of 10 s in the published layout and shard sets (WAV and FLAC) of the same clips, then
 counts the CPU time of all processes of
 
-- ours: `ShardLoader`, whole batches through a worker process;
+- ours: `ShardLoader`, whole batches through a worker process; and the FLAC clips once more, dealt
+  out to two sets that are read as a mixture;
 - the published loader re-created: an item is a WAV file read, its mean subtracted, one Kaldi
   fbank, padding, normalising, noise and roll; a JPEG read, resized (bicubic), cropped, normalised;
   collated by `DataLoader` through a worker process.
@@ -13,6 +14,7 @@ compared. What ours leaves to the training device (the front end) is a row of it
 that device is this CPU.
 
     python benchmarks/loader.py
+    python benchmarks/loader.py --quick    # less of everything
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ from avprep.jobs import PoolOptions
 from avprep.labels import label_set_from_names
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
-from cavmae.data import LoaderOptions, ShardLoader, ShardSet
+from cavmae.data import LoaderOptions, Mixture, ShardLoader, ShardSet
 from cavmae.frontend import FrontEnd, FrontEndOptions
 
 SECONDS, FRAMES, SIZE = 10, 10, 224
@@ -155,12 +157,16 @@ def cost_of_round(batches: Iterable, loader: DataLoader, samples: int) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--quick", action="store_true", help="few clips, one round")
     parser.add_argument("--clips", type=int, default=144)
     parser.add_argument("--batch-size", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory-epochs", type=int, default=20)
     add_rows_option(parser)
     arguments = parser.parse_args()
+    if arguments.quick:
+        parser.set_defaults(clips=8, batch_size=4, rounds=1, memory_epochs=2)
+        arguments = parser.parse_args()
     torch.set_num_threads(1)
     size = arguments.batch_size
     with tempfile.TemporaryDirectory() as name:
@@ -170,6 +176,8 @@ def main() -> None:
             audio: ShardLoader(shard(clips, folder / audio, audio), LoaderOptions(size, workers=1))
             for audio in GOALS
         }
+        halves = [shard(clips[first::2], folder / f"half-{first}", "flac") for first in (0, 1)]
+        loaders["mixture"] = ShardLoader(Mixture(halves), LoaderOptions(size, workers=1))
         items = PublishedItems(folder, [clip.video_id for clip in clips], 4)
         published = DataLoader(
             items, size, shuffle=True, num_workers=1, persistent_workers=True,
@@ -201,6 +209,10 @@ def main() -> None:
                 f"published loader, re-created: {medians['published']:.2f} ms",
                 part(medians[audio], medians["published"]), f"≤ {limit} ms, 1/{factor}")
             for audio, (limit, factor) in GOALS.items()
+        ] + [
+            Row("loading a sample of 10 s from two sets mixed, FLAC: CPU",
+                f"{medians['mixture']:.2f} ms", f"from one set of these clips: "
+                f"{medians['flac']:.2f} ms", part(medians["mixture"], medians["flac"]))
         ],
     )  # fmt: skip
     samples = arguments.clips * arguments.memory_epochs
@@ -242,6 +254,10 @@ def report(costs: dict[str, float], front: float) -> None:
             f"| ours, {audio.upper()} | {cost:.2f} | ≤ {limit} | 1/{published / cost:.1f} "
             f"| 1/{factor} | {16000 / cost:.0f} |"
         )
+    ratio = costs["mixture"] / costs["flac"]
+    print(
+        f"| ours, FLAC, two sets mixed | {costs['mixture']:.2f} | | {ratio:.2f}× of one set | | |"
+    )
     print(f"| front end, if on this CPU | {front:.2f} | | | | |")
     print("\n| a GPU that trains | needs cores, FLAC | WAV | published |\n|---|---|---|---|")
     for need in (300, 1000, 3000):

@@ -55,7 +55,7 @@ def test_every_option_that_counts_once_is_refused_twice(name, command, option):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("cavmae pretrain --shards A --shards B --out R", "--shards A and --shards B:"),
+        ("cavmae eval --shards A --shards B --checkpoint R", "--shards A and --shards B:"),
         ("cavmae knn --val-shards A --val-shards=B", "--val-shards A and --val-shards B:"),
         ("avprep shard m.json --out A --workers 1 --workers=2", "--workers 1 and --workers 2:"),
         ("avprep labels fetch vggsound --out A x --out B", "--out A and --out B:"),

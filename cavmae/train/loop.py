@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from avprep.errors import WorkFailed
-from cavmae.data import Batch, ShardLoader
+from cavmae.data import Batch, Mixture, ShardLoader
 from cavmae.distributed import World
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAE, CAVMAEClassifier
@@ -44,6 +44,7 @@ from cavmae.train.parallel import (
     without_gradient_exchange,
 )
 from cavmae.train.records import Meter, RunRecords, written_together
+from cavmae.train.set_losses import SetLosses, shown
 from cavmae.train.tasks import StepLoss, Task, freeze_unused
 from cavmae.train.utilisation import autocast, measured_flops, model_precision, profiled
 
@@ -119,6 +120,8 @@ class Trainer:
         self._launched: deque[LaunchedStep] = deque()
         self._seen: LaunchedStep | None = None  # the last one whose losses were read …
         self._failed: dict[str, float] | None = None  # … and those, if they are not finite
+        shards = loader.shards
+        self._sets = SetLosses(shards, world.device) if isinstance(shards, Mixture) else None
         self._called = spread_model(model, world, options)
         self.optimizer = build_optimizer(model, options, transfer)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
@@ -362,7 +365,7 @@ class Trainer:
             self._add_to_sums(step.samples, facts)
             if self._steps is not None:
                 done, measured = self._steps.done + 1, self._meter.facts()
-                self._steps = replace(self._steps, done=done, facts={**facts, **measured})
+                self._steps = replace(self._steps, done=done, facts={**shown(facts), **measured})
                 self.tell(self._steps)
             self._maybe_log(step.number, facts)
 
@@ -396,7 +399,10 @@ class Trainer:
         inputs = self.frontend(batch, generator)
         gather = functools.partial(world.gather_rows, counts=sizes) if world.size > 1 else None
         with autocast(world.device, options.precision):
-            return self.task.loss(self._called, inputs, generator, gather)
+            result = self.task.loss(self._called, inputs, generator, gather, self._sets is not None)
+        if self._sets is not None and result.by_clip is not None:
+            result.parts.update(self._sets.of(batch, result.by_clip))
+        return result
 
     def _descend(self) -> Tensor:
         """Let the optimiser use the gradients; returns their norm before clipping."""
@@ -428,7 +434,7 @@ class Trainer:
             self._save()  # validation takes a while, in which the run may be ended
         sums = self._sums_over_ranks()
         count = sums.pop("samples", 0.0) or 1.0
-        means = {name: value / count for name, value in sums.items()}
+        means = shown({name: value / count for name, value in sums.items()})
         position.epoch += 1
         position.samples = 0
         position.sums = {}
@@ -468,7 +474,7 @@ class Trainer:
         if self._records is None or not every or step % every:
             return
         sums = self.position.sums
-        means = {n: v / sums["samples"] for n, v in sums.items() if n != "samples"}
+        means = shown({n: v / sums["samples"] for n, v in sums.items() if n != "samples"})
         row = {"step": step, "epoch": self.position.epoch, "split": "epoch so far"}
         latest = {name: facts[name] for name in LATEST if name in facts}
         self._records.add({**row, **means, **latest, **self._meter.facts()})

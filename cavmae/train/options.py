@@ -22,6 +22,7 @@ from cavmae.options import (
     SkipOptions,
     ValidationSplit,
     WorkerOptions,
+    read_shares,
 )
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -32,7 +33,11 @@ Parallel = Literal["ddp", "fsdp"]
 class BatchOptions(Options):
     """How many samples are read, and how many at once."""
 
-    epochs: int = option(25, "Passes over the shard set.", at_least=1)
+    epochs: int = option(
+        25,
+        "Passes over the shard set; of a mixture, as many draws as its sets have samples.",
+        at_least=1,
+    )
     batch_size: int = option(48, "Samples per batch and process.", at_least=1)
     accumulate: int = option(1, "Batches per optimizer step.", at_least=1)
 
@@ -159,8 +164,19 @@ class TrainOptions(
 class PlaceOptions(Options):
     """What is read and written."""
 
-    shards: str = option(help="Folder or URL of the training shard set.")
+    shards: str | tuple[str, ...] = option(
+        help="Folder or URL of the training shard set. May be repeated for a mixture of sets, with "
+        "each one's share of the draws (A=0.7) or without (in proportion to their samples).",
+        metavar="PLACE[=SHARE]",
+    )
     out: Path = option(help="Run directory.")
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value is not allowed, or --shards gives wrong shares.
+        """
+        super().__post_init__()
+        read_shares(self.shards)
 
 
 @dataclass(frozen=True)
