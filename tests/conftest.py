@@ -51,7 +51,7 @@ def demo_clip(demo_videos: Path) -> Path:
 def documented_folder(demo_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything under the names that the docs use: videos, shards, runs.
 
-    Made by README's own commands, with options that make the training short.
+    Made by the quick start's own commands, with options that make the training short.
     """
     from tests.documents import commands_under
 
@@ -63,7 +63,7 @@ def documented_folder(demo_videos: Path, tmp_path_factory: pytest.TempPathFactor
         "cavmae finetune": quick,
         "cavmae eval": quick[:2],
     }
-    for words in commands_under(REPOSITORY / "README.md", "Your own folder"):
+    for words in commands_under(REPOSITORY / "docs" / "index.md", "Your own folder"):
         command = " ".join(words[:2])
         run_command(folder, command, *words[2:], *shorter.get(command, ()))
     (folder / "holiday.mp4").symlink_to(sorted(demo_videos.glob("test/*/*.mp4"))[0])
