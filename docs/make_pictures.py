@@ -1,4 +1,4 @@
-"""Make the pictures of README from what `make demo` left in runs/demo. Needs Chromium.
+"""Make the pictures of README and docs from what `make demo` left in runs/demo. Needs Chromium.
 
     python docs/make_pictures.py
 
