@@ -44,7 +44,6 @@ def short_recipes(tmp_path, monkeypatch) -> Path:
 
 
 def test_demo_runs_to_its_summary_and_pretraining_pays(short_recipes, tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     out = tmp_path / "out"
     result = CliRunner().invoke(group, ["demo", "--out", str(out)])
     assert result.exit_code == 0, result.output

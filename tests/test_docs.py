@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
@@ -104,17 +103,10 @@ RUNNABLE = [block for block in BLOCKS if block.language == "python"]
 
 
 @pytest.mark.parametrize("block", RUNNABLE, ids=str)
-def test_documented_python_runs(block: Block, documented_folder: Path):
+def test_documented_python_runs(block: Block, documented_folder: Path, monkeypatch):
+    monkeypatch.chdir(documented_folder)
     code = block.text.replace('"cuda"', '"cpu"')
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=documented_folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-        timeout=600,
-    )
-    assert result.returncode == 0, f"{block}\n{result.stderr}"
+    exec(compile(code, str(block), "exec"), {"__name__": "__main__"})
 
 
 QUICK_START = REPOSITORY / "docs" / "index.md"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from cavmae.evaluation.trained import load_trained
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
 from tests.cavmae.test_shardset import damage
 from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
+from tests.conftest import rank_environments
 
 CONFIG = ModelConfig(
     embed_dim=16, depth=2, modality_depth=1, num_heads=2, decoder_dim=16, decoder_depth=1,
@@ -171,23 +171,18 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
     assert "complete already" in succeed(shards, checkpoint, resumed)
 
 
-def start(shards, checkpoint, out, *launcher):
+def start(shards, checkpoint, out, environment=None):
     code = (
         "import sys; from cavmae.evaluation import embed; embed._PART_CLIPS = 8; "
         "from cavmae.cli.embed import embed; embed(sys.argv[1:])"
     )
-    script = out.with_name(f"{out.stem}.py")
-    script.write_text(code)
-    return subprocess.Popen(
-        [sys.executable, *launcher, script, *map(str, arguments_for(shards, checkpoint, out))],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    command = [sys.executable, "-c", code, *map(str, arguments_for(shards, checkpoint, out))]
+    return subprocess.Popen(command, env=environment)
 
 
-def test_ranks_and_a_kill_change_no_byte(shards, checkpoint, tmp_path):
+def test_ranks_and_a_kill_change_no_byte(shards, checkpoint, tmp_path, small_parts):
     alone, ranks, killed = (tmp_path / f"{n}.safetensors" for n in ("alone", "ranks", "killed"))
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    running = [start(shards, checkpoint, alone), start(shards, checkpoint, ranks, *torchrun)]
+    running = [start(shards, checkpoint, ranks, place) for place in rank_environments(2)]
     victim = start(shards, checkpoint, killed)
     parts = tmp_path / "killed.safetensors.parts"
     deadline = time.monotonic() + 600
@@ -197,7 +192,8 @@ def test_ranks_and_a_kill_change_no_byte(shards, checkpoint, tmp_path):
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     assert [process.wait(600) for process in running] == [0, 0]
-    assert start(shards, checkpoint, killed).wait(600) == 0
+    for out in (alone, killed):
+        succeed(shards, checkpoint, out)
     assert ranks.read_bytes() == alone.read_bytes() == killed.read_bytes()
     assert read(ranks)[1] == [f"clip.{n}" for n in range(CLIPS)]
 
