@@ -133,7 +133,7 @@ class ShardSetOptions(Options):
     )
     scratch_size: ByteSize = option(
         ByteSize(10**9),
-        "Space in TMPDIR for videos from archives and servers; larger videos fail. [default: 1GB]",
+        "Space in TMPDIR for videos from archives and servers; a larger one fails. [default: 1GB]",
         above=0,
     )
 
