@@ -334,6 +334,13 @@ class ProbeOptions(FeatureOptions, LinearOptions, Voted):
     shards: str = option(help="Shard set whose labels are known.")
     val_shards: str = option(help="Shard set to classify.")
     seed: int = option(0, "Seed of the random weights beside each model.")
+    label_splits: tuple[str, ...] = option(
+        (),
+        "Probe once more with the labels of this split of --shards only; features are then "
+        "whitened by all of its clips. May be given several times.",
+        flag="--label-split",
+        metavar="NAME",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
