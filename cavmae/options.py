@@ -80,7 +80,7 @@ class ReadOptions(Options):
     )
     cache_gb: float = option(
         100.0,
-        "GB in it, after which the shards not used for longest are deleted.",
+        "GB in --cache-dir, above which the least recently used shards are deleted.",
         flag="--cache-size",
         above=0,
     )
@@ -104,7 +104,7 @@ class SkipOptions(Options):
 class WorkerOptions(Options):
     """Who loads the samples."""
 
-    workers: int = option(2, "Loading processes; 0 loads in the training process.", at_least=0)
+    workers: int = option(2, "Loading processes; 0 loads in the main process.", at_least=0)
 
 
 @dataclass(frozen=True)
