@@ -59,32 +59,36 @@ class RunRecords:
             row["step"], {f"{row['split']}/{name}": value for name, value in figures.items()}
         )
 
-    def publish(self, final: bool = False) -> None:
+    def publish(self, rows: Sequence[dict[str, Any]], final: bool = False) -> None:
         """Write log.csv and curves.png, each whole or not at all.
 
         Drawing takes a second, so epochs of a few seconds do not each get a new picture; the last
         one always does.
 
+        Args:
+            rows: those logged so far. Further ones may be added meanwhile, by another thread.
+            final: whether these are all.
+
         Raises:
             OSError, UserError, WorkFailed: they cannot be written.
         """
-        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        columns = list(dict.fromkeys(name for row in rows for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
+        writer.writerows(rows)
         storage.write_atomic(self.folder / "log.csv", text.getvalue().encode())
-        self._tell_failures()
         if final or time.monotonic() - self._drawn > _DRAWING_SECONDS:
-            storage.write_atomic(self.folder / "curves.png", draw_curves(self.rows, TIMINGS))
+            storage.write_atomic(self.folder / "curves.png", draw_curves(rows, TIMINGS))
             self._drawn = time.monotonic()
 
     def close(self) -> None:
         """Let the trackers finish."""
         self._trackers.close()
-        self._tell_failures()
+        self.tell_failures()
 
-    def _tell_failures(self) -> None:
+    def tell_failures(self) -> None:
+        """Tell of the trackers that have failed since the last call."""
         for words in self._trackers.failures():
             self._tell(Note(words, is_warning=True))
 
