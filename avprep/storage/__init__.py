@@ -35,6 +35,7 @@ from avprep.storage.places import (
     read_range,
     size,
     touch,
+    writing_to,
 )
 from avprep.storage.scratch import (
     ScratchFile,

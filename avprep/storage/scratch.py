@@ -103,7 +103,7 @@ def scratch_file(location: str | Path) -> Iterator[ScratchFile]:
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[ScratchFile]:
     """A file to write that gets the name `path` when the block ends without an exception."""
-    with scratch_file(Path(path).parent) as file:
+    with scratch_file(path if is_url(path) else Path(path).parent) as file:
         yield file
         file.publish(path)
 

@@ -56,7 +56,7 @@ class BackgroundWriter:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._work: Future[None] | None = None
+        self._work: Future[object] | None = None
 
     @property
     def has_failed(self) -> bool:
@@ -64,7 +64,12 @@ class BackgroundWriter:
         work = self._work
         return work is not None and work.done() and work.exception() is not None
 
-    def begin(self, work: Callable[[], None]) -> None:
+    @property
+    def is_busy(self) -> bool:
+        """Whether the work has not ended yet."""
+        return self._work is not None and not self._work.done()
+
+    def begin(self, work: Callable[[], object]) -> None:
         """Begin some work. What was begun before must have been finished."""
         assert self._work is None
         self._work = self._pool.submit(work)
