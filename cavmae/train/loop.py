@@ -14,7 +14,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -44,6 +44,7 @@ from cavmae.train.parallel import (
     whole_weights,
     without_gradient_exchange,
 )
+from cavmae.train.place import CHECKPOINTS, RunFolder
 from cavmae.train.records import Meter, RunRecords, written_together
 from cavmae.train.tasks import StepLoss, Task, freeze_unused
 from cavmae.train.utilisation import autocast, measured_flops, model_precision, profiled
@@ -75,7 +76,7 @@ class Trainer:
         loader: ShardLoader,
         world: World,
         options: TrainOptions,
-        folder: Path,
+        folder: Path | RunFolder,
         after_epoch: AfterEpoch | None = None,
         metadata: Mapping[str, str] | None = None,
         transfer: TransferOptions | None = None,
@@ -105,7 +106,7 @@ class Trainer:
         self.world = world
         self.options = options
         self.transfer = transfer
-        self.folder = folder
+        self.folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
         self.after_epoch = after_epoch
         self.metadata = dict(metadata or {})
         self.tell = tell
@@ -144,7 +145,7 @@ class Trainer:
 
     def resume(self) -> Path | None:
         """Resume from the newest whole checkpoint of the run, if there is one."""
-        checkpoints = list_checkpoints(self.folder / "checkpoints")
+        checkpoints = list_checkpoints(self.folder.path / CHECKPOINTS)
         if not checkpoints:
             return None
         state = load_state(checkpoints[-1], self.model)
@@ -174,24 +175,34 @@ class Trainer:
             self._records = RunRecords(self.folder, position.rows, options.track, self.tell)
         try:
             self._ideal_seconds = self._measure_ideal_seconds()
-            trace, traced = self.folder / "trace.json", options.profile * self.world.is_main
-            with _stop_requests() as stop, profiled(trace, traced, self.tell) as self._note_step:
+            with _stop_requests() as stop, self._profiled() as self._note_step:
                 if not position.step and not position.rows:
                     self._record_start(stop)
                 while position.epoch < options.epochs:
                     self._run_epoch(stop)
                     self._finish_epoch(stop)
             self._finish_saving()
-            with written_together(self.world, self.folder):
+            with written_together(self.world, self.folder.place):
                 if self._records is not None:
                     self._records.publish(position.rows, final=True)
         finally:
+            self._close()
+
+    def _profiled(self) -> AbstractContextManager[Callable[[], object]]:
+        """See `profiled`."""
+        name, steps = "trace.json", self.options.profile * self.world.is_main
+        return profiled(self.folder.path / name, self.folder.shown(name), steps, self.tell)
+
+    def _close(self) -> None:
+        """Finish what works beside the run. It may be ending with an error; others are told."""
+        work: list[Callable[[], None]] = [self._writer.finish]
+        if self._records is not None:
+            work += [self._records.close, self.folder.push_rest]
+        for finish in work:
             try:
-                self._writer.finish()
-            except Exception as error:  # beside the one that ends the run
-                self.tell(Note(f"the last checkpoint is not written: {error}", is_warning=True))
-            if self._records is not None:
-                self._records.close()
+                finish()
+            except Exception as error:
+                self.tell(Note(str(error), is_warning=True))
 
     def _measure_ideal_seconds(self) -> float:
         """Seconds per sample if the GPUs did the model's matrix products at full speed."""
@@ -518,9 +529,10 @@ class Trainer:
     ) -> None:
         """Write a checkpoint and the log, on the thread of the writer."""
         position, keep = state["position"], self.options.keep_checkpoints
-        folder = self.folder / "checkpoints"
+        folder = self.folder.path / CHECKPOINTS
         save_checkpoint(folder, position["step"], self.model, state, keep, weights, self.metadata)
         records.publish(position["rows"])
+        self.folder.push()
 
     def _finish_saving(self) -> None:
         """Wait for what is being written. All ranks call it together.
@@ -528,7 +540,7 @@ class Trainer:
         Raises:
             WorkFailed: it could not be written; on every rank.
         """
-        with written_together(self.world, self.folder / "checkpoints"):
+        with written_together(self.world, self.folder.shown(CHECKPOINTS)):
             self._writer.finish()
 
     def _end_stopped(self) -> NoReturn:

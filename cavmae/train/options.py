@@ -160,7 +160,7 @@ class PlaceOptions(Options):
     """What is read and written."""
 
     shards: str = option(help="Folder or URL of the training shard set.")
-    out: Path = option(help="Run directory.")
+    out: str = option(help="Run directory: a folder, or a URL of an object store.", metavar="PLACE")
 
 
 @dataclass(frozen=True)
@@ -299,7 +299,9 @@ class FoldsRun(
     """Finetuning runs over the folds of a shard set."""
 
     shards: str = option(help="Folder or URL of the shard set.")
-    out: Path = option(help="Folder for a run directory per fold.")
+    out: str = option(
+        help="Folder, or URL of an object store, for a run directory per fold.", metavar="PLACE"
+    )
 
 
 Run = PretrainRun | FinetuneRun

@@ -22,7 +22,7 @@ from avprep.tracking import TrackedRun, Trackers
 from cavmae.distributed import World
 from cavmae.train.curves import draw_curves
 from cavmae.train.events import Note, OnEvent, ignore
-from cavmae.train.folder import CONFIG_FILE
+from cavmae.train.place import CONFIG_FILE, RunFolder
 
 TIMINGS = ("samples_per_second", "data_wait", "gpu_gb", "mfu")  # two equal runs differ in these
 _STEPS_SEEN = 20  # of which the speed is an average
@@ -34,7 +34,7 @@ class RunRecords:
 
     def __init__(
         self,
-        folder: Path,
+        folder: RunFolder,
         rows: list[dict[str, Any]],
         trackers: Sequence[TrackerName] = (),
         tell: OnEvent = ignore,
@@ -45,7 +45,7 @@ class RunRecords:
         trackers: that get every row, too.
         tell: who hears of trackers that fail.
         """
-        self.folder = folder
+        self.folder = folder.path
         self.rows = rows
         self._trackers = Trackers(trackers, _tracked_run(folder, rows))
         self._tell = tell
@@ -93,21 +93,21 @@ class RunRecords:
             self._tell(Note(words, is_warning=True))
 
 
-def _tracked_run(folder: Path, rows: Sequence[Mapping[str, Any]]) -> TrackedRun:
-    config = storage.read_if_there(str(folder / CONFIG_FILE))
+def _tracked_run(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> TrackedRun:
+    config = storage.read_if_there(str(folder.path / CONFIG_FILE))
     described = json.loads(config) if config is not None else {}
     return TrackedRun(
         id=described.get("run_id", ""),
-        name=folder.absolute().name,
+        name=Path(folder.place).absolute().name,
         program="cavmae",
         config=described,
-        folder=folder,
+        folder=folder.path,
         first_step=rows[-1]["step"] + 1 if rows else 0,
     )
 
 
 @contextmanager
-def written_together(world: World, place: Path) -> Iterator[None]:
+def written_together(world: World, place: str | Path) -> Iterator[None]:
     """For a block in which the main rank writes. All ranks enter it, so that none waits for ever.
 
     Args:
