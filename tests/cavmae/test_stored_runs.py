@@ -18,7 +18,7 @@ from safetensors.torch import load
 
 import cavmae
 from avprep import storage
-from avprep.errors import UserError
+from avprep.errors import UserError, WorkFailed
 from cavmae import FinetuneRun, PretrainRun
 from cavmae.checkpoints import save_model
 from cavmae.model import CAVMAE
@@ -142,7 +142,7 @@ def test_a_place_that_may_show_half_a_file_is_refused(place):
 
 def test_what_is_not_finite_is_named_by_its_url(place, store):
     out = f"{store}/run"
-    with pytest.raises(cavmae.WorkFailed, match=rf"all of them in {out}/not-finite\.json"):
+    with pytest.raises(WorkFailed, match=rf"all of them in {out}/not-finite\.json"):
         cavmae.pretrain(PretrainRun(out=out, lr=1e30, **small(place)))
     assert json.loads(storage.read_bytes(f"{out}/not-finite.json"))["video_ids"]
 
@@ -208,12 +208,12 @@ def test_a_run_told_to_stop_has_stored_what_it_did(place, tmp_path):
 
 
 def test_a_store_that_is_down_for_a_moment_costs_nothing(request, place, tmp_path):
-    server = request.getfixturevalue("server")
+    first = request.getfixturevalue("server")
     out = f"{BUCKET}/outage"
     process = start(command(place, out, log_steps=1, epochs=6), tmp_path / "outage")
     wait_until(lambda: whole_steps(out) or process.poll() is not None)
-    host, port = server.get_host_and_port()
-    server.stop()
+    host, port = first.get_host_and_port()
+    first.stop()
     time.sleep(3)
     again = moto.ThreadedMotoServer(ip_address=host, port=port, verbose=False)
     again.start()
