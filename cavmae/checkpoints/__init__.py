@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import save as to_safetensors
+from safetensors.torch import save_file
 from torch import Tensor
 
 from avprep import storage
@@ -55,15 +57,15 @@ class LoadReport:
 
 
 def save_model(
-    path: Path,
+    path: str | Path,
     model: CAVMAE | CAVMAEClassifier,
     metadata: Mapping[str, str] | None = None,
     weights: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a model's weights as safetensors, whole or not at all.
+    """Write a model's weights as safetensors, whole or not at all; other threads work meanwhile.
 
     Args:
-        path: the file.
+        path: the file, or its URL in an object store.
         model: its config and kind are stored with the weights.
         metadata: further strings to store, such as the labels; None for the model's own.
         weights: tensors to store in place of the model's own.
@@ -77,7 +79,15 @@ def save_model(
     }
     state = state_of(model) if weights is None else weights
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    storage.write_atomic(path, to_safetensors(tensors, described))
+    with storage.replacing(path) as file:
+        try:
+            save_file(tensors, file.path, described)
+        except safetensors.SafetensorError as error:
+            code = re.search(r"os error (\d+)", str(error))  # only its text tells of a full disk
+            if code is None:
+                raise
+            with storage.writing_to(path):
+                raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
 
 
 def load_checkpoint(path: str | Path) -> CAVMAE | CAVMAEClassifier:

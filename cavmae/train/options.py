@@ -169,7 +169,7 @@ class PlaceOptions(Options):
         "each one's share of the draws (A=0.7) or without (in proportion to their samples).",
         metavar="PLACE[=SHARE]",
     )
-    out: Path = option(help="Run directory.")
+    out: str = option(help="Run directory: a folder, or a URL of an object store.", metavar="PLACE")
 
     def __post_init__(self) -> None:
         """Raises:
@@ -320,7 +320,9 @@ class FoldsRun(
     """Finetuning runs over the folds of a shard set."""
 
     shards: str = option(help="Folder or URL of the shard set.")
-    out: Path = option(help="Folder for a run directory per fold.")
+    out: str = option(
+        help="Folder, or URL of an object store, for a run directory per fold.", metavar="PLACE"
+    )
 
 
 Run = PretrainRun | FinetuneRun
