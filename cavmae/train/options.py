@@ -7,7 +7,6 @@ Imports nothing heavy: `--help` shows them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from avprep.errors import UserError
