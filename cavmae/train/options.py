@@ -7,7 +7,6 @@ Imports nothing heavy: `--help` shows them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from avprep.errors import UserError
@@ -205,7 +204,7 @@ class ModelOptions(Options):
 
     init: str | None = option(
         None,
-        "Run, checkpoint file, or hf://org/name[@revision] on the hub, to start from. "
+        "Run or checkpoint file, or its URL, to start from; hf://org/name[@revision] on the hub. "
         "[default: random weights]",
         metavar="PATH",
     )
