@@ -21,6 +21,7 @@ from avprep.labels import LabelSet
 from cavmae.checkpoints.difference import compare
 from cavmae.checkpoints.hub import download, is_hub_url
 from cavmae.checkpoints.published import HEAD, WRAPPERS, config_of, save_published, state_of
+from cavmae.checkpoints.stored import copy_of_stored
 from cavmae.checkpoints.usage import STORE_LABELS, assumed_classes, other_classes, stored_labels
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
 from cavmae.model.encoder import Encoder
@@ -196,16 +197,16 @@ def _head_for(
 
 def weights_file(path: str | Path) -> Path:
     """The file of weights that a checkpoint means: itself, the best one of a run directory, or a
-    copy of that on the hub.
+    copy of that on the hub or in an object store.
 
     Raises:
         UserError: nothing there.
-        WorkFailed: the hub does not answer.
+        WorkFailed: the hub or the store does not answer.
     """
     if is_hub_url(path):
         return download(str(path))
     if storage.is_url(path):
-        raise UserError(f"{path}: is a URL; give a path on this machine, or hf://org/name.")
+        return copy_of_stored(str(path), _RUN_FILES)
     path = Path(path)
     if path.is_dir():
         for name in _RUN_FILES:

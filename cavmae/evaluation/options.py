@@ -32,7 +32,7 @@ Waveform = Literal["int16", "float32"]
 VALIDATION_FRAMES: Literal["middle"] = "middle"  # of held-out clips, while a run trains
 ScoreKind = Literal["probabilities", "logits"]
 SCORE_FILES = (".npz", ".parquet", ".csv")
-_CHECKPOINT = "Run, checkpoint file, or hf://org/name[@revision] on the hub."
+_CHECKPOINT = "Run or checkpoint file, or its URL; hf://org/name[@revision] on the hub."
 
 
 @dataclass(frozen=True)

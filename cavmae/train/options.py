@@ -204,7 +204,7 @@ class ModelOptions(Options):
 
     init: str | None = option(
         None,
-        "Run, checkpoint file, or hf://org/name[@revision] on the hub, to start from. "
+        "Run or checkpoint file, or its URL, to start from; hf://org/name[@revision] on the hub. "
         "[default: random weights]",
         metavar="PATH",
     )

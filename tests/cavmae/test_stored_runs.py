@@ -44,12 +44,11 @@ def place(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path, monkeypatch) -> Path:
-    """The temporary folder of a machine that has no other one, which is left empty."""
+    """The temporary folder of a machine."""
     folder = tmp_path / "machine"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
-    yield folder
-    assert not list(folder.glob(".tmp-*"))
+    return folder
 
 
 @pytest.fixture
@@ -98,12 +97,13 @@ def assert_same_run(out: str, expected: str) -> None:
     assert rows(out) == rows(expected)
 
 
-def test_a_run_in_a_store_is_the_one_in_a_folder(place, store, tmp_path):
+def test_a_run_in_a_store_is_the_one_in_a_folder(place, store, tmp_path, machine):
     local = str(tmp_path / "run")
     for out in (local, f"{store}/run"):
         result = cavmae.finetune(FinetuneRun(out=out, val_shards=place / "shards", **small(place)))
         assert result.folder == out
     assert_same_run(f"{store}/run", local)
+    assert not list(machine.glob(".tmp-*"))
     assert len(fsspec.filesystem("memory").find("/bucket/run/tensorboard")) == 1
     assert json.loads(storage.read_bytes(f"{store}/run/result.json"))["epochs"] == 2
 
@@ -145,6 +145,32 @@ def test_what_is_not_finite_is_named_by_its_url(place, store):
     with pytest.raises(WorkFailed, match=rf"all of them in {out}/not-finite\.json"):
         cavmae.pretrain(PretrainRun(out=out, lr=1e30, **small(place)))
     assert json.loads(storage.read_bytes(f"{out}/not-finite.json"))["video_ids"]
+
+
+def test_a_stored_run_is_a_checkpoint_wherever_a_local_one_is(place, store, tmp_path):
+    """Its best weights; any file of it; and what has replaced them since."""
+    local, out = str(tmp_path / "run"), f"{store}/run"
+    for run in (local, out):
+        cavmae.finetune(FinetuneRun(out=run, val_shards=place / "shards", **small(place)))
+    for run, file in ((out, f"{local}/best.safetensors"), (f"{out}/{LAST}", f"{local}/{LAST}")):
+        ours, theirs = (cavmae.load_checkpoint(saved).state_dict() for saved in (run, file))
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    results = [
+        cavmae.finetune(
+            FinetuneRun(
+                out=tmp_path / name,
+                val_shards=place / "shards",
+                **small(place, init=init, epochs=1),
+            )
+        )
+        for name, init in (("a", local), ("b", out))
+    ]
+    assert results[0].train["loss"] == results[1].train["loss"]
+    before = cavmae.load_checkpoint(out).state_dict()
+    storage.upload(f"{out}/best.safetensors", place / "init.safetensors")
+    assert cavmae.load_checkpoint(out).state_dict().keys() != before.keys()
+    with pytest.raises(UserError, match=rf"^{store}/none: no such checkpoint, nor a run"):
+        cavmae.load_checkpoint(f"{store}/none")
 
 
 def test_folds_in_a_store(place, store):
