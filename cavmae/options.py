@@ -80,7 +80,7 @@ class ReadOptions(Options):
     )
     cache_gb: float = option(
         100.0,
-        "GB in it, after which the shards not used for longest are deleted.",
+        "GB in --cache-dir, above which the least recently used shards are deleted.",
         flag="--cache-size",
         above=0,
     )
@@ -104,7 +104,7 @@ class SkipOptions(Options):
 class WorkerOptions(Options):
     """Who loads the samples."""
 
-    workers: int = option(2, "Loading processes; 0 loads in the training process.", at_least=0)
+    workers: int = option(2, "Loading processes; 0 loads in the main process.", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -189,6 +189,22 @@ class FormatOptions(Options):
 @dataclass(frozen=True)
 class ConvertOptions(StatedUsage, FormatOptions):
     """How a checkpoint is converted; mode, criterion and labels are stored with a classifier."""
+
+
+@dataclass(frozen=True)
+class PushOptions(Options):
+    """Where a model goes on the hub, and what its card says besides."""
+
+    private: bool = option(False, "Make a new repository private.")
+    revision: str | None = option(
+        None, "Branch to push to, made if it is not there. [default: main]", metavar="BRANCH"
+    )
+    license: str = option(
+        "unknown", "Licence of the weights, by the hub's name for it, such as cc-by-4.0."
+    )
+    dry_run: Path | None = option(
+        None, "Write what would be pushed to this folder, and push nothing.", metavar="FOLDER"
+    )
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def test_a_benchmark_runs_and_hands_over_its_rows(name, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
     assert result.returncode == 0, result.stderr
     code = "import sys, pathlib, rows; print(len(rows.read_rows(pathlib.Path(sys.argv[1]))))"

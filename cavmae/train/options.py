@@ -7,7 +7,6 @@ Imports nothing heavy: `--help` shows them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from avprep.errors import UserError
@@ -169,7 +168,7 @@ class PlaceOptions(Options):
         "each one's share of the draws (A=0.7) or without (in proportion to their samples).",
         metavar="PLACE[=SHARE]",
     )
-    out: Path = option(help="Run directory.")
+    out: str = option(help="Run directory: a folder, or a URL of an object store.", metavar="PLACE")
 
     def __post_init__(self) -> None:
         """Raises:
@@ -203,7 +202,12 @@ class ValidationOptions(Options):
 class ModelOptions(Options):
     """What is trained."""
 
-    init: Path | None = option(None, "Checkpoint or run to start from. [default: random weights]")
+    init: str | None = option(
+        None,
+        "Run or checkpoint file, or its URL, to start from; hf://org/name[@revision] on the hub. "
+        "[default: random weights]",
+        metavar="PATH",
+    )
     model: str | None = option(
         None, "Size: tiny, small, base (published) or large. [default: base, or as --init]"
     )
@@ -315,7 +319,9 @@ class FoldsRun(
     """Finetuning runs over the folds of a shard set."""
 
     shards: str = option(help="Folder or URL of the shard set.")
-    out: Path = option(help="Folder for a run directory per fold.")
+    out: str = option(
+        help="Folder, or URL of an object store, for a run directory per fold.", metavar="PLACE"
+    )
 
 
 Run = PretrainRun | FinetuneRun

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from avprep.errors import UserError
@@ -241,7 +240,7 @@ def with_classes_of(shards: ShardSet | Mixture, validation: ShardSet) -> ShardSe
     return validation.relabelled(merged)
 
 
-def choose_normalisation(shards: ShardSet | Mixture, init: Path | None) -> Normalisation:
+def choose_normalisation(shards: ShardSet | Mixture, init: str | None) -> Normalisation:
     """What `cavmae stats` has measured on the shards, else that of --init, else AudioSet's."""
     stored = read_metadata(init) if init is not None else {}
     trained = None
