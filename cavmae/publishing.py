@@ -114,10 +114,10 @@ def _about(model: CAVMAE | CAVMAEClassifier, file: Path, license: str) -> About:
     if measured and config.get("val_shards"):
         mode = model.metadata.get("mode", "")
         frames = "none" if mode in AUDIO_MODES else str(VALIDATION_FRAMES)
-        data = _data_set(config, "val_shards")
+        (data,) = _data_sets(config, "val_shards")
         evaluations = [Evaluation(data, frames, measured, mode)]
     return About(
-        license, _starting_point(config), [_data_set(config, "shards")], evaluations,
+        license, _starting_point(config), _data_sets(config, "shards"), evaluations,
         _recipe(FinetuneRun if isinstance(model, CAVMAEClassifier) else PretrainRun, config),
     )  # fmt: skip
 
@@ -162,10 +162,16 @@ def _figures(row: Mapping[str, str | float | None]) -> dict[str, float]:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def _data_set(config: Mapping[str, Any], option: str) -> DataSet:
-    """A shard set of a run, by the last part of its place: the rest is nobody's business."""
-    name = str(config[option]).rstrip("/").rpartition("/")[2]
-    return DataSet(name, str(config.get(f"{option}_fingerprint", "")))
+def _data_sets(config: Mapping[str, Any], option: str) -> list[DataSet]:
+    """The shard sets of a run, by the last parts of their places: the rest is nobody's business."""
+    places, fingerprints = (
+        one if isinstance(one, list) else [one]
+        for one in (config[option], config.get(f"{option}_fingerprint", ""))
+    )
+    return [
+        DataSet(place.rstrip("/").rpartition("/")[2], fingerprint)
+        for place, fingerprint in zip(places, fingerprints, strict=True)
+    ]
 
 
 def _starting_point(config: Mapping[str, Any]) -> str:
