@@ -33,6 +33,7 @@ _NOT_IN_RECIPES = frozenset(
         *("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints"),
     )
 )
+_METRICS = ("accuracy", "map", "auc", "d_prime")
 _NOT_MEASURED = frozenset((*TIMINGS, "step", "epoch", "split", "lr", "grad_norm"))
 
 
@@ -64,7 +65,7 @@ def push(source: str | Path, repo: str, options: PushOptions | None = None) -> P
     options = options or PushOptions()
     file = weights_file(source)
     model = load_checkpoint(file)
-    about = _about(model, file, options.license)
+    about = _about(model, file.absolute(), options)
     if options.dry_run is not None:
         write_folder(model, repo, about, options.dry_run)
         return Pushed(file, str(options.dry_run))
@@ -103,28 +104,28 @@ def _check_private(repo: str) -> None:
         )
 
 
-def _about(model: CAVMAE | CAVMAEClassifier, file: Path, license: str) -> About:
-    """What the run of a file of weights tells; nothing more where the file is alone."""
+def _about(model: CAVMAE | CAVMAEClassifier, file: Path, options: PushOptions) -> About:
+    """What is known of a file of weights; less where it lies in no run."""
     run = _run_of(file)
+    evaluations = [one for path in options.evaluations for one in _evaluated(path, file)]
     if run is None:
-        return About(license)
+        return About(options.license, evaluations=evaluations)
     config = json.loads((run / CONFIG_FILE).read_bytes())
     measured = _measured(run, file)
-    evaluations = []
     if measured and config.get("val_shards"):
         mode = model.metadata.get("mode", "")
         frames = "none" if mode in AUDIO_MODES else str(VALIDATION_FRAMES)
         data = _data_set(config, "val_shards")
-        evaluations = [Evaluation(data, frames, measured, mode)]
+        evaluations.append(Evaluation(data, frames, measured, mode))
     return About(
-        license, _starting_point(config), [_data_set(config, "shards")], evaluations,
+        options.license, _starting_point(config), [_data_set(config, "shards")], evaluations,
         _recipe(FinetuneRun if isinstance(model, CAVMAEClassifier) else PretrainRun, config),
     )  # fmt: skip
 
 
 def _run_of(file: Path) -> Path | None:
     """The run that a file of weights lies in, at its top or as a checkpoint."""
-    for folder in file.absolute().parents[:3]:
+    for folder in list(file.parents)[:3]:
         config = folder / CONFIG_FILE
         if config.is_file() and b'"run_id"' in config.read_bytes():
             return folder
@@ -142,14 +143,38 @@ def _measured(run: Path, file: Path) -> dict[str, float]:
     found = [_figures(row) for row in rows]
     average = _figures(facts.get("average", {}))
     if file.parent != run:  # RUN/checkpoints/step-00000100/model.safetensors
-        step = file.parent.name.rpartition("-")[2]
-        return next((_figures(row) for row in rows if int(row["step"]) == int(step)), {})
+        step = file.parent.name
+        return next((_figures(row) for row in rows if step == f"step-{int(row['step']):08}"), {})
     if file.stem == "average":
         return average
     if file.stem == "best":
         metric = "accuracy" if "best_accuracy" in facts else "map"
         return max((*found, average), key=lambda one: one.get(metric, -1.0))
     return found[-1] if found and file.stem == "model" else {}
+
+
+def _evaluated(path: Path, file: Path) -> Iterator[Evaluation]:
+    """What `cavmae eval --json` printed into a file.
+
+    Raises:
+        UserError: it cannot be read, or is about other weights.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        measured = Path(found["checkpoint"])
+        data = DataSet(_last_part(found["shards"]), found["shards_fingerprint"])
+        of_modes = found.get("modes") or {found["mode"]: found}
+        evaluations = [
+            Evaluation(data, str(one["frames"]), _figures({n: one[n] for n in _METRICS}), mode)
+            for mode, one in of_modes.items()
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path}: is not what `cavmae eval --json` prints ({type(error).__name__}: {error})."
+        ) from error
+    if not measured.exists() or not measured.samefile(file):
+        raise UserError(f"{path}: is about {measured}, not {file}. Evaluate what is pushed.")
+    yield from evaluations
 
 
 def _figures(row: Mapping[str, str | float | None]) -> dict[str, float]:
@@ -164,8 +189,11 @@ def _figures(row: Mapping[str, str | float | None]) -> dict[str, float]:
 
 def _data_set(config: Mapping[str, Any], option: str) -> DataSet:
     """A shard set of a run, by the last part of its place: the rest is nobody's business."""
-    name = str(config[option]).rstrip("/").rpartition("/")[2]
-    return DataSet(name, str(config.get(f"{option}_fingerprint", "")))
+    return DataSet(_last_part(config[option]), str(config.get(f"{option}_fingerprint", "")))
+
+
+def _last_part(place: str) -> str:
+    return place.rstrip("/").rpartition("/")[2]
 
 
 def _starting_point(config: Mapping[str, Any]) -> str:

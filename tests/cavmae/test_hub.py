@@ -378,6 +378,34 @@ def test_figures_are_those_of_the_very_weights(finetuned, tmp_path):
         assert measured == {name: float(row[name]) for name in names}
 
 
+def test_a_card_has_what_eval_measured_in_every_mode(finetuned, tmp_path, monkeypatch):
+    monkeypatch.chdir(finetuned[0].parent)
+    evaluated = run("eval", *SHARDS, "--checkpoint", "birds", "--modes", "all", "--json").stdout
+    (tmp_path / "eval.json").write_text(evaluated)
+    words = ("push", "birds", "ours/birds", "--eval", tmp_path / "eval.json", "--dry-run")
+    result = run(*words, tmp_path / "card")
+    assert result.exit_code == 0, result.output
+    card, _ = card_of((tmp_path / "card" / "README.md").read_text())
+    found = {
+        (one.metric_args["mode"], one.metric_args["frames"], one.metric_type): one.metric_value
+        for one in card.data.eval_results
+    }
+    modes = json.loads(evaluated)["modes"]
+    assert {(mode, frames) for mode, frames, _ in found} == {
+        ("multimodal", "middle"),
+        *((mode, one["frames"]) for mode, one in modes.items()),
+    }
+    assert len(modes) == 5
+    for mode, one in modes.items():
+        assert found[mode, one["frames"], "accuracy"] == one["accuracy"]
+    other = json.loads(evaluated) | {"checkpoint": "birds/model.safetensors"}
+    for wrong in (json.dumps(other), "[]", "{"):
+        (tmp_path / "eval.json").write_text(wrong)
+        refused = run(*words, tmp_path / "other")
+        assert isinstance(refused.exception, UserError)
+        assert str(tmp_path / "eval.json") in str(refused.exception)
+
+
 def test_a_dry_run_writes_what_would_be_pushed_and_asks_no_hub(hub, place, tmp_path):
     asked = len(hub.requests)
     result = run("push", place / "birds", "ours/dry", "--dry-run", tmp_path / "card")
