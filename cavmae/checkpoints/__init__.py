@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import save as to_safetensors
+from safetensors.torch import save_file
 from torch import Tensor
 
 from avprep import storage
@@ -19,6 +21,7 @@ from avprep.labels import LabelSet
 from cavmae.checkpoints.difference import compare
 from cavmae.checkpoints.hub import download, is_hub_url
 from cavmae.checkpoints.published import HEAD, WRAPPERS, config_of, save_published, state_of
+from cavmae.checkpoints.stored import copy_of_stored
 from cavmae.checkpoints.usage import STORE_LABELS, assumed_classes, other_classes, stored_labels
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
 from cavmae.model.encoder import Encoder
@@ -55,15 +58,15 @@ class LoadReport:
 
 
 def save_model(
-    path: Path,
+    path: str | Path,
     model: CAVMAE | CAVMAEClassifier,
     metadata: Mapping[str, str] | None = None,
     weights: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a model's weights as safetensors, whole or not at all.
+    """Write a model's weights as safetensors, whole or not at all; other threads work meanwhile.
 
     Args:
-        path: the file.
+        path: the file, or its URL in an object store.
         model: its config and kind are stored with the weights.
         metadata: further strings to store, such as the labels; None for the model's own.
         weights: tensors to store in place of the model's own.
@@ -77,7 +80,15 @@ def save_model(
     }
     state = state_of(model) if weights is None else weights
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    storage.write_atomic(path, to_safetensors(tensors, described))
+    with storage.replacing(path) as file:
+        try:
+            save_file(tensors, file.path, described)
+        except safetensors.SafetensorError as error:
+            code = re.search(r"os error (\d+)", str(error))  # only its text tells of a full disk
+            if code is None:
+                raise
+            with storage.writing_to(path):
+                raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
 
 
 def load_checkpoint(path: str | Path) -> CAVMAE | CAVMAEClassifier:
@@ -186,16 +197,16 @@ def _head_for(
 
 def weights_file(path: str | Path) -> Path:
     """The file of weights that a checkpoint means: itself, the best one of a run directory, or a
-    copy of that on the hub.
+    copy of that on the hub or in an object store.
 
     Raises:
         UserError: nothing there.
-        WorkFailed: the hub does not answer.
+        WorkFailed: the hub or the store does not answer.
     """
     if is_hub_url(path):
         return download(str(path))
     if storage.is_url(path):
-        raise UserError(f"{path}: is a URL; give a path on this machine, or hf://org/name.")
+        return copy_of_stored(str(path), _RUN_FILES)
     path = Path(path)
     if path.is_dir():
         for name in _RUN_FILES:

@@ -9,7 +9,7 @@ import click
 
 import cavmae
 from avprep.cli.flags import flags
-from avprep.wording import lacking_words
+from avprep.wording import counted, lacking_words
 from cavmae.cli.results import OneLine
 from cavmae.evaluation.options import ProbeOptions
 
@@ -44,6 +44,8 @@ def facts_of(result: ProbeResult, options: ProbeOptions) -> dict[str, Any]:
             {
                 "checkpoint": str(row.checkpoint),
                 "random": row.is_random,
+                "label_split": row.label_split,
+                "known_clips": row.known_clips,
                 "linear": _figures(row.linear),
                 "neighbours": _figures(row.neighbours),
             }
@@ -87,4 +89,6 @@ def described(result: ProbeResult, options: ProbeOptions) -> Iterator[str]:
 
 
 def _name(row: Probed) -> str:
+    if row.label_split is not None:
+        return f"  labels of {row.label_split} only ({counted(row.known_clips, 'clip')})"
     return f"random start of {row.checkpoint}" if row.is_random else str(row.checkpoint)

@@ -242,7 +242,7 @@ BERT = len(BERT).to_bytes(8, "little") + BERT + bytes(4)
         ("hf://a--b/model", "hf://a--b/model: cannot be a name on the hub"),
         ("hf://model", "hf://model: is not of the form hf://org/name"),
         ("hf://ours/model/best.safetensors", "is not of the form hf://org/name"),
-        ("s3://bucket/run", "s3://bucket/run: is a URL; give a path on this machine, or hf://"),
+        ("memory://bucket/run", "memory://bucket/run: no such checkpoint, nor a run with best"),
     ],
 )
 def test_what_cannot_be_loaded_is_said_in_one_line_and_nothing_is_unpickled(
