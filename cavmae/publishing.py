@@ -15,13 +15,13 @@ from avprep.errors import UserError
 from avprep.option import Option, Options, options_of
 from cavmae.checkpoints import load_checkpoint, weights_file
 from cavmae.checkpoints.card import About, DataSet, Evaluation, model_card
-from cavmae.checkpoints.hub import hub_errors
+from cavmae.checkpoints.hub import hub_errors, is_hub_url
 from cavmae.checkpoints.pretrained import push_pretrained, save_pretrained
 from cavmae.evaluation.options import VALIDATION_FRAMES
 from cavmae.model import CAVMAE, CAVMAEClassifier
-from cavmae.options import AUDIO_MODES, PushOptions
-from cavmae.train.folder import CONFIG_FILE
+from cavmae.options import AUDIO_MODES, PushOptions, read_shares
 from cavmae.train.options import FinetuneRun, PretrainRun
+from cavmae.train.place import CONFIG_FILE
 from cavmae.train.records import TIMINGS
 
 _CARD = "README.md"
@@ -65,7 +65,7 @@ def push(source: str | Path, repo: str, options: PushOptions | None = None) -> P
     options = options or PushOptions()
     file = weights_file(source)
     model = load_checkpoint(file)
-    about = _about(model, file.absolute(), options)
+    about = _about(model, source, file, options)
     if options.dry_run is not None:
         write_folder(model, repo, about, options.dry_run)
         return Pushed(file, str(options.dry_run))
@@ -104,53 +104,66 @@ def _check_private(repo: str) -> None:
         )
 
 
-def _about(model: CAVMAE | CAVMAEClassifier, file: Path, options: PushOptions) -> About:
+def _about(
+    model: CAVMAE | CAVMAEClassifier, source: str | Path, file: Path, options: PushOptions
+) -> About:
     """What is known of a file of weights; less where it lies in no run."""
-    run = _run_of(file)
     evaluations = [one for path in options.evaluations for one in _evaluated(path, file)]
-    if run is None:
+    place = _place(source, file)
+    found = _run_of(place)
+    if found is None:
         return About(options.license, evaluations=evaluations)
-    config = json.loads((run / CONFIG_FILE).read_bytes())
-    measured = _measured(run, file)
+    run, config = found
+    measured = _measured(run, place)
     if measured and config.get("val_shards"):
         mode = model.metadata.get("mode", "")
         frames = "none" if mode in AUDIO_MODES else str(VALIDATION_FRAMES)
-        data = _data_set(config, "val_shards")
+        (data,) = _data_sets(config, "val_shards")
         evaluations.append(Evaluation(data, frames, measured, mode))
     return About(
-        options.license, _starting_point(config), [_data_set(config, "shards")], evaluations,
+        options.license, _starting_point(config), _data_sets(config, "shards"), evaluations,
         _recipe(FinetuneRun if isinstance(model, CAVMAEClassifier) else PretrainRun, config),
     )  # fmt: skip
 
 
-def _run_of(file: Path) -> Path | None:
-    """The run that a file of weights lies in, at its top or as a checkpoint."""
-    for folder in list(file.parents)[:3]:
-        config = folder / CONFIG_FILE
-        if config.is_file() and b'"run_id"' in config.read_bytes():
-            return folder
+def _place(source: str | Path, file: Path) -> str:
+    """Where weights lie, which in a store is not where their copy does."""
+    if is_hub_url(source) or not storage.is_url(source):
+        return str(file.absolute())
+    return str(source) if str(source).endswith(file.name) else storage.join(source, file.name)
+
+
+def _run_of(place: str) -> tuple[str, dict[str, Any]] | None:
+    """The run that weights lie in, at its top or as a checkpoint, and its config."""
+    folder = place
+    for _ in range(3):
+        folder = folder.rpartition("/")[0]
+        config = storage.read_if_there(storage.join(folder, CONFIG_FILE))
+        if config is not None and b'"run_id"' in config:
+            return folder, json.loads(config)
     return None
 
 
-def _measured(run: Path, file: Path) -> dict[str, float]:
-    """What was measured of a file's weights on the validation clips, by name."""
-    log, result = run / "log.csv", run / "result.json"
-    rows = []
-    if log.is_file():
-        with log.open(newline="") as lines:
-            rows = [row for row in csv.DictReader(lines) if row["split"] == "validation"]
-    facts = json.loads(result.read_bytes()) if result.is_file() else {}
-    found = [_figures(row) for row in rows]
+def _measured(run: str, place: str) -> dict[str, float]:
+    """What was measured of weights on the validation clips, by name."""
+    log = storage.read_if_there(storage.join(run, "log.csv")) or b""
+    result = storage.read_if_there(storage.join(run, "result.json")) or b"{}"
+    rows = list(csv.DictReader(log.decode().splitlines()))
+    validations = {
+        f"step-{int(row['step']):08}": _figures(row) for row in rows if row["split"] == "validation"
+    }
+    facts = json.loads(result)
     average = _figures(facts.get("average", {}))
-    if file.parent != run:  # RUN/checkpoints/step-00000100/model.safetensors
-        step = file.parent.name
-        return next((_figures(row) for row in rows if step == f"step-{int(row['step']):08}"), {})
-    if file.stem == "average":
+    folder, _, name = place.rpartition("/")
+    if folder != run:  # RUN/checkpoints/step-00000100/model.safetensors
+        return validations.get(folder.rpartition("/")[2], {})
+    if name == "average.safetensors":
         return average
-    if file.stem == "best":
+    if name == "best.safetensors":
         metric = "accuracy" if "best_accuracy" in facts else "map"
-        return max((*found, average), key=lambda one: one.get(metric, -1.0))
-    return found[-1] if found and file.stem == "model" else {}
+        return max((*validations.values(), average), key=lambda one: one.get(metric, -1.0))
+    is_last = name == "model.safetensors"
+    return [*validations.values()][-1] if validations and is_last else {}
 
 
 def _evaluated(path: Path, file: Path) -> Iterator[Evaluation]:
@@ -187,9 +200,16 @@ def _figures(row: Mapping[str, str | float | None]) -> dict[str, float]:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def _data_set(config: Mapping[str, Any], option: str) -> DataSet:
-    """A shard set of a run, by the last part of its place: the rest is nobody's business."""
-    return DataSet(_last_part(config[option]), str(config.get(f"{option}_fingerprint", "")))
+def _data_sets(config: Mapping[str, Any], option: str) -> list[DataSet]:
+    """Shard sets of a run, by the last parts of their places: the rest is nobody's business."""
+    places, _ = read_shares(config[option])
+    known = config.get(f"{option}_fingerprint", "")
+    fingerprints = [known] if isinstance(known, str) else known
+    shares = config.get("shares") or [None] * len(places)
+    return [
+        DataSet(_last_part(place), fingerprint, share)
+        for place, fingerprint, share in zip(places, fingerprints, shares, strict=False)
+    ]
 
 
 def _last_part(place: str) -> str:

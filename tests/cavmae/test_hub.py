@@ -11,13 +11,23 @@ import sys
 import textwrap
 
 import click
+import fsspec
 import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from avprep.errors import UserError, WorkFailed
-from cavmae import CAVMAE, CAVMAEClassifier, FinetuneRun, finetune, load_checkpoint, save_model
+from cavmae import (
+    CAVMAE,
+    CAVMAEClassifier,
+    FinetuneRun,
+    PretrainRun,
+    finetune,
+    load_checkpoint,
+    pretrain,
+    save_model,
+)
 from cavmae.checkpoints.usage import labels_metadata
 from cavmae.cli import group
 from cavmae.cli.options import load_config
@@ -404,6 +414,44 @@ def test_a_card_has_what_eval_measured_in_every_mode(finetuned, tmp_path, monkey
         refused = run(*words, tmp_path / "other")
         assert isinstance(refused.exception, UserError)
         assert str(tmp_path / "eval.json") in str(refused.exception)
+
+
+def test_a_card_names_every_set_of_a_mixture_and_what_held_out_clips_gave(place, tmp_path):
+    write_tiny_shards(place / "more", samples=8, seed=1)
+    pretrain(
+        PretrainRun(
+            shards=(f"{place / 'shards'}=0.75", f"{place / 'more'}=0.25"),
+            val_shards=place / "shards",
+            init="hf://ours/start@main",
+            out=place / "mixed",
+            epochs=1,
+            workers=0,
+            batch_size=4,
+            mask_ratio=0.5,
+            device="cpu",
+        )
+    )
+    assert run("push", place / "mixed", "ours/mixed", "--dry-run", tmp_path / "a").exit_code == 0
+    card, found = card_of((tmp_path / "a" / "README.md").read_text())
+    assert "| trained on | shards, 75.0% of the draws, fingerprint `tiny` |" in card.text
+    assert "| trained on | more, 25.0% of the draws, fingerprint `tiny` |" in card.text
+    assert card.data.base_model == "ours/start"
+    assert found["loss_mae_audio"].metric_args == {"frames": "middle"}
+    assert not {"step", "epoch", "lr", "samples_per_second"} & found.keys()
+
+
+def test_a_run_in_a_store_has_the_same_card(finetuned, tmp_path):
+    fsspec.filesystem("memory").put(str(finetuned[0]), "/runs/birds", recursive=True)
+    checkpoint = next((finetuned[0] / "checkpoints").iterdir()).name
+    for name in ("", "/model.safetensors", f"/checkpoints/{checkpoint}"):
+        cards = []
+        for number, source in enumerate((finetuned[0], "memory://runs/birds")):
+            folder = tmp_path / f"{len(name)}-{number}"
+            result = run("push", f"{source}{name}", "ours/birds", "--dry-run", folder)
+            assert result.exit_code == 0, result.exception
+            cards.append((folder / "README.md").read_text())
+        assert cards[0] == cards[1]
+        assert "## Recipe" in cards[0]
 
 
 def test_a_dry_run_writes_what_would_be_pushed_and_asks_no_hub(hub, place, tmp_path):
