@@ -205,10 +205,10 @@ def _data_sets(config: Mapping[str, Any], option: str) -> list[DataSet]:
     places, _ = read_shares(config[option])
     known = config.get(f"{option}_fingerprint", "")
     fingerprints = [known] if isinstance(known, str) else known
-    shares = config.get("shares") or [None] * len(places)
+    shares = (option == "shards" and config.get("shares")) or [None] * len(places)
     return [
         DataSet(_last_part(place), fingerprint, share)
-        for place, fingerprint, share in zip(places, fingerprints, shares, strict=False)
+        for place, fingerprint, share in zip(places, fingerprints, shares, strict=True)
     ]
 
 
@@ -226,8 +226,10 @@ def _recipe(kind: type[Options], config: Mapping[str, Any]) -> str:
     """The options of a run that are no defaults, as a file that `--config` takes."""
     name = "finetune" if kind is FinetuneRun else "pretrain"
     lines = [_toml(option, config[option.name]) for option in _told(kind, config)]
-    batch = f"# Each step takes {config.get('global_batch')} clips."
-    return "\n".join((batch, f"[{name}]", *lines))
+    head = [f"# Each step takes {config.get('global_batch')} clips."]
+    if config.get("select"):
+        head.append(f"# Of the training set, it takes the clips in {_last_part(config['select'])}.")
+    return "\n".join((*head, f"[{name}]", *lines))
 
 
 def _told(kind: type[Options], config: Mapping[str, Any]) -> Iterator[Option]:

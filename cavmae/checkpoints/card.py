@@ -96,8 +96,8 @@ def _task(model: CAVMAE | CAVMAEClassifier) -> str:
     """The hub's name for what the model is for."""
     if isinstance(model, CAVMAE):
         return "feature-extraction"
-    is_deaf = model.metadata.get("mode") not in AUDIO_MODES
-    return "video-classification" if is_deaf else "audio-classification"
+    hears_only = model.metadata.get("mode") in AUDIO_MODES
+    return "audio-classification" if hears_only else "video-classification"
 
 
 def _results(model: CAVMAE | CAVMAEClassifier, found: Evaluation) -> Iterator[EvalResult]:

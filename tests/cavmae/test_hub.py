@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import click
 import fsspec
@@ -130,7 +131,7 @@ def test_a_model_that_was_pushed_comes_back_as_it_was(hub, pushed):
     files = files_of(hub.repositories[MODEL])
     assert {*files} == {"model.safetensors", "config.json", "README.md"}
     assert json.loads(files["config.json"])["architectures"] == ["CAVMAEClassifier"]
-    for name in (MODEL, HUB):
+    for name in (MODEL, HUB, Path(HUB)):
         loaded = CAVMAEClassifier.from_pretrained(name)
         assert (loaded.config, loaded.metadata) == (pushed.config, OF_CLASSIFIER)
         assert torch.equal(logits(loaded), logits(pushed))
@@ -418,10 +419,13 @@ def test_a_card_has_what_eval_measured_in_every_mode(finetuned, tmp_path, monkey
 
 def test_a_card_names_every_set_of_a_mixture_and_what_held_out_clips_gave(place, tmp_path):
     write_tiny_shards(place / "more", samples=8, seed=1)
+    rows = "".join(f"clip.{number}\n" for number in range(8))
+    (place / "chosen.csv").write_text(f"video_id\n{rows}")
     pretrain(
         PretrainRun(
             shards=(f"{place / 'shards'}=0.75", f"{place / 'more'}=0.25"),
             val_shards=place / "shards",
+            select=place / "chosen.csv",
             init="hf://ours/start@main",
             out=place / "mixed",
             epochs=1,
@@ -435,6 +439,7 @@ def test_a_card_names_every_set_of_a_mixture_and_what_held_out_clips_gave(place,
     card, found = card_of((tmp_path / "a" / "README.md").read_text())
     assert "| trained on | shards, 75.0% of the draws, fingerprint `tiny` |" in card.text
     assert "| trained on | more, 25.0% of the draws, fingerprint `tiny` |" in card.text
+    assert "    # Of the training set, it takes the clips in chosen.csv." in card.text
     assert card.data.base_model == "ours/start"
     assert found["loss_mae_audio"].metric_args == {"frames": "middle"}
     assert not {"step", "epoch", "lr", "samples_per_second"} & found.keys()
@@ -496,8 +501,15 @@ def test_a_path_that_exists_comes_before_a_name_on_the_hub(pushed, tmp_path, mon
     other.save_pretrained(MODEL)
     assert torch.equal(logits(CAVMAEClassifier.from_pretrained(MODEL)), logits(other))
     assert torch.equal(logits(CAVMAEClassifier.from_pretrained(HUB)), logits(pushed))
-    with pytest.raises(UserError, match=f"{HUB} is the one on the hub"):
+    with pytest.raises(UserError, match=f"{MODEL}: has no revisions; a model on the hub is hf://"):
         CAVMAEClassifier.from_pretrained(MODEL, revision="main")
+
+
+def test_a_name_that_is_nowhere_is_looked_for_here_and_on_the_hub():
+    with pytest.raises(UserError, match=r"runs/fine: no such folder or file. hf://runs/fine: no s"):
+        CAVMAE.from_pretrained("runs/fine")
+    with pytest.raises(UserError, match=r"^/runs/fine: no such checkpoint"):
+        CAVMAE.from_pretrained("/runs/fine")
 
 
 def test_a_model_is_loaded_as_what_it_is(tmp_path):
