@@ -26,6 +26,7 @@ from cavmae import (
     PretrainRun,
     finetune,
     load_checkpoint,
+    load_trained,
     pretrain,
     save_model,
 )
@@ -263,6 +264,28 @@ def test_what_cannot_be_loaded_is_said_in_one_line_and_nothing_is_unpickled(
         load_checkpoint(url)
     assert len(str(caught.value).splitlines()) == 1
     assert "unpickled" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("labels", "{"),
+        ("labels", '"abcd"'),
+        ("labels", "[1, 2, 3, 4]"),
+        ("labels", '["a"]'),
+        ("label_names", "7"),
+        ("fbank_mean", "nan"),
+        ("fbank_mean", ""),
+        ("fbank_std", "0"),
+    ],
+)
+def test_what_somebody_stored_beside_weights_is_checked(name, value, tmp_path):
+    file = tmp_path / "model.safetensors"
+    save_model(file, classifier(), OF_CLASSIFIER | {name: value})
+    stored = "labels" if name.startswith("label") else name
+    for load in (load_checkpoint, load_trained):
+        with pytest.raises(UserError, match=rf"model.safetensors: stores {stored} that cannot be"):
+            load(file)
 
 
 def test_a_private_model_is_loaded_with_a_token(others):
