@@ -74,6 +74,7 @@ class EvaluateResult:
         criterion, frames, fbank_mean, fbank_std: how clips were classified.
         stored_frames: frames of a clip in the shard set.
         checkpoint: the file of weights.
+        shards, fingerprint: where the clips lie, and what tells that they are the same.
         notes: what had to be assumed, in words.
     """
 
@@ -93,6 +94,8 @@ class EvaluateResult:
     fbank_mean: float
     fbank_std: float
     checkpoint: Path
+    shards: str
+    fingerprint: str
     notes: tuple[str, ...]
 
     @property
@@ -195,6 +198,8 @@ def _result(
         fbank_mean=classifier.frontend.options.mean,
         fbank_std=classifier.frontend.options.std,
         checkpoint=classifier.file,
+        shards=options.shards,
+        fingerprint=shards.info.fingerprint,
         notes=notes,
     )
 
