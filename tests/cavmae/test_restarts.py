@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from cavmae.checkpoints import save_model
 from cavmae.model import CAVMAE
 from cavmae.train.checkpoint import list_checkpoints
-from tests.cavmae.test_train import rows
+from tests.cavmae.test_train import ENVIRONMENT, rows
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.cavmae.train_ranks import CONFIG
-from tests.faults.conftest import environment, kin, wait_until
+from tests.faults.conftest import kin, wait_until
 
 
 def start(place: Path, out: Path, token: str) -> subprocess.Popen[str]:
@@ -41,7 +41,7 @@ def start(place: Path, out: Path, token: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**environment(), "CUDA_VISIBLE_DEVICES": "", "TOKEN": token},
+        env={**ENVIRONMENT, "TOKEN": token},
     )
 
 
@@ -55,7 +55,9 @@ def test_a_rank_killed_under_torchrun_costs_nothing(tmp_path):
     torch.manual_seed(0)
     save_model(tmp_path / "init.safetensors", CAVMAE(replace(CONFIG, patch_size=8)))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(tmp_path, whole, "").wait() == 0
+    process = start(tmp_path, whole, "")
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
 
     token = secrets.token_hex()
     process = start(tmp_path, killed, token)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from cavmae.model import CAVMAE
 from cavmae.train.records import TIMINGS
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.cavmae.train_ranks import CONFIG
-from tests.faults.conftest import environment, wait_until
+from tests.faults.conftest import wait_until
 from tests.faults.test_stores import BUCKET, moto, server  # noqa: F401
 
 PATCHED = replace(CONFIG, patch_size=8)
@@ -193,9 +194,13 @@ def command(place: Path, out: str, **changes) -> list[str]:
 def start(words: list[str], machine: Path) -> subprocess.Popen[str]:
     """A process on a machine with an empty disk."""
     machine.mkdir()
-    environ = {**environment(), "TMPDIR": str(machine), "CUDA_VISIBLE_DEVICES": ""}
+    plain = {"TMPDIR": str(machine), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **plain},
     )
 
 
