@@ -52,6 +52,7 @@ SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
     "model.py": ([], ["--rounds", "1"]),
     "retrieval.py": ([], []),
     "start_up.py": ([], []),
+    "checkpoints.py": ([], ["--model", "small", "--rounds", "3"]),
     "quality.py": ([], ["--clips", "100"]),
 }
 

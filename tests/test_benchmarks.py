@@ -14,6 +14,7 @@ from tests.conftest import REPOSITORY
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
 SMALLEST = {
     "archives": ("--clips", "8", "--rounds", "1"),
+    "checkpoints": ("--model", "tiny", "--rounds", "1"),
     "duplicates": ("--clips", "18", "--copies", "2", "--hashes", "70000"),
     "extract": ("--parts", "kinds", "--kinds", "H.264 360p", "--clips", "2", "--rounds", "1"),
     "loader": ("--quick",),

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +20,10 @@ from cavmae import FinetuneRun, PretrainRun
 from cavmae.checkpoints import save_model
 from cavmae.model import CAVMAE
 from cavmae.train.records import TIMINGS
+from tests import forks
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.cavmae.train_ranks import CONFIG
-from tests.faults.conftest import environment, wait_until
+from tests.faults.conftest import wait_until
 from tests.faults.test_stores import BUCKET, moto, server  # noqa: F401
 
 PATCHED = replace(CONFIG, patch_size=8)
@@ -181,22 +179,11 @@ def test_folds_in_a_store(place, store):
     assert storage.exists(f"{store}/folds/fold-train/best.safetensors")
 
 
-def command(place: Path, out: str, **changes) -> list[str]:
-    """`cavmae finetune`, saving after each of six steps."""
+def words(place: Path, out: str, **changes) -> list[str]:
+    """Of `cavmae finetune`, saving after each of six steps."""
     options = small(place, out=out, val_shards=place / "shards", epochs=3, checkpoint_steps=1)
-    flags = [
-        f"--{name.replace('_', '-')}={value}" for name, value in {**options, **changes}.items()
-    ]
-    return [sys.executable, "-m", "cavmae", "finetune", *flags]
-
-
-def start(words: list[str], machine: Path) -> subprocess.Popen[str]:
-    """A process on a machine with an empty disk."""
-    machine.mkdir()
-    environ = {**environment(), "TMPDIR": str(machine), "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
-    )
+    named = {name.replace("_", "-"): value for name, value in {**options, **changes}.items()}
+    return ["finetune", *(f"--{name}={value}" for name, value in named.items())]
 
 
 def whole_steps(out: str) -> list[int]:
@@ -208,53 +195,53 @@ def whole_steps(out: str) -> list[int]:
 @pytest.mark.usefixtures("server")
 def test_machines_that_die_one_after_another_end_bit_equal(place, tmp_path):
     out, local = f"{BUCKET}/run", str(tmp_path / "run")
-    for number, step in enumerate((1, 2, 4)):
-        process = start(command(place, out), tmp_path / f"machine-{number}")
-        wait_until(lambda: max(whole_steps(out), default=0) >= step or process.poll() is not None)  # noqa: B023
+    for step in (1, 2, 4):
+        process = forks.start(*words(place, out))
+        wait_until(lambda: max(whole_steps(out), default=0) >= step or not process.is_alive())  # noqa: B023
         process.kill()
-        process.communicate()
+        process.join()
         assert whole_steps(out)
     for run in (local, out):
-        process = start(command(place, run), tmp_path / f"machine-{Path(run).parent.name}")
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
+        process = forks.start(*words(place, run))
+        process.join()
+        assert process.exitcode == 0
     assert_same_run(out, local)
 
 
 @pytest.mark.usefixtures("server")
 def test_a_run_told_to_stop_has_stored_what_it_did(place, tmp_path):
-    out = f"{BUCKET}/stopped"
-    process = start(command(place, out, epochs=50), tmp_path / "stopped")
-    wait_until(lambda: whole_steps(out) or process.poll() is not None)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate()
-    assert (process.returncode, "Traceback" in errors) == (130, False), errors
+    out, said = f"{BUCKET}/stopped", tmp_path / "errors"
+    process = forks.start(*words(place, out, epochs=500), errors=said)
+    wait_until(lambda: whole_steps(out) or not process.is_alive())
+    process.terminate()
+    process.join()
+    assert (process.exitcode, "Traceback" in said.read_text()) == (130, False)
     assert max(whole_steps(out)) == max(int(row["step"]) for row in rows(out))
-    assert not list((tmp_path / "stopped").glob(".tmp-*"))
 
 
 def test_a_store_that_is_down_for_a_moment_costs_nothing(request, place, tmp_path):
-    first = request.getfixturevalue("server")
-    out = f"{BUCKET}/outage"
-    process = start(command(place, out, log_steps=1, epochs=6), tmp_path / "outage")
-    wait_until(lambda: whole_steps(out) or process.poll() is not None)
+    first, out, said = request.getfixturevalue("server"), f"{BUCKET}/outage", tmp_path / "errors"
+    process = forks.start(*words(place, out, epochs=6), errors=said)
+    wait_until(lambda: whole_steps(out) or not process.is_alive())
     host, port = first.get_host_and_port()
     first.stop()
     time.sleep(3)
     again = moto.ThreadedMotoServer(ip_address=host, port=port, verbose=False)
     again.start()
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    process.join()
+    assert process.exitcode == 0, said.read_text()
     assert json.loads(storage.read_bytes(f"{out}/result.json"))["epochs"] == 6
     again.stop()
 
 
-def test_a_store_that_stays_down_ends_the_run_with_its_name(place, tmp_path, monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    process = start(command(place, f"{BUCKET}/down", retries=1), tmp_path / "down")
-    _, errors = process.communicate()
-    assert process.returncode == 1
-    (line,) = (line for line in errors.splitlines() if "cannot be reached" in line)
+def test_a_store_that_stays_down_ends_the_run_with_its_name(place, tmp_path):
+    nobody = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    said = tmp_path / "errors"
+    process = forks.start(
+        *words(place, f"{BUCKET}/down", retries=1), errors=said, environment=nobody
+    )
+    process.join()
+    assert process.exitcode == 1
+    (line,) = (line for line in said.read_text().splitlines() if "cannot be reached" in line)
     assert f"{BUCKET}/down" in line
-    assert "Traceback" not in errors
+    assert "Traceback" not in said.read_text()
