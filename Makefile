@@ -6,31 +6,39 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := --numprocesses auto --dist worksteal
+COVERAGE ?=
 
 # What asks for an ffmpeg program: run a second time without the system's, where there is one.
 FFMPEG_TESTS := tests/avprep/test_decode_*.py tests/avprep/test_demo_data.py \
 	tests/avprep/test_extent.py tests/avprep/test_odd_files.py tests/avprep/test_real_media.py \
 	tests/avprep/test_sample.py
 
-.PHONY: demo test test-ffmpeg test-ecosystem bench gpu clean
+.PHONY: demo install test lint suite test-ffmpeg test-ecosystem bench gpu clean
 
 demo: .venv/.installed
 	$(BIN)/cavmae demo
 
-test: .venv/.installed-dev
+install: .venv/.installed-dev
+
+test: lint suite test-ffmpeg
+
+lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/deptry avprep cavmae
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov
-	$(MAKE) test-ffmpeg
+
+# COVERAGE=--cov counts the lines that the tests reach, which makes them a third slower.
+suite: .venv/.installed-dev
+	$(BIN)/python -m pytest $(PYTEST) $(COVERAGE)
 
 test-ffmpeg: .venv/.installed-dev
 	@if command -v ffmpeg >/dev/null; then \
 		folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && \
 		$(BIN)/python tests/path_without.py "$$folder" ffmpeg ffprobe && \
-		PATH=$$folder $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(FFMPEG_TESTS); \
+		PATH=$$folder $(BIN)/python -m pytest $(PYTEST) $(FFMPEG_TESTS); \
 	else \
 		echo "No ffmpeg on PATH: the tests ran with the wheel's; not run with a system's."; \
 	fi

@@ -45,10 +45,10 @@ class DecodeOptions(Options):
         "auto", "auto: PyAV, and ffmpeg + OpenCV for files that PyAV cannot read."
     )
     max_audio: float = option(
-        30.0, "Seconds of sound that a sample holds at most, from the clip's start.", at_least=1
+        30.0, "Longest sound of a sample in seconds, from the clip's start.", at_least=1
     )
     incomplete: Literal["keep", "fail"] = option(
-        "keep", "What a clip becomes whose file holds less than it promises."
+        "keep", "What to do with a clip whose file holds less than its head promises."
     )
 
 
@@ -136,7 +136,7 @@ class ShardSetOptions(Options):
     seed: int = option(0, "Seed of the clips' order.")
     shard_bytes: ByteSize | None = option(
         None,
-        "Bytes per shard instead, as in 1GB or 500MB; by what clips of their length should take.",
+        "Bytes per shard instead, such as 1GB, estimated from the lengths of the clips.",
         flag="--shard-size",
         above=0,
     )
@@ -350,7 +350,7 @@ class PieceOptions(Options):
         None, "Seconds from the start of a clip to the next. [default: --segment]", above=0
     )
     shortest: float = option(
-        2.0, "A video's last clip may be shorter than --segment, but not than this.", above=0
+        2.0, "Leave out the last clip of a video if it is shorter than this.", above=0
     )
 
     def __post_init__(self) -> None:

@@ -17,8 +17,6 @@ def run(*command: str | Path) -> str:
     environment = {
         **os.environ,
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
     }
     result = subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, env=environment

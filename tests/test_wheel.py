@@ -32,7 +32,7 @@ def python(folder: Path, *arguments: str) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(folder / "site"), "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "PYTHONPATH": str(folder / "site")},
     )
     assert result.returncode == 0, result.stderr
     return result.stdout

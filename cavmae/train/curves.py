@@ -49,8 +49,11 @@ def curve_figure(rows: Sequence[Row], skipped: Sequence[str] = ()) -> Figure:
     names = sorted((n for n in found if n not in {*_NO_QUANTITY, *skipped}), key=_place)
     columns = min(_COLUMNS, math.ceil(math.sqrt(max(len(names), 1))))
     lines = math.ceil(max(len(names), 1) / columns)
-    width, height = _PANEL
-    figure = Figure(figsize=(width * columns, height * lines + 0.4), layout="constrained")
+    width, height = _PANEL[0] * columns, _PANEL[1] * lines + 0.4
+    figure = Figure(figsize=(width, height))
+    # Fixed margins: measuring the labels would take Matplotlib as long as drawing everything.
+    left, right, bottom, top = 0.6 / width, 1 - 0.2 / width, 0.5 / height, 1 - 0.75 / height
+    figure.subplots_adjust(left, bottom, right, top, wspace=0.25, hspace=0.55)
     FigureCanvasAgg(figure)
     shown: dict[str, Artist] = {}
     for number, name in enumerate(names):
@@ -59,9 +62,7 @@ def curve_figure(rows: Sequence[Row], skipped: Sequence[str] = ()) -> Figure:
         handles, labels = axes.get_legend_handles_labels()
         shown |= dict(zip(labels, handles, strict=True))
     if shown:
-        figure.legend(
-            list(shown.values()), list(shown), loc="outside upper center", ncols=len(shown)
-        )
+        figure.legend(list(shown.values()), list(shown), loc="upper center", ncols=len(shown))
     return figure
 
 

@@ -223,12 +223,15 @@ READINGS = [(name, engine) for name, kind in ZOO.items() for engine in kind.engi
 
 
 @pytest.fixture(scope="session")
-def zoo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def zoo(made_once: Callable[..., Path]) -> dict[str, Path]:
     """Every kind of file."""
-    folder = tmp_path_factory.mktemp("zoo")
-    with ThreadPoolExecutor(2) as pool:
-        paths = pool.map(lambda kind: make_movie(folder, kind.movie), KINDS)
-        return dict(zip(ZOO, paths, strict=True))
+
+    def make(folder: Path) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda kind: make_movie(folder, kind.movie), KINDS))
+
+    folder = made_once("zoo", make)
+    return {name: folder / name for name in ZOO}
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -49,6 +47,7 @@ from avprep.shards.plan import ShardJob
 from avprep.shards.writer import ShardSettings, ShardWriter
 from tests.avprep.test_page import HOSTILE, sample_members
 from tests.browser import PHONE_WIDTH
+from tests.conftest import run
 
 CLIP_IDS = "return [...document.querySelectorAll('.clip')].filter(c => !c.hidden)"
 CLIP_IDS += ".map(c => c.dataset.id)"
@@ -315,8 +314,7 @@ def test_a_damaged_clip_is_shown_as_such(shards, tmp_path, browser):
 
 
 def command(shards, out, *options):
-    line = [sys.executable, "-m", "avprep", "report", str(shards), "--out", str(out), *options]
-    return subprocess.run(line, capture_output=True, text=True)
+    return run("avprep", "report", shards, "--out", out, *options)
 
 
 def test_the_command_says_how_large_the_page_is(shards, tmp_path):

@@ -27,6 +27,7 @@ from avprep.manifest.sources.folder import folder_manifest
 from avprep.options import BuildOptions, DecodeOptions, IsolationOptions, Part, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
 from avprep.shards.format import read_dataset, read_index, sample_key
+from tests.conftest import run
 
 
 def build(clips, labels, out, workers=2, part=(1, 1), retry_failed=False, **kwargs):
@@ -158,8 +159,7 @@ def test_a_shard_cut_short_is_built_again(manifest, shards, tmp_path):
 
 
 def verify(folder, *options):
-    command = [sys.executable, "-m", "avprep", "verify", str(folder), "--workers", "1", *options]
-    return subprocess.run(command, capture_output=True, text=True)
+    return run("avprep", "verify", folder, "--workers", "1", *options)
 
 
 def test_a_whole_shard_set_verifies_deeply(shards):
@@ -260,8 +260,7 @@ def test_files_of_one_folder_are_not_taken_for_those_of_another(demo_videos, tmp
     out = tmp_path / "x"
 
     def extract(part):
-        line = [sys.executable, "-m", "avprep", "extract", part, "--out", out, "--workers", "1"]
-        return subprocess.run(line, cwd=videos, capture_output=True, text=True)
+        return run("avprep", "extract", part, "--out", out, "--workers", "1", cwd=videos)
 
     assert extract("train").returncode == 0
     assert "found 1 clip extracted before" in extract(videos / "train").stdout

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +34,7 @@ from avprep.shards.format import (
 from avprep.shards.measured import measures_name, read_measures
 from avprep.shards.seal import is_sealed, sealed
 from avprep.shards.verify import discard_damaged, verify_shard_set
+from tests.conftest import run
 
 ALONE = PoolOptions(1)
 
@@ -476,8 +476,7 @@ def sha256_of(data: bytes) -> bytes:
 
 
 def command(folder, *options):
-    line = [sys.executable, "-m", "avprep", "verify", str(folder), *options]
-    return subprocess.run(line, capture_output=True, text=True)
+    return run("avprep", "verify", folder, *options)
 
 
 def test_several_workers_find_the_same(fresh):

@@ -72,7 +72,7 @@ def run_step(options: dict[str, str], command: list[str]) -> int:
             killing, deadline = True, time.monotonic() + KILL_WAIT
         if killing and time.monotonic() > deadline:
             _send(running, signal.SIGKILL)
-        time.sleep(0.005)
+        time.sleep(0.02)
     codes = [task.returncode for task in running]
     print(f"srun: exit codes {codes}", file=sys.stderr)
     return 128 - min(codes) if min(codes) < 0 else max(codes)

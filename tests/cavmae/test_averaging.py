@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -18,6 +16,7 @@ from cavmae.model import CAVMAE, CAVMAEClassifier
 from cavmae.train.averaging import WeightAverage
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.cavmae.train_ranks import CONFIG, WAYS, train
+from tests.conftest import succeed
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -78,14 +77,8 @@ def test_the_command_averages_and_keeps_what_a_classifier_needs(tmp_path):
     models = [classifier(seed) for seed in range(3)]
     for number, model in enumerate(models):
         save_model(tmp_path / f"{number}.safetensors", model, facts)
-    out = subprocess.run(
-        [sys.executable, "-m", "cavmae", "average"]
-        + [str(tmp_path / f"{number}.safetensors") for number in range(3)]
-        + ["--out", str(tmp_path / "mean.safetensors")],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    files = [tmp_path / f"{number}.safetensors" for number in range(3)]
+    out = succeed("cavmae", "average", *files, "--out", tmp_path / "mean.safetensors")
     assert "mean of 3 checkpoints" in out
     mean = load_file(tmp_path / "mean.safetensors")
     for name, value in mean.items():

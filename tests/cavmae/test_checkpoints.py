@@ -8,8 +8,6 @@ import functools
 import json
 import os
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -31,6 +29,7 @@ from cavmae.checkpoints.resize import interpolate
 from cavmae.checkpoints.vision_mae import from_vision_mae
 from cavmae.cli import group
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
+from tests.conftest import run
 
 # Heads of 64, as published, so that a file without a config tells its own size.
 CONFIG = ModelConfig(
@@ -125,10 +124,7 @@ def test_the_command_prints_the_lines_of_an_error_and_escapes_names(tmp_path):
     del weights["mask_token"]
     bad = tmp_path / "two\nlines.pth"
     torch.save(weights, bad)
-    words = ("convert", str(bad), str(tmp_path / "out.safetensors"))
-    result = subprocess.run(
-        [sys.executable, "-m", "cavmae", *words], capture_output=True, text=True
-    )
+    result = run("cavmae", "convert", bad, tmp_path / "out.safetensors")
     assert result.returncode == 2
     assert result.stderr.splitlines() == [
         f"Error: {tmp_path}/two\\nlines.pth: does not fit CAVMAE:",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -35,7 +33,8 @@ from cavmae.train.options import TrainOptions
 from cavmae.train.tasks import FinetuneTask
 from tests.cavmae.test_train import CONFIG, CPU, pretrainer
 from tests.cavmae.tiny_shards import write_tiny_shards
-from tests.conftest import REPOSITORY
+from tests.conftest import run, succeed
+from tests.forks import on_ranks
 
 FOUND = DryRun(
     device="NVIDIA H100 80GB HBM3",
@@ -268,23 +267,6 @@ def test_what_was_found_is_said_in_lines(changes, said):
     assert said in describe_dry_run(replace(FOUND, **changes))
 
 
-def command(place: Path, *words: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.run(
-        [sys.executable, *(launcher if processes > 1 else ()), "-m", "cavmae", *words],
-        capture_output=True,
-        text=True,
-        cwd=place,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-            "PYTHONPATH": str(REPOSITORY),
-        },
-        timeout=600,
-    )
-
-
 @pytest.fixture
 def place(tmp_path, shards):
     """A folder with `shards` and `init.safetensors`."""
@@ -295,13 +277,11 @@ def place(tmp_path, shards):
 
 def test_a_dry_run_beside_a_run_leaves_it_as_it_is(place):
     words = ["pretrain", "--shards", "shards", "--init", "init.safetensors", "--out", "run"]
-    assert command(place, *words, "--batch-size", "8", "--epochs", "1").returncode == 0
+    succeed("cavmae", *words, "--batch-size", "8", "--epochs", "1", cwd=place)
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
     # Options that the run could not be resumed with are no matter: it is not resumed.
     flags = ["--batch-size", "5", "--epochs", "2", "--dry-run", "--json"]
-    result = command(place, *words, *flags)
-    assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
+    found = json.loads(succeed("cavmae", *words, *flags, cwd=place))
     assert found.keys() == {field.name for field in fields(DryRun)}
     assert (found["steps"], found["epochs"], found["batch_size"]) == (8, 2, 5)
     assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
@@ -310,17 +290,16 @@ def test_a_dry_run_beside_a_run_leaves_it_as_it_is(place):
 def test_ranks_measure_together_and_one_speaks(place):
     words = "finetune --shards shards --val-shards shards --init init.safetensors --out run"
     flags = "--batch-size 4 --accumulate 2 --precision bf16 --epochs 1 --dry-run --parallel fsdp"
-    result = command(place, *words.split(), *flags.split(), processes=2)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("dry run: nothing was written") == 1
-    assert "device         cpu, 2 processes, bf16\n" in result.stdout
-    assert "batch          4 samples × 2 per step per process\n" in result.stdout
-    assert "steps          1 in 1 epoch\n" in result.stdout
+    said = on_ranks(2, *words.split(), *flags.split(), cwd=place).stdout
+    assert said.count("dry run: nothing was written") == 1
+    assert "device         cpu, 2 processes, bf16\n" in said
+    assert "batch          4 samples × 2 per step per process\n" in said
+    assert "steps          1 in 1 epoch\n" in said
     assert not (place / "run").exists()
 
 
 def test_json_of_a_run_that_is_not_dry_is_refused(place):
-    result = command(place, "pretrain", "--shards", "shards", "--out", "run", "--json")
+    result = run("cavmae", "pretrain", "--shards", "shards", "--out", "run", "--json", cwd=place)
     assert result.returncode == 2
     assert "--json: give --dry-run too" in result.stderr
     assert not (place / "run").exists()

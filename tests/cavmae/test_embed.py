@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -18,11 +14,13 @@ from safetensors.numpy import load_file
 
 from avprep.errors import UserError, WorkFailed
 from cavmae.checkpoints import save_model
+from cavmae.cli import group
 from cavmae.cli.embed import embed
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.evaluation import embed as embedding
 from cavmae.evaluation.trained import load_trained
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
+from tests import forks
 from tests.cavmae.test_shardset import damage
 from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
 
@@ -171,33 +169,32 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
     assert "complete already" in succeed(shards, checkpoint, resumed)
 
 
-def start(shards, checkpoint, out, *launcher):
-    code = (
-        "import sys; from cavmae.evaluation import embed; embed._PART_CLIPS = 8; "
-        "from cavmae.cli.embed import embed; embed(sys.argv[1:])"
-    )
-    script = out.with_name(f"{out.stem}.py")
-    script.write_text(code)
-    return subprocess.Popen(
-        [sys.executable, *launcher, script, *map(str, arguments_for(shards, checkpoint, out))],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+def in_small_parts() -> None:
+    """The command in a process of its own, as the fixture `small_parts` has it in this one."""
+    embedding._PART_CLIPS = 8
+    group.main(prog_name="cavmae")
 
 
-def test_ranks_and_a_kill_change_no_byte(shards, checkpoint, tmp_path):
+def start(shards, checkpoint, out, environment=None):
+    words = ("embed", *arguments_for(shards, checkpoint, out))
+    return forks.start(*words, call=in_small_parts, environment=environment)
+
+
+def test_ranks_and_a_kill_change_no_byte(shards, checkpoint, tmp_path, small_parts):
     alone, ranks, killed = (tmp_path / f"{n}.safetensors" for n in ("alone", "ranks", "killed"))
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    running = [start(shards, checkpoint, alone), start(shards, checkpoint, ranks, *torchrun)]
+    running = [start(shards, checkpoint, ranks, place) for place in forks.rank_environments(2)]
     victim = start(shards, checkpoint, killed)
     parts = tmp_path / "killed.safetensors.parts"
     deadline = time.monotonic() + 600
-    while not list(parts.glob("part-*")) and victim.poll() is None:
+    while not list(parts.glob("part-*")) and victim.is_alive():
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    victim.send_signal(signal.SIGKILL)
-    victim.wait()
-    assert [process.wait(600) for process in running] == [0, 0]
-    assert start(shards, checkpoint, killed).wait(600) == 0
+    victim.kill()
+    for process in (victim, *running):
+        process.join(600)
+    assert [process.exitcode for process in running] == [0, 0]
+    for out in (alone, killed):
+        succeed(shards, checkpoint, out)
     assert ranks.read_bytes() == alone.read_bytes() == killed.read_bytes()
     assert read(ranks)[1] == [f"clip.{n}" for n in range(CLIPS)]
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -22,11 +19,10 @@ from cavmae.model import CAVMAEClassifier
 from tests.cavmae.test_shardset import damage
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.cavmae.train_ranks import CONFIG
-from tests.conftest import REPOSITORY
+from tests.conftest import run
+from tests.forks import on_ranks
 
 SAMPLES = 13  # does not divide by two ranks
-ALONE = [sys.executable]
-TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 def save_classifier(path, criterion, mode="multimodal"):
@@ -46,17 +42,10 @@ def shards(tmp_path_factory):
     return folder
 
 
-def evaluate(shards, checkpoint, *flags, launch=ALONE):
-    result = subprocess.run(
-        [
-            *(*launch, "-m", "cavmae", "eval", "--shards", shards, "--checkpoint", checkpoint),
-            *("--workers", "0", "--batch-size", "4", "--device", "cpu", *map(str, flags)),
-        ],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )
+def evaluate(shards, checkpoint, *flags, ranks=1):
+    words = ["eval", "--shards", shards, "--checkpoint", checkpoint, "--workers", "0"]
+    words += ["--batch-size", "4", "--device", "cpu", *flags]
+    result = run("cavmae", *words) if ranks == 1 else on_ranks(ranks, *words)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -82,10 +71,10 @@ SQUASH = {"ce": lambda x: x.softmax(-1), "bce": torch.sigmoid}
 @pytest.mark.parametrize("criterion", ["ce", "bce"])
 def test_two_ranks_count_each_clip_once_and_average_the_frames(shards, tmp_path, criterion):
     model = save_classifier(tmp_path / "model.safetensors", criterion)
-    launch = TOGETHER if criterion == "bce" else ALONE
+    ranks = 2 if criterion == "bce" else 1
     table = tmp_path / "classes.csv"
     flags = ("--frames", "each", "--json", "--per-class-csv", table)
-    found = json.loads(evaluate(shards, tmp_path / "model.safetensors", *flags, launch=launch))
+    found = json.loads(evaluate(shards, tmp_path / "model.safetensors", *flags, ranks=ranks))
     assert found["clips"] == found["clips_selected"] == SAMPLES
     frames = [by_hand(model, shards, frame, SQUASH[criterion]) for frame in range(3)]
     truth = frames[0][1]

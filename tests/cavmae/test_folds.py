@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import statistics
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +20,7 @@ from cavmae.model import CAVMAE, ModelConfig
 from cavmae.train.events import Note
 from cavmae.train.options import FoldsRun
 from tests.cavmae.tiny_shards import write_tiny_shards
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, succeed
 from tests.documents import commands_under
 
 CONFIG = ModelConfig.preset("tiny", audio_frames=32, embed_dim=16, num_heads=2)
@@ -54,12 +52,9 @@ def test_the_documented_commands_evaluate_esc50_over_its_folds(tmp_path):
     assert [words[1] for words in shown] == ["manifest", "shard", "stats", "folds"]
     for words in shown:
         more = TINY if words[1] == "folds" else ()
-        done = subprocess.run(
-            [sys.executable, "-m", *words, *more], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
+        said = succeed(*words, *more, cwd=tmp_path)
     assert read_dataset(tmp_path / "shards/esc50").modalities == {"audio": 100, "image": 0}
-    facts = json.loads(done.stdout)
+    facts = json.loads(said)
     stored = json.loads((tmp_path / "runs/esc50/folds.json").read_text())
     assert {**stored, "out": "runs/esc50"} == facts
     assert list(stored["folds"]) == ["1", "2", "3", "4", "5"]

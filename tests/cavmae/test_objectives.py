@@ -6,8 +6,6 @@ import csv
 import json
 import math
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 from dataclasses import replace
@@ -23,9 +21,10 @@ from cavmae.cli import group
 from cavmae.model import CAVMAE, CAVMAEClassifier, PretrainOptions, draw_noise
 from cavmae.options import BOTH, OBJECTIVES
 from cavmae.train.checkpoint import list_checkpoints
+from tests import forks
 from tests.cavmae import naive_model as naive
 from tests.cavmae.test_model import ODD, randomised
-from tests.cavmae.test_train import CONFIG, ENVIRONMENT
+from tests.cavmae.test_train import CONFIG
 from tests.cavmae.tiny_shards import write_tiny_shards
 
 OTHERS = [name for name in OBJECTIVES if name != "cav-mae"]
@@ -275,12 +274,12 @@ def test_a_run_logs_what_its_objective_has_and_says_which_it_is(runs, objective)
 def test_a_killed_run_ends_bit_equal(runs, shards, starts, tmp_path, objective):
     out = tmp_path / "run"
     arguments = words(shards, starts, out, objective, "--checkpoint-steps", 1)
-    command = [sys.executable, "-m", "cavmae", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
-    while not list_checkpoints(out / "checkpoints") and process.poll() is None:
+    process = forks.start(*arguments)
+    while not list_checkpoints(out / "checkpoints") and process.is_alive():
         time.sleep(0.005)
     process.kill()
-    assert process.wait() == -signal.SIGKILL
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     run(*arguments)
     ours, theirs = (load_file(each / "model.safetensors") for each in (out, runs / objective))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

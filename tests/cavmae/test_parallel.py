@@ -34,25 +34,25 @@ def shards(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ranks(shards, tmp_path_factory) -> Path:
+def ranks(shards, made_once, tmp_path_factory) -> Path:
     """What two ranks leave, a folder for each way."""
-    out = tmp_path_factory.mktemp("ranks")
-    damaged = tmp_path_factory.mktemp("damaged") / "shards"
-    shutil.copytree(shards, damaged)
-    for shard in damaged.glob("*.tar"):
-        os.truncate(shard, 0)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(
-        [*LAUNCH, "-m", "tests.cavmae.train_ranks", str(shards), str(damaged), str(out)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=REPOSITORY,
-        timeout=600,
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
-    (out / "stderr.txt").write_text(result.stderr)
-    return out
+
+    def make(out: Path) -> None:
+        damaged = tmp_path_factory.mktemp("damaged") / "shards"
+        shutil.copytree(shards, damaged)
+        for shard in damaged.glob("*.tar"):
+            os.truncate(shard, 0)
+        result = subprocess.run(
+            [*LAUNCH, "-m", "tests.cavmae.train_ranks", str(shards), str(damaged), str(out)],
+            capture_output=True,
+            text=True,
+            cwd=REPOSITORY,
+            timeout=600,
+        )
+        assert result.returncode == 0, result.stderr[-4000:]
+        (out / "stderr.txt").write_text(result.stderr)
+
+    return made_once("ranks", make)
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +21,7 @@ from cavmae.train.optim import learning_rate
 from cavmae.train.options import OptimOptions
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.cavmae.train_ranks import CONFIG
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, succeed
 
 PIPELINES = REPOSITORY / "pipelines"
 PROCESSES = 4  # the published runs' GPUs
@@ -143,13 +140,8 @@ def test_a_run_of_a_recipe_prints_its_values_beside_the_published_ones(tmp_path,
     words = [command, "--config", "x.toml", "--shards", "shards", "--out", "run", "--workers", "0"]
     words += ["--init", "init.safetensors", "--device", "cpu"]
     words += ["--val-shards", "shards"] if command == "finetune" else []
-    result = subprocess.run(
-        [sys.executable, "-m", "cavmae", *words],
-        capture_output=True, text=True, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    first, second = [line for line in result.stdout.splitlines() if ": epoch " in line]
+    said = succeed("cavmae", *words, cwd=tmp_path)
+    first, second = [line for line in said.splitlines() if ": epoch " in line]
     assert re.search(r" loss [\d.]+ \(published 0.927\)  ", first)
     assert re.search(r" loss [\d.]+ \(published 0.927 at epoch 1\)", second)
     is_validated = command == "finetune"

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +22,8 @@ from cavmae.evaluation.ranking import rank_pairs, top_matches
 from cavmae.evaluation.retrieve import per_class_subset, write_similarities
 from cavmae.model import CAVMAE, ModelConfig
 from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
+from tests.conftest import run
+from tests.forks import on_ranks
 
 CONFIG = ModelConfig(
     embed_dim=16, depth=2, modality_depth=1, num_heads=2, decoder_dim=16, decoder_depth=1,
@@ -310,21 +309,9 @@ def test_names_on_the_page_are_text(tiny, checkpoint, tmp_path, browser):
 
 @pytest.mark.parametrize("name", ["retrieve", "knn"])
 def test_two_ranks_measure_what_one_does(tiny, checkpoint, name):
-    arguments = ["--shards", tiny.folder, "--checkpoint", checkpoint, "--workers", "0"]
-    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
-    ranks, alone = (
-        subprocess.Popen(
-            [sys.executable, "-m", *launcher, "cavmae", name, *map(str, arguments), "--json"],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        )
-        for launcher in (torchrun, ())
-    )
-    (by_ranks,), (by_one,) = (
-        [json.loads(row) for row in process.communicate(timeout=600)[0].splitlines()]
-        for process in (ranks, alone)
-    )
-    assert ranks.returncode == alone.returncode == 0
+    words = [name, "--shards", tiny.folder, "--checkpoint", checkpoint, "--workers", "0", "--json"]
+    ranks, alone = on_ranks(2, *words), run("cavmae", *words)
+    assert ranks.returncode == alone.returncode == 0, ranks.stderr
+    (by_ranks,), (by_one,) = (map(json.loads, done.stdout.splitlines()) for done in (ranks, alone))
     assert by_ranks["clips"] == 23
     assert by_ranks == by_one

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +22,8 @@ from cavmae.train.checkpoint import list_checkpoints
 from cavmae.train.folder import way_to_batch
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.cavmae.train_ranks import CONFIG, PATCHES
+from tests.conftest import run
+from tests.forks import on_ranks
 
 
 @pytest.fixture
@@ -196,21 +195,12 @@ def test_the_way_to_the_same_steps_fits_the_processes(total, largest, processes,
     assert way_to_batch(total, largest, processes) == advice
 
 
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
 def pretrain(place: Path, ranks: int, *flags: object) -> tuple[list[dict[str, str]], str]:
-    """Train in processes of their own; the log's rows of whole epochs, and what was said."""
-    launcher = LAUNCH if ranks == 2 else [sys.executable]
+    """Train in one process or two; the log's rows of whole epochs, and what was said."""
     arguments = ["--shards", place / "shards", "--init", place / "patches.safetensors"]
     arguments += ["--workers", 0, "--device", "cpu", "--no-noise", "--mask-ratio", 0.5, *flags]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(
-        [*launcher, "-m", "cavmae", "pretrain", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
+    words = ("pretrain", *arguments)
+    result = run("cavmae", *words) if ranks == 1 else on_ranks(ranks, *words)
     assert result.returncode == 0, result.stderr
     with (flags[-1] / "log.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "train"]

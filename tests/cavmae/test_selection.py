@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 
 import torch
@@ -17,17 +14,7 @@ from tests.cavmae.test_reader import Server
 from tests.cavmae.test_shardset import damage
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.cavmae.train_ranks import CONFIG
-from tests.conftest import REPOSITORY
-
-
-def cavmae(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "cavmae", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )
+from tests.conftest import run
 
 
 def test_one_set_at_a_url_gives_training_and_validation_and_is_fetched_once(tmp_path):
@@ -39,7 +26,8 @@ def test_one_set_at_a_url_gives_training_and_validation_and_is_fetched_once(tmp_
     server = Server(folder)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     server.failing[""] = 2  # the first two requests for shards
-    result = cavmae(
+    result = run(
+        "cavmae",
         *("finetune", "--shards", server.url, "--split", "train"),
         *("--val-shards", server.url, "--val-split", "test"),
         *("--init", tmp_path / "init.safetensors"),
@@ -66,8 +54,8 @@ def test_an_unknown_class_or_split_is_told_with_what_there_is(tmp_path):
     folder = tmp_path / "shards"
     write_tiny_shards(folder, samples=8)
     common = ("pretrain", "--shards", folder, "--out", tmp_path / "run", "--model", "tiny")
-    wrong = cavmae(*common, "--classes", "Dgo")
+    wrong = run("cavmae", *common, "--classes", "Dgo")
     assert wrong.returncode == 2
     assert "no class 'Dgo'. Did you mean 'Dog'?" in wrong.stderr
-    wrong = cavmae(*common, "--split", "valid")
+    wrong = run("cavmae", *common, "--split", "valid")
     assert "no split 'valid'; there are: test, train" in wrong.stderr

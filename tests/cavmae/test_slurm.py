@@ -100,8 +100,6 @@ class Cluster:
             **os.environ,
             "PATH": f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": f"{tools}:{REPOSITORY}",
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
             "MASTER_PORT": str(port),
             "REQUEUED": str(self.requeued),
             "SRUN_LOG": str(self.log),

@@ -32,8 +32,10 @@ from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, lr_r
 from cavmae.train.options import OptimOptions, TrainOptions, TransferOptions
 from cavmae.train.records import TIMINGS
 from cavmae.train.tasks import FinetuneTask, PretrainTask
+from tests import forks
 from tests.cavmae import naive_model
 from tests.cavmae.tiny_shards import write_tiny_shards
+from tests.conftest import succeed
 
 CONFIG = ModelConfig(
     embed_dim=32,
@@ -84,7 +86,9 @@ def pretrainer(
 ) -> Trainer:
     torch.manual_seed(0)
     model = CAVMAE(CONFIG)
-    loader = ShardLoader(ShardSet.open(shards), LoaderOptions(batch_size, workers=0, seed=3))
+    loader = ShardLoader(
+        ShardSet.open(shards), LoaderOptions(batch_size, workers=0, seed=3, longest=2500)
+    )
     task = PretrainTask(PretrainOptions(contrast_weight=0.1))
     train = TrainOptions(
         epochs=epochs,
@@ -164,12 +168,11 @@ def test_twenty_steps_equal_a_plain_loop(tiny, tmp_path, schedule):
 
 
 COMMAND = [
-    *(sys.executable, "-m", "cavmae", "finetune", "--model", "tiny", "--audio-frames", "96"),
+    *("finetune", "--model", "tiny", "--audio-frames", "96"),
     *("--batch-size", "3", "--epochs", "3", "--workers", "0", "--checkpoint-steps", "1"),
     *("--accumulate", "2", "--log-steps", "1", "--lr", "1e-3", "--device", "cpu"),
     *("--ema", "0.9", "--average-epochs", "2", "3"),
 ]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def finetune(shards: Path, out: Path) -> list[str]:
@@ -188,7 +191,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def undisturbed(shards, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "undisturbed"
-    subprocess.run(finetune(shards, out), check=True, capture_output=True, env=ENVIRONMENT)
+    succeed("cavmae", *finetune(shards, out))
     return out
 
 
@@ -203,19 +206,17 @@ def test_a_run_killed_at_random_steps_ends_bit_equal(shards, undisturbed, tmp_pa
     out = tmp_path / "killed"
     kills = 0
     for target in (1, 4, 8):
-        process = subprocess.Popen(
-            finetune(shards, out), stdout=subprocess.DEVNULL, env=ENVIRONMENT
-        )
+        process = forks.start(*finetune(shards, out))
         deadline = time.monotonic() + 600
-        while process.poll() is None and time.monotonic() < deadline:
+        while process.is_alive() and time.monotonic() < deadline:
             saved = list_checkpoints(out / "checkpoints")
             if saved and int(saved[-1].name[5:]) >= target:
-                process.send_signal(signal.SIGKILL)
+                process.kill()
                 kills += 1
                 break
             time.sleep(0.005)
-        process.wait()
-    subprocess.run(finetune(shards, out), check=True, capture_output=True, env=ENVIRONMENT)
+        process.join()
+    succeed("cavmae", *finetune(shards, out))
     assert kills >= 2
     assert_same_run(out, undisturbed)
 
@@ -223,21 +224,17 @@ def test_a_run_killed_at_random_steps_ends_bit_equal(shards, undisturbed, tmp_pa
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_told_to_stop_saves_exits_130_and_goes_on(shards, undisturbed, tmp_path, number):
     out = tmp_path / "stopped"
-    process = subprocess.Popen(
-        finetune(shards, out),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-    )
+    process = forks.start(*finetune(shards, out), errors=tmp_path / "errors")
     deadline = time.monotonic() + 600
     while not list_checkpoints(out / "checkpoints") and time.monotonic() < deadline:
         time.sleep(0.005)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 130, errors
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(600)
+    errors = (tmp_path / "errors").read_text()
+    assert process.exitcode == 130, errors
     assert "Traceback" not in errors
-    subprocess.run(finetune(shards, out), check=True, capture_output=True, env=ENVIRONMENT)
+    succeed("cavmae", *finetune(shards, out))
     assert_same_run(out, undisturbed)
 
 
@@ -319,7 +316,7 @@ def test_two_ranks_have_the_losses_of_one_process_on_the_same_batch(shards, tmp_
     common += ["--freq-mask", "0", "--time-mask", "0", "--lr", "1e-4"]
     for name, launcher, batch in (("one", [sys.executable], "8"), ("two", LAUNCH, "4")):
         command = [*launcher, *common, "--batch-size", batch, "--out", str(tmp_path / name)]
-        result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+        result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr[-2000:]
         warnings = [line for line in result.stderr.splitlines() if "arning" in line]
         assert len(warnings) == 1  # PyTorch has none
@@ -359,7 +356,7 @@ with joined_world("cpu") as world:
 def test_global_contrast_has_the_loss_and_gradients_of_one_batch(tmp_path):
     script = tmp_path / "contrast.py"
     script.write_text(GLOBAL_CONTRAST)
-    result = subprocess.run([*LAUNCH, str(script)], capture_output=True, text=True, env=ENVIRONMENT)
+    result = subprocess.run([*LAUNCH, str(script)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
 
 

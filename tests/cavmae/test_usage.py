@@ -4,8 +4,6 @@ in silence."""
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +27,6 @@ from cavmae.cli import group
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
 from cavmae.options import StatedUsage
 from tests.cavmae.tiny_shards import CLASSES, SIZE, write_tiny_shards
-from tests.conftest import REPOSITORY
 
 # Its size is told by its shapes, so that it can be a .pth, and it takes the tiny shards' frames.
 CONFIG = ModelConfig(
@@ -63,11 +60,8 @@ def run(*words: object) -> Result:
 
 def evaluate(shards: Path, checkpoint: Path, *flags: object) -> tuple[dict, str]:
     words = ("eval", "--shards", shards, "--checkpoint", checkpoint, "--json", *flags)
-    command = [sys.executable, "-m", "cavmae", *words, "--workers", 0, "--device", "cpu"]
-    result = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, cwd=REPOSITORY
-    )
-    assert result.returncode == 0, result.stderr
+    result = run(*words, "--workers", 0, "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
     warnings = [line for line in result.stderr.splitlines() if line.startswith("Warning: ")]
     return json.loads(result.stdout), "\n".join(warnings)
 

@@ -25,14 +25,44 @@ def test_a_local_cluster_gives_the_same_bytes(manifest, undisturbed, tmp_path, b
     assert contents(tmp_path / "s") == undisturbed
 
 
-def test_a_running_dask_cluster_gives_the_same_bytes(ordinary, undisturbed, tmp_path):
+@pytest.fixture(scope="module")
+def dask_cluster():
+    """A running cluster, as somebody else would have started it."""
     distributed = pytest.importorskip("distributed", reason="needs the extra dask")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None
-    ) as cluster:
-        address = cluster.scheduler_address
-        assert build(ordinary, tmp_path / "s", 0, "dask", address=address).built == 4
-        assert len(cluster.workers) == 2  # the cluster is left as it was
+    import dask
+
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+    ):
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def ray_cluster():
+    """The same of ray, which this process belongs to."""
+    ray = pytest.importorskip("ray", reason="needs the extra ray")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def pool(backend, request) -> PoolOptions:
+    """Two workers of a running cluster, or threads."""
+    if backend == "dask":
+        return PoolOptions(2, backend, request.getfixturevalue("dask_cluster").scheduler_address)
+    if backend == "ray":
+        request.getfixturevalue("ray_cluster")
+    return PoolOptions(2, backend)
+
+
+def test_a_running_dask_cluster_gives_the_same_bytes(dask_cluster, ordinary, undisturbed, tmp_path):
+    address = dask_cluster.scheduler_address
+    assert build(ordinary, tmp_path / "s", 0, "dask", address=address).built == 4
+    assert len(dask_cluster.workers) == 2  # the cluster is left as it was
     assert contents(tmp_path / "s") == undisturbed
 
 
@@ -78,20 +108,10 @@ def refuse(job: int) -> int:
 
 
 @pytest.mark.parametrize("backend", ["local", "loky", "dask", "ray"])
-def test_what_a_job_raises_arrives_as_it_was(backend):
-    module = {"dask": "distributed", "ray": "ray"}.get(backend, "joblib")
-    pytest.importorskip(module, reason=f"needs the extra {backend}")
+def test_what_a_job_raises_arrives_as_it_was(pool):
     with pytest.raises(WorkFailed) as caught:
-        list(run_jobs(refuse, [1, 1, 1], PoolOptions(2, backend)))
+        list(run_jobs(refuse, [1, 1, 1], pool))
     assert str(caught.value) == "job 1 says why"
-
-
-@pytest.mark.parametrize("backend", ["dask", "ray"])
-def test_workers_that_die_again_and_again_end_the_run(backend):
-    module = {"dask": "distributed", "ray": "ray"}[backend]
-    pytest.importorskip(module, reason=f"needs the extra {backend}")
-    with pytest.raises(WorkFailed, match="died"):
-        list(run_jobs(die, [1, 2, 3], PoolOptions(2, backend)))
 
 
 def wait_for(path: Path) -> str:
@@ -101,15 +121,20 @@ def wait_for(path: Path) -> str:
 
 
 @pytest.mark.parametrize("backend", ["local", "dask", "ray"])
-def test_a_result_comes_while_other_jobs_are_at_work(backend, tmp_path):
+def test_a_result_comes_while_other_jobs_are_at_work(pool, tmp_path):
     """So the progress bar moves: the second job ends when the first one's result has come."""
-    module = {"dask": "distributed", "ray": "ray"}.get(backend, "joblib")
-    pytest.importorskip(module, reason=f"needs the extra {backend}")
     later = tmp_path / "the first result came"
-    results = run_jobs(wait_for, [later, Path()], PoolOptions(2, backend))
+    results = run_jobs(wait_for, [later, Path()], pool)
     assert next(results) == ""
     later.touch()
     assert list(results) == [later.name]
+
+
+@pytest.mark.parametrize("backend", ["dask", "ray"])
+def test_workers_that_die_again_and_again_end_the_run(pool, monkeypatch):
+    monkeypatch.setenv("RAY_TASK_MAX_RETRIES", "1")  # as few as the cluster of dask allows
+    with pytest.raises(WorkFailed, match="died"):
+        list(run_jobs(die, [1], pool))
 
 
 def test_no_job_starts_no_cluster():
