@@ -22,6 +22,7 @@ from avprep.labels import LabelSet
 from avprep.manifest.model import write_manifest
 from avprep.options import BuildOptions, IsolationOptions, Part, SampleOptions
 from avprep.shards.build import BuildReport, ShardSetOptions, build_shard_set
+from avprep.shards.format import read_dataset, read_index, split_members
 from tests.conftest import REPOSITORY
 from tests.media import run_ffmpeg
 
@@ -198,3 +199,25 @@ def hostile_decoder(tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("injection")
     (folder / "sitecustomize.py").write_text(_INJECTION)
     return environment(folder)
+
+
+def samples_of(out: Path) -> dict[str, dict[str, bytes]]:
+    """Members of each sample by id; of their JSON all but `source`."""
+    found = {}
+    for shard in read_dataset(out).shards:
+        data = (out / shard.name).read_bytes()
+        for entry in read_index(out, shard.name).samples:
+            sample = split_members(data[entry.offset : entry.offset + entry.size], entry.key)
+            members = {name: bytes(content) for name, content in sample.items()}
+            facts = json.loads(members["json"])
+            del facts["source"]
+            found[entry.video_id] = {**members, "json": json.dumps(facts).encode()}
+    return found
+
+
+@pytest.fixture(scope="session")
+def expected(ordinary, tmp_path_factory) -> dict[str, dict[str, bytes]]:
+    """The samples of the ordinary clips."""
+    out = tmp_path_factory.mktemp("expected")
+    build(ordinary, out)
+    return samples_of(out)

@@ -240,8 +240,7 @@ def test_videos_in_a_bucket_make_the_same_samples(server, ordinary, tmp_path, ar
 
     from avprep.clips import Clip
     from tests.archives import by_name, make_tar, make_zip
-    from tests.faults.conftest import failures_of
-    from tests.faults.test_archives import samples_of
+    from tests.faults.conftest import failures_of, samples_of
 
     members = by_name(Path(clip.video) for clip in ordinary)
     if archive:
