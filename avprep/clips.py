@@ -124,7 +124,11 @@ def discover_clips(
         UserError: nothing is there, or it has no video.
     """
     scan = Scan(kinds, [] if passed_over is None else passed_over)
-    files = discover_files(expanded(root), scan, on_file)
+    return clips_of(discover_files(expanded(root), scan, on_file))
+
+
+def clips_of(files: Sequence[VideoFile]) -> list[Clip]:
+    """Each file as a clip, with its `video_id`; see `ids_of`."""
     return [
         Clip(video_id, video=file.video)
         for video_id, file in zip(ids_of(files), files, strict=True)

@@ -30,6 +30,5 @@ def forecast(
     """
     clips = read_manifest(Path(manifest))
     label_set, _ = label_set_of(clips, Path(manifest), labels)
-    part = (which.part.k, which.part.n)
-    task = planned_task(clips, label_set, out, options, part, which.retry_failed)
+    task = planned_task(clips, label_set, out, options, which)
     return forecast_shard_set(task, pool, on_progress)

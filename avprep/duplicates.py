@@ -62,6 +62,18 @@ class Duplicates:
     shown: int  # pairs on the page
     selections: tuple[Selected, ...]
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What was found, in words and numbers."""
+        return {
+            "Clips": self.clips,
+            "Groups": self.groups,
+            "Clips in groups": self.in_groups,
+            "Groups across sets or splits": self.leaks,
+            "Pictures with too little to recognise": self.without_picture,
+            "Sounds with too little to recognise": self.without_sound,
+        }
+
 
 def find_duplicates(
     shards: Sequence[str],
@@ -95,19 +107,17 @@ def find_duplicates(
         for rows, kind in ((hashes.picture, PICTURE), (hashes.sound, SOUND))
     )
     chosen = _worth_seeing(groups, leaks, picture, sound)[: options.pairs].tolist()
-    shown = show_pairs(
-        [
-            FoundPair(
-                int(groups.numbers[at]),
-                clips.place(int(groups.kept[at])),
-                clips.place(int(groups.clips[at])),
-                float(picture[at]),
-                float(sound[at]),
-            )
-            for at in chosen
-        ],
-        options.max_mb,
-    )
+    found = [
+        FoundPair(
+            int(groups.numbers[at]),
+            clips.place(int(groups.kept[at])),
+            clips.place(int(groups.clips[at])),
+            float(picture[at]),
+            float(sound[at]),
+        )
+        for at in chosen
+    ]
+    shown = show_pairs(found, options.max_mb)
     out = Path(out)
     storage.make_folder(out)
     made = Duplicates(
@@ -124,15 +134,7 @@ def find_duplicates(
     )
     rows = _rows(clips, groups, picture, sound)
     storage.write_atomic(made.table, csv_bytes([_HEADER, *rows]))
-    counts = {
-        "Clips": made.clips,
-        "Groups": made.groups,
-        "Clips in groups": made.in_groups,
-        "Groups across sets or splits": made.leaks,
-        "Pictures with too little to recognise": made.without_picture,
-        "Sounds with too little to recognise": made.without_sound,
-    }
-    storage.write_atomic(made.page, duplicates_page(shown, counts, ", ".join(shards)))
+    storage.write_atomic(made.page, duplicates_page(shown, made.counts, ", ".join(shards)))
     return made
 
 

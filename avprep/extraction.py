@@ -1,9 +1,9 @@
-"""Write a folder's clips as files in the published layout, for people who want to look.
+"""Write clips as files in the published layout, for people who want to look.
 
     OUT/audio/ID.wav             16 kHz mono, 16 bit
     OUT/audio/ID.nil             in its place, where the clip has no sound
     OUT/frames/frame_{0..9}/ID.jpg
-    OUT/extract.json             the folder of the videos, options and totals
+    OUT/extract.json             where the videos are, options and totals
     OUT/failures.csv             clips that failed, and why
 
 A clip's file in audio/ is written last, so one that is there stands for a whole clip.
@@ -11,22 +11,25 @@ A clip's file in audio/ is written last, so one that is there stands for a whole
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from avprep import storage
-from avprep.clips import Clip, discover_clips
-from avprep.encode.process import ClipDecoder
+from avprep.clips import Clip, Places, Scan, clips_of, discover_files, expanded
+from avprep.encode.ahead import encode_clips
 from avprep.encode.wire import EncodedSample
-from avprep.errors import DecodeError, UserError
+from avprep.errors import Unreadable, UserError
 from avprep.failures import FAILURES_FILE, ClipFailure, failures_csv
 from avprep.jobs import run_jobs
 from avprep.options import FileKinds, IsolationOptions, PoolOptions, SampleOptions
+from avprep.origins.place import place_of
 from avprep.progress import OnProgress, Progress, each, ignore
 
 EXTRACT_FILE = "extract.json"
@@ -39,7 +42,7 @@ _LONGEST_NAME = 255  # bytes of a file name on Linux and macOS
 class ExtractSettings:
     """What every job of an extraction shares."""
 
-    videos: Path  # the folder that the clips were found in
+    videos: str  # where the clips were found
     out: Path
     sample: SampleOptions
     limits: IsolationOptions
@@ -58,7 +61,7 @@ class ExtractReport:
 
 
 def extract(
-    videos: str | Path,
+    videos: Places,
     out: str | Path,
     sample: SampleOptions = SampleOptions(),
     limits: IsolationOptions = IsolationOptions(),
@@ -66,12 +69,12 @@ def extract(
     on_progress: OnProgress = ignore,
     kinds: FileKinds = FileKinds(),
 ) -> ExtractReport:
-    """Write audio and frames of every video below a folder, in the published layout.
+    """Write audio and frames of every video in some places, in the published layout.
 
     What is there already is kept, so the same call resumes where another was interrupted.
 
     Args:
-        videos: folder.
+        videos: folder, archive, or prefix of an object store; or several, which count as one.
         out: gets `audio/ID.wav` and `frames/frame_{0..9}/ID.jpg`.
         sample: what the files hold; the audio is always WAV.
         limits: what one clip may cost before it is given up.
@@ -80,34 +83,16 @@ def extract(
         kinds: which files are taken.
 
     Raises:
-        UserError: no video below `videos`, or `out` holds files of other videos or options.
+        UserError: no video in `videos`, or `out` holds files of other videos or options.
         WorkFailed: workers died again and again.
     """
-    passed_over: list[str] = []
-    clips = discover_clips(Path(videos), passed_over, each("file", on_progress), kinds.kinds)
-    settings = ExtractSettings(Path(videos), Path(out), replace(sample, audio="wav"), limits)
-    report = extract_clips(clips, settings, pool, on_progress)
-    return replace(report, passed_over=tuple(passed_over))
-
-
-def extract_clips(
-    clips: Sequence[Clip],
-    settings: ExtractSettings,
-    pool: PoolOptions,
-    on_progress: OnProgress = ignore,
-) -> ExtractReport:
-    """Extract every clip that is not there yet.
-
-    Args:
-        clips: with unique video ids that are file names, as `discover_clips` gives them.
-        settings: where to, and how.
-        pool: who does the work.
-        on_progress: hears of clips done, after every job.
-
-    Raises:
-        UserError: the output folder holds files extracted from another folder or with other
-            options, or its extract.json is damaged.
-    """
+    scan, roots = Scan(kinds.kinds), expanded(videos)
+    clips = clips_of(discover_files(roots, scan, each("file", on_progress)))
+    settings = ExtractSettings(_named(roots), Path(out), replace(sample, audio="wav"), limits)
+    lost = [
+        ClipFailure(file, file, "extract", "unreadable", f"{file}: {reason}")
+        for file, reason in scan.lost
+    ]
     make_layout(settings)
     todo = [clip for clip in clips if not _is_done(settings.out, clip.video_id)]
     found = done = len(clips) - len(todo)
@@ -115,18 +100,26 @@ def extract_clips(
     incomplete = 0
     on_progress(Progress("clip", done, len(clips)))
     jobs = list(_batches(todo, clips_a_job(len(todo), pool.count())))
-    work = functools.partial(_extract_batch, settings=settings)
+    decoders = pool.decoders(len(jobs))
+    work = functools.partial(_extract_batch, settings=settings, decoders=decoders)
     for batch in run_jobs(work, jobs, pool):
         failures += batch.failures
         done += batch.clips
         incomplete += batch.incomplete
         on_progress(Progress("clip", done, len(clips), len(failures)))
-    failures.sort(key=lambda failure: failure.video_id)
+    extracted = len(todo) - len(failures)
+    failures = sorted((*failures, *lost), key=lambda failure: failure.video_id)
     storage.write_atomic(settings.out / FAILURES_FILE, failures_csv(failures))
     facts = _facts(settings, len(clips), failures)
     storage.write_atomic(settings.out / EXTRACT_FILE, facts)
-    extracted = len(todo) - len(failures)
-    return ExtractReport(len(clips), found, extracted, incomplete, tuple(failures))
+    every = len(clips) + len(lost)
+    passed_over = tuple(scan.passed_over)
+    return ExtractReport(every, found, extracted, incomplete, tuple(failures), passed_over)
+
+
+def _named(roots: Sequence[str]) -> str:
+    """The one name of some places, however they were given."""
+    return ", ".join(root if storage.is_url(root) else str(Path(root).resolve()) for root in roots)
 
 
 def clips_a_job(clips: int, workers: int) -> int:
@@ -145,6 +138,7 @@ def make_layout(settings: ExtractSettings) -> None:
     for folder in ("audio", *frames):
         storage.make_folder(settings.out / folder)
         storage.remove_abandoned(settings.out / folder)
+    storage.remove_abandoned(tempfile.gettempdir())  # of decoders
 
 
 def _check_facts(data: bytes, settings: ExtractSettings) -> None:
@@ -157,10 +151,10 @@ def _check_facts(data: bytes, settings: ExtractSettings) -> None:
             f"{where}: is damaged ({error!r}), so nothing tells what the files beside it are of. "
             "Delete that folder and extract again, or choose another --out."
         ) from error
-    if videos != _named(settings.videos):
+    if videos != settings.videos:
         raise UserError(
             f"{settings.out}: its files were extracted from {videos}, not from "
-            f"{_named(settings.videos)}. Choose another --out. If it is the same folder and was "
+            f"{settings.videos}. Choose another --out. If it is the same folder and was "
             f"moved, write its new place into {where}."
         )
     if options != asdict(settings.sample):
@@ -168,11 +162,6 @@ def _check_facts(data: bytes, settings: ExtractSettings) -> None:
             f"{settings.out}: its files were extracted with other options ({options}). "
             "Use those, or choose another --out."
         )
-
-
-def _named(videos: Path) -> str:
-    """The one name of a folder, however it was given."""
-    return str(videos.resolve())
 
 
 def audio_path(out: Path, video_id: str) -> Path:
@@ -214,22 +203,20 @@ class _Batch:
     failures: list[ClipFailure]
 
 
-def _extract_batch(clips: tuple[Clip, ...], settings: ExtractSettings) -> _Batch:
+def _extract_batch(clips: tuple[Clip, ...], settings: ExtractSettings, decoders: int) -> _Batch:
     failures = []
     incomplete = 0
-    with ClipDecoder(settings.sample, settings.limits) as decoder:
-        for clip in clips:
-            try:
-                if len(os.fsencode(clip.video_id)) + len(".wav") > _LONGEST_NAME:
-                    raise DecodeError("bad-name", f"{clip.video}: its name is too long for a file")
-                sample = decoder.decode(clip)
-                _write_files(clip, sample, settings.out)
-                incomplete += not sample.complete
-            except DecodeError as error:
-                failure = ClipFailure(
-                    clip.video_id, clip.video, "extract", error.cause, error.detail
-                )
-                failures.append(failure)
+    outcomes = encode_clips(clips, settings.sample, settings.limits, decoders)
+    with contextlib.closing(outcomes):
+        for clip, outcome in outcomes:
+            if len(os.fsencode(clip.video_id)) + len(".wav") > _LONGEST_NAME:
+                outcome = Unreadable("bad-name", f"{clip.video}: its name is too long for a file")
+            if isinstance(outcome, Unreadable):
+                place = (clip.video_id, clip.video, "extract")
+                failures.append(ClipFailure(*place, outcome.cause, outcome.detail))
+            else:
+                _write_files(clip, outcome, settings.out)
+                incomplete += not outcome.complete
     return _Batch(len(clips), incomplete, failures)
 
 
@@ -248,7 +235,7 @@ def _write_files(clip: Clip, sample: EncodedSample, out: Path) -> None:
 
 def _facts(settings: ExtractSettings, clips: int, failures: Sequence[ClipFailure]) -> bytes:
     facts = {
-        "videos": _named(settings.videos),
+        "videos": settings.videos,
         "options": asdict(settings.sample),
         "clips": clips,
         "failures": dict(Counter(failure.cause for failure in failures)),
@@ -257,5 +244,12 @@ def _facts(settings: ExtractSettings, clips: int, failures: Sequence[ClipFailure
 
 
 def _batches(clips: Sequence[Clip], size: int) -> Iterator[tuple[Clip, ...]]:
-    for start in range(0, len(clips), size):
-        yield tuple(clips[start : start + size])
+    """Jobs of some clips; those in an archive are one job, so that it is read once."""
+    files: dict[str, list[Clip]] = {}
+    for clip in clips:
+        place = place_of(clip.video)
+        files.setdefault("" if place.kind == "video" else place.file, []).append(clip)
+    apart = files.pop("", [])
+    for start in range(0, len(apart), size):
+        yield tuple(apart[start : start + size])
+    yield from map(tuple, files.values())

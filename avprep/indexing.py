@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -80,7 +81,7 @@ def index_tars(
             "members with --audio and --frame."
         )
     labels = _label_set(samples, options)
-    return _write(out, found, labels, _frame_size(samples), options, problems)
+    return _write(out, found, labels, options, problems)
 
 
 def _tars(tars: Iterable[str | Path]) -> list[Path]:
@@ -173,10 +174,6 @@ def _named(problems: Sequence[ClipFailure]) -> list[str]:
     ]
 
 
-def _frame_size(samples: Sequence[ForeignSample]) -> int:
-    return samples[0].frame_size or 0
-
-
 def _label_set(samples: Sequence[ForeignSample], options: IndexOptions) -> LabelSet:
     """Raises:
     UserError: the labels are numbers, and there is no class CSV.
@@ -212,48 +209,34 @@ def _write(
     out: Path,
     found: Sequence[ForeignTar],
     labels: LabelSet,
-    frame_size: int,
     options: IndexOptions,
     problems: Sequence[ClipFailure],
 ) -> Indexed:
-    entries = {
-        tar.path: tuple(
-            replace(sample.entry, labels=_numbers(sample, labels, options))
-            for sample in tar.samples
-        )
+    entries = [
+        [replace(sample.entry, labels=_numbers(sample, labels, options)) for sample in tar.samples]
         for tar in found
-    }
-    every = [entry for own in entries.values() for entry in own]
-    digest = hashlib.sha256(repr([(tar.path.name, entries[tar.path]) for tar in found]).encode())
-    indexes = [
-        ShardIndex(
-            name=tar.path.name,
-            fingerprint=digest.hexdigest(),
-            bytes=tar.size,
-            sha256="",  # reading every byte would take as long as copying them
-            seconds=_seconds(entries[tar.path]),
-            samples=entries[tar.path],
-            failures=(),
-        )
-        for tar in found
-        if tar.samples
     ]
+    pairs = list(zip(found, entries, strict=True))
+    digest = hashlib.sha256(repr([(tar.path.name, own) for tar, own in pairs]).encode()).hexdigest()
+    indexes = [_index_of(tar, own, digest) for tar, own in pairs if own]
+    failed = failures_csv(problems)
     storage.delete(out / DATASET_FILE)  # first: it describes other indexes
     for tar in found:
         _link(tar.path, out / tar.path.name)
     for index in indexes:
         storage.write_atomic(out / index_name(index.name), index.to_bytes())
-    failed = failures_csv(problems)
     storage.write_atomic(out / FAILURES_FILE, failed)
+    every = list(itertools.chain.from_iterable(entries))
     counts = Counter(label for entry in every for label in entry.labels)
+    first = next(sample for tar in found for sample in tar.samples)
     info = DatasetInfo(
         labels=tuple(zip(labels.mids, labels.names, strict=True)),
         options={
             "made_by": _INDEXER,
             "audio": "wav" if options.audio.endswith("wav") else "flac",
             "sample_rate": SAMPLE_RATE,
-            "frames": len(every[0].sizes) - 2,
-            "frame_size": frame_size,
+            "frames": len(first.entry.sizes) - 2,
+            "frame_size": first.frame_size or 0,
         },
         tools={},
         shards=tuple(ShardInfo(i.name, len(i.samples), i.bytes, i.sha256) for i in indexes),
@@ -262,7 +245,7 @@ def _write(
         seconds=round(sum(index.seconds for index in indexes), 3),
         failures=dict(sorted(Counter(problem.cause for problem in problems).items())),
         class_counts=tuple(counts[label] for label in range(len(labels))),
-        fingerprint=digest.hexdigest(),
+        fingerprint=digest,
         modalities=count_modalities(every),
         files={FAILURES_FILE: hashlib.sha256(failed).hexdigest()},
     )
@@ -270,8 +253,16 @@ def _write(
     return Indexed(str(out), len(indexes), info.samples, len(labels), info.seconds, tuple(problems))
 
 
-def _seconds(entries: Sequence[SampleEntry]) -> float:
-    return round(sum(entry.num_samples for entry in entries) / SAMPLE_RATE, 3)
+def _index_of(tar: ForeignTar, entries: Sequence[SampleEntry], fingerprint: str) -> ShardIndex:
+    return ShardIndex(
+        name=tar.path.name,
+        fingerprint=fingerprint,
+        bytes=tar.size,
+        sha256="",  # reading every byte would take as long as copying them
+        seconds=round(sum(entry.num_samples for entry in entries) / SAMPLE_RATE, 3),
+        samples=tuple(entries),
+        failures=(),
+    )
 
 
 def _link(tar: Path, place: Path) -> None:

@@ -128,6 +128,31 @@ def label_set_from_names(names: Iterable[str]) -> LabelSet:
     return LabelSet(mids, ordered)
 
 
+def merge_label_sets(sets: Iterable[tuple[str, LabelSet]]) -> LabelSet:
+    """All classes of several label sets: the first one's in its order, then what each other adds.
+
+    Args:
+        sets: with the place that each is from.
+
+    Raises:
+        UserError: two of them name one mid differently, or share a name for different mids.
+    """
+    by_mid: dict[str, tuple[str, str]] = {}  # its name, and where that is from
+    by_name: dict[str, tuple[str, str]] = {}  # its mid, and where that is from
+    for where, labels in sets:
+        for mid, name in zip(labels.mids, labels.names, strict=True):
+            known, place = by_mid.setdefault(mid, (name, where))
+            first, origin = by_name.setdefault(_folded(name), (mid, where))
+            if _folded(known) != _folded(name):
+                clash = f"class {mid!r} is {known!r} in {place} and {name!r} in {where}"
+            elif place == where != origin and first != mid:
+                clash = f"class {name!r} is {first!r} in {origin} and {mid!r} in {where}"
+            else:
+                continue
+            raise UserError(f"{clash}. Shard one of them again with a class CSV that agrees.")
+    return LabelSet(tuple(by_mid), tuple(name for name, _ in by_mid.values()))
+
+
 def read_label_csv(path: Path) -> LabelSet:
     """Read a class CSV; gzip, a byte order mark and any line ends are fine.
 

@@ -16,8 +16,9 @@ Flag, type, choices, bounds and default of the command line all come from there
 annotation says what a value may be: `bool`, `int`, `float`, `str`, `Path`, a `Literal` of choices,
 `int | Literal[…]` for a number or one of some words, or a class of your own with a classmethod
 `parse(text)`; `X | None` where it may be left out, `tuple[X, ...]` where the flag may be repeated,
-`tuple[X, X]` where it takes two values. An option without a default is required. A default is shown
-in the help, unless the help text names it.
+`X | tuple[X, ...]` where it may be too but a single value is held alone, `tuple[X, X]` where it
+takes two values. An option without a default is required. A default is shown in the help, unless
+the help text names it.
 
 A field without `option(…)` has no flag; one whose type is an `Options` class adds that class's.
 
@@ -91,6 +92,7 @@ class Option:
     kind: Any = str  # the type of one value
     is_optional: bool = False  # None stands for "not given"
     count: int | None = 1  # values that one flag takes; None: the flag may be repeated
+    is_alone: bool = False  # of a flag that may be repeated: a single value is no tuple
     choices: tuple[str, ...] = ()  # on the command line; empty: any value
     words: tuple[str, ...] = ()  # that may stand for a number
 
@@ -103,7 +105,9 @@ class Option:
         """
         if value is None and self.is_optional:
             return None
-        if self.count == 1:
+        if self.is_alone and isinstance(value, (list, tuple)) and len(value) == 1:
+            (value,) = value
+        if self.count == 1 or (self.is_alone and not isinstance(value, (list, tuple))):
             return self._read_one(value)
         if not isinstance(value, (list, tuple)):
             raise ValueError("must be a list of values")
@@ -190,7 +194,9 @@ def _stated(field: dataclasses.Field[Any], annotation: Any) -> Option:
     is_optional = types.NoneType in parts
     parts.discard(types.NoneType)
     words = {part for part in parts if get_origin(part) is Literal} if len(parts) > 1 else set()
-    (annotation,) = parts - words
+    repeated = {part for part in parts if get_origin(part) is tuple}
+    is_alone = bool(repeated) and len(parts) > 1
+    (annotation,) = (repeated if is_alone else parts) - words
     count: int | None = 1
     if get_origin(annotation) is tuple:
         annotation, *rest = get_args(annotation)
@@ -209,6 +215,7 @@ def _stated(field: dataclasses.Field[Any], annotation: Any) -> Option:
         kind=kind,
         is_optional=is_optional,
         count=count,
+        is_alone=is_alone,
         choices=tuple(choice for choice in choices if choice not in stated.also),
         words=tuple(word for literal in words for word in get_args(literal)),
     )

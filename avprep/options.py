@@ -45,10 +45,10 @@ class DecodeOptions(Options):
         "auto", "auto: PyAV, and ffmpeg + OpenCV for files that PyAV cannot read."
     )
     max_audio: float = option(
-        30.0, "Seconds of sound that a sample holds at most, from the clip's start.", at_least=1
+        30.0, "Longest sound of a sample in seconds, from the clip's start.", at_least=1
     )
     incomplete: Literal["keep", "fail"] = option(
-        "keep", "What a clip becomes whose file holds less than it promises."
+        "keep", "What to do with a clip whose file holds less than its head promises."
     )
 
 
@@ -63,14 +63,6 @@ class SampleOptions(Options):
     jpeg_quality: int = option(
         75, "Quality of the frames' JPEG files; 75 as published.", at_least=1, at_most=100
     )
-
-
-@dataclass(frozen=True)
-class IsolationOptions(Options):
-    """What one clip may cost before it is given up."""
-
-    time_limit: float = option(120.0, "Seconds that one clip may take.", above=0)
-    memory_limit: float = option(4.0, "GiB that decoding one clip may take.", at_least=0.25)
 
 
 @dataclass(frozen=True)
@@ -94,6 +86,10 @@ class PoolOptions(Options):
         """Whether the work is done on this machine by threads of this process."""
         return self.backend in ("local", "loky")
 
+    def decoders(self, jobs: int) -> int:
+        """Children of each of some jobs: workers here that have no job of their own help others."""
+        return max(self.count() // max(jobs, 1), 1) if self.is_local else 1
+
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
@@ -116,6 +112,19 @@ class ByteSize(int):
 
 
 @dataclass(frozen=True)
+class IsolationOptions(Options):
+    """What one clip may cost before it is given up."""
+
+    time_limit: float = option(120.0, "Seconds that one clip may take.", above=0)
+    memory_limit: float = option(4.0, "GiB that decoding one clip may take.", at_least=0.25)
+    scratch_size: ByteSize = option(
+        ByteSize(10**9),
+        "Space in TMPDIR for videos from archives and servers; a larger one fails. [default: 1GB]",
+        above=0,
+    )
+
+
+@dataclass(frozen=True)
 class ShardSetOptions(Options):
     """What a shard set is made of, apart from the manifest and the label set."""
 
@@ -127,13 +136,8 @@ class ShardSetOptions(Options):
     seed: int = option(0, "Seed of the clips' order.")
     shard_bytes: ByteSize | None = option(
         None,
-        "Bytes per shard instead, as in 1GB or 500MB; by what clips of their length should take.",
+        "Bytes per shard instead, such as 1GB, estimated from the lengths of the clips.",
         flag="--shard-size",
-        above=0,
-    )
-    scratch_size: ByteSize = option(
-        ByteSize(10**9),
-        "Space in TMPDIR for videos from archives and servers; a larger one fails. [default: 1GB]",
         above=0,
     )
 
@@ -316,8 +320,8 @@ class Sources(Options):
 
     videos: tuple[str, ...] = option(
         (),
-        "Folder, archive (.tar, .tar.gz, .tgz, .zip) or URL with the videos, or a pattern of these "
-        "as in 'parts/*.tar.gz'. May be given several times.",
+        "Folder, archive (.tar, .tar.gz, .tar.bz2, .tar.xz, .zip) or URL with the videos, or a "
+        "pattern of these as in 'parts/*.tar.gz'. May be given several times.",
         metavar="PLACE",
     )
     extracted: Path | None = option(
@@ -346,7 +350,7 @@ class PieceOptions(Options):
         None, "Seconds from the start of a clip to the next. [default: --segment]", above=0
     )
     shortest: float = option(
-        2.0, "A video's last clip may be shorter than --segment, but not than this.", above=0
+        2.0, "Leave out the last clip of a video if it is shorter than this.", above=0
     )
 
     def __post_init__(self) -> None:

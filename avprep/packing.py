@@ -70,17 +70,7 @@ def build_shards(
             tracked.hear(progress)
             on_progress(progress)
 
-        report = build_shard_set(
-            clips,
-            label_set,
-            out,
-            options,
-            pool,
-            (which.part.k, which.part.n),
-            which.retry_failed,
-            hear,
-            begin,
-        )
+        report = build_shard_set(clips, label_set, out, options, pool, which, hear, begin)
     return replace(report, label_csv=label_csv, tracker_failures=tracked.failures)
 
 

@@ -3,27 +3,37 @@
 Makes clips of 10 s in the published layout and shard sets (WAV and FLAC) of the same clips, then
 counts the CPU time of all processes of
 
-- ours: `ShardLoader`, whole batches through a worker process;
+- ours: `ShardLoader`, whole batches through a worker process; and the FLAC clips once more, dealt
+  out to two sets that are read as a mixture;
 - the published loader re-created: an item is a WAV file read, its mean subtracted, one Kaldi
   fbank, padding, normalising, noise and roll; a JPEG read, resized (bicubic), cropped, normalised;
-  collated by `DataLoader` through a worker process.
+  collated by `DataLoader` through a worker process;
+- the limit: the same FLAC and JPEGs, decoded by libsndfile and OpenCV and nothing else;
+- the same files through other loaders (`loader_peers.py`) that are installed, with one worker each.
 
-The rounds of all sides are interleaved, so that a busy machine slows all of them, and medians are
-compared. What ours leaves to the training device (the front end) is a row of its own: its cost if
-that device is this CPU.
+The rounds of all sides but the last are interleaved, so that a busy machine slows all of them, and
+medians are compared. What ours leaves to the training device (the front end) is a row of its own:
+its cost if that device is this CPU.
 
     python benchmarks/loader.py
+    python benchmarks/loader.py --quick    # less of everything
+    python benchmarks/loader.py --python ~/peers/bin/python   # it has mosaicml-streaming and spdl
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import multiprocessing
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # figures are for one core
 
@@ -31,8 +41,9 @@ import numpy as np
 import soundfile
 import torch
 import torchaudio
+from loader_peers import METHODS, codecs, cost_of_round
 from PIL import Image
-from rows import Row, add_rows_option, part, write_rows
+from rows import Row, add_rows_option, part, times, write_rows
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -41,10 +52,11 @@ from avprep.jobs import PoolOptions
 from avprep.labels import label_set_from_names
 from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
-from cavmae.data import LoaderOptions, ShardLoader, ShardSet
+from cavmae.data import LoaderOptions, Mixture, ShardLoader, ShardSet
 from cavmae.frontend import FrontEnd, FrontEndOptions
 
 SECONDS, FRAMES, SIZE = 10, 10, 224
+PEERS = Path(__file__).with_name("loader_peers.py")
 GOALS = {"wav": (1.4, 15), "flac": (4.5, 5)}  # CPU ms per sample, times the published loader
 
 
@@ -126,41 +138,29 @@ def shard(clips: list[Clip], out: Path, audio: str) -> ShardSet:
     return ShardSet.open(out)
 
 
-def cpu_seconds(loader: DataLoader) -> float:
-    """CPU time so far of this process and the loader's workers, with all their threads."""
-    nanoseconds = 0
-    for worker in loader._iterator._workers:
-        for thread in Path(f"/proc/{worker.pid}/task").iterdir():
-            nanoseconds += int((thread / "schedstat").read_text().split()[0])
-    return time.process_time() + nanoseconds / 1e9
-
-
-def anonymous_memory(loader: DataLoader) -> float:
-    """MB of memory of this process and the loader's workers that no file stands behind."""
+def anonymous_memory() -> float:
+    """MB of memory of this process and its children that no file stands behind."""
     total = 0
-    for pid in (os.getpid(), *(worker.pid for worker in loader._iterator._workers)):
+    for pid in (os.getpid(), *(child.pid for child in multiprocessing.active_children())):
         status = Path(f"/proc/{pid}/status").read_text()
         total += int(status.split("RssAnon:")[1].split()[0])
     return total / 1024
 
 
-def cost_of_round(batches: Iterable, loader: DataLoader, samples: int) -> float:
-    """CPU ms per sample of one epoch."""
-    began = cpu_seconds(loader)
-    for _ in batches:
-        pass
-    return (cpu_seconds(loader) - began) / samples * 1000
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--quick", action="store_true", help="few clips, one round")
     parser.add_argument("--clips", type=int, default=144)
     parser.add_argument("--batch-size", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory-epochs", type=int, default=20)
+    parser.add_argument("--python", default=sys.executable, help="interpreter that has the peers")
     add_rows_option(parser)
     arguments = parser.parse_args()
+    if arguments.quick:
+        parser.set_defaults(clips=8, batch_size=4, rounds=1, memory_epochs=2)
+        arguments = parser.parse_args()
     torch.set_num_threads(1)
     size = arguments.batch_size
     with tempfile.TemporaryDirectory() as name:
@@ -170,42 +170,74 @@ def main() -> None:
             audio: ShardLoader(shard(clips, folder / audio, audio), LoaderOptions(size, workers=1))
             for audio in GOALS
         }
+        halves = [shard(clips[first::2], folder / f"half-{first}", "flac") for first in (0, 1)]
+        loaders["mixture"] = ShardLoader(Mixture(halves), LoaderOptions(size, workers=1))
+        single = ShardLoader(ShardSet.open(folder / "flac"), LoaderOptions(size, workers=0))
         items = PublishedItems(folder, [clip.video_id for clip in clips], 4)
         published = DataLoader(
             items, size, shuffle=True, num_workers=1, persistent_workers=True,
             worker_init_fn=lambda _: torch.set_num_threads(1),
         )  # fmt: skip
-        count = arguments.clips
-        sides: dict[str, Callable[[int], float]] = {
-            "published": lambda _: cost_of_round(published, published, count),
+        tars = sorted(map(str, (folder / "flac").glob("*.tar")))
+        limit, _ = codecs(tars, size, folder)
+        sides: dict[str, Callable[[int], Iterable[Any]]] = {
+            "published": lambda _: published,
+            **{audio: ours.epoch for audio, ours in loaders.items()},
+            "single": single.epoch,
+            "limit": lambda _: limit(),
         }
-        for audio, ours in loaders.items():
-            sides[audio] = lambda epoch, ours=ours: cost_of_round(
-                ours.epoch(epoch), ours._loader, count
-            )
-        for batches in (published, *(ours.epoch(0) for ours in loaders.values())):
-            for _ in batches:  # starts the workers and fills the page cache
-                pass
         costs: dict[str, list[float]] = {side: [] for side in sides}
-        for number in range(arguments.rounds):
-            for side, run in sides.items():
-                costs[side].append(run(number + 1))
+        for number in range(arguments.rounds + 1):
+            for side, batches in sides.items():
+                costs[side].append(cost_of_round(batches(number), arguments.clips))
         front = front_end_cost(loaders["wav"])
         memory = memory_over_epochs(loaders["flac"], arguments.memory_epochs)
-    medians = {side: statistics.median(values) for side, values in costs.items()}
-    report(medians, front)
-    write_rows(
-        arguments.rows,
-        [
-            Row(f"loading a sample of 10 s, {audio.upper()}: CPU", f"{medians[audio]:.2f} ms",
-                f"published loader, re-created: {medians['published']:.2f} ms",
-                part(medians[audio], medians["published"]), f"≤ {limit} ms, 1/{factor}")
-            for audio, (limit, factor) in GOALS.items()
-        ],
-    )  # fmt: skip
+        peers = dict(costs_of_peers(arguments.python, tars, size, arguments.rounds))
+    # The first round starts the workers and fills the page cache.
+    medians = {side: statistics.median(values[1:]) for side, values in costs.items()}
+    report(medians, front, peers)
+    write_rows(arguments.rows, rows(medians, peers))
     samples = arguments.clips * arguments.memory_epochs
-    print(f"\nMemory (FLAC, main process and worker, anonymous) over {samples} samples: "
+    print(f"\nMemory (FLAC, main process and workers, anonymous) over {samples} samples: "
           f"{memory[0]:.0f} MB after a tenth, {memory[1]:.0f} MB at the end.")  # fmt: skip
+
+
+def rows(medians: dict[str, float], peers: dict[str, float]) -> Iterator[Row]:
+    """The rows of `make bench`."""
+    for audio, (limit, factor) in GOALS.items():
+        yield Row(
+            f"loading a sample of 10 s, {audio.upper()}: CPU", f"{medians[audio]:.2f} ms",
+            f"published loader, re-created: {medians['published']:.2f} ms",
+            part(medians[audio], medians["published"]), f"≤ {limit} ms, 1/{factor}",
+        )  # fmt: skip
+    what = "loading a sample of 10 s, FLAC: CPU"
+    for side, name in (("flac", "one worker"), ("single", "no worker")):
+        yield Row(
+            what, f"{name}: {medians[side]:.2f} ms", f"the codecs alone: {medians['limit']:.2f} ms",
+            times(medians[side], medians["limit"]), "≤ 1.15×",
+        )  # fmt: skip
+    yield Row(
+        what, f"two sets mixed: {medians['mixture']:.2f} ms", f"one set: {medians['flac']:.2f} ms",
+        times(medians["mixture"], medians["flac"]),
+    )  # fmt: skip
+    for tool, cost in peers.items():
+        yield Row(what, f"{medians['flac']:.2f} ms", f"{tool}: {cost:.2f} ms",
+                  part(medians["flac"], cost))  # fmt: skip
+
+
+def costs_of_peers(
+    python: str, tars: list[str], batch_size: int, rounds: int
+) -> Iterator[tuple[str, float]]:
+    """Name and CPU ms per sample of each loader that is installed."""
+    for method in [name for name in METHODS if name != "codecs"]:
+        command = [python, PEERS, method, str(batch_size), str(rounds), *tars]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            reason = (result.stderr.strip().splitlines() or ["no message"])[-1]
+            print(f"Left out: {method} ({reason})")
+            continue
+        found = json.loads(result.stdout.strip().rpartition("\n")[2])
+        yield found["tool"], statistics.median(found["costs"])
 
 
 def front_end_cost(loader: ShardLoader) -> float:
@@ -226,11 +258,11 @@ def memory_over_epochs(loader: ShardLoader, epochs: int) -> tuple[float, float]:
     for epoch in range(epochs):
         for _ in loader.epoch(epoch):
             pass
-        readings.append(anonymous_memory(loader._loader))
+        readings.append(anonymous_memory())
     return readings[epochs // 10], readings[-1]
 
 
-def report(costs: dict[str, float], front: float) -> None:
+def report(costs: dict[str, float], front: float, peers: dict[str, float]) -> None:
     """Print the Markdown table."""
     published = costs["published"]
     print("| loader | CPU ms per sample | goal | of the published | goal | samples/s on 16 cores |")
@@ -242,6 +274,13 @@ def report(costs: dict[str, float], front: float) -> None:
             f"| ours, {audio.upper()} | {cost:.2f} | ≤ {limit} | 1/{published / cost:.1f} "
             f"| 1/{factor} | {16000 / cost:.0f} |"
         )
+    for tool, cost in (
+        ("ours, FLAC, two sets mixed", costs["mixture"]),
+        ("ours, FLAC, no worker", costs["single"]),
+        ("the codecs alone, FLAC", costs["limit"]),
+        *peers.items(),
+    ):
+        print(f"| {tool} | {cost:.2f} | | 1/{published / cost:.1f} | | {16000 / cost:.0f} |")
     print(f"| front end, if on this CPU | {front:.2f} | | | | |")
     print("\n| a GPU that trains | needs cores, FLAC | WAV | published |\n|---|---|---|---|")
     for need in (300, 1000, 3000):

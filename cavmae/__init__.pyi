@@ -26,7 +26,8 @@ from .evaluation.trained import Trained, load_trained
 from .frontend import FrontEnd, FrontEndOptions
 from .frontend.stats import FbankStats, stats
 from .model import CAVMAE, CAVMAEClassifier, ModelConfig
-from .options import ConvertOptions, PretrainOptions, StatsOptions
+from .options import ConvertOptions, PretrainOptions, PushOptions, StatsOptions
+from .publishing import Pushed, push
 from .train.dry_run import DryRun
 from .train.events import Event, Measured, Normalisation, Note, OnEvent, Steps
 from .train.folds import FoldsResult, folds
@@ -76,6 +77,8 @@ __all__ = [
     "PretrainRun",
     "ProbeOptions",
     "ProbeResult",
+    "PushOptions",
+    "Pushed",
     "RetrieveOptions",
     "RetrieveResult",
     "StatsOptions",
@@ -96,6 +99,7 @@ __all__ = [
     "predict",
     "pretrain",
     "probe",
+    "push",
     "read_scores",
     "rehearse",
     "retrieve",

@@ -20,7 +20,7 @@ from cavmae.recipes import recipes_folder
 
 _OUT_IN_SCRIPT = "runs/demo"
 DIRECTIONS = ("audio_to_image", "image_to_audio")
-_SEEDS = (0, 1, 2)  # of finetuning with few labels
+_SEEDS = (0, 1, 2)  # of training with few labels
 
 
 @dataclass
@@ -117,17 +117,25 @@ def _summarise(out: Path, costs: dict[str, Cost], printed: dict[str, str]) -> di
         return [json.loads(text.strip().splitlines()[-1]) for text in outputs]
 
     (evaluated,) = last_lines("cavmae eval")
-    knn, knn_at_random = last_lines("cavmae knn")
+    (probed,) = last_lines("cavmae probe")
+    pretrained, untrained = (
+        [row for row in probed["models"] if row["random"] == is_random]
+        for is_random in (False, True)
+    )
+    probed_by_split = [
+        [row["linear"]["accuracy"] for row in rows if row["label_split"]]
+        for rows in (pretrained, untrained)
+    ]
     retrieval, at_random = (
         read("retrieval/retrieval.json"),
         read("retrieval-random-start/retrieval.json"),
     )
     test = read("shards/test/dataset.json")
     chance = 1 / len(test["labels"])
-    few = {
-        name: [read(f"{name}-{seed}/result.json")["validation"]["accuracy"] for seed in _SEEDS]
-        for name in ("few-labels", "few-labels-from-scratch")
-    }
+    from_scratch = [
+        read(f"few-labels-from-scratch-{seed}/result.json")["validation"]["accuracy"]
+        for seed in _SEEDS
+    ]
     failures = {
         split: read(f"shards/{split}/dataset.json")["failures"] for split in ("train", "test")
     }
@@ -139,17 +147,18 @@ def _summarise(out: Path, costs: dict[str, Cost], printed: dict[str, str]) -> di
             "random_start": {name: at_random[name] for name in DIRECTIONS},
         },
         "knn": {
-            "accuracy": knn["accuracy"],
-            "random_start": knn_at_random["accuracy"],
+            "accuracy": pretrained[0]["neighbours"]["accuracy"],
+            "random_start": untrained[0]["neighbours"]["accuracy"],
             "chance": chance,
         },
         "few_labels": {
             "labels_per_class": 2,
-            "accuracy": mean(few["few-labels"]),
-            "from_scratch": mean(few["few-labels-from-scratch"]),
+            "probe": mean(probed_by_split[0]),
+            "probe_of_random_start": mean(probed_by_split[1]),
+            "from_scratch": mean(from_scratch),
             "chance": chance,
-            "accuracy_by_seed": few["few-labels"],
-            "from_scratch_by_seed": few["few-labels-from-scratch"],
+            "probe_by_split": probed_by_split[0],
+            "from_scratch_by_split": from_scratch,
         },
         "all_labels": {
             "accuracy": evaluated["accuracy"],

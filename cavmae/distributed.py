@@ -164,8 +164,8 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
         )
     except (KeyError, ValueError) as error:
         raise UserError(
-            f"the environment speaks of several processes, but not rightly ({error!r}). Start them "
-            "with torchrun or srun."
+            f"RANK and WORLD_SIZE, or the SLURM_ variables, are incomplete or wrong ({error!r}). "
+            "Start the processes with torchrun or srun."
         ) from error
 
 

@@ -5,7 +5,7 @@ Imports nothing heavy: `--help` shows them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -80,7 +80,7 @@ class ReadOptions(Options):
     )
     cache_gb: float = option(
         100.0,
-        "GB in it, after which the shards not used for longest are deleted.",
+        "GB in --cache-dir, above which the least recently used shards are deleted.",
         flag="--cache-size",
         above=0,
     )
@@ -104,7 +104,7 @@ class SkipOptions(Options):
 class WorkerOptions(Options):
     """Who loads the samples."""
 
-    workers: int = option(2, "Loading processes; 0 loads in the training process.", at_least=0)
+    workers: int = option(2, "Loading processes; 0 loads in the main process.", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,22 @@ class ConvertOptions(StatedUsage, FormatOptions):
 
 
 @dataclass(frozen=True)
+class PushOptions(Options):
+    """Where a model goes on the hub, and what its card says besides."""
+
+    private: bool = option(False, "Make a new repository private.")
+    revision: str | None = option(
+        None, "Branch to push to, made if it is not there. [default: main]", metavar="BRANCH"
+    )
+    license: str = option(
+        "unknown", "Licence of the weights, by the hub's name for it, such as cc-by-4.0."
+    )
+    dry_run: Path | None = option(
+        None, "Write what would be pushed to this folder, and push nothing.", metavar="FOLDER"
+    )
+
+
+@dataclass(frozen=True)
 class PretrainOptions(Options):
     """What the pretraining loss is made of."""
 
@@ -215,6 +231,54 @@ class PretrainOptions(Options):
     norm_pix_loss: bool = option(
         True, "Reconstruct patches normalised one by one.", off="--no-norm-pix-loss"
     )
+
+
+_LEAST_SHARE, _LARGEST_SHARE = 1e-6, 1e6
+_NATURAL = "natural"
+
+
+def read_shares(shards: str | Sequence[str]) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
+    """The shard sets that a run draws from, and their shares of the draws.
+
+    Args:
+        shards: one folder or URL; or several, each alone, as `A=0.7`, or as `A=natural`.
+
+    Returns:
+        The places; and their shares, of any sum, or None: in proportion to their samples.
+
+    Raises:
+        UserError: a share is wrong, or some sets have one and others do not.
+    """
+    if isinstance(shards, str):
+        return (shards,), None
+    found = [_split_share(text) for text in shards]
+    shares = [share for _, share in found if share is not None]
+    if shares and len(shares) < len(found):
+        without = next(text for text, (_, share) in zip(shards, found, strict=True) if not share)
+        raise UserError(
+            f"--shards {without}: has no share of the draws, but others have. Give each set one, "
+            "such as A=0.7, or none."
+        )
+    return tuple(place for place, _ in found), tuple(shares) or None
+
+
+def _split_share(text: str) -> tuple[str, float | None]:
+    place, mark, share = text.rpartition("=")
+    if not mark or "/" in share:
+        return text, None
+    if share == _NATURAL:
+        return place, None
+    try:
+        value = float(share)
+    except ValueError:
+        value = 0.0
+    if not place or not _LEAST_SHARE <= value <= _LARGEST_SHARE:
+        raise UserError(
+            f"--shards {text}: what follows the = is the set's share of the draws and must be "
+            f"{_NATURAL} or a number above 0, such as 0.7 (1e-6 to 1e6). End a path that itself "
+            "contains = with a /."
+        )
+    return place, value
 
 
 class AudioFrames(int):

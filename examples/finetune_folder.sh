@@ -1,5 +1,5 @@
 #!/bin/sh
-# Finetune on a folder with one sub-folder a class, as ESC-50 and its like come: split it, shard it,
+# Finetune on a folder with one sub-folder per class: split it, shard it,
 # train, evaluate. Type the same line again after an interruption.
 #
 #   examples/finetune_folder.sh videos/ out/ --init cav-mae-scale++.pth --epochs 10

@@ -84,7 +84,7 @@ def documented_folder(
 ) -> Path:
     """A folder with everything under the names that the docs use: videos, shards, runs.
 
-    Made by README's own commands, with options that make the training short.
+    Made by the quick start's own commands, with options that make the training short.
     """
     from tests.documents import commands_under
 
@@ -96,7 +96,7 @@ def documented_folder(
             "finetune": quick,
             "eval": quick[:2],
         }
-        for words in commands_under(REPOSITORY / "README.md", "Your own folder"):
+        for words in commands_under(REPOSITORY / "docs" / "index.md", "Your own folder"):
             succeed(*words, *shorter.get(words[1], ()), cwd=folder)
         (folder / "holiday.mp4").symlink_to(sorted(demo_videos.glob("test/*/*.mp4"))[0])
         trained = ("--checkpoint", "runs/pretrain", "--workers", "0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,8 @@ PAGES = sorted(
 )
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 _COMMAND = re.compile(r"^(?:\$ )?(?:\S.* -m )?((?:avprep|cavmae)\s.*)$")
+_FIXED = 18  # letters by which a message is known
+_INLINE = re.compile(r"`((?:[^`]* -m )?(?:avprep|cavmae)\s[^`…][^`]*)`")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -45,6 +48,14 @@ def blocks(page: Path) -> Iterator[Block]:
     for match in _FENCE.finditer(text):
         line = text.count("\n", 0, match.start()) + 1
         yield Block(page, line, match.group(1), match.group(2))
+
+
+def inline_commands(page: Path) -> Iterator[Block]:
+    """The commands within the sentences of a page, as blocks of one line."""
+    text = _FENCE.sub(lambda match: "\n" * match[0].count("\n"), page.read_text(encoding="utf-8"))
+    for match in _INLINE.finditer(text):
+        line = text.count("\n", 0, match.start()) + 1
+        yield Block(page, line, "sh", match[1].replace("\n", " "))
 
 
 def commands_under(page: Path, heading: str) -> list[list[str]]:
@@ -122,3 +133,25 @@ def _says(text: str, value: str | float) -> bool:
         return float(first) == value
     except ValueError:
         return False
+
+
+_ANY = "\0"  # what stands in a template for a value
+
+
+def messages() -> Iterator[re.Pattern[str]]:
+    """Every text that the packages can print and that has enough fixed words to be known by."""
+    for package in ("avprep", "cavmae"):
+        for path in (REPOSITORY / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                template = _template(node)
+                if len(template.replace(_ANY, "")) >= _FIXED:
+                    yield re.compile(re.escape(template).replace(re.escape(_ANY), ".*"))
+
+
+def _template(node: ast.AST) -> str:
+    """A literal text or f-string, with `_ANY` for each value; empty for anything else."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_template(part) or _ANY for part in node.values)
+    return ""

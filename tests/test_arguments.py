@@ -55,7 +55,7 @@ def test_every_option_that_counts_once_is_refused_twice(name, command, option):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("cavmae pretrain --shards A --shards B --out R", "--shards A and --shards B:"),
+        ("cavmae eval --shards A --shards B --checkpoint R", "--shards A and --shards B:"),
         ("cavmae knn --val-shards A --val-shards=B", "--val-shards A and --val-shards B:"),
         ("avprep shard m.json --out A --workers 1 --workers=2", "--workers 1 and --workers 2:"),
         ("avprep labels fetch vggsound --out A x --out B", "--out A and --out B:"),
@@ -65,7 +65,7 @@ def test_every_option_that_counts_once_is_refused_twice(name, command, option):
             "--average-epochs 1 2 and --average-epochs 1 3:",
         ),
         ("cavmae eval --config demo --config demo --shards A", "--config demo and --config demo:"),
-        ("cavmae predict --checkpoint s3://b/run a.mp4", "--checkpoint s3://b/run is a URL;"),
+        ("cavmae predict --checkpoint s3://b/run a.mp4", "s3://b/run: is a URL;"),
         (
             "cavmae predict --checkpoint R a.mp4 https://x.org/b.mp4",
             "VIDEOS https://x.org/b.mp4 is a URL;",
@@ -73,8 +73,8 @@ def test_every_option_that_counts_once_is_refused_twice(name, command, option):
         ("cavmae pretrain --shards A --out gs://b/run", "--out gs://b/run is a URL;"),
         ("cavmae demo --out s3://b/demo", "--out s3://b/demo is a URL;"),
         (
-            "avprep extract file:///data/videos --out x",
-            "is a URL; it must be a path on this machine. Give /data/videos.",
+            "avprep manifest check file:///data/m.json",
+            "is a URL; it must be a path on this machine. Give /data/m.json.",
         ),
         (
             "avprep labels fetch vggsound --out x --sha256 vggsound.csv=a --sha256 vggsound.csv=b",

@@ -16,6 +16,7 @@ SMALLEST = {
     "archives": ("--clips", "8", "--rounds", "1"),
     "duplicates": ("--clips", "18", "--copies", "2", "--hashes", "70000"),
     "extract": ("--parts", "kinds", "--kinds", "H.264 360p", "--clips", "2", "--rounds", "1"),
+    "loader": ("--quick",),
     "manifest": ("--clips", "500", "--rounds", "1"),
     "model": (
         *("--model", "tiny", "--rounds", "1"),

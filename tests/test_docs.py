@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,16 @@ import pytest
 from tests.avprep.test_archives import pack
 from tests.avprep.test_pieces import make_video
 from tests.conftest import REPOSITORY, run_command
-from tests.documents import PAGES, Block, blocks, commands, commands_under, links
+from tests.documents import (
+    PAGES,
+    Block,
+    blocks,
+    commands,
+    commands_under,
+    inline_commands,
+    links,
+    messages,
+)
 from tests.faults.test_stores import server  # noqa: F401 (a fixture)
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
@@ -47,8 +57,27 @@ WITH_COMMANDS = [(block, words) for block in BLOCKS for words in commands(block)
     ("block", "words"), WITH_COMMANDS, ids=lambda v: None if type(v) is list else str(v)
 )
 def test_documented_commands_have_these_words_and_options(block: Block, words, monkeypatch):
+    check_command(words, monkeypatch, is_complete="…" not in words)
+
+
+INLINE = [
+    (block, words) for page in PAGES for block in inline_commands(page) for words in commands(block)
+]
+
+
+@pytest.mark.parametrize(
+    ("block", "words"), INLINE, ids=lambda v: None if type(v) is list else str(v)
+)
+def test_commands_in_sentences_have_these_words_and_options(block: Block, words, monkeypatch):
+    check_command(words, monkeypatch, is_complete=False)
+
+
+_UNFINISHED = (click.MissingParameter, click.BadOptionUsage)  # an option, or the value of one
+
+
+def check_command(words: list[str], monkeypatch, is_complete: bool) -> None:
+    """Let click read a command; where it is not complete, what is required may be missing."""
     monkeypatch.chdir(REPOSITORY)  # recipes are named from there
-    complete = "…" not in words
     if words[0] == "avprep":
         from avprep.cli import group
     else:
@@ -57,13 +86,15 @@ def test_documented_commands_have_these_words_and_options(block: Block, words, m
     command: click.Command = group
     context = click.Context(group, info_name=words[0])
     while isinstance(command, click.Group):
-        assert arguments, f"{block}: no command"
+        if not arguments and not is_complete:
+            return
+        assert arguments, "no command"
         child = command.get_command(context, arguments[0])
-        assert child is not None, f"{block}: no command {arguments[0]!r}"
+        assert child is not None, f"no command {arguments[0]!r}"
         command, (name, *arguments) = child, arguments
         context = click.Context(command, context, info_name=name)
     # Where something is left out, an option that is required may be.
-    allowed = (click.exceptions.Exit, *(() if complete else (click.MissingParameter,)))
+    allowed = (click.exceptions.Exit, *(() if is_complete else _UNFINISHED))
     with contextlib.suppress(*allowed):
         command.make_context(context.info_name, arguments, parent=context.parent)
 
@@ -78,18 +109,29 @@ def test_documented_python_runs(block: Block, documented_folder: Path, monkeypat
     exec(compile(code, str(block), "exec"), {"__name__": "__main__"})
 
 
-def test_what_readme_shows_after_training_runs(documented_folder):
-    shown = commands_under(REPOSITORY / "README.md", "After training")
+QUICK_START = REPOSITORY / "docs" / "index.md"
+
+
+def test_what_readme_shows_is_shown_and_run_in_the_quick_start():
+    sections = ("Your own folder", "After training")
+    known = [words for section in sections for words in commands_under(QUICK_START, section)]
+    path = commands_under(REPOSITORY / "README.md", "The path")
+    assert len(path) == 6
+    assert all(words in known for words in path)
+
+
+def test_what_the_quick_start_shows_after_training_runs(documented_folder):
+    shown = commands_under(QUICK_START, "After training")
     assert [words[1] for words in shown] == ["retrieve", "inpaint", "predict"]
     for words in shown:
         run_command(documented_folder, " ".join(words[:2]), *words[2:])
 
 
-def test_what_readme_shows_of_audioset_runs(shown_audioset: Path):
-    (words,) = commands_under(REPOSITORY / "README.md", "AudioSet, VGGSound")
+def test_what_is_shown_of_audioset_runs(shown_audioset: Path):
+    words, *_ = commands_under(REPOSITORY / "docs" / "audioset.md", "Manifests")
     run_command(shown_audioset, " ".join(words[:2]), *words[2:])
-    (entry,) = (shown_audioset / "balanced.jsonl").read_text().splitlines()
-    assert json.loads(entry)["labels"] == "/m/09x0r"
+    (entry,) = json.loads((shown_audioset / "balanced.json").read_text())["data"]
+    assert entry["labels"] == "/m/09x0r"
 
 
 OWN_VIDEOS = ["A folder", "Archives", "An object store", "A table", "Tars of video2dataset"]
@@ -151,7 +193,7 @@ def bucket(own_videos: Path, server) -> None:  # noqa: F811
 
 @pytest.fixture
 def shown_audioset(demo_clip, tmp_path) -> Path:
-    """A clip of AudioSet under the names that README uses."""
+    """A clip of AudioSet under the names that the docs use."""
     (tmp_path / "metadata").mkdir()
     (tmp_path / "metadata" / "class_labels_indices.csv").write_text(
         'index,mid,display_name\n0,/m/09x0r,"Speech"\n'
@@ -159,9 +201,22 @@ def shown_audioset(demo_clip, tmp_path) -> Path:
     (tmp_path / "metadata" / "balanced_train_segments.csv").write_text(
         '--PJHxphWEs, 30.000, 40.000, "/m/09x0r"\n'
     )
-    (tmp_path / "audioset").mkdir()
-    (tmp_path / "audioset" / "--PJHxphWEs_30.000.mp4").symlink_to(demo_clip)
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "--PJHxphWEs_30.000.mp4").symlink_to(demo_clip)
     return tmp_path
+
+
+def test_every_message_that_troubleshooting_quotes_is_one_of_the_programs():
+    quoted = [
+        re.sub(r"^(Error: |Failed: |Warning: )?(… )?", "", line)
+        for block in BLOCKS
+        if block.page.name == "troubleshooting.md" and block.language == "text"
+        for line in block.text.splitlines()
+    ]
+    known = list(messages())
+    strange = [line for line in quoted if not any(one.fullmatch(line) for one in known)]
+    assert quoted
+    assert not strange, "\n".join(strange)
 
 
 def test_the_site_builds_without_a_warning(tmp_path):

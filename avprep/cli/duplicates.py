@@ -37,8 +37,8 @@ def duplicates(
     Finds re-encoded, rescaled, louder or quieter copies that begin up to a second earlier or
     later, by the hashes that `avprep shard` and `avprep measure` leave. Writes a table of the
     groups, a page that plays pairs side by side, and for each set a selection without the
-    duplicates. Of each group one clip is kept: rather one of the split test than of another, rather
-    any other than one of train; then one of the set named last.
+    duplicates. Of each group one clip is kept: one of the split test if there is one, and one of
+    train only if there is no other; among these, one of the set named last.
 
     \b
     Example:

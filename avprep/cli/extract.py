@@ -13,7 +13,7 @@ import click
 
 import avprep
 from avprep.cli.common import Summary, Tolerance, incomplete_line
-from avprep.cli.flags import PATH, flags
+from avprep.cli.flags import flags
 from avprep.failures import check_failures, failure_table, printable
 from avprep.option import Options, option
 from avprep.options import FileKinds, IsolationOptions, PoolOptions, SampleOptions
@@ -31,7 +31,7 @@ class Target(Options):
 
 
 @click.command()
-@click.argument("videos", type=PATH)
+@click.argument("places", metavar="PLACE...", nargs=-1, required=True)
 @flags(
     target=Target,
     kinds=FileKinds,
@@ -43,7 +43,7 @@ class Target(Options):
     without=("audio",),
 )
 def extract(
-    videos: Path,
+    places: tuple[str, ...],
     target: Target,
     kinds: FileKinds,
     tolerance: Tolerance,
@@ -52,7 +52,9 @@ def extract(
     limits: IsolationOptions,
     pool: PoolOptions,
 ) -> None:
-    """Extract 16 kHz mono audio and 10 frames of every video in the folder VIDEOS.
+    """Extract 16 kHz mono audio and 10 frames of every video in a folder.
+
+    A PLACE is a folder, an archive, a prefix of an object store, or a pattern of these in quotes.
 
     Files follow the published layout: audio/ID.wav and frames/frame_{0..9}/ID.jpg. Run the same
     command again after an interruption and it does what is missing. To go straight to shards,
@@ -67,7 +69,7 @@ def extract(
 
     started = time.monotonic()
     with Bars("extract") as bars:
-        report = avprep.extract(videos, target.out, sample, limits, pool, bars, kinds)
+        report = avprep.extract(places, target.out, sample, limits, pool, bars, kinds)
     facts = {**facts_of(report, target.out), "seconds": round(time.monotonic() - started, 2)}
     summary.show(facts, "\n".join(described(report, target.out)))
     check_failures(len(report.failures), report.clips, tolerance.max_failures)

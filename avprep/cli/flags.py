@@ -69,6 +69,11 @@ class Flag(click.Option):
             show_default=_is_default_shown(stated),
         )
 
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """What click makes of values from the command line or a recipe, where one may be alone."""
+        is_alone = self.stated.is_alone and isinstance(value, str)
+        return super().type_cast_value(ctx, (value,) if is_alone else value)
+
 
 def _spelled(stated: Option) -> tuple[str, str]:
     return (f"{stated.flag}/{stated.off}" if stated.off else stated.flag), stated.name

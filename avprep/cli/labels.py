@@ -21,7 +21,7 @@ _HERE = "avprep.cli.labels"
 COMMANDS = {
     "folder": LazyCommand(f"{_HERE}:folder", "Class CSV from a folder's sub-folders."),
     "vggsound": LazyCommand(f"{_HERE}:vggsound", "VGGSound's 309 classes, as published."),
-    "check": LazyCommand(f"{_HERE}:check", "Whether a class CSV is right, and what is odd in it."),
+    "check": LazyCommand(f"{_HERE}:check", "Check a class CSV."),
     "fetch": LazyCommand(f"{_HERE}:fetch", "Download AudioSet's or VGGSound's official CSVs."),
 }
 

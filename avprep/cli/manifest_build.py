@@ -110,9 +110,9 @@ def folder(
 ) -> None:
     """List the videos in a folder; each first-level sub-folder is a class.
 
-    A PLACE is a folder, an archive (.tar, .tar.gz, .tgz, .zip), a prefix of an object store such as
-    s3://bucket/videos, or a pattern of these in quotes. Several count as one folder. A table (CSV,
-    JSON lines, Parquet) of paths or URLs may be given instead.
+    A PLACE is a folder, an archive (.tar, .tar.gz, .tar.bz2, .tar.xz, .zip), a prefix of an object
+    store such as s3://bucket/videos, or a pattern of these in quotes. Several count as one folder.
+    A table (CSV, JSON lines, Parquet) of paths or URLs may be given instead.
 
     Folders named train, test, val and so on are splits instead, and the folders in them classes,
     numbered over all splits, so that manifests made with --split agree. Videos in no class folder

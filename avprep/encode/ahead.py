@@ -28,7 +28,6 @@ def encode_clips(
     clips: Sequence[Clip],
     options: SampleOptions,
     limits: IsolationOptions,
-    scratch_size: int,
     decoders: int,
 ) -> Generator[tuple[Clip, EncodedSample | Unreadable], None, None]:
     """Each clip with its sample, or with why there is none.
@@ -40,19 +39,18 @@ def encode_clips(
         clips: with different ids.
         options: what their samples hold.
         limits: what one clip may cost before it is given up.
-        scratch_size: bytes that fetched videos may take at a time.
         decoders: children that decode at a time.
     """
     children = [ClipDecoder(options, limits) for _ in range(decoders)]
-    return _answers(clips, children, ClipDecoder.decode, scratch_size)
+    return _answers(clips, children, ClipDecoder.decode, limits.scratch_size)
 
 
 def measure_clips(
-    clips: Sequence[Clip], limits: IsolationOptions, scratch_size: int, decoders: int
+    clips: Sequence[Clip], limits: IsolationOptions, decoders: int
 ) -> Generator[tuple[Clip, float | Unreadable], None, None]:
     """Each clip with the seconds that its whole video lasts; as `encode_clips` otherwise."""
     children = [ClipDecoder(SampleOptions(), limits) for _ in range(decoders)]
-    return _answers(clips, children, ClipDecoder.length_of, scratch_size)
+    return _answers(clips, children, ClipDecoder.length_of, limits.scratch_size)
 
 
 def _answers(

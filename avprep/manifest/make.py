@@ -23,6 +23,7 @@ from avprep.manifest.sources.vggsound import read_vggsound
 from avprep.manifest.sources.vggsounder import read_vggsounder
 from avprep.options import (
     AudioSetOptions,
+    ByteSize,
     FolderOptions,
     IsolationOptions,
     ManifestOutput,
@@ -34,7 +35,7 @@ from avprep.processes import available_cores
 from avprep.progress import OnProgress, each, ignore
 from avprep.storage import is_url
 
-_SCRATCH = 10**10  # bytes that a video from an archive or server may take while it is measured
+_LIMITS = IsolationOptions(scratch_size=ByteSize(10**10))  # of measuring a video's length
 
 
 def make_audioset_manifest(
@@ -167,7 +168,7 @@ def _measure(on_progress: OnProgress) -> Lengths:
 
     def lengths_of(clips: Sequence[Clip]) -> Iterator[tuple[Clip, float | Unreadable]]:
         on_clip = each("clip", on_progress, len(clips))
-        for measured in measure_clips(clips, IsolationOptions(), _SCRATCH, available_cores()):
+        for measured in measure_clips(clips, _LIMITS, available_cores()):
             on_clip()
             yield measured
 

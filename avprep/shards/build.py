@@ -23,7 +23,7 @@ from avprep.failures import FAILURES_FILE, ClipFailure, failures_csv
 from avprep.ffmpeg_binary import ffmpeg_version
 from avprep.jobs import PoolOptions, run_jobs
 from avprep.labels import LabelSet
-from avprep.options import SampleOptions, ShardSetOptions
+from avprep.options import BuildOptions, SampleOptions, ShardSetOptions
 from avprep.origins.place import check_places
 from avprep.progress import OnProgress, Progress, ignore
 from avprep.quality.measures import COLUMNS
@@ -100,8 +100,7 @@ def build_shard_set(
     out: str,
     options: ShardSetOptions,
     pool: PoolOptions,
-    part: tuple[int, int] = (1, 1),
-    retry_failed: bool = False,
+    which: BuildOptions = BuildOptions(),
     on_progress: OnProgress = ignore,
     on_found: Callable[[Found], None] = lambda found: None,
 ) -> BuildReport:
@@ -116,8 +115,7 @@ def build_shard_set(
         out: a local folder, or a URL prefix of an object store that fsspec can write.
         options: what the shards' bytes depend on.
         pool: who does the work; has no influence on any byte.
-        part: (k, n), build only the k-th of n equal parts of the shards, k from 1.
-        retry_failed: build the shards in which clips failed again, for inputs mended since.
+        which: the shards to build.
         on_progress: hears of clips done, after every shard.
         on_found: called once, before the first shard is built.
 
@@ -126,7 +124,7 @@ def build_shard_set(
             cannot be read, or `out` holds something else or cannot be written to.
         WorkFailed: writing failed midway, or workers died again and again.
     """
-    task = planned_task(clips, labels, out, options, part, retry_failed)
+    task = planned_task(clips, labels, out, options, which)
     plan, settings, mine = task.plan, task.settings, task.mine
     _claim(out, plan)
     leftovers = storage.remove_abandoned(out)
@@ -197,18 +195,16 @@ def planned_task(
     labels: LabelSet,
     out: str,
     options: ShardSetOptions,
-    part: tuple[int, int] = (1, 1),
-    retry_failed: bool = False,
+    which: BuildOptions,
 ) -> BuildTask:
     """Plan a shard set, and what of it is this call's; see `build_shard_set`."""
     storage.check_writable(out)
     plan = _plan(clips, labels, options)
     settings = ShardSettings(
         *(out, labels, options.sample, options.limits, plan.fingerprint),
-        retried=frozenset(CAUSES) if retry_failed else TRANSIENT,
-        scratch_size=options.scratch_size,
+        retried=frozenset(CAUSES) if which.retry_failed else TRANSIENT,
     )
-    return BuildTask(plan, settings, part_of(plan.groups, *part))
+    return BuildTask(plan, settings, part_of(plan.groups, which.part.k, which.part.n))
 
 
 def _report(
@@ -276,12 +272,10 @@ def _build(
     """
     # In an order of its own, so that machines at the same task seldom meet.
     shuffled = random.Random().sample(groups, len(groups))
+    settings = replace(settings, decoders=pool.decoders(len(groups)))
+    work = functools.partial(build_group, settings=settings)
     if pool.is_local:
-        # Workers that have no group of their own help others.
-        settings = replace(settings, decoders=max(pool.count() // max(len(groups), 1), 1))
-        work = functools.partial(build_group, settings=settings, on_built=take)
-    else:
-        work = functools.partial(build_group, settings=settings)
+        work = functools.partial(work, on_built=take)
     try:
         for shards in run_jobs(work, shuffled, pool):
             for shard in () if pool.is_local else shards:

@@ -320,7 +320,7 @@ def _try_group(
             decoder.decode(Clip("", video=os.devnull))  # refused as soon as the child is there
         start = _Cost(decoder.usage.cpu_seconds, time.monotonic() - began)
         shard = stack.enter_context(ShardWriter(nowhere, ShardJob("", tuple(clips)), settings))
-        for clip, video in fetch_videos(clips, settings.scratch_size):
+        for clip, video in fetch_videos(clips, settings.limits.scratch_size):
             before, began, own = decoder.usage, time.monotonic(), time.thread_time()
             outcome = _outcome(decoder, clip, video)
             shard.add(clip, outcome)

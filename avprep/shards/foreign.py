@@ -1,47 +1,32 @@
 """Tars of samples that other programs wrote: where the members of each sample lie in them.
 
-Of a member only the header is read, and what follows in the same blocks: the head of a sound or
-picture. JSON and class names are read whole.
+Read are the headers, the heads of each sample's sound and first picture, and all of its JSON and
+class name.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
-import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from avprep.audio import SAMPLE_RATE, promised_samples, sound_format
 from avprep.errors import UserError
 from avprep.failures import ClipFailure
 from avprep.images import jpeg_size
+from avprep.kinds import VIDEO_SUFFIXES
 from avprep.options import IndexOptions
-from avprep.shards.format import TAR_BLOCK, SampleEntry, room
+from avprep.shards.format import TAR_BLOCK, SampleEntry
+from avprep.storage.members import TarMember, compression_of, padded, tar_members
 
-# As webdataset cuts names: at the first dot behind the last slash.
-_NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
-_COMPRESSED = {
-    b"\x1f\x8b": "gunzip",
-    b"BZh": "bunzip2",
-    b"\xfd7zXZ\0": "unxz",
-    b"\x28\xb5\x2f\xfd": "unzstd",
-}
-_READ = 1024  # bytes at a time: a header, and the head of what it announces
-_PLAIN_FILE, _NO_FILE = b"0\0", b"123456"  # types of members; others change the next one
-
-
-class Member(NamedTuple):
-    """A file in a tar."""
-
-    name: str
-    header: int  # first byte of its headers
-    start: int  # of its content
-    size: int
-    head: bytes  # of its content
+_HEAD = 512  # bytes of a sound or picture that say what it is
+# Bytes read at a time: of headers with little between them, and of others.
+_MANY, _FEW, _NEAR = 1 << 16, TAR_BLOCK, 1 << 13
 
 
 @dataclass(frozen=True)
@@ -106,24 +91,29 @@ def _how_again(same: set[str]) -> str:
     return "its sample is interleaved with others: members of a sample must lie together"
 
 
-def _grouped(members: Iterator[Member]) -> Iterator[tuple[str, list[tuple[str, Member]]]]:
-    """Runs of members with one key: the key, and each member with its suffix."""
-    key, run = "", list[tuple[str, Member]]()
+def _grouped(members: Iterator[TarMember]) -> Iterator[tuple[str, list[tuple[str, TarMember]]]]:
+    """Runs of members with one key: the key, and each member with its suffix.
+
+    As webdataset does, names are cut at the first dot behind the last slash.
+    """
+    key, run = "", list[tuple[str, TarMember]]()
     for member in members:
-        match = _NAME.fullmatch(member.name)
-        if match is None:  # webdataset passes over it, too
+        name = member.name
+        folder = name.rfind("/") + 1
+        dot = name.find(".", folder)
+        if not folder < dot < len(name) - 1:  # webdataset passes over it, too
             continue
-        if match[1] != key and run:
+        if name[:dot] != key and run:
             yield key, run
             run = []
-        key = match[1]
-        run.append((match[2].lower(), member))
+        key = name[:dot]
+        run.append((name[dot + 1 :].lower(), member))
     if run:
         yield key, run
 
 
 def _sample(
-    descriptor: int, path: Path, key: str, members: Mapping[str, Member], options: IndexOptions
+    descriptor: int, path: Path, key: str, members: Mapping[str, TarMember], options: IndexOptions
 ) -> ForeignSample:
     """Raises:
     _Problem: it lacks something, or something in it cannot be read.
@@ -141,6 +131,12 @@ def _sample(
 
     audio = members.get(options.audio) if options.audio else None
     if options.audio and (audio is None or not audio.size):
+        if any(f".{suffix}" in VIDEO_SUFFIXES for suffix in members):
+            raise UserError(
+                f"{path}: {key} is a video, and `avprep index` takes sound and pictures. Make "
+                f"shards of the videos: `avprep manifest folder '{path.parent}/*.tar' --out "
+                "m.json`, then `avprep shard m.json --out SHARDS`."
+            )
         raise _Problem("no-audio", f"has no .{options.audio} beside it (half a sample)")
     frames = _frames(members, options.frame)
     if options.frame and not frames:
@@ -148,8 +144,8 @@ def _sample(
     labels = _labels(options.labels, read)
     video_id = key if options.id == "key" else str(_field(options.id, read))
     stored = (members.get("json"), audio, *frames)
-    first = min(member.header for member in members.values())
-    last = max(member.start - TAR_BLOCK + room(member.size) for member in members.values())
+    in_order = list(members.values())
+    first, last = in_order[0].begin, in_order[-1].start + padded(in_order[-1].size)
     return ForeignSample(
         SampleEntry(
             key=key,
@@ -157,7 +153,7 @@ def _sample(
             offset=first,
             size=last - first,
             labels=(),
-            num_samples=_num_samples(path, audio) if audio else 0,
+            num_samples=_num_samples(path, audio, _head_of(descriptor, audio)) if audio else 0,
             sizes=tuple(member.size if member else 0 for member in stored),
             starts=tuple(member.start - first if member else 0 for member in stored),
         ),
@@ -166,34 +162,41 @@ def _sample(
     )
 
 
-def _frames(members: Mapping[str, Member], pattern: str) -> list[Member]:
+def _frames(members: Mapping[str, TarMember], pattern: str) -> list[TarMember]:
     """The frames, by their number."""
-    if not pattern:
-        return []
-    regex = re.compile(re.escape(pattern).replace(r"\{n\}", r"(\d+)"))
-    found = [(regex.fullmatch(suffix), member) for suffix, member in members.items()]
-    numbered = [
-        (int(match[1]) if match.lastindex else 0, member) for match, member in found if match
-    ]
-    return [member for _, member in sorted(numbered, key=lambda pair: pair[0])]
+    numbers = {suffix: _frame_number(suffix, pattern) for suffix in members}
+    return [members[suffix] for _, suffix in sorted((n, s) for s, n in numbers.items() if n >= 0)]
 
 
-def _frame_size(descriptor: int, frame: Member) -> int:
+@functools.lru_cache(1000)
+def _frame_number(suffix: str, pattern: str) -> int:
+    """The number of a frame; -1 if this is not one."""
+    match = re.fullmatch(re.escape(pattern).replace(r"\{n\}", r"(\d+)"), suffix)
+    return -1 if match is None else int(match[1]) if match.lastindex else 0
+
+
+def _frame_size(descriptor: int, frame: TarMember) -> int:
     """Raises:
     _Problem: it is not a square JPEG picture.
     """
-    pixels = jpeg_size(frame.head) or jpeg_size(os.pread(descriptor, frame.size, frame.start))
+    pixels = jpeg_size(_head_of(descriptor, frame)) or jpeg_size(
+        os.pread(descriptor, frame.size, frame.start)
+    )
     if pixels is None or pixels[0] != pixels[1]:
         what = "is not a JPEG picture" if pixels is None else "has {}x{} pixels".format(*pixels)
         raise _Problem("garbage", f"its frame {frame.name} {what}; training takes square JPEG")
     return pixels[0]
 
 
-def _num_samples(path: Path, audio: Member) -> int:
+def _head_of(descriptor: int, member: TarMember) -> bytes:
+    return os.pread(descriptor, min(member.size, _HEAD), member.start)
+
+
+def _num_samples(path: Path, audio: TarMember, head: bytes) -> int:
     """Raises:
     UserError: it is not what training takes.
     """
-    kind = sound_format(audio.head)
+    kind = sound_format(head)
     if kind != (SAMPLE_RATE, 1):
         what = "is not FLAC or WAV" if kind is None else "has {} Hz and {} channels".format(*kind)
         raise UserError(
@@ -201,7 +204,7 @@ def _num_samples(path: Path, audio: Member) -> int:
             "one channel: convert the sounds and write the tars again, or make shards of the "
             "videos with `avprep shard`."
         )
-    samples = promised_samples(audio.head)
+    samples = promised_samples(head)
     if not samples:
         raise _Problem("garbage", f"its sound {audio.name} does not say how long it is")
     return samples
@@ -230,81 +233,50 @@ def _field(source: str, read: Callable[[str], bytes]) -> Any:
         raise _Problem("garbage", f"its {source} cannot be read ({error!r})") from None
 
 
-def _members(path: Path, descriptor: int, end: int) -> Iterator[Member]:
+class _Window:
+    """A file of which headers are read: many at a time where they lie close to each other."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor, self._size = descriptor, size
+        self._begin, self._data = 0, b""
+
+    def read_at(self, position: int, count: int) -> bytes:
+        """Raises EOFError where there are fewer; a tar may lack its end mark."""
+        place = position - self._begin
+        if place + count > len(self._data):
+            if position == self._size:
+                return bytes(count)
+            is_near = place < len(self._data) + _NEAR
+            self._data = os.pread(
+                self._descriptor, max(count, _MANY if is_near else _FEW), position
+            )
+            self._begin, place = position, 0
+            if len(self._data) < count:
+                raise EOFError
+        return self._data[place : place + count]
+
+
+def _members(path: Path, descriptor: int, end: int) -> Iterator[TarMember]:
     """The files of a tar, in order.
 
     Raises:
         UserError: it is compressed, not a tar, or cut short.
     """
+    if compression := compression_of(os.pread(descriptor, 8, 0)):
+        raise UserError(
+            f"{path}: is compressed, so that no sample can be read by itself. Unpack it to a plain "
+            f"tar first: {compression.unpacker} < {path.name} > {path.name.partition('.')[0]}.tar"
+        )
     at = 0
-    while at < end:
-        data = os.pread(descriptor, _READ, at)
-        if not at:
-            _check_is_tar(path, data)
-        if len(data) < TAR_BLOCK:
-            raise _cut_short(path, at)
-        if not data[0] and not any(data[:TAR_BLOCK]):
-            return
-        kind = data[156]
-        if kind not in _PLAIN_FILE + _NO_FILE or data[124] >= 0x80:
-            yield from _members_by_tarfile(path, at, end)
-            return
-        try:
-            size = int(data[124:136].strip(b" \0") or b"0", 8)
-        except ValueError:
-            raise UserError(f"{path}: has a damaged header at byte {at}. Copy it again.") from None
-        start = at + TAR_BLOCK
-        if start + size > end:
-            raise _cut_short(path, at)
-        if kind in _PLAIN_FILE:
-            name = data[:100].partition(b"\0")[0]
-            if data[345] and data[257:265] == b"ustar\x0000":
-                name = data[345:500].partition(b"\0")[0] + b"/" + name
-            head = data[TAR_BLOCK : TAR_BLOCK + size]
-            yield Member(name.decode("utf-8", "surrogateescape"), at, start, size, head)
-            at += room(size)
-        else:
-            at = start
-    if at > end:
-        raise _cut_short(path, at)
-
-
-def _members_by_tarfile(path: Path, begin: int, end: int) -> Iterator[Member]:
-    """The same from a byte on, with long names and pax headers: Python's library knows all kinds.
-
-    Raises: as `_members`.
-    """
-    with path.open("rb") as file:
-        file.seek(begin)
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for member in tar:
-                    if member.offset_data + member.size > end:
-                        raise _cut_short(path, member.offset)
-                    if member.isreg() and not member.issparse():
-                        head = os.pread(
-                            file.fileno(), min(member.size, _READ - TAR_BLOCK), member.offset_data
-                        )
-                        place = member.offset, member.offset_data, member.size
-                        yield Member(member.name, *place, head)
-        except tarfile.TarError as error:
-            raise UserError(f"{path}: is damaged behind byte {begin} ({error}).") from error
-
-
-def _check_is_tar(path: Path, data: bytes) -> None:
-    for magic, program in _COMPRESSED.items():
-        if data.startswith(magic):
-            raise UserError(
-                f"{path}: is compressed, so that no sample can be read by itself. Unpack it to a "
-                f"plain tar first: {program} < {path.name} > {path.name.partition('.')[0]}.tar"
-            )
     try:
-        tarfile.TarInfo.frombuf(data[:TAR_BLOCK], "utf-8", "surrogateescape")
-    except tarfile.TarError as error:
-        raise UserError(f"{path}: is not a tar ({error}).") from error
-
-
-def _cut_short(path: Path, at: int) -> UserError:
-    return UserError(
-        f"{path}: is cut short: it ends within the member at byte {at}. Copy it again."
-    )
+        for member in tar_members(_Window(descriptor, end).read_at):
+            at = member.end
+            if at > end:
+                raise EOFError
+            if member.fault is None:
+                yield member
+    except EOFError:
+        raise UserError(f"{path}: is cut short: it ends behind byte {at}. Copy it again.") from None
+    except ValueError as error:
+        what = f"is damaged ({error}). Copy it again." if at else f"is not a tar ({error})."
+        raise UserError(f"{path}: {what}") from error

@@ -24,12 +24,13 @@ from avprep import storage
 from avprep.errors import UserError
 from avprep.failures import ClipFailure
 from avprep.shards.seal import is_sealed, sealed, unsealed
+from avprep.storage.members import BLOCK as TAR_BLOCK
+from avprep.storage.members import padded
 
 FORMAT = "avprep-shards"
 VERSION = 1
 DATASET_FILE = "dataset.json"
 INDEX_SUFFIX = ".index.json"
-TAR_BLOCK = 512
 MODALITIES = ("audio", "image")  # that a sample may have; at least one
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
@@ -97,7 +98,7 @@ class SampleEntry:
         """The fields for JSON; those that hold nothing of note are left out."""
         left_out = {"complete", "seconds_found", "seconds_promised"} if self.complete else set()
         left_out |= {name for name in ("split", "sizes", "starts") if not getattr(self, name)}
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
+        return {name: getattr(self, name) for name in self.__slots__ if name not in left_out}
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -437,7 +438,7 @@ def read_sample(location: str, shard: str, entry: SampleEntry) -> bytes:
 
 def room(size: int) -> int:
     """Bytes that a member of this size takes in a tar file, with its header and padding."""
-    return TAR_BLOCK + -(-size // TAR_BLOCK) * TAR_BLOCK
+    return TAR_BLOCK + padded(size)
 
 
 def stored_members(

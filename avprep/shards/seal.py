@@ -21,13 +21,10 @@ def sealed(content: Mapping[str, Any], indent: int | None = None) -> bytes:
         indent: to lay it out for people; otherwise it is canonical JSON with line breaks.
     """
     content = {key: value for key, value in content.items() if key != "digest"}
-    normal = _parsed(json.dumps(content))
-    digest = _sha256(_canonical(normal).encode())
-    text = (
-        _in_lines(normal)
-        if indent is None
-        else json.dumps(content, indent=indent, ensure_ascii=False)
-    )
+    text = _in_lines(_parsed(json.dumps(content)))
+    digest = _sha256(text.replace("\n", "").encode())
+    if indent is not None:
+        text = json.dumps(content, indent=indent, ensure_ascii=False)
     return f'{text.removesuffix("}").rstrip()},\n"digest": "{digest}"}}\n'.encode()
 
 
@@ -62,8 +59,7 @@ def _digests(data: bytes, content: Mapping[str, Any]) -> Iterator[str]:
     yield _sha256(body)  # what older files were sealed with
 
 
-def _canonical(content: Any) -> str:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def _in_lines(content: Mapping[str, Any]) -> str:

@@ -44,7 +44,6 @@ class ShardSettings:
     limits: IsolationOptions
     fingerprint: str
     retried: frozenset[str] = TRANSIENT  # a shard with failures of such causes counts as missing
-    scratch_size: int = 10**9  # bytes that fetched videos may take at a time, of each job
     decoders: int = 1  # children of each job
 
 
@@ -88,10 +87,8 @@ def build_group(
     job_of = {clip.video_id: job for job in missing for clip in job.clips}
     begun: dict[str, tuple[ShardWriter, storage.ScratchFile]] = {}
     with ExitStack() as stack:
-        outcomes = encode_clips(
-            *([clip for job in missing for clip in job.clips], settings.sample, settings.limits),
-            *(settings.scratch_size, settings.decoders),
-        )
+        clips = [clip for job in missing for clip in job.clips]
+        outcomes = encode_clips(clips, settings.sample, settings.limits, settings.decoders)
         stack.callback(outcomes.close)
         for clip, outcome in outcomes:
             job = job_of[clip.video_id]

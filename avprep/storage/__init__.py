@@ -17,6 +17,7 @@ from avprep.storage.places import (
     check_scheme,
     check_writable,
     delete,
+    download,
     exists,
     is_chained,
     is_url,
@@ -35,6 +36,8 @@ from avprep.storage.places import (
     read_range,
     size,
     touch,
+    upload,
+    writing_to,
 )
 from avprep.storage.scratch import (
     ScratchFile,
@@ -43,6 +46,7 @@ from avprep.storage.scratch import (
     remove_abandoned,
     replacing,
     scratch_file,
+    scratch_folder,
     temporary_in,
     write_atomic,
     write_json,

@@ -1,32 +1,34 @@
-"""What lies in a tar, plain or gzipped, or a zip: listed from its headers, nothing is unpacked."""
+"""What lies in a tar, compressed or not, or a zip: listed from its headers, nothing is kept."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import stat
-import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import IO, cast
+from typing import IO
 
-from avprep.errors import UserError
+from avprep.errors import Unreadable, UserError
+from avprep.storage.members import (
+    FOLDER,
+    Front,
+    NoRanges,
+    needing_ranges,
+    tar_members,
+    zip_fault,
+)
 from avprep.storage.places import is_chained, is_url, join, list_files, open_to_read
 
-ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
-_OTHERS = re.compile(r".+\.(tar\.\w+|tbz2?|txz|7z|rar)", re.IGNORECASE | re.DOTALL)
-_GZIP = b"\x1f\x8b"
-_GZIP_FORMAT = 31  # of zlib
-_PIECE = 4 << 20  # bytes read at a time
-_LARGEST_READ = 16 << 20  # bytes of a header or a kept text; more would be an attack on our memory
-# Videos hardly compress; a file that unpacks to far more is made to keep us busy.
-_MOST_UNPACKED = 1 << 30  # bytes
-_MOST_TIMES = 100
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+ARCHIVE_SUFFIXES = (
+    *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz"),
+    ".zip",
+)
+_OTHERS = re.compile(r".+\.(tar\.\w+|7z|rar)", re.IGNORECASE | re.DOTALL)
+_LARGEST_TEXT = 16 << 20  # bytes; more would be an attack on our memory
 
 
 @dataclass
@@ -45,9 +47,11 @@ class Listing:
     damage: str = ""
     texts: dict[str, bytes] = field(default_factory=dict)
 
-    def add(self, name: str, reason: str) -> bool:
+    def add(self, name: str, fault: Unreadable | None) -> bool:
         """Note a member, with the reason if it cannot be used; returns whether it can."""
-        reason = reason or _fault_of(name)
+        if fault is FOLDER:
+            return False
+        reason = fault.detail if fault else _fault_of(name)
         if reason:
             self.lost.append((name, reason))
         else:
@@ -99,7 +103,7 @@ def list_archive(place: str, keep: str = "") -> Listing:
     try:
         with open_to_read(place) as file:
             listing = (_list_zip if is_zip else list_tar)(file, keep)
-    except _NoRanges:
+    except NoRanges:
         if is_zip:
             raise UserError(
                 f"{place}: is a zip, whose list is at its end, on a server that gives no ranges of "
@@ -111,23 +115,10 @@ def list_archive(place: str, keep: str = "") -> Listing:
     return listing
 
 
-class _NoRanges(UserError):
-    """The server of a file sends it from its beginning only."""
-
-
-@contextlib.contextmanager
-def _needing_ranges() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:  # so says fsspec
-        raise _NoRanges from error
-
-
 def present(places: Iterable[str]) -> set[str]:
     """Those of some paths and URLs where a file is; folders and archives are listed once each.
 
-    What is not looked at is believed: files on web servers, which would take a request each, and
-    files in archives of a kind that is not listed.
+    Files on web servers, which would take a request each, are not looked for but believed.
 
     Raises:
         UserError, WorkFailed: a place cannot be read.
@@ -144,9 +135,7 @@ def present(places: Iterable[str]) -> set[str]:
         elif os.path.isfile(place):
             found.add(place)
     for top, inside in asked.items():
-        if is_chained(inside[0]) and _OTHERS.fullmatch(top):
-            found.update(inside)
-        elif is_chained(inside[0]):
+        if is_chained(inside[0]):
             with contextlib.suppress(FileNotFoundError):
                 names = {os.path.normpath(name) for name in list_archive(top).names}
                 found.update(place for place in inside if _member_of(place) in names)
@@ -175,159 +164,46 @@ def _is_kept(name: str, suffix: str) -> bool:
 def _list_zip(file: IO[bytes], keep: str) -> Listing:
     listing = Listing()
     try:
-        with _needing_ranges():
+        with needing_ranges():
             archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         listing.damage = f"is not a whole zip ({error})"
         return listing
     for member in archive.infolist():
-        if member.is_dir():
-            continue
-        kind = stat.S_IFMT(member.external_attr >> 16)
-        reason = "is a link or a device" if kind not in (0, stat.S_IFREG) else ""
-        if member.flag_bits & 1:
-            reason = "is encrypted"
-        elif member.compress_type not in _METHODS:
-            reason = "is compressed in a way that Python's zipfile cannot read"
-        if not (listing.add(member.filename, reason) and _is_kept(member.filename, keep)):
-            continue
-        try:
-            with archive.open(member) as text:
-                listing.texts[member.filename] = text.read(_LARGEST_READ)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-            listing.lost.append((member.filename, f"cannot be read ({error})"))
+        name = member.filename
+        if listing.add(name, zip_fault(member)) and _is_kept(name, keep):
+            try:
+                with archive.open(member) as text:
+                    listing.texts[name] = text.read(_LARGEST_TEXT)
+            except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+                listing.lost.append((name, f"cannot be read ({error})"))
     return listing
 
 
 def list_tar(file: IO[bytes], keep: str) -> Listing:
-    """Every file in a tar that is open at its beginning."""
-    listing, content, last = Listing(), _TarBytes(file), None
+    """Every file in a tar, compressed or not, that is open at its beginning."""
+    listing, last, front = Listing(), None, None
     try:
-        with tarfile.open(fileobj=cast("IO[bytes]", content), mode="r:") as archive:
-            for member in archive:
-                last = member
-                if member.isdir():
-                    continue
-                reason = "" if member.isreg() else "is a link or a device"
-                if member.issparse():
-                    reason = "is a sparse file"
-                if listing.add(member.name, reason) and _is_kept(member.name, keep):
-                    text = archive.extractfile(member)
-                    listing.texts[member.name] = text.read(_LARGEST_READ) if text else b""
-        listing.damage = content.fault or content.fault_of_end(last is None)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        listing.damage = content.fault or (f"is damaged ({error})" if last else "is not a tar")
-    if last is not None and listing.damage and content.ends_before(last):
-        listing.damage = f"was cut within {last.name}"
-        if last.name in listing.names:
-            listing.names.remove(last.name)
-            listing.lost.append((last.name, "is cut"))
-            listing.texts.pop(last.name, None)
-    return listing
-
-
-class _TarBytes:
-    """The bytes of a tar from front to back, unpacked on the way where it is gzipped.
-
-    All that tarfile needs of a file, but it ends where a damaged gzip file does and says so in
-    `fault`, and it refuses to hold a header of any size in memory.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._place = 0
-        self._ahead = file.read(len(_GZIP))  # read, and not taken yet
-        self._unpacker = zlib.decompressobj(_GZIP_FORMAT) if self._ahead == _GZIP else None
-        self._packed = self._ahead if self._unpacker else b""  # read, and not unpacked yet
-        self._packed_size = 0
-        self._last_block = b""
-        self.fault = ""
-        self._seeks = False
-        if self._unpacker:
-            self._ahead = b""
+        front = Front(file)
+        for member in tar_members(front.read_at):
+            last = member
+            if listing.add(member.name, member.fault) and _is_kept(member.name, keep):
+                size = min(member.size, _LARGEST_TEXT)
+                listing.texts[member.name] = front.read_at(member.start, size)
+            front.skip_to(member.end)
+    except (EOFError, ValueError) as error:
+        is_cut = isinstance(error, EOFError)
+        if front is None or last is None:
+            listing.damage = f"is not a tar ({error})"
+        elif front.position >= last.end:
+            listing.damage = "has no end mark, so it may have been cut"
+            if not is_cut:
+                listing.damage = f"is damaged ({error})"
         else:
-            with contextlib.suppress(OSError, ValueError):  # a server that gives no ranges
-                file.seek(0)
-                self._ahead, self._seeks = b"", True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, place: int) -> int:
-        """Go forward, as far as there are bytes."""
-        if self._seeks:
-            self._place = self._file.seek(place)
-        while self._place < place and self._take(min(place - self._place, _PIECE)):
-            pass
-        return self._place
-
-    def read(self, size: int) -> bytes:
-        """That many bytes; fewer at the end.
-
-        Raises:
-            tarfile.ReadError: more than any header has.
-        """
-        if size > _LARGEST_READ:
-            raise tarfile.ReadError(f"a header of {size} bytes, so nothing behind it is read")
-        read = b""
-        while len(read) < size and (piece := self._take(size - len(read))):
-            read += piece
-        if size == tarfile.BLOCKSIZE:
-            self._last_block = read
-        return read
-
-    def fault_of_end(self, is_empty: bool) -> str:
-        """What is wrong with the end of a tar, of which a header was the last thing read."""
-        if len(self._last_block) == tarfile.BLOCKSIZE and not any(self._last_block):
-            return ""
-        if is_empty:
-            return "is not a tar"
-        if len(self._last_block) < tarfile.BLOCKSIZE:
-            return "has no end mark, so it may have been cut"
-        return f"has no valid header at byte {self._place - tarfile.BLOCKSIZE}"
-
-    def ends_before(self, member: tarfile.TarInfo) -> bool:
-        """Whether the data of a member is not whole."""
-        end = member.offset_data + (0 if member.issparse() else member.size)
-        if self._seeks:
-            return self._file.seek(0, os.SEEK_END) < end
-        return self.seek(end) < end
-
-    def _take(self, size: int) -> bytes:
-        """Some bytes; empty at the end."""
-        if not self._ahead:
-            self._ahead = self._unpacked() if self._unpacker else self._read(size)
-        taken, self._ahead = self._ahead[:size], self._ahead[size:]
-        self._place += len(taken)
-        return taken
-
-    def _read(self, size: int) -> bytes:
-        with _needing_ranges():
-            return self._file.read(size)
-
-    def _unpacked(self) -> bytes:
-        """Some bytes of a gzip file, which may be several streams behind one another."""
-        assert self._unpacker is not None
-        while not self.fault:
-            if self._unpacker.eof:
-                self._packed = self._packed.lstrip(b"\0") or self._read(_PIECE)
-                if not self._packed.startswith(_GZIP[:1]):
-                    return b""  # the end, or what gzip ignores
-                self._unpacker = zlib.decompressobj(_GZIP_FORMAT)
-            elif not self._packed:
-                self._packed = self._read(_PIECE)
-                self._packed_size += len(self._packed)
-                if not self._packed:
-                    self.fault = "is a gzip file that was cut"
-                    return self._unpacker.flush()
-            try:
-                piece = self._unpacker.decompress(self._packed, _PIECE)
-            except zlib.error as error:
-                self.fault = f"is a damaged gzip file ({error})"
-                return b""
-            self._packed = self._unpacker.unconsumed_tail or self._unpacker.unused_data
-            if self._place > max(_MOST_UNPACKED, _MOST_TIMES * self._packed_size):
-                self.fault = f"unpacks to over {_MOST_TIMES} times its size, which no videos do"
-            elif piece:
-                return piece
-        return b""
+            listing.damage = f"was cut within {last.name}"
+            if not is_cut:
+                listing.damage = f"is damaged within {last.name} ({error})"
+            if last.name in listing.names:
+                listing.names.remove(last.name)
+                listing.lost.append((last.name, "is cut" if is_cut else "is damaged"))
+    return listing

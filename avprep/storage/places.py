@@ -298,7 +298,17 @@ def read_range(url: str, offset: int, size: int) -> bytes:
         return filesystem.cat_file(key, start=offset, end=offset + size)
 
 
-def put(url: str | Path, content: bytes | Path) -> None:
+def download(url: str, target: Path) -> None:
+    """Copy a whole file behind a URL to a local one.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    with _store(url) as (filesystem, key):
+        filesystem.get_file(key, str(target))
+
+
+def upload(url: str | Path, content: bytes | Path) -> None:
     """Upload bytes or a local file; object stores show it when it is complete."""
     with writing_to(url):
         filesystem, key = _filesystem(url)
@@ -312,7 +322,7 @@ def touch(path: str | Path) -> None:
     """Give a file the present time; its content stays."""
     with writing_to(path):
         if is_url(path):
-            put(path, read_bytes(path))
+            upload(path, read_bytes(path))
         else:
             os.utime(path)
 

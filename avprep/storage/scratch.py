@@ -14,6 +14,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -21,12 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from avprep.errors import UserError, WorkFailed
-from avprep.storage.places import exists, is_url, put, writing_to
+from avprep.storage.places import exists, is_url, upload, writing_to
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _TEMPORARY = re.compile(r"\.tmp-([0-9a-f]{8})-[0-9a-f]{16}(?:\.[A-Za-z0-9]{1,8})?")
+_FOLDER = ".folder"
 _ABANDONED_SECONDS = 7 * 24 * 3600  # for files of other machines, whose locks cannot be trusted
 
 
@@ -71,7 +73,7 @@ class ScratchFile(io.BufferedWriter):
         """
         self.sync()
         if is_url(target):
-            put(target, self.path)
+            upload(target, self.path)
             return
         self.rename(target)
         with writing_to(target):
@@ -101,9 +103,30 @@ def scratch_file(location: str | Path) -> Iterator[ScratchFile]:
 
 
 @contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder among the machine's temporary files; gone at the end of the block.
+
+    Each is there with a locked file beside it, by which those that dead processes left behind are
+    found, and deleted.
+    """
+    top = Path(tempfile.gettempdir())
+    remove_abandoned(top)
+    for old in top.glob(f".tmp-*{_FOLDER}"):
+        if is_temporary(old.name) and not old.with_suffix("").exists():
+            shutil.rmtree(old, ignore_errors=True)
+    with scratch_file(top) as lock:
+        folder = lock.path.with_suffix(_FOLDER)
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[ScratchFile]:
     """A file to write that gets the name `path` when the block ends without an exception."""
-    with scratch_file(Path(path).parent) as file:
+    with scratch_file(path if is_url(path) else Path(path).parent) as file:
         yield file
         file.publish(path)
 
@@ -116,7 +139,7 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         WorkFailed: the disk is full, or the like.
     """
     if is_url(path):
-        put(path, data)
+        upload(path, data)
         return
     with replacing(path) as file:
         file.write(data)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,14 +12,16 @@ from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import save as to_safetensors
+from safetensors.torch import save_file
 from torch import Tensor
 
 from avprep import storage
 from avprep.errors import UserError
 from avprep.labels import LabelSet
 from cavmae.checkpoints.difference import compare
+from cavmae.checkpoints.hub import download, is_hub_url
 from cavmae.checkpoints.published import HEAD, WRAPPERS, config_of, save_published, state_of
+from cavmae.checkpoints.stored import copy_of_stored
 from cavmae.checkpoints.usage import STORE_LABELS, assumed_classes, other_classes, stored_labels
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
 from cavmae.model.encoder import Encoder
@@ -39,6 +43,7 @@ __all__ = [
 
 _FORMAT = "cavmae"
 _RUN_FILES = ("best.safetensors", "model.safetensors")  # of a run directory, by preference
+_OWN = frozenset(("format", "kind", "config", "images"))  # metadata that a model itself implies
 _NESTS = ("model", "state_dict")  # where training scripts put the weights beside other things
 
 
@@ -53,17 +58,17 @@ class LoadReport:
 
 
 def save_model(
-    path: Path,
+    path: str | Path,
     model: CAVMAE | CAVMAEClassifier,
     metadata: Mapping[str, str] | None = None,
     weights: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a model's weights as safetensors, whole or not at all.
+    """Write a model's weights as safetensors, whole or not at all; other threads work meanwhile.
 
     Args:
-        path: the file.
+        path: the file, or its URL in an object store.
         model: its config and kind are stored with the weights.
-        metadata: further strings to store, such as the labels.
+        metadata: further strings to store, such as the labels; None for the model's own.
         weights: tensors to store in place of the model's own.
     """
     described = {
@@ -71,22 +76,32 @@ def save_model(
         "kind": "classifier" if isinstance(model, CAVMAEClassifier) else "pretrain",
         "config": model.config.to_json(),
         "images": str(int("image" in model.modalities)),
-        **(metadata or {}),
+        **(model.metadata if metadata is None else metadata),
     }
     state = state_of(model) if weights is None else weights
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    storage.write_atomic(path, to_safetensors(tensors, described))
+    with storage.replacing(path) as file:
+        try:
+            save_file(tensors, file.path, described)
+        except safetensors.SafetensorError as error:
+            code = re.search(r"os error (\d+)", str(error))  # only its text tells of a full disk
+            if code is None:
+                raise
+            with storage.writing_to(path):
+                raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
 
 
 def load_checkpoint(path: str | Path) -> CAVMAE | CAVMAEClassifier:
     """Build the model that a checkpoint holds.
 
     Args:
-        path: our safetensors, a run directory (its best weights, else its last), or a published
-            `.pth`. The size of a published model is read off its shapes, with heads of 64.
+        path: our safetensors, a run directory (its best weights, else its last),
+            `hf://org/name[@revision]`, or a published `.pth`. The size of a published model is
+            read off its shapes, with heads of 64.
 
     Raises:
         UserError: nothing there, not a checkpoint, or tensors missing, unexpected or misshapen.
+        WorkFailed: the hub does not answer.
     """
     file = weights_file(path)
     weights, metadata = read_weights(file)
@@ -109,6 +124,7 @@ def model_of(
         raise UserError(f"{file}: does not fit {type(model).__name__}:", *difference.lines())
     whole = {name: value.float().contiguous() for name, value in used.items()}
     model.load_state_dict(whole, assign=True)
+    model.metadata = {name: value for name, value in metadata.items() if name not in _OWN}
     return model
 
 
@@ -180,11 +196,17 @@ def _head_for(
 
 
 def weights_file(path: str | Path) -> Path:
-    """The file of weights that a path means: itself, or the best one of a run directory.
+    """The file of weights that a checkpoint means: itself, the best one of a run directory, or a
+    copy of that on the hub or in an object store.
 
     Raises:
         UserError: nothing there.
+        WorkFailed: the hub or the store does not answer.
     """
+    if is_hub_url(path):
+        return download(str(path))
+    if storage.is_url(path):
+        return copy_of_stored(str(path), _RUN_FILES)
     path = Path(path)
     if path.is_dir():
         for name in _RUN_FILES:

@@ -24,6 +24,7 @@ COMMANDS = {
     "probe": LazyCommand("cavmae.cli.probe:probe", "Linear and nearest-neighbour probes, a table."),
     "embed": LazyCommand("cavmae.cli.embed:embed", "Features of every clip, in one file."),
     "predict": LazyCommand("cavmae.cli.predict:predict", "The most probable labels of videos."),
+    "push": LazyCommand("cavmae.cli.push:push", "A model and its card to the Hugging Face hub."),
     "export": LazyCommand("cavmae.cli.export:export", "A classifier as one PyTorch program."),
 }
 

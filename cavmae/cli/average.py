@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 import cavmae
-from avprep.cli.flags import PATH, flags
+from avprep.cli.flags import flags
 from avprep.option import Options, option
 
 
@@ -20,9 +20,9 @@ class Target(Options):
 
 
 @click.command()
-@click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT…", type=PATH)
+@click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT…")
 @flags(target=Target)
-def average(checkpoints: tuple[Path, ...], target: Target) -> None:
+def average(checkpoints: tuple[str, ...], target: Target) -> None:
     """Write the mean of the weights of several checkpoints of one model.
 
     The checkpoints of a run stand in RUN/checkpoints; --keep-checkpoints says how many stay.

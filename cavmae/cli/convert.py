@@ -13,10 +13,10 @@ from cavmae.options import ConvertOptions
 
 
 @click.command()
-@click.argument("src", type=PATH)
+@click.argument("src")
 @click.argument("dst", type=PATH)
 @flags(options=ConvertOptions)
-def convert(src: Path, dst: Path, options: ConvertOptions) -> None:
+def convert(src: str, dst: Path, options: ConvertOptions) -> None:
     """Convert the checkpoint SRC to DST: published .pth to .safetensors, or back.
 
     The endings of the names say the formats. Every tensor must be there and fit, and nothing

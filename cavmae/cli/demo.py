@@ -25,7 +25,7 @@ class DemoOptions(Options):
 @click.command()
 @flags(options=DemoOptions)
 def demo(options: DemoOptions) -> None:
-    """Make videos, extract, shard, pretrain, retrieve, inpaint, finetune, predict.
+    """Make videos, extract, shard, pretrain, retrieve, probe, inpaint, finetune, predict.
 
     Every stage is a command that could be typed; they are shown and timed. What pretraining is
     worth stands at the end and in OUT/summary.json, beside the same model at its random start,
@@ -75,11 +75,17 @@ def described(out: Path, summary: dict[str, Any]) -> Iterator[str]:
     ]
     rows += [
         ("k-NN accuracy, frozen features", knn["accuracy"], knn["random_start"], knn["chance"]),
-        ("finetuned, 2 labels per class", few["accuracy"], few["from_scratch"], few["chance"]),
+        (
+            "linear probe, 2 labels per class",
+            few["probe"],
+            few["probe_of_random_start"],
+            few["chance"],
+        ),
     ]
     for title, *figures in rows:
         yield f"{title:34}" + "".join(f"{figure:12.1%}" for figure in figures)
-    every = summary["all_labels"]
+    every, scratch = summary["all_labels"], few["from_scratch"]
+    yield f"{'from scratch, 2 labels per class':34}{'':12}{scratch:12.1%}{few['chance']:12.1%}"
     yield f"{'finetuned, all labels':34}{every['accuracy']:12.1%}{'':12}{every['chance']:12.1%}\n"
     seconds, cpu = summary["seconds"]["total"], summary["cpu_seconds"]["total"]
     failed = f"{summary['failed_clips']} (two files are broken on purpose)"

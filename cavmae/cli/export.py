@@ -13,10 +13,10 @@ from cavmae.evaluation.options import ExportOptions
 
 
 @click.command()
-@click.argument("checkpoint", type=PATH)
+@click.argument("checkpoint")
 @click.argument("dst", type=PATH)
 @flags(options=ExportOptions)
-def export(checkpoint: Path, dst: Path, options: ExportOptions) -> None:
+def export(checkpoint: str, dst: Path, options: ExportOptions) -> None:
     """Export the classifier CHECKPOINT to DST (.pt2), to run without this project.
 
     The program takes waveforms, their lengths and RGB frames, and gives logits. It is compared

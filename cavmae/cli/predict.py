@@ -50,7 +50,7 @@ class Rows(Options):
     # Those of shards are for shards, and those of the model are its own.
     without=(
         *("frames", "frame_size", "pixels", "max_audio", "incomplete"),
-        *("missing_audio", "missing_video"),
+        *("missing_audio", "missing_video", "scratch_size"),
     ),
 )
 def predict(

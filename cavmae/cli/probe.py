@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import cavmae
-from avprep.cli.flags import PATH, flags
-from avprep.wording import lacking_words
+from avprep.cli.flags import flags
+from avprep.wording import counted, lacking_words
 from cavmae.cli.results import OneLine
 from cavmae.evaluation.options import ProbeOptions
 
@@ -20,9 +19,9 @@ if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
 
 
 @click.command()
-@click.argument("checkpoints", metavar="CHECKPOINT…", nargs=-1, required=True, type=PATH)
+@click.argument("checkpoints", metavar="CHECKPOINT…", nargs=-1, required=True)
 @flags(options=ProbeOptions, printed=OneLine)
-def probe(checkpoints: tuple[Path, ...], options: ProbeOptions, printed: OneLine) -> None:
+def probe(checkpoints: tuple[str, ...], options: ProbeOptions, printed: OneLine) -> None:
     """A linear classifier and nearest neighbours on the features of each CHECKPOINT.
 
     The models stay as they are. Beside them stands what random weights of the same size reach.
@@ -45,6 +44,8 @@ def facts_of(result: ProbeResult, options: ProbeOptions) -> dict[str, Any]:
             {
                 "checkpoint": str(row.checkpoint),
                 "random": row.is_random,
+                "label_split": row.label_split,
+                "known_clips": row.known_clips,
                 "linear": _figures(row.linear),
                 "neighbours": _figures(row.neighbours),
             }
@@ -88,4 +89,6 @@ def described(result: ProbeResult, options: ProbeOptions) -> Iterator[str]:
 
 
 def _name(row: Probed) -> str:
+    if row.label_split is not None:
+        return f"  labels of {row.label_split} only ({counted(row.known_clips, 'clip')})"
     return f"random start of {row.checkpoint}" if row.is_random else str(row.checkpoint)

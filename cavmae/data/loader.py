@@ -1,4 +1,4 @@
-"""Batches from a shard set: planned in the main process, read by workers, nothing computed."""
+"""Batches from shard sets: planned in the main process, read by workers, nothing computed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
@@ -20,9 +20,11 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from avprep.errors import Unreadable, UserError, WorkFailed
 from avprep.processes import held
 from cavmae.data.batch import Batch, PackedBatch, Partners, allocate, pack
+from cavmae.data.mixture import Mixture
 from cavmae.data.plan import (
     EpochPlan,
     balanced_order,
+    mixed_order,
     plan_epoch,
     shuffled_order,
     step_count,
@@ -77,7 +79,7 @@ class ShardLoader:
     """
 
     def __init__(
-        self, shards: ShardSet, options: LoaderOptions, rank: int = 0, world: int = 1
+        self, shards: ShardSet | Mixture, options: LoaderOptions, rank: int = 0, world: int = 1
     ) -> None:
         """Args:
         shards: what is read.
@@ -102,7 +104,7 @@ class ShardLoader:
         self.world = world
         self._bad: dict[str, str] = {}
         self._requests: list[_Request] = []
-        self._weights = self._sample_weights() if options.balanced else None
+        self._weights = list(map(_sample_weights, shards.sets)) if options.balanced else None
         shards.prepare()
         # A worker forked from a process whose OpenCV has threads waits for them for ever.
         cv2.setNumThreads(1)
@@ -162,13 +164,31 @@ class ShardLoader:
 
     def _plan(self, epoch: int) -> EpochPlan:
         options, shards = self.options, self.shards
-        if self._weights is not None:
-            order = balanced_order(self._weights, options.seed, epoch)
-        elif options.shuffle:
-            order = shuffled_order(shards.shard_sizes, options.seed, epoch)
+        total = len(shards)
+        if isinstance(shards, Mixture):
+            seeds = np.random.SeedSequence([options.seed, 3]).generate_state(len(shards.sets))
+            order = mixed_order(
+                list(map(len, shards.sets)),
+                shards.shares,
+                options.seed,
+                epoch,
+                lambda number, one: self._pass(number, int(seeds[number]), one),
+            )
+        elif options.shuffle or options.balanced:
+            order = self._pass(0, options.seed, epoch)
         else:
-            order = np.arange(len(shards))
-        return plan_epoch(order, len(shards), shards.frames, options.seed, epoch, options.mixup)
+            order = np.arange(total)
+        plan = plan_epoch(order, total, shards.frames, options.seed, epoch, options.mixup)
+        if isinstance(shards, Mixture):
+            # Partners are of the sets as often as the clips are: other draws of the epoch.
+            plan = replace(plan, partner=np.where(plan.partner < 0, -1, order[plan.partner]))
+        return plan
+
+    def _pass(self, number: int, seed: int, epoch: int) -> NDArray[np.int64]:
+        """The order of a pass through one of the sets."""
+        if self._weights is not None:
+            return balanced_order(self._weights[number], seed, epoch)
+        return shuffled_order(self.shards.sets[number].shard_sizes, seed, epoch)
 
     def _cut(self, plan: EpochPlan, start: int) -> list[_Request]:
         options = self.options
@@ -203,15 +223,6 @@ class ShardLoader:
         chosen = self.shards.frames // 2 if self.options.frame == "middle" else self.options.frame
         return np.full_like(drawn, chosen)
 
-    def _sample_weights(self) -> NDArray[np.float64]:
-        weights = self.shards.sample_weights(self.shards.class_weights)
-        if not weights.any():
-            raise UserError(
-                f"{self.shards.location}: no sample has a label, so classes cannot be balanced. "
-                "Leave --balanced out."
-            )
-        return weights
-
     def _note_bad(self, batch: Batch) -> None:
         for video_id, reason in batch.unreadable:
             self._bad.setdefault(video_id, reason)
@@ -230,7 +241,7 @@ class ShardLoader:
 class _BatchReader(Dataset[PackedBatch]):
     """Reads the batch that a request describes. Runs in the workers."""
 
-    def __init__(self, shards: ShardSet, options: LoaderOptions) -> None:
+    def __init__(self, shards: ShardSet | Mixture, options: LoaderOptions) -> None:
         self.shards = shards
         self.options = options
 
@@ -341,6 +352,16 @@ class _BatchReader(Dataset[PackedBatch]):
             for place, picture in zip(pictures, row.image, strict=True):
                 cv2.split(picture, list(place))
         tensors["lengths"].copy_(torch.tensor([len(row.pcm) for row in rows]))
+
+
+def _sample_weights(shards: ShardSet) -> NDArray[np.float64]:
+    weights = shards.sample_weights(shards.class_weights)
+    if not weights.any():
+        raise UserError(
+            f"{shards.location}: no sample has a label, so classes cannot be balanced. Leave "
+            "--balanced out."
+        )
+    return weights
 
 
 def _settle_worker(number: int) -> None:

@@ -3,11 +3,14 @@
 The order of an epoch depends on the seed and the epoch alone. A step takes the next samples of
 that order and deals them out to the ranks, so that a run can go on with any number of ranks or
 workers where another one stopped.
+
+A mixture of sets draws from each of them in proportion to its share. Its epoch is as many draws as
+the sets have samples together; a set's own passes go on over the ends of epochs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,6 +120,62 @@ def balanced_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArr
     """
     rng = np.random.default_rng([seed, epoch, 0])
     return rng.choice(len(weights), size=len(weights), p=weights / weights.sum())
+
+
+def draws_before(place: int, shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """How many of the first draws of a mixture each set has had: within a few of its share.
+
+    Draw j of a set with share s is due at (j + 1/2) / s, and draws come in the order they are due.
+
+    Args:
+        place: how many draws, over all epochs.
+        shares: float64 [sets], above 0, of sum 1.
+
+    Returns:
+        int64 [sets], of sum `place`; none falls as `place` grows.
+    """
+    # These many are surely among the first; the few others come one by one.
+    counts = np.maximum(np.floor(shares * (place - len(shares))) - 1, 0).astype(np.int64)
+    for _ in range(place - int(counts.sum())):
+        counts[np.argmin((counts + 0.5) / shares)] += 1
+    return counts
+
+
+def mixed_order(
+    sizes: Sequence[int],
+    shares: NDArray[np.float64],
+    seed: int,
+    epoch: int,
+    pass_order: Callable[[int, int], NDArray[np.int64]],
+) -> NDArray[np.int64]:
+    """An epoch of a mixture; within each pass of a set come all samples of its `pass_order`.
+
+    Args:
+        sizes: samples of each set.
+        shares: float64 [sets], above 0, of sum 1.
+        seed: of the run.
+        epoch: from 0.
+        pass_order: (set, pass from 0) → int64 [its size], samples counted in the set.
+
+    Returns:
+        int64 [sum of the sizes], samples counted through the sets.
+    """
+    total = sum(sizes)
+    first, last = (draws_before(total * number, shares) for number in (epoch, epoch + 1))
+    due, samples = [], []
+    rng = np.random.default_rng([seed, epoch, 2])
+    for number, size in enumerate(sizes):
+        begin, end = int(first[number]), int(last[number])
+        # Sets that took turns exactly would meet the ranks' turns: each rank would see one set.
+        due.append((np.arange(begin, end) + rng.random(end - begin)) / shares[number])
+        passes = range(begin // size, -(-end // size))
+        drawn = np.concatenate(
+            [*(pass_order(number, one) for one in passes), np.empty(0, np.int64)]
+        )
+        offset = passes.start * size
+        samples.append(drawn[begin - offset : end - offset] + sum(sizes[:number]))
+    order = np.concatenate(samples)
+    return order[np.argsort(np.concatenate(due), kind="stable")]
 
 
 def steps(total: int, batch: int, world: int, start: int = 0) -> Iterator[Step]:

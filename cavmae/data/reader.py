@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -169,6 +169,25 @@ def _is_worth_a_retry(result: bytes | BaseException | None) -> bool:
     return not isinstance(result, bytes | FileNotFoundError | PermissionError)
 
 
+def check_cache(options: ReadOptions, location: str, sets: Iterable[Iterable[int]]) -> None:
+    """Refuse a cache that cannot hold what is read at a time.
+
+    Args:
+        options: with a cache.
+        location: of what is read, for the message.
+        sets: bytes of the shards of each set that it keeps.
+
+    Raises:
+        UserError: it cannot.
+    """
+    together = sum(sum(sorted(sizes)[-SHUFFLE_WINDOW:]) for sizes in sets)
+    if options.cache_gb * 1e9 < together:
+        raise UserError(
+            f"a cache of {options.cache_gb:g} GB cannot hold the {SHUFFLE_WINDOW} shards of "
+            f"{location} that are shuffled together. Allow {together / 1e9:.1f} GB or use none."
+        )
+
+
 class CachingReader:
     """Copies a shard into a local folder when it is first needed, and reads it there.
 
@@ -190,12 +209,7 @@ class CachingReader:
         self._limit = int(options.cache_gb * 1e9)
         self._shard_bytes = shard_bytes
         self._holds_all = sum(shard_bytes.values()) <= self._limit
-        together = sum(sorted(shard_bytes.values())[-SHUFFLE_WINDOW:])
-        if self._limit < together:
-            raise UserError(
-                f"a cache of {options.cache_gb:g} GB cannot hold the {SHUFFLE_WINDOW} shards of "
-                f"{location} that are shuffled together. Allow {together / 1e9:.1f} GB or use none."
-            )
+        check_cache(options, location, [shard_bytes.values()])
         storage.make_folder(self._folder)
 
     def read_many(

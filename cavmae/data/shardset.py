@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 
@@ -172,10 +173,44 @@ class ShardSet:
         lacking = self.lacking + len(rows) - len(fitting)
         return ShardSet(self.location, self.info, self.options, self.table, fitting, lacking)
 
+    def relabelled(self, labels: LabelSet) -> ShardSet:
+        """The same samples, their classes numbered by a label set that has all of them."""
+        if labels == self.label_set:
+            return self
+        places = np.array([labels.index_of(mid) for mid, _ in self.labels], np.int32)
+        counts = np.zeros(len(labels), np.int64)
+        counts[places] = self.info.class_counts
+        extra = dict(self.info.extra)
+        if self.info.class_weights is not None:
+            weights = np.zeros(len(labels))
+            weights[places] = self.info.class_weights
+            extra["weights"] = {"classes": weights.tolist()}
+        info = replace(
+            self.info,
+            labels=tuple(zip(labels.mids, labels.names, strict=True)),
+            class_counts=tuple(counts.tolist()),
+            extra=extra,
+        )
+        table = replace(self.table, labels=places[self.table.labels])
+        return ShardSet(self.location, info, self.options, table, self._rows, self.lacking)
+
+    def without_labels(self) -> ShardSet:
+        """The same samples, with neither labels nor classes."""
+        table = self.table
+        starts = np.zeros_like(table.label_starts)
+        table = replace(table, labels=table.labels[:0], label_starts=starts)
+        info = replace(self.info, labels=(), class_counts=())
+        return ShardSet(self.location, info, self.options, table, self._rows, self.lacking)
+
     @property
     def rows_sha256(self) -> str:
         """Which samples of the set these are; empty for all."""
         return hashlib.sha256(self._rows.tobytes()).hexdigest() if self._rows is not None else ""
+
+    @property
+    def sets(self) -> tuple[ShardSet, ...]:
+        """This one, as `Mixture.sets` are several."""
+        return (self,)
 
     def subset(self, numbers: Sequence[int] | NDArray[np.int64]) -> ShardSet:
         """Some of the samples.

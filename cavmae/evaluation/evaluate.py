@@ -159,11 +159,26 @@ def evaluate(
         found = classify_in_modes(
             classifier.model, classifier.frontend, shards, how, modes, world, count
         )
-    first = found[modes[0]]
+    result = _result(found, classifier, shards, how, coverage, notes, options)
+    if world.is_main:
+        _write_files(result, found, options)
+    return result
+
+
+def _result(
+    found: Mapping[Mode, Classified],
+    classifier: Classifier,
+    shards: ShardSet,
+    how: ClassifyOptions,
+    coverage: Coverage | None,
+    notes: tuple[str, ...],
+    options: EvaluateOptions,
+) -> EvaluateResult:
+    first, *_ = found.values()
     annotations = None
     if options.vggsounder is not None:
         annotations = annotations_of(options.vggsounder, first.video_ids, shards.label_set)
-    result = EvaluateResult(
+    return EvaluateResult(
         modes=tuple(scored(mode, one, options, annotations) for mode, one in found.items()),
         labels=shards.label_set,
         clips=len(first.index),
@@ -182,12 +197,15 @@ def evaluate(
         checkpoint=classifier.file,
         notes=notes,
     )
-    if world.is_main:
-        if options.per_class_csv is not None:
-            write_class_csv(options.per_class_csv, result)
-        for mode, one in found.items() if options.scores is not None else ():
-            write_scores(score_file(options, mode), clip_scores(one, mode, result, options))
-    return result
+
+
+def _write_files(
+    result: EvaluateResult, found: Mapping[Mode, Classified], options: EvaluateOptions
+) -> None:
+    if options.per_class_csv is not None:
+        write_class_csv(options.per_class_csv, result)
+    for mode, one in found.items() if options.scores is not None else ():
+        write_scores(score_file(options, mode), clip_scores(one, mode, result, options))
 
 
 def modes_of(classifier: Classifier) -> tuple[Mode, ...]:

@@ -19,7 +19,7 @@ from cavmae.evaluation.clips import clip_loader
 from cavmae.evaluation.features import Features
 from cavmae.evaluation.knn import neighbour_scores
 from cavmae.evaluation.metrics import accuracy
-from cavmae.evaluation.options import LoadOptions, VoteOptions
+from cavmae.evaluation.options import VALIDATION_FRAMES, LoadOptions, VoteOptions
 from cavmae.evaluation.ranking import rank_pairs
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAE, PretrainOptions
@@ -100,7 +100,7 @@ def _measure(
     model: CAVMAE, frontend: FrontEnd, shards: ShardSet, options: HeldOutOptions, world: World
 ) -> list[_Rows]:
     """This rank's share of the clips, by batch."""
-    loader = clip_loader(shards, frontend, options, "middle", world, model.modalities)
+    loader = clip_loader(shards, frontend, options, VALIDATION_FRAMES, world, model.modalities)
     model.eval()
     parts: list[_Rows] = []
     for batch in loader.epoch():

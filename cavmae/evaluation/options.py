@@ -29,9 +29,10 @@ from cavmae.options import (
 OneResult = int | Literal["all", "middle"]  # frames that give one result per clip
 FrameChoice = int | Literal["all", "each", "middle"]
 Waveform = Literal["int16", "float32"]
+VALIDATION_FRAMES: Literal["middle"] = "middle"  # of held-out clips, while a run trains
 ScoreKind = Literal["probabilities", "logits"]
 SCORE_FILES = (".npz", ".parquet", ".csv")
-_CHECKPOINT = "Run or checkpoint file."
+_CHECKPOINT = "Run or checkpoint file, or its URL; hf://org/name[@revision] on the hub."
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class OnShards(Options):
 class ModelOnShards(OnShards):
     """A trained model, and the clips it is given."""
 
-    checkpoint: Path = option(help=_CHECKPOINT)
+    checkpoint: str = option(help=_CHECKPOINT, metavar="PATH")
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class BootstrapOptions(Options):
     """How sure figures are."""
 
     bootstrap: int = option(
-        0, "Draws of the clips that 95 % intervals are made of, such as 1000. 0: none.", at_least=0
+        0, "Bootstrap draws for 95 % intervals, such as 1000; 0 for no intervals.", at_least=0
     )
     bootstrap_seed: int = option(0, "Seed of the draws.", at_least=0)
 
@@ -216,11 +217,11 @@ class HidingOptions(Options):
 class Drawn(HidingOptions, ModelOnShards):
     """Which clips are drawn, and where."""
 
-    checkpoint: Path = option(help="Pretrained run or file.")
+    checkpoint: str = option(help=f"Pretrained model. {_CHECKPOINT}", metavar="PATH")
     out: Path = option(help="Folder for the PNGs.")
-    clips: int = option(8, "How many clips, the first of those selected.", at_least=1)
+    clips: int = option(8, "Clips to draw, the first of those selected.", at_least=1)
     video_ids: tuple[str, ...] = option(
-        (), "A clip by its name, in place of --clips; repeat.", flag="--video-id"
+        (), "Draw this clip instead; may be given several times.", flag="--video-id"
     )
     frame: int | Literal["middle"] = option("middle", "middle, or a frame's number.", at_least=0)
     norm_pix_loss: bool | None = option(
@@ -280,7 +281,7 @@ class EmbedOptions(FeatureOptions, Stored):
 class VoteOptions(Options):
     """How neighbours vote."""
 
-    neighbours: int = option(20, "That vote, all if there are fewer.", at_least=1)
+    neighbours: int = option(20, "Neighbours that vote; all if there are fewer.", at_least=1)
     temperature: float = option(
         0.07, "A vote weighs exp(cosine similarity / temperature).", above=0
     )
@@ -320,9 +321,11 @@ class LinearOptions(Options):
     """How the linear classifier is fitted."""
 
     penalty: float = option(
-        0.001, "Of the linear probe: half the squared weights times this, per clip.", at_least=0
+        0.001, "Linear probe: weight of half the squared weights beside the mean loss.", at_least=0
     )
-    steps: int = option(200, "Of the linear probe, at most; all clips in each.", at_least=1)
+    steps: int = option(
+        200, "Linear probe: most steps of the fit, each over all clips.", at_least=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,13 +335,20 @@ class ProbeOptions(FeatureOptions, LinearOptions, Voted):
     shards: str = option(help="Shard set whose labels are known.")
     val_shards: str = option(help="Shard set to classify.")
     seed: int = option(0, "Seed of the random weights beside each model.")
+    label_splits: tuple[str, ...] = option(
+        (),
+        "Probe once more with the labels of this split of --shards only; features are then "
+        "whitened by all of its clips. May be given several times.",
+        flag="--label-split",
+        metavar="NAME",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfCheckpoint(Options):
     """The model that is used."""
 
-    checkpoint: Path = option(help=_CHECKPOINT)
+    checkpoint: str = option(help=_CHECKPOINT, metavar="PATH")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,15 @@ from avprep.progress import OnProgress, ignore
 from cavmae.data import ShardSet, open_shards
 from cavmae.distributed import World, joined_world
 from cavmae.evaluation.clips import share_counter
-from cavmae.evaluation.features import pooled_features
+from cavmae.evaluation.features import Features, pooled_features
 from cavmae.evaluation.knn import check_label_sets, joint_vectors, neighbour_scores
 from cavmae.evaluation.metrics import Scores, score
 from cavmae.evaluation.options import LinearOptions, ProbeOptions
 from cavmae.evaluation.trained import Trained, load_trained
 from cavmae.model import CAVMAEClassifier
+
+Scale = Callable[[Tensor], Tensor]  # float32 [N, dim] features → float64 [N, dim]
+_SHARE_OF_NOISE = 0.03  # of the largest variance
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,16 @@ class Probed:
     Attributes:
         checkpoint: the file of weights; of a random start, that of the model it belongs to.
         is_random: whether these are the weights before training.
+        label_split: that the labels are of; None for all labels.
+        known_clips: whose labels were known.
         linear: a linear classifier's scores.
         neighbours: the votes of nearest neighbours.
     """
 
     checkpoint: Path
     is_random: bool
+    label_split: str | None
+    known_clips: int
     linear: Scores
     neighbours: Scores
 
@@ -45,10 +52,11 @@ class ProbeResult:
     """What the features of several models know.
 
     Attributes:
-        rows: each model, and the random start of each size of model behind the last one of it.
+        rows: each model, and the random start of each size of model behind the last one of it;
+            each once with all labels, and once with those of each split asked for.
         is_multi_label: whether clips have several labels, so that mAP is what counts.
         clips: that were classified.
-        known_clips: whose labels were known.
+        known_clips: that features are compared with, labelled or not.
         clips_unreadable: left out, of both.
         clips_lacking: left out, of both, because they lack a modality.
     """
@@ -62,7 +70,7 @@ class ProbeResult:
 
 
 def probe(
-    checkpoints: Sequence[Path], options: ProbeOptions, on_progress: OnProgress = ignore
+    checkpoints: Sequence[str | Path], options: ProbeOptions, on_progress: OnProgress = ignore
 ) -> ProbeResult:
     """Classify clips by the features of each model. On several ranks, they share the clips.
 
@@ -75,7 +83,8 @@ def probe(
         The whole result, on every rank.
 
     Raises:
-        UserError: no checkpoint, shard sets without labels or with different ones.
+        UserError: no checkpoint, a split that is not there, shard sets without labels or with
+            different ones.
         WorkFailed: too many clips cannot be read.
     """
     if not checkpoints:
@@ -86,6 +95,8 @@ def probe(
     known = open_shards(options.shards, options, options.modalities)
     asked = open_shards(options.val_shards, selected, options.modalities)
     check_label_sets(known, asked)
+    for split in options.label_splits:
+        check_label_sets(known.select(splits=[split]), asked)
     with joined_world(options.device) as world:
         count = share_counter(on_progress, world, *[known, asked] * len(models))
         found = [
@@ -94,7 +105,7 @@ def probe(
         ]
     _, labels, sizes, unreadable = found[0]
     return ProbeResult(
-        rows=tuple(row for row, *_ in found),
+        rows=tuple(row for rows, *_ in found for row in rows),
         is_multi_label=is_multi_label(labels),
         clips=sizes[1],
         known_clips=sizes[0],
@@ -129,22 +140,55 @@ def _probed(
     options: ProbeOptions,
     world: World,
     count: Callable[[int], object],
-) -> tuple[Probed, Tensor, tuple[int, int], int]:
+) -> tuple[list[Probed], Tensor, tuple[int, int], int]:
     known, asked = (pooled_features(trained, one, options, world, count) for one in sets)
     truth = asked.labels.double().numpy()
-    vectors = [joint_vectors(one).to(world.device) for one in (known, asked)]
-    linear = linear_scores(vectors[0], known.labels.to(world.device), vectors[1], options)
-    votes = neighbour_scores(known, asked, options, world)
+    vectors, asked_vectors = (joint_vectors(one).to(world.device) for one in (known, asked))
+    whiten = whitening(vectors) if options.label_splits else None
+    rows = []
+    for split in (None, *options.label_splits):
+        used = known if split is None else of_split(split, sets[0], known)
+        linear = linear_scores(
+            joint_vectors(used).to(world.device),
+            used.labels.to(world.device),
+            asked_vectors,
+            options,
+            whiten if split is not None else None,
+        )
+        votes = neighbour_scores(used, asked, options, world)
+        rows.append(
+            Probed(
+                trained.file,
+                is_random,
+                split,
+                len(used.index),
+                score(linear.cpu().numpy(), truth),
+                score(votes.double().cpu().numpy(), truth),
+            )
+        )
     return (
-        Probed(
-            trained.file,
-            is_random,
-            score(linear.cpu().numpy(), truth),
-            score(votes.double().cpu().numpy(), truth),
-        ),
+        rows,
         known.labels,
         (len(known.index), len(asked.index)),
         known.unreadable + asked.unreadable,
+    )
+
+
+def of_split(split: str, shards: ShardSet, features: Features) -> Features:
+    """Features of the clips of one split.
+
+    Args:
+        split: as the manifest names it.
+        shards: that the features are of.
+        features: of some of its clips.
+    """
+    splits = (shards.entry(number).split for number in features.index.tolist())
+    inside = torch.tensor([one == split for one in splits])
+    return replace(
+        features,
+        index=features.index[inside],
+        vectors={name: vectors[inside] for name, vectors in features.vectors.items()},
+        labels=features.labels[inside],
     )
 
 
@@ -153,7 +197,35 @@ def is_multi_label(labels: Tensor) -> bool:
     return bool((labels.sum(dim=1) > 1).any())
 
 
-def linear_scores(known: Tensor, labels: Tensor, asked: Tensor, options: LinearOptions) -> Tensor:
+def standardising(known: Tensor) -> Scale:
+    """Takes out the mean of each of the features, and divides by the deviation."""
+    mean, deviation = known.mean(dim=0), known.std(dim=0, unbiased=False).clamp(min=1e-6)
+    return lambda vectors: (vectors - mean).double() / deviation
+
+
+def whitening(known: Tensor) -> Scale:
+    """Makes clips vary alike in every direction. Where labels are few, a trait in which clips of a
+    class differ a lot (how light, how loud) else outweighs the class.
+
+    Args:
+        known: float32 [N, dim], with labels or without.
+    """
+    mean = known.mean(dim=0)
+    centred = (known - mean).double()
+    variances, directions = torch.linalg.eigh(centred.T @ centred / len(known))
+    # Directions in which hardly anything varies are noise, and stay small.
+    deviations = (variances.clamp(min=0) + _SHARE_OF_NOISE * variances[-1]).sqrt()
+    change = directions / deviations @ directions.T
+    return lambda vectors: (vectors - mean).double() @ change
+
+
+def linear_scores(
+    known: Tensor,
+    labels: Tensor,
+    asked: Tensor,
+    options: LinearOptions,
+    scale: Scale | None = None,
+) -> Tensor:
     """Class scores from a linear classifier, fitted to all labelled clips at once.
 
     Nothing is random: the weights start at zero, and the best ones are unique where there is a
@@ -164,15 +236,16 @@ def linear_scores(known: Tensor, labels: Tensor, asked: Tensor, options: LinearO
         labels: float32 [N, classes], of the known clips.
         asked: float32 [Q, dim], features of the clips to classify.
         options: penalty and number of steps.
+        scale: of the features; None standardises them by those of labelled clips.
 
     Returns:
         float64 [Q, classes]: logits.
     """
     labelled = labels.any(dim=1)
     known, labels = known[labelled], labels[labelled]
-    mean, deviation = known.mean(dim=0), known.std(dim=0, unbiased=False).clamp(min=1e-6)
+    scale = scale or standardising(known)
     # In float64, so that the best weights are found to more digits than features have.
-    known, asked = ((each - mean).double() / deviation for each in (known, asked))
+    known, asked = scale(known), scale(asked)
     labels = labels.double()
     weight = known.new_zeros(labels.shape[1], known.shape[1], requires_grad=True)
     bias = known.new_zeros(labels.shape[1], requires_grad=True)

@@ -36,6 +36,7 @@ class PretrainOutput:
     loss_mae_image: Tensor | None
     loss_contrast: Tensor | None  # not weighted
     contrast_accuracy: Tensor | None
+    clip_loss: Tensor | None  # [B], without gradient, of mean `loss`; None unless asked for
     mask_audio: Tensor | None  # float32 [B, La], 1 where the patch was hidden
     mask_image: Tensor | None  # float32 [B, Lv]
     pred_audio: Tensor | None  # [B, La, 256], None unless asked for
@@ -81,6 +82,7 @@ class CAVMAE(Encoder):
         noise_image: Tensor | None = None,
         gather: Callable[[Tensor], Tensor] | None = None,
         predictions: bool = True,
+        by_clip: bool = False,
     ) -> PretrainOutput:
         """One training pass.
 
@@ -97,6 +99,7 @@ class CAVMAE(Encoder):
                 with gradient; None contrasts within this batch, as published.
             predictions: whether to return predictions of all patches. The losses take those of
                 the hidden patches only, so training goes without.
+            by_clip: whether to return the loss of each clip, too.
 
         Raises:
             UserError: inputs of another shape than the model's, or a mask ratio that leaves
@@ -111,6 +114,7 @@ class CAVMAE(Encoder):
         }
         loss = next(iter(patches.values())).new_zeros((), dtype=torch.float32)
         loss_mae = loss_contrast = accuracy = None
+        clip_loss = loss.new_zeros(len(next(iter(patches.values())))) if by_clip else None
         losses: dict[Modality, Tensor] = {}
         predicted: dict[Modality, Tensor] = {}
         pooled: dict[Modality, Tensor] = {}
@@ -120,11 +124,12 @@ class CAVMAE(Encoder):
             for name, decoded in self.decode(joint, shown).items():
                 to_pixels, (_, hidden, _) = self.part("decoder_pred", name), splits[name]
                 # The loss needs hidden patches only, and a patch has many values.
-                losses[name] = mae_loss(
-                    take_rows(patches[name], hidden),
-                    to_pixels(take_rows(decoded, hidden)),
-                    options.norm_pix_loss,
-                )
+                truth = take_rows(patches[name], hidden)
+                prediction = to_pixels(take_rows(decoded, hidden))
+                losses[name] = mae_loss(truth, prediction, options.norm_pix_loss)
+                if clip_loss is not None:
+                    of_clips = mae_loss_by_clip(truth, prediction, options.norm_pix_loss)
+                    clip_loss = clip_loss + options.mae_weight * of_clips
                 if predictions:
                     predicted[name] = to_pixels(decoded)
             loss_mae = sum(losses.values(), start=loss)
@@ -135,11 +140,16 @@ class CAVMAE(Encoder):
                 pooled["audio"], pooled["image"], options.bidirectional, gather
             )
             loss = loss + options.contrast_weight * loss_contrast
+            if clip_loss is not None:
+                of_clips = contrastive_loss_by_clip(
+                    pooled["audio"], pooled["image"], options.bidirectional, gather
+                )
+                clip_loss = clip_loss + options.contrast_weight * of_clips
         masks = {name: mask for name, (_, _, mask) in splits.items()}
         of_both = (found.get(name) for found in (masks, predicted, pooled) for name in BOTH)
         return PretrainOutput(
             loss, loss_mae, losses.get("audio"), losses.get("image"), loss_contrast, accuracy,
-            *of_both,
+            clip_loss, *of_both,
         )  # fmt: skip
 
     def _given(self, audio: Tensor | None, image: Tensor | None) -> dict[Modality, Tensor]:
@@ -248,8 +258,19 @@ def mae_loss(patches: Tensor, prediction: Tensor, normalise: bool) -> Tensor:
         normalise: compare with each patch's own mean and (unbiased) variance taken out.
     """
     with torch.autocast(patches.device.type, enabled=False):
-        target = normalise_patches(patches.float()) if normalise else patches.float()
-        return F.mse_loss(prediction.float(), target)
+        return F.mse_loss(prediction.float(), _target(patches, normalise))
+
+
+@torch.no_grad()
+def mae_loss_by_clip(patches: Tensor, prediction: Tensor, normalise: bool) -> Tensor:
+    """Float32 [B], without gradient: `mae_loss` of each clip."""
+    with torch.autocast(patches.device.type, enabled=False):
+        errors = F.mse_loss(prediction.float(), _target(patches, normalise), reduction="none")
+        return errors.mean(dim=(1, 2))
+
+
+def _target(patches: Tensor, normalise: bool) -> Tensor:
+    return normalise_patches(patches.float()) if normalise else patches.float()
 
 
 def normalise_patches(patches: Tensor) -> Tensor:
@@ -303,6 +324,25 @@ def contrastive_loss(
             other_loss, other_accuracy = _picking(similarity, truth)
             loss, accuracy = (loss + other_loss) / 2, (accuracy + other_accuracy) / 2
         return loss, accuracy
+
+
+@torch.no_grad()
+def contrastive_loss_by_clip(
+    audio: Tensor,
+    image: Tensor,
+    bidirectional: bool = False,
+    gather: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Float32 [B], without gradient: what each clip of this batch has of `contrastive_loss`."""
+    with torch.autocast(audio.device.type, enabled=False):
+        audio, image = F.normalize(audio.float(), dim=-1), F.normalize(image.float(), dim=-1)
+        own = (audio * image).sum(dim=1) / TEMPERATURE
+        ways = [(image, audio), (audio, image)][: 1 + bidirectional]
+        losses = [
+            (one @ (gather(other) if gather else other).T / TEMPERATURE).logsumexp(dim=1) - own
+            for one, other in ways
+        ]
+        return torch.stack(losses).mean(dim=0)
 
 
 def _picking(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:

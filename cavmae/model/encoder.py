@@ -12,6 +12,7 @@ from avprep.errors import UserError
 from cavmae.model.blocks import SUFFIXES, Block, Stream, freeze_stream_norms
 from cavmae.model.config import ModelConfig
 from cavmae.model.positions import sincos_positions
+from cavmae.model.pretrained import Pretrained
 from cavmae.options import Modality, Objective
 
 # What of CAV-MAE an objective has no use for, by the names of modules and parameters. Without
@@ -63,7 +64,7 @@ def unpatchify(patches: Tensor, grid: tuple[int, int], patch: int) -> Tensor:
     return x.reshape(batch, -1, rows * patch, columns * patch)
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, Pretrained):
     """Two streams of blocks of their own, then shared blocks. Base of both models.
 
     A model is built whole; what its objective has no use for is left out before it is initialised.
@@ -77,6 +78,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.modalities = config.modalities
+        self.metadata = {}
         dim = config.embed_dim
         self.patch_embed_a = PatchEmbed(1, dim, config.patch_size)
         self.patch_embed_v = PatchEmbed(3, dim, config.patch_size)

@@ -86,6 +86,7 @@ class Verdict:
         is_stopped: a rank was told to stop.
         is_due: it is time to save.
         has_failed: a loss that a rank has read is not finite.
+        is_unsaved: a checkpoint could not be written.
     """
 
     sizes: list[list[int]]
@@ -93,6 +94,7 @@ class Verdict:
     is_stopped: bool
     is_due: bool
     has_failed: bool
+    is_unsaved: bool
 
     @property
     def samples(self) -> int:
@@ -101,12 +103,19 @@ class Verdict:
 
 
 def agree(
-    world: World, share: Share, accumulate: int, *, is_stopped: bool, is_due: bool, has_failed: bool
+    world: World,
+    share: Share,
+    accumulate: int,
+    *,
+    is_stopped: bool,
+    is_due: bool,
+    has_failed: bool,
+    is_unsaved: bool,
 ) -> Verdict:
     """Tell the other ranks what this one has for the next step, and learn what they have."""
     sizes = [len(batch) for batch in share.batches]
     sizes += [0] * (accumulate - len(sizes))
-    flags = [share.lost is not None, is_stopped, is_due, has_failed]
+    flags = [share.lost is not None, is_stopped, is_due, has_failed, is_unsaved]
     found = world.exchange([*map(float, sizes), *map(float, flags)])
     told = [any(column) for column in zip(*(row[accumulate:] for row in found), strict=True)]
     return Verdict([list(map(int, row[:accumulate])) for row in found], *told)

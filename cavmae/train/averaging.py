@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cavmae.train.parallel import as_sharded, whole
+from cavmae.train.parallel import as_sharded, to_cpu, whole
 
 
 class WeightAverage:
@@ -55,9 +55,9 @@ class WeightAverage:
         finally:
             self._put(kept)
 
-    def state(self, keep: bool) -> dict[str, Any]:
-        """For a checkpoint, whole tensors on the CPU. All ranks call this together."""
-        return {"count": self.count, "mean": whole(self._mean, keep)}
+    def state(self, keep: bool, copy: Callable[[Tensor], Tensor] = to_cpu) -> dict[str, Any]:
+        """For a checkpoint, whole tensors on the CPU, see `whole`. All ranks call this together."""
+        return {"count": self.count, "mean": whole(self._mean, keep, copy)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`."""

@@ -21,7 +21,7 @@ from cavmae.train.parallel import load_whole_weights
 
 _NAME = re.compile(r"step-\d{8}")
 _REPLACED = re.compile(rf"\.old-({_NAME.pattern})")  # by one of the same step, in a moment
-_WEIGHTS, _STATE = "model.safetensors", "state.pt"
+FILES = _WEIGHTS, _STATE = "model.safetensors", "state.pt"  # in the order of writing
 
 
 def save_checkpoint(
@@ -94,6 +94,11 @@ def _write_state(path: Path, state: dict[str, Any]) -> None:
             raise
         file.flush()
         os.fsync(file.fileno())
+
+
+def is_checkpoint_name(name: str) -> bool:
+    """Whether a folder of this name is a checkpoint."""
+    return bool(_NAME.fullmatch(name))
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

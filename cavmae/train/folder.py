@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
-from pathlib import Path
 from typing import Any
 
 from avprep import storage
@@ -14,6 +13,7 @@ from cavmae.distributed import World
 from cavmae.train.checkpoint import list_checkpoints
 from cavmae.train.events import Note, OnEvent
 from cavmae.train.options import PretrainRun, Run
+from cavmae.train.place import CHECKPOINTS, CONFIG_FILE, RunFolder
 
 # What may differ when a run is resumed, because no result depends on it (but by rounding). Shards
 # are known by what is in them, see `facts_of`, and not by where they are; batches by how many
@@ -34,40 +34,43 @@ _FREE = frozenset(
         *("batch_size", "accumulate", "contrasted_clips"),
     )
 )
-CONFIG_FILE = "config.json"
 _WATCHING = frozenset(("val_splits", "val_clips"))  # pretraining's validation decides nothing
 
 
-def prepare_folder(options: Run, facts: dict[str, Any], world: World, tell: OnEvent) -> None:
+def prepare_folder(
+    folder: RunFolder, options: Run, facts: dict[str, Any], world: World, tell: OnEvent
+) -> None:
     """Make the run directory and write config.json, or check that an old one fits.
 
     Args:
+        folder: the run directory.
         options: of the run.
         facts: what they came to, by the same names, and what is known of the data.
         world: this process among its peers.
         tell: who hears where resuming changes what is contrasted.
 
     Raises:
-        UserError: the folder holds another run.
+        UserError: the folder holds another run, or cannot be written to.
+        WorkFailed: its store cannot be reached.
     """
-    folder = options.out
+    world.gather_results(folder.fetch)
     described = dict(sorted({**dataclasses.asdict(options), **facts}.items()))
     config = json.loads(json.dumps(described, default=str))
     run_id = uuid.uuid4().hex
-    found = folder / CONFIG_FILE
-    if list_checkpoints(folder / "checkpoints"):
+    found = folder.path / CONFIG_FILE
+    if list_checkpoints(folder.path / CHECKPOINTS):
         if options.resume == "never":
             raise UserError(
-                f"{folder}: holds a run already. Delete it, choose another --out, or use "
+                f"{folder.place}: holds a run already. Delete it, choose another --out, or use "
                 "--resume auto."
             )
         if not found.is_file():
             raise UserError(
-                f"{found}: missing beside checkpoints, so that nothing tells whether they are of "
-                "this run. Put it back, or choose another --out."
+                f"{folder.shown(CONFIG_FILE)}: missing beside checkpoints, so that nothing tells "
+                "whether they are of this run. Put it back, or choose another --out."
             )
         theirs = json.loads(found.read_bytes())
-        check_resumed(folder, theirs, config, free_options(options), world)
+        check_resumed(folder.place, theirs, config, free_options(options), world)
         run_id = theirs.get("run_id", run_id)
         before, now = theirs.get("contrasted_clips"), config.get("contrasted_clips")
         if before != now:
@@ -79,7 +82,7 @@ def prepare_folder(options: Run, facts: dict[str, Any], world: World, tell: OnEv
                 )
             )
     world.barrier()
-    world.on_main(lambda: write_config(found, {**config, "run_id": run_id}))
+    world.on_main(lambda: write_config(folder, {**config, "run_id": run_id}))
 
 
 def free_options(options: Run) -> frozenset[str]:
@@ -90,14 +93,15 @@ def free_options(options: Run) -> frozenset[str]:
     return free | _WATCHING if isinstance(options, PretrainRun) else free
 
 
-def write_config(path: Path, config: dict[str, Any]) -> None:
+def write_config(folder: RunFolder, config: dict[str, Any]) -> None:
     """Write config.json into a run directory, which is made if it is not there."""
-    storage.make_folder(path.parent)
-    storage.write_json(path, config)
+    storage.make_folder(folder.path)
+    storage.write_json(folder.path / CONFIG_FILE, config)
+    folder.push()
 
 
 def check_resumed(
-    folder: Path,
+    folder: str,
     theirs: dict[str, Any],
     config: dict[str, Any],
     free: frozenset[str],

@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from avprep import storage
 from avprep.errors import UserError
+from avprep.retries import with_retries
 from avprep.shards.format import sample_key
 from cavmae.data import open_shards
 from cavmae.distributed import joined_world
@@ -27,12 +27,12 @@ class FoldsResult:
     """What the runs of all folds came to.
 
     Attributes:
-        folder: that has a run directory per fold, and folds.json.
+        folder: path or URL, that has a run directory per fold, and folds.json.
         folds: each fold's run, by the fold's name; its `validation` is the fold's evaluation, by
             the weights of the last epoch.
     """
 
-    folder: Path
+    folder: str
     folds: Mapping[str, FinetuneResult]
 
     def values(self, measure: str) -> list[float]:
@@ -75,7 +75,9 @@ def folds(options: FoldsRun, on_event: OnEvent = ignore) -> FoldsResult:
         result = FoldsResult(options.out, found)
         with written_together(world, options.out):
             if world.is_main:
-                storage.write_json(options.out / "folds.json", finite(result.facts()))
+                path, facts = storage.join(options.out, "folds.json"), finite(result.facts())
+                tries = options.retries if storage.is_url(path) else 0
+                with_retries(lambda: storage.write_json(path, facts), tries)
     return result
 
 
@@ -105,6 +107,6 @@ def run_of(options: FoldsRun, fold: str, names: list[str]) -> FinetuneRun:
         "val_shards": options.shards,
         "val_splits": (fold,),
         "val_select": options.select,
-        "out": options.out / f"fold-{sample_key(fold)}",
+        "out": storage.join(options.out, f"fold-{sample_key(fold)}"),
     }
     return FinetuneRun(**{**shared, **own})

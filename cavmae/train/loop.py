@@ -14,7 +14,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,15 +24,16 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from avprep.errors import WorkFailed
-from cavmae.data import Batch, ShardLoader
+from cavmae.data import Batch, Mixture, ShardLoader
 from cavmae.distributed import World
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAE, CAVMAEClassifier
 from cavmae.train.ahead import LaunchedStep, Share, StepFeed, Verdict, agree
 from cavmae.train.averaging import WeightAverage
+from cavmae.train.background import BackgroundWriter, Snapshot
 from cavmae.train.checkpoint import list_checkpoints, load_state, save_checkpoint
 from cavmae.train.curves import LATEST
-from cavmae.train.events import Measured, OnEvent, Steps, ignore
+from cavmae.train.events import Measured, Note, OnEvent, Steps, ignore
 from cavmae.train.not_finite import WHAT_HELPS, end_not_finite
 from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, set_learning_rate
 from cavmae.train.options import TrainOptions, TransferOptions
@@ -43,7 +44,9 @@ from cavmae.train.parallel import (
     whole_weights,
     without_gradient_exchange,
 )
+from cavmae.train.place import CHECKPOINTS, RunFolder
 from cavmae.train.records import Meter, RunRecords, written_together
+from cavmae.train.set_losses import SetLosses, shown
 from cavmae.train.tasks import StepLoss, Task, freeze_unused
 from cavmae.train.utilisation import autocast, measured_flops, model_precision, profiled
 
@@ -74,7 +77,7 @@ class Trainer:
         loader: ShardLoader,
         world: World,
         options: TrainOptions,
-        folder: Path,
+        folder: Path | RunFolder,
         after_epoch: AfterEpoch | None = None,
         metadata: Mapping[str, str] | None = None,
         transfer: TransferOptions | None = None,
@@ -104,7 +107,7 @@ class Trainer:
         self.world = world
         self.options = options
         self.transfer = transfer
-        self.folder = folder
+        self.folder = folder if isinstance(folder, RunFolder) else RunFolder(folder)
         self.after_epoch = after_epoch
         self.metadata = dict(metadata or {})
         self.tell = tell
@@ -116,9 +119,12 @@ class Trainer:
         self._ideal_seconds = 0.0
         self._note_step: Callable[[], object] = lambda: None
         self._saved_step, self._saved_at = 0, time.monotonic()
+        self._snapshot, self._writer = Snapshot(world.device), BackgroundWriter()
         self._launched: deque[LaunchedStep] = deque()
         self._seen: LaunchedStep | None = None  # the last one whose losses were read …
         self._failed: dict[str, float] | None = None  # … and those, if they are not finite
+        shards = loader.shards
+        self._sets = SetLosses(shards, world.device) if isinstance(shards, Mixture) else None
         self._called = spread_model(model, world, options)
         self.optimizer = build_optimizer(model, options, transfer)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
@@ -142,7 +148,7 @@ class Trainer:
 
     def resume(self) -> Path | None:
         """Resume from the newest whole checkpoint of the run, if there is one."""
-        checkpoints = list_checkpoints(self.folder / "checkpoints")
+        checkpoints = list_checkpoints(self.folder.path / CHECKPOINTS)
         if not checkpoints:
             return None
         state = load_state(checkpoints[-1], self.model)
@@ -172,19 +178,34 @@ class Trainer:
             self._records = RunRecords(self.folder, position.rows, options.track, self.tell)
         try:
             self._ideal_seconds = self._measure_ideal_seconds()
-            trace, traced = self.folder / "trace.json", options.profile * self.world.is_main
-            with _stop_requests() as stop, profiled(trace, traced, self.tell) as self._note_step:
+            with _stop_requests() as stop, self._profiled() as self._note_step:
                 if not position.step and not position.rows:
                     self._record_start(stop)
                 while position.epoch < options.epochs:
                     self._run_epoch(stop)
                     self._finish_epoch(stop)
-            with written_together(self.world, self.folder):
+            self._finish_saving()
+            with written_together(self.world, self.folder.place):
                 if self._records is not None:
-                    self._records.publish(final=True)
+                    self._records.publish(position.rows, final=True)
         finally:
-            if self._records is not None:
-                self._records.close()
+            self._close()
+
+    def _profiled(self) -> AbstractContextManager[Callable[[], object]]:
+        """See `profiled`."""
+        name, steps = "trace.json", self.options.profile * self.world.is_main
+        return profiled(self.folder.path / name, self.folder.shown(name), steps, self.tell)
+
+    def _close(self) -> None:
+        """Finish what works beside the run. It may be ending with an error; others are told."""
+        work: list[Callable[[], None]] = [self._writer.finish]
+        if self._records is not None:
+            work += [self._records.close, self.folder.push_rest]
+        for finish in work:
+            try:
+                finish()
+            except Exception as error:
+                self.tell(Note(str(error), is_warning=True))
 
     def _measure_ideal_seconds(self) -> float:
         """Seconds per sample if the GPUs did the model's matrix products at full speed."""
@@ -282,6 +303,7 @@ class Trainer:
                 is_stopped=bool(stop),
                 is_due=self.world.is_main and is_due(),
                 has_failed=self._failed is not None,
+                is_unsaved=self._writer.has_failed,
             )
             yield share, verdict
 
@@ -290,10 +312,12 @@ class Trainer:
 
         Raises:
             KeyboardInterrupt: a rank was told to stop.
-            WorkFailed: a loss is not finite, or a rank has no batch.
+            WorkFailed: a loss is not finite, a rank has no batch, or a checkpoint is not written.
         """
         if verdict.has_failed:
             self._end_not_finite()
+        if verdict.is_unsaved:
+            self._finish_saving()
         if verdict.is_lost:
             self._give_up(share.lost, verdict.is_stopped)
         step, every = self.position.step, self.options.checkpoint_steps
@@ -301,7 +325,7 @@ class Trainer:
         if is_due and step != self._saved_step:
             self._save()
         if verdict.is_stopped:
-            raise KeyboardInterrupt
+            self._end_stopped()
 
     def _give_up(self, lost: WorkFailed | None, is_stopped: bool) -> None:
         """End a run in which a rank, this one if `lost` is given, has no batch. All ranks call it.
@@ -312,7 +336,8 @@ class Trainer:
         """
         self._save()
         if is_stopped:
-            raise KeyboardInterrupt
+            self._end_stopped()
+        self._finish_saving()
         self._tell_lost(lost)
 
     def _tell_lost(self, lost: WorkFailed | None) -> NoReturn:
@@ -362,7 +387,7 @@ class Trainer:
             self._add_to_sums(step.samples, facts)
             if self._steps is not None:
                 done, measured = self._steps.done + 1, self._meter.facts()
-                self._steps = replace(self._steps, done=done, facts={**facts, **measured})
+                self._steps = replace(self._steps, done=done, facts={**shown(facts), **measured})
                 self.tell(self._steps)
             self._maybe_log(step.number, facts)
 
@@ -396,7 +421,10 @@ class Trainer:
         inputs = self.frontend(batch, generator)
         gather = functools.partial(world.gather_rows, counts=sizes) if world.size > 1 else None
         with autocast(world.device, options.precision):
-            return self.task.loss(self._called, inputs, generator, gather)
+            result = self.task.loss(self._called, inputs, generator, gather, self._sets is not None)
+        if self._sets is not None and result.by_clip is not None:
+            result.parts.update(self._sets.of(batch, result.by_clip))
+        return result
 
     def _descend(self) -> Tensor:
         """Let the optimiser use the gradients; returns their norm before clipping."""
@@ -428,7 +456,7 @@ class Trainer:
             self._save()  # validation takes a while, in which the run may be ended
         sums = self._sums_over_ranks()
         count = sums.pop("samples", 0.0) or 1.0
-        means = {name: value / count for name, value in sums.items()}
+        means = shown({name: value / count for name, value in sums.items()})
         position.epoch += 1
         position.samples = 0
         position.sums = {}
@@ -445,7 +473,7 @@ class Trainer:
         self.tell(Measured(self.task.name, position.epoch, epochs, means, validation))
         self._save()
         if self.world.any(bool(stop)):
-            raise KeyboardInterrupt
+            self._end_stopped()
 
     def _validate(self, evaluate: AfterEpoch | None, stop: list[int]) -> dict[str, float]:
         if evaluate is None:
@@ -468,7 +496,7 @@ class Trainer:
         if self._records is None or not every or step % every:
             return
         sums = self.position.sums
-        means = {n: v / sums["samples"] for n, v in sums.items() if n != "samples"}
+        means = shown({n: v / sums["samples"] for n, v in sums.items() if n != "samples"})
         row = {"step": step, "epoch": self.position.epoch, "split": "epoch so far"}
         latest = {name: facts[name] for name in LATEST if name in facts}
         self._records.add({**row, **means, **latest, **self._meter.facts()})
@@ -477,28 +505,54 @@ class Trainer:
         return time.monotonic() - self._saved_at > self.options.checkpoint_minutes * 60
 
     def _save(self) -> None:
-        """Write a checkpoint and the log; all ranks take part, since each may hold a share.
+        """Begin to write a checkpoint and the log, when those before are written.
+
+        All ranks take part, since each may hold a share.
 
         Raises:
-            WorkFailed: they could not be written, or a loss is not finite; on every rank.
+            WorkFailed: those before could not be written, or a loss is not finite; on every rank.
         """
         self._catch_up()
-        keep = self.world.is_main
-        weights = whole_weights(self.model, keep)
+        self._finish_saving()
+        self._snapshot.begin()
+        keep, copy = self.world.is_main, self._snapshot.copy
+        weights = whole_weights(self.model, keep, copy)
+        rows = list(self.position.rows)
         state = {
-            "optimizer": whole(self.optimizer.state_dict(), keep),
+            "optimizer": whole(self.optimizer.state_dict(), keep, copy),
             "scaler": self.scaler.state_dict(),
-            "averages": {name: a.state(keep) for name, a in self.averages.items()},
-            "position": {**vars(self.position), "sums": self._sums_over_ranks()},
+            "averages": {name: a.state(keep, copy) for name, a in self.averages.items()},
+            "position": {**vars(self.position), "rows": rows, "sums": self._sums_over_ranks()},
         }
-        folder, step = self.folder / "checkpoints", self.position.step
-        with written_together(self.world, folder):
-            if keep:
-                count = self.options.keep_checkpoints
-                save_checkpoint(folder, step, self.model, state, count, weights, self.metadata)
-            if self._records is not None:
-                self._records.publish()
-        self._saved_step, self._saved_at = step, time.monotonic()
+        self._snapshot.finish()
+        if self._records is not None:
+            self._writer.begin(functools.partial(self._write, self._records, weights, state))
+            self._records.tell_failures()
+        self._saved_step, self._saved_at = self.position.step, time.monotonic()
+
+    def _write(
+        self, records: RunRecords, weights: dict[str, Tensor], state: dict[str, Any]
+    ) -> None:
+        """Write a checkpoint and the log, on the thread of the writer."""
+        position, keep = state["position"], self.options.keep_checkpoints
+        folder = self.folder.path / CHECKPOINTS
+        save_checkpoint(folder, position["step"], self.model, state, keep, weights, self.metadata)
+        records.publish(position["rows"])
+        self.folder.push()
+
+    def _finish_saving(self) -> None:
+        """Wait for what is being written. All ranks call it together.
+
+        Raises:
+            WorkFailed: it could not be written; on every rank.
+        """
+        with written_together(self.world, self.folder.shown(CHECKPOINTS)):
+            self._writer.finish()
+
+    def _end_stopped(self) -> NoReturn:
+        """Raises KeyboardInterrupt, when everything is written."""
+        self._finish_saving()
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from avprep import storage
@@ -12,13 +11,15 @@ from cavmae.data import Batch
 from cavmae.distributed import World
 from cavmae.frontend import FrontEnd
 from cavmae.train.ahead import LaunchedStep
+from cavmae.train.place import CHECKPOINTS, RunFolder
 
 WHAT_HELPS = "Lower --lr, set --clip-grad, or use --precision fp32."
+_REPORT = "not-finite.json"
 _SHOWN = 8  # samples in the message; all of them are in the file
 
 
 def end_not_finite(
-    step: LaunchedStep, bad: Sequence[str], frontend: FrontEnd, world: World, folder: Path
+    step: LaunchedStep, bad: Sequence[str], frontend: FrontEnd, world: World, folder: RunFolder
 ) -> NoReturn:
     """End a run. All ranks call it with the same step; it may be the loss of another one.
 
@@ -42,11 +43,11 @@ def end_not_finite(
     everyone = [name for names in suspects for name in names]
     if world.is_main:
         content = {"step": step.number, "not_finite": reasons, "video_ids": everyone}
-        storage.write_json(folder / "not-finite.json", content)
+        storage.write_json(folder.path / _REPORT, content)
     shown = ", ".join(everyone[:_SHOWN]) + (" …" if len(everyone) > _SHOWN else "")
     raise WorkFailed(
         f"not finite at step {step.number}: {', '.join(reasons)} (samples {shown}; all of them in "
-        f"{folder / 'not-finite.json'}). The last checkpoint in {folder / 'checkpoints'} is good. "
+        f"{folder.shown(_REPORT)}). The last checkpoint in {folder.shown(CHECKPOINTS)} is good. "
         f"{WHAT_HELPS}"
     )
 

@@ -7,7 +7,6 @@ Imports nothing heavy: `--help` shows them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from avprep.errors import UserError
@@ -22,6 +21,7 @@ from cavmae.options import (
     SkipOptions,
     ValidationSplit,
     WorkerOptions,
+    read_shares,
 )
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -32,7 +32,11 @@ Parallel = Literal["ddp", "fsdp"]
 class BatchOptions(Options):
     """How many samples are read, and how many at once."""
 
-    epochs: int = option(25, "Passes over the shard set.", at_least=1)
+    epochs: int = option(
+        25,
+        "Passes over the shard set; of a mixture, as many draws as its sets have samples.",
+        at_least=1,
+    )
     batch_size: int = option(48, "Samples per batch and process.", at_least=1)
     accumulate: int = option(1, "Batches per optimizer step.", at_least=1)
 
@@ -159,8 +163,19 @@ class TrainOptions(
 class PlaceOptions(Options):
     """What is read and written."""
 
-    shards: str = option(help="Folder or URL of the training shard set.")
-    out: Path = option(help="Run directory.")
+    shards: str | tuple[str, ...] = option(
+        help="Folder or URL of the training shard set. May be repeated for a mixture of sets, with "
+        "each one's share of the draws (A=0.7) or without (in proportion to their samples).",
+        metavar="PLACE[=SHARE]",
+    )
+    out: str = option(help="Run directory: a folder, or a URL of an object store.", metavar="PLACE")
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a value is not allowed, or --shards gives wrong shares.
+        """
+        super().__post_init__()
+        read_shares(self.shards)
 
 
 @dataclass(frozen=True)
@@ -187,7 +202,12 @@ class ValidationOptions(Options):
 class ModelOptions(Options):
     """What is trained."""
 
-    init: Path | None = option(None, "Checkpoint or run to start from. [default: random weights]")
+    init: str | None = option(
+        None,
+        "Run or checkpoint file, or its URL, to start from; hf://org/name[@revision] on the hub. "
+        "[default: random weights]",
+        metavar="PATH",
+    )
     model: str | None = option(
         None, "Size: tiny, small, base (published) or large. [default: base, or as --init]"
     )
@@ -299,7 +319,9 @@ class FoldsRun(
     """Finetuning runs over the folds of a shard set."""
 
     shards: str = option(help="Folder or URL of the shard set.")
-    out: Path = option(help="Folder for a run directory per fold.")
+    out: str = option(
+        help="Folder, or URL of an object store, for a run directory per fold.", metavar="PLACE"
+    )
 
 
 Run = PretrainRun | FinetuneRun

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cavmae.data import ShardSet
+from cavmae.data import Mixture, ShardSet
 from cavmae.frontend.fbank import SHIFT, WINDOW
 from cavmae.model import ModelConfig
 from cavmae.options import Modality, modalities_of
@@ -46,7 +46,7 @@ class Outlook:
 
 def outlook(
     options: Run,
-    shards: ShardSet,
+    shards: ShardSet | Mixture,
     config: ModelConfig,
     steps_per_epoch: int,
     steps_done: int,
@@ -89,13 +89,13 @@ def modalities_read(options: Run, config: ModelConfig) -> tuple[Modality, ...]:
     return config.modalities
 
 
-def fitting_rows(shards: ShardSet, config: ModelConfig) -> int:
+def fitting_rows(shards: ShardSet | Mixture, config: ModelConfig) -> int:
     """The fewest fbank rows, in whole patches, that hold all but the longest clips."""
     longest = np.percentile(_rows(shards), _LONGEST, method="inverted_cdf")
     patches = max(math.ceil(longest / config.patch_size), 1)
     return min(patches * config.patch_size, config.audio_frames)
 
 
-def _rows(shards: ShardSet) -> np.ndarray:
+def _rows(shards: ShardSet | Mixture) -> np.ndarray:
     """int64 [N]: fbank rows that each clip fills."""
     return np.maximum(1 + (shards.audio_lengths - WINDOW) // SHIFT, 0)

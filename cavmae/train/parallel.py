@@ -105,35 +105,44 @@ def collected(model: nn.Module) -> Iterator[None]:
             module.reshard()
 
 
-def whole_weights(model: nn.Module, keep: bool) -> dict[str, Tensor]:
+def to_cpu(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU; itself, where it is there."""
+    return tensor.detach().cpu()
+
+
+def whole_weights(
+    model: nn.Module, keep: bool, copy: Callable[[Tensor], Tensor] = to_cpu
+) -> dict[str, Tensor]:
     """A model's whole state. All ranks must call this together.
 
     Args:
         model: spread or not.
         keep: whether this rank wants the result; else it is empty.
+        copy: brings a tensor to the CPU.
 
     Returns:
         Tensors on the CPU by the model's own names.
     """
-    return whole(model.state_dict(), keep) or {}
+    return whole(model.state_dict(), keep, copy) or {}
 
 
-def whole(value: Any, keep: bool) -> Any:
+def whole(value: Any, keep: bool, copy: Callable[[Tensor], Tensor] = to_cpu) -> Any:
     """The same nested dictionaries and lists with whole CPU tensors. All ranks call it together.
 
     Args:
         value: as `Optimizer.state_dict()` gives it.
         keep: whether this rank wants the result; else it is None.
+        copy: brings a tensor to the CPU.
     """
     if isinstance(value, DTensor):
         value = value.full_tensor()
     if isinstance(value, Tensor):
-        return value.detach().cpu() if keep else None
+        return copy(value) if keep else None
     if isinstance(value, Mapping):
-        entries = {name: whole(part, keep) for name, part in value.items()}
+        entries = {name: whole(part, keep, copy) for name, part in value.items()}
         return entries if keep else None
     if isinstance(value, list):
-        parts = [whole(part, keep) for part in value]
+        parts = [whole(part, keep, copy) for part in value]
         return parts if keep else None
     return value
 

@@ -21,7 +21,7 @@ from avprep.tracking import TrackedRun, Trackers
 from cavmae.distributed import World
 from cavmae.train.curves import draw_curves
 from cavmae.train.events import Note, OnEvent, ignore
-from cavmae.train.folder import CONFIG_FILE
+from cavmae.train.place import CONFIG_FILE, RunFolder
 
 TIMINGS = ("samples_per_second", "data_wait", "gpu_gb", "mfu")  # two equal runs differ in these
 _STEPS_SEEN = 20  # of which the speed is an average
@@ -33,7 +33,7 @@ class RunRecords:
 
     def __init__(
         self,
-        folder: Path,
+        folder: RunFolder,
         rows: list[dict[str, Any]],
         trackers: Sequence[TrackerName] = (),
         tell: OnEvent = ignore,
@@ -44,7 +44,7 @@ class RunRecords:
         trackers: that get every row, too.
         tell: who hears of trackers that fail.
         """
-        self.folder = folder
+        self.folder = folder.path
         self.rows = rows
         self._trackers = Trackers(trackers, _tracked_run(folder, rows))
         self._tell = tell
@@ -58,51 +58,55 @@ class RunRecords:
             row["step"], {f"{row['split']}/{name}": value for name, value in figures.items()}
         )
 
-    def publish(self, final: bool = False) -> None:
+    def publish(self, rows: Sequence[dict[str, Any]], final: bool = False) -> None:
         """Write log.csv and curves.png, each whole or not at all.
 
         Drawing takes a second, so epochs of a few seconds do not each get a new picture; the last
         one always does.
 
+        Args:
+            rows: those logged so far. Further ones may be added meanwhile, by another thread.
+            final: whether these are all.
+
         Raises:
             OSError, UserError, WorkFailed: they cannot be written.
         """
-        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        columns = list(dict.fromkeys(name for row in rows for name in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
+        writer.writerows(rows)
         storage.write_atomic(self.folder / "log.csv", text.getvalue().encode())
-        self._tell_failures()
         if final or time.monotonic() - self._drawn > _DRAWING_SECONDS:
-            storage.write_atomic(self.folder / "curves.png", draw_curves(self.rows, TIMINGS))
+            storage.write_atomic(self.folder / "curves.png", draw_curves(rows, TIMINGS))
             self._drawn = time.monotonic()
 
     def close(self) -> None:
         """Let the trackers finish."""
         self._trackers.close()
-        self._tell_failures()
+        self.tell_failures()
 
-    def _tell_failures(self) -> None:
+    def tell_failures(self) -> None:
+        """Tell of the trackers that have failed since the last call."""
         for words in self._trackers.failures():
             self._tell(Note(words, is_warning=True))
 
 
-def _tracked_run(folder: Path, rows: Sequence[Mapping[str, Any]]) -> TrackedRun:
-    config = storage.read_if_there(str(folder / CONFIG_FILE))
+def _tracked_run(folder: RunFolder, rows: Sequence[Mapping[str, Any]]) -> TrackedRun:
+    config = storage.read_if_there(str(folder.path / CONFIG_FILE))
     described = json.loads(config) if config is not None else {}
     return TrackedRun(
         id=described.get("run_id", ""),
-        name=folder.absolute().name,
+        name=Path(folder.place).absolute().name,
         program="cavmae",
         config=described,
-        folder=folder,
+        folder=folder.path,
         first_step=rows[-1]["step"] + 1 if rows else 0,
     )
 
 
 @contextmanager
-def written_together(world: World, place: Path) -> Iterator[None]:
+def written_together(world: World, place: str | Path) -> Iterator[None]:
     """For a block in which the main rank writes. All ranks enter it, so that none waits for ever.
 
     Args:

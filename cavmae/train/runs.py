@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +19,7 @@ from cavmae.distributed import joined_world
 from cavmae.evaluation.classify import ClassifyOptions, classify_together
 from cavmae.evaluation.held_out import HeldOutOptions, evaluate_pretraining
 from cavmae.evaluation.metrics import finite, score
+from cavmae.evaluation.options import VALIDATION_FRAMES
 from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAE, CAVMAEClassifier
 from cavmae.train.dry_run import DryRun, dry_run
@@ -29,6 +29,7 @@ from cavmae.train.loop import Position, Trainer
 from cavmae.train.options import FinetuneRun, PretrainRun, Run
 from cavmae.train.outlook import modalities_read, outlook
 from cavmae.train.parallel import collected, whole_weights
+from cavmae.train.place import RunFolder, run_folder
 from cavmae.train.records import written_together
 from cavmae.train.start import Start, contrasted_clips, facts_of, front_end, load_init, start_of
 from cavmae.train.tasks import FinetuneTask, PretrainTask, Task
@@ -39,7 +40,7 @@ class PretrainResult:
     """What a run came to; `result.json` in its folder says the same.
 
     Attributes:
-        folder: the run directory.
+        folder: path or URL of the run directory.
         epochs: trained, over all calls.
         steps: of the optimizer, over all calls.
         samples_per_epoch: that all ranks read.
@@ -49,7 +50,7 @@ class PretrainResult:
         seconds: that this call took.
     """
 
-    folder: Path
+    folder: str
     epochs: int
     steps: int
     samples_per_epoch: int
@@ -108,10 +109,10 @@ def pretrain(options: PretrainRun, on_event: OnEvent = ignore) -> PretrainResult
             be written.
         KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint has been written.
     """
-    with joined_world(options.device) as world:
+    with joined_world(options.device) as world, run_folder(options.out, options.retries) as folder:
         start = start_of(options, world, on_event)
-        prepare_folder(options, facts_of(options, start), world, start.tell)
-        trainer = pretrainer(options, start)
+        prepare_folder(folder, options, facts_of(options, start), world, start.tell)
+        trainer = pretrainer(options, start, folder)
         seconds = train(trainer, options, start)
         save_weights(trainer, "model")
         for name, average in trainer.averages.items():
@@ -136,10 +137,10 @@ def finetune(options: FinetuneRun, on_event: OnEvent = ignore) -> FinetuneResult
             be written.
         KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint has been written.
     """
-    with joined_world(options.device) as world:
+    with joined_world(options.device) as world, run_folder(options.out, options.retries) as folder:
         start = start_of(options, world, on_event)
-        prepare_folder(options, facts_of(options, start), world, start.tell)
-        trainer = finetuner(options, start)
+        prepare_folder(folder, options, facts_of(options, start), world, start.tell)
+        trainer = finetuner(options, start, folder)
         validate = functools.partial(validate_classifier, trainer, options, start)
         metric = "accuracy" if start.criterion == "ce" else "map"
         trainer.after_epoch = functools.partial(keep_best, trainer, validate, metric)
@@ -163,26 +164,26 @@ def rehearse(options: Run, on_event: OnEvent = ignore) -> DryRun:
         UserError: inputs that do not fit together.
         WorkFailed: the batch does not fit, or the run would end in its first steps.
     """
-    with joined_world(options.device) as world:
+    with joined_world(options.device) as world, run_folder(options.out, options.retries) as folder:
         start = start_of(options, world, on_event)
         if isinstance(options, PretrainRun):
-            return dry_run(pretrainer(options, start))
-        return dry_run(finetuner(options, start))
+            return dry_run(pretrainer(options, start, folder))
+        return dry_run(finetuner(options, start, folder))
 
 
-def pretrainer(options: PretrainRun, start: Start) -> Trainer:
+def pretrainer(options: PretrainRun, start: Start, folder: RunFolder) -> Trainer:
     """What trains CAV-MAE, and evaluates it where there are held-out clips."""
     torch.manual_seed(options.seed)
     model = CAVMAE(start.config)
     metadata = {"norm_pix_loss": str(int(options.norm_pix_loss))}
-    trainer = build_trainer(model, PretrainTask(options), options, start, metadata)
+    trainer = build_trainer(model, PretrainTask(options), options, start, folder, metadata)
     if start.validation is not None:
         evaluate = functools.partial(evaluate_held_out, trainer, options, start)
         trainer.at_start = trainer.after_epoch = evaluate
     return trainer
 
 
-def finetuner(options: FinetuneRun, start: Start) -> Trainer:
+def finetuner(options: FinetuneRun, start: Start, folder: RunFolder) -> Trainer:
     """What trains a classifier."""
     torch.manual_seed(options.seed)
     model = CAVMAEClassifier.from_pretraining(start.config, start.shards.num_classes)
@@ -192,7 +193,7 @@ def finetuner(options: FinetuneRun, start: Start) -> Trainer:
         **labels_metadata(start.shards.label_set),
     }
     task = FinetuneTask(options.mode, start.criterion)
-    return build_trainer(model, task, options, start, metadata)
+    return build_trainer(model, task, options, start, folder, metadata)
 
 
 def build_trainer(
@@ -200,6 +201,7 @@ def build_trainer(
     task: Task,
     options: Run,
     start: Start,
+    folder: RunFolder,
     metadata: dict[str, str],
 ) -> Trainer:
     """Put the parts of a run together.
@@ -234,7 +236,7 @@ def build_trainer(
         loader,
         start.world,
         options,
-        options.out,
+        folder,
         metadata={**fbank, **metadata},
         transfer=tuned,
         tell=start.tell,
@@ -283,7 +285,7 @@ def validate_classifier(trainer: Trainer, options: FinetuneRun, start: Start) ->
     assert start.validation is not None
     chosen = ClassifyOptions(
         mode=options.mode,
-        frames="middle",
+        frames=VALIDATION_FRAMES,
         criterion=start.criterion,
         batch_size=options.batch_size,
         workers=options.workers,
@@ -337,10 +339,10 @@ def best(rows: list[dict[str, Any]], metric: str) -> float:
 def save_weights(trainer: Trainer, name: str) -> None:
     """Write the present weights to RUN/NAME.safetensors. All ranks call this together."""
     weights = whole_weights(trainer.model, trainer.world.is_main)
-    path = trainer.folder / f"{name}.safetensors"
-    with written_together(trainer.world, path):
+    file = f"{name}.safetensors"
+    with written_together(trainer.world, trainer.folder.shown(file)):
         if trainer.world.is_main:
-            save_model(path, trainer.model, trainer.metadata, weights)
+            save_model(trainer.folder.path / file, trainer.model, trainer.metadata, weights)
 
 
 def outcome(trainer: Trainer, seconds: float) -> dict[str, Any]:
@@ -348,7 +350,7 @@ def outcome(trainer: Trainer, seconds: float) -> dict[str, Any]:
     bad = trainer.world.gather(trainer.loader.bad_samples)
     rows = {row["split"]: row for row in trainer.position.rows}  # the last one of each split
     return {
-        "folder": trainer.folder,
+        "folder": trainer.folder.place,
         "epochs": trainer.position.epoch,
         "steps": trainer.position.step,
         "samples_per_epoch": trainer.loader.samples_per_epoch,
@@ -361,7 +363,9 @@ def outcome(trainer: Trainer, seconds: float) -> dict[str, Any]:
 
 def finish(trainer: Trainer, result: Result) -> Result:
     """Write the main rank's result.json, and return its result. All ranks call this together."""
-    with written_together(trainer.world, trainer.folder):
+    folder = trainer.folder
+    with written_together(trainer.world, folder.place):
         if trainer.world.is_main:
-            storage.write_json(trainer.folder / "result.json", finite(result.facts()))
+            storage.write_json(folder.path / "result.json", finite(result.facts()))
+            folder.push()
     return trainer.world.gather(result)[0]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from avprep.errors import UserError
+from avprep.labels import merge_label_sets
 from avprep.tracking import check_trackers
 from avprep.wording import lacking_words
 from cavmae.checkpoints import config_of, init_from, read_metadata, read_weights, weights_file
 from cavmae.checkpoints.usage import check_same_classes
-from cavmae.data import ShardSet, open_shards
+from cavmae.data import Mixture, ShardSet, open_mixture, open_shards
 from cavmae.distributed import World
 from cavmae.evaluation.held_out import spread_subset
 from cavmae.frontend import FrontEnd, FrontEndOptions
@@ -44,7 +45,7 @@ class Start:
 
     world: World
     tell: OnEvent
-    shards: ShardSet
+    shards: ShardSet | Mixture
     validation: ShardSet | None
     config: ModelConfig
     fbank: Normalisation
@@ -61,7 +62,8 @@ def start_of(options: Run, world: World, on_event: OnEvent) -> Start:
     config = starting_config(options)
     check_objective(options, config)
     needed = modalities_read(options, config)
-    shards = open_shards(options.shards, options, needed)
+    is_classifier = isinstance(options, FinetuneRun)
+    shards = open_mixture(options.shards, options, needed, labelled=is_classifier)
     validation: ShardSet | None = None
     criterion: Criterion = "bce"
     if options.val_shards is not None:
@@ -69,17 +71,17 @@ def start_of(options: Run, world: World, on_event: OnEvent) -> Start:
         validation = open_shards(options.val_shards, chosen, needed)
     if isinstance(options, FinetuneRun):
         assert validation is not None
-        check_labels(shards, validation)
+        validation = with_classes_of(shards, validation)
         criterion = choose_criterion(shards, options.criterion)
     elif validation is not None:
         validation = spread_subset(validation, options.val_clips)
     config = fitted(config, options, shards)
     if "image" in needed:
-        for each in filter(None, (shards, validation)):
+        for each in filter(None, (*shards.sets, validation)):
             check_frames(each, config)
     fbank = choose_normalisation(shards, options.init)
     tell = on_event if world.is_main else ignore
-    for each in filter(None, (shards, validation)):
+    for each in filter(None, (*shards.sets, validation)):
         if each.lacking:
             tell(Note(f"{each.location}: {lacking_words(each.lacking)}"))
     return Start(world, tell, shards, validation, config, fbank, criterion)
@@ -89,18 +91,22 @@ def facts_of(options: Run, start: Start) -> dict[str, Any]:
     """What the options came to, by their names, and what else results depend on."""
     shards = start.shards
     is_balanced = isinstance(options, FinetuneRun) and options.balanced
-    weights = shards.class_weights.tobytes() if is_balanced else b""
+    weights = b"".join(each.class_weights.tobytes() for each in shards.sets) if is_balanced else b""
     facts: dict[str, Any] = {
         "model": size_name(start.config) or "custom",
         "objective": start.config.objective,
         "audio_frames": start.config.audio_frames,
-        "shards_fingerprint": shards.info.fingerprint,
-        "selected_sha256": shards.rows_sha256 if options.select else None,
+        "shards_fingerprint": each_of(shards, lambda each: each.info.fingerprint),
+        "selected_sha256": (
+            each_of(shards, lambda each: each.rows_sha256) if options.select else None
+        ),
         "class_weights_sha256": hashlib.sha256(weights).hexdigest() if weights else None,
         "fbank_mean": start.fbank.mean,
         "fbank_std": start.fbank.std,
         "global_batch": options.batch_size * options.accumulate * start.world.size,
     }
+    if isinstance(shards, Mixture):
+        facts["shares"] = shards.shares.tolist()
     if isinstance(options, FinetuneRun):
         assert start.validation is not None
         validation = start.validation
@@ -110,6 +116,12 @@ def facts_of(options: Run, start: Start) -> dict[str, Any]:
     elif start.config.contrasts and options.contrast_weight:
         facts["contrasted_clips"] = contrasted_clips(options, start.world)
     return facts
+
+
+def each_of(shards: ShardSet | Mixture, fact: Callable[[ShardSet], str]) -> str | list[str]:
+    """What is known of a shard set, or a list of that of each set of a mixture."""
+    found = list(map(fact, shards.sets))
+    return found if isinstance(shards, Mixture) else found[0]
 
 
 def contrasted_clips(options: PretrainRun, world: World) -> int:
@@ -168,7 +180,7 @@ def starting_config(options: ModelOptions) -> ModelConfig:
     return config.with_objective(asked)
 
 
-def fitted(config: ModelConfig, options: ModelOptions, shards: ShardSet) -> ModelConfig:
+def fitted(config: ModelConfig, options: ModelOptions, shards: ShardSet | Mixture) -> ModelConfig:
     """With as many fbank rows as the clips need, where that is asked for and rows may be chosen."""
     if options.audio_frames != FIT or options.init is not None or "audio" not in config.modalities:
         return config
@@ -204,17 +216,31 @@ def check_frames(shards: ShardSet, config: ModelConfig) -> None:
         )
 
 
-def check_labels(shards: ShardSet, validation: ShardSet) -> None:
-    """Raises UserError where a classifier cannot be trained and validated on these sets."""
-    if not shards.num_classes or not sum(shards.class_counts):
+def with_classes_of(shards: ShardSet | Mixture, validation: ShardSet) -> ShardSet:
+    """The validation clips, their classes numbered as those that are trained on.
+
+    Raises:
+        UserError: a classifier cannot be trained and validated on these sets.
+    """
+    for each in shards.sets:
+        if not each.num_classes or not sum(each.class_counts):
+            raise UserError(
+                f"{each.location}: its samples have no labels. Finetuning needs a manifest with "
+                "classes."
+            )
+    if not isinstance(shards, Mixture):
+        check_same_classes(shards, validation)
+        return validation
+    merged = merge_label_sets((each.location, each.label_set) for each in (shards, validation))
+    if new := merged.mids[len(shards.label_set) :]:
         raise UserError(
-            f"{shards.location}: its samples have no labels. Finetuning needs a manifest with "
-            "classes."
+            f"{validation.location}: has the class {new[0]!r}, which none of {shards.location} "
+            "has. Validate on classes that are trained."
         )
-    check_same_classes(shards, validation)
+    return validation.relabelled(merged)
 
 
-def choose_normalisation(shards: ShardSet, init: Path | None) -> Normalisation:
+def choose_normalisation(shards: ShardSet | Mixture, init: str | None) -> Normalisation:
     """What `cavmae stats` has measured on the shards, else that of --init, else AudioSet's."""
     stored = read_metadata(init) if init is not None else {}
     trained = None
@@ -222,11 +248,14 @@ def choose_normalisation(shards: ShardSet, init: Path | None) -> Normalisation:
         trained = float(stored["fbank_mean"]), float(stored["fbank_std"])
     if shards.fbank_stats is not None:
         source = f"measured on {shards.location}"
+        if isinstance(shards, Mixture):
+            source += ", by their shares"
         if trained is not None and trained != shards.fbank_stats:
             mean, std = trained
             source += f"; warning: {init} was trained with {mean:.4g} and {std:.4g}"
         return Normalisation(*shards.fbank_stats, source)
-    unmeasured = f"since `cavmae stats` has not measured {shards.location}"
+    missing = " + ".join(each.location for each in shards.sets if each.fbank_stats is None)
+    unmeasured = f"since `cavmae stats` has not measured {missing}"
     if trained is not None:
         return Normalisation(*trained, f"as {init} was trained, {unmeasured}")
     return Normalisation(
@@ -234,7 +263,7 @@ def choose_normalisation(shards: ShardSet, init: Path | None) -> Normalisation:
     )
 
 
-def choose_criterion(shards: ShardSet, asked: Criterion | Literal["auto"]) -> Criterion:
+def choose_criterion(shards: ShardSet | Mixture, asked: Criterion | Literal["auto"]) -> Criterion:
     """`auto` is cross-entropy where every clip has exactly one label."""
     if asked != "auto":
         return asked

@@ -22,10 +22,11 @@ PRETRAIN_PARTS = ("loss_mae_audio", "loss_mae_image", "loss_contrast", "contrast
 
 @dataclass(frozen=True)
 class StepLoss:
-    """A batch's loss, and the parts to show."""
+    """A batch's loss, the parts to show, and that of each clip [B] where it was asked for."""
 
     loss: Tensor
     parts: dict[str, Tensor]
+    by_clip: Tensor | None = None
 
 
 class Task(Protocol):
@@ -42,6 +43,7 @@ class Task(Protocol):
         inputs: Inputs,
         generator: torch.Generator,
         gather: Gather | None = None,
+        by_clip: bool = False,
     ) -> StepLoss:
         """The loss of one batch.
 
@@ -50,6 +52,7 @@ class Task(Protocol):
             inputs: on its device.
             generator: of all random steps, on the device.
             gather: collects the rows of all ranks' batches, with gradient; None for one rank.
+            by_clip: give the loss of each clip, too.
         """
         ...
 
@@ -71,6 +74,7 @@ class PretrainTask:
         inputs: Inputs,
         generator: torch.Generator,
         gather: Gather | None = None,
+        by_clip: bool = False,
     ) -> StepLoss:
         out: PretrainOutput = model(
             inputs.audio,
@@ -79,10 +83,13 @@ class PretrainTask:
             generator=generator,
             gather=gather if self.options.contrast_scope == "global" else None,
             predictions=False,
+            by_clip=by_clip,
         )
         parts = {name: getattr(out, name) for name in PRETRAIN_PARTS}
         return StepLoss(
-            out.loss, {name: one.detach() for name, one in parts.items() if one is not None}
+            out.loss,
+            {name: one.detach() for name, one in parts.items() if one is not None},
+            out.clip_loss,
         )
 
     def forward_flops(self, model: CAVMAE | CAVMAEClassifier) -> int:
@@ -103,15 +110,20 @@ class FinetuneTask:
         inputs: Inputs,
         generator: torch.Generator,
         gather: Gather | None = None,
+        by_clip: bool = False,
     ) -> StepLoss:
         logits = model(inputs.audio, inputs.image, self.mode).float()
-        if self.criterion == "bce":
-            loss = F.binary_cross_entropy_with_logits(logits, inputs.targets)
-        else:
-            loss = F.cross_entropy(logits, inputs.targets)
+        criterion = (
+            F.binary_cross_entropy_with_logits if self.criterion == "bce" else F.cross_entropy
+        )
+        loss = criterion(logits, inputs.targets)
+        of_clips = None
+        if by_clip:
+            each = criterion(logits.detach(), inputs.targets, reduction="none")
+            of_clips = each.view(len(logits), -1).mean(dim=1)
         truth = inputs.targets.gather(1, logits.argmax(1, keepdim=True))
         correct = (truth >= inputs.targets.amax(1, keepdim=True)).float().mean()
-        return StepLoss(loss, {"train_accuracy": correct})
+        return StepLoss(loss, {"train_accuracy": correct}, of_clips)
 
     def forward_flops(self, model: CAVMAE | CAVMAEClassifier) -> int:
         assert isinstance(model, CAVMAEClassifier)

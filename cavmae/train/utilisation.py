@@ -56,11 +56,12 @@ def _finish(device: torch.device) -> None:
 
 
 @contextmanager
-def profiled(path: Path, steps: int, tell: OnEvent) -> Iterator[Callable[[], object]]:
+def profiled(path: Path, shown: str, steps: int, tell: OnEvent) -> Iterator[Callable[[], object]]:
     """Trace some of the steps in the block, which calls what it is given after each step.
 
     Args:
         path: of the trace, in Chrome's format.
+        shown: the same, for people.
         steps: how many, after the first five; 0 for no trace.
         tell: who hears where it lies, or why there is none.
     """
@@ -76,7 +77,7 @@ def profiled(path: Path, steps: int, tell: OnEvent) -> Iterator[Callable[[], obj
         profiler.export_chrome_trace(str(unfinished))
         os.replace(unfinished, path)
         is_written = True
-        tell(Note(f"{path}: a trace of {steps} steps; open it at https://ui.perfetto.dev"))
+        tell(Note(f"{shown}: a trace of {steps} steps; open it at https://ui.perfetto.dev"))
 
     schedule = torch.profiler.schedule(wait=_BEFORE - 1, warmup=1, active=steps, repeat=1)
     # There is one cycle, and without `acc_events` PyTorch warns that others would be forgotten.

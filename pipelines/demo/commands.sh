@@ -7,7 +7,7 @@ avprep demo-data runs/demo/videos
 # extract
 avprep extract runs/demo/videos --out runs/demo/extracted
 
-# manifest (few-0, few-1 and few-2 name two clips of each class, for finetuning with few labels)
+# manifest (few-0, few-1 and few-2 name two clips of each class, for learning from few labels)
 avprep manifest folder runs/demo/videos --split train --extracted runs/demo/extracted --out runs/demo/all.json
 avprep manifest split runs/demo/all.json --parts few-0=2,few-1=2,few-2=2,rest=58 --out runs/demo/parts
 avprep manifest merge runs/demo/parts/few-0.json runs/demo/parts/few-1.json runs/demo/parts/few-2.json runs/demo/parts/rest.json --out runs/demo/train.json
@@ -26,17 +26,13 @@ cavmae pretrain --config demo --shards runs/demo/shards/train --split few-0 --ep
 cavmae retrieve --shards runs/demo/shards/test --checkpoint runs/demo/pretrain --out runs/demo/retrieval --workers 0
 cavmae retrieve --shards runs/demo/shards/test --checkpoint runs/demo/random-start --out runs/demo/retrieval-random-start --workers 0
 
-# knn
-cavmae knn --shards runs/demo/shards/train --val-shards runs/demo/shards/test --checkpoint runs/demo/pretrain --neighbours 5 --workers 0 --json
-cavmae knn --shards runs/demo/shards/train --val-shards runs/demo/shards/test --checkpoint runs/demo/random-start --neighbours 5 --workers 0 --json
+# probe (frozen features: with all labels, and with those of two clips of each class, three times)
+cavmae probe runs/demo/pretrain --shards runs/demo/shards/train --label-split few-0 --label-split few-1 --label-split few-2 --val-shards runs/demo/shards/test --neighbours 5 --workers 0 --json
 
 # inpaint
 cavmae inpaint --shards runs/demo/shards/test --checkpoint runs/demo/pretrain --out runs/demo/inpaint --clips 4 --mask-ratio 0.5
 
-# few-labels (two labelled clips of each class, other ones for every seed)
-cavmae finetune --config few-labels --shards runs/demo/shards/train --split few-0 --val-shards runs/demo/shards/test --init runs/demo/pretrain --seed 0 --out runs/demo/few-labels-0
-cavmae finetune --config few-labels --shards runs/demo/shards/train --split few-1 --val-shards runs/demo/shards/test --init runs/demo/pretrain --seed 1 --out runs/demo/few-labels-1
-cavmae finetune --config few-labels --shards runs/demo/shards/train --split few-2 --val-shards runs/demo/shards/test --init runs/demo/pretrain --seed 2 --out runs/demo/few-labels-2
+# few-labels (a model of its own from those two clips of each class, trained from scratch)
 cavmae finetune --config few-labels --shards runs/demo/shards/train --split few-0 --val-shards runs/demo/shards/test --seed 0 --out runs/demo/few-labels-from-scratch-0
 cavmae finetune --config few-labels --shards runs/demo/shards/train --split few-1 --val-shards runs/demo/shards/test --seed 1 --out runs/demo/few-labels-from-scratch-1
 cavmae finetune --config few-labels --shards runs/demo/shards/train --split few-2 --val-shards runs/demo/shards/test --seed 2 --out runs/demo/few-labels-from-scratch-2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shlex
 import subprocess
 import tarfile
 from pathlib import Path
@@ -244,6 +246,26 @@ def test_sound_that_training_does_not_take_is_refused(tmp_path):
     write_tar(tmp_path / "t.tar", named("k", {**sample(1), "flac": b"ID3" + bytes(100)}))
     with pytest.raises(UserError, match=r"k\.flac is not FLAC or WAV"):
         avprep.index_tars([tmp_path])
+
+
+def test_tars_of_video2dataset_lead_to_the_commands_that_decode_videos(tmp_path):
+    (tmp_path / "v").mkdir()
+    for shard in range(2):
+        members = [
+            (f"{shard:05d}{number:04d}.{suffix}", data)
+            for number in range(3)
+            for suffix, data in {"json": b"{}", "mp4": b"video", "txt": b"a dog barks"}.items()
+        ]
+        write_tar(tmp_path / "v" / f"{shard:05d}.tar", members)
+    with pytest.raises(UserError) as refused:
+        avprep.index_tars([tmp_path / "v"])
+    assert "000000000 is a video, and `avprep index` takes sound and pictures" in str(refused.value)
+    first, second = re.findall("`avprep (?!index)(.*?)`", str(refused.value))
+    command = shlex.split(first.replace("m.json", str(tmp_path / "m.json")))
+    result = CliRunner().invoke(group, command)
+    assert result.exit_code == 0, result.output
+    assert len(avprep.read_manifest(tmp_path / "m.json")) == 6
+    assert second == "shard m.json --out SHARDS"
 
 
 @pytest.mark.parametrize("size", [100, 1000, 5000])

@@ -24,17 +24,18 @@ from avprep.errors import UserError
 from avprep.jobs import PoolOptions
 from avprep.labels import LabelSet
 from avprep.manifest.sources.folder import folder_manifest
-from avprep.options import DecodeOptions, IsolationOptions, SampleOptions
+from avprep.options import BuildOptions, DecodeOptions, IsolationOptions, Part, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
 from avprep.shards.format import read_dataset, read_index, sample_key
 from tests.conftest import run
 
 
-def build(clips, labels, out, workers=2, **kwargs):
+def build(clips, labels, out, workers=2, part=(1, 1), retry_failed=False, **kwargs):
     sample = kwargs.pop("sample", SampleOptions())
     per_shard, seed = kwargs.pop("samples_per_shard", 4), kwargs.pop("seed", 0)
     options = ShardSetOptions(sample, IsolationOptions(), per_shard, seed)
-    return build_shard_set(clips, labels, str(out), options, PoolOptions(workers), **kwargs)
+    which = BuildOptions(Part(*part), retry_failed)
+    return build_shard_set(clips, labels, str(out), options, PoolOptions(workers), which, **kwargs)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -273,16 +274,12 @@ def test_files_of_one_folder_are_not_taken_for_those_of_another(demo_videos, tmp
 
 
 def test_packed_files_and_decoded_videos_give_the_same_sample(demo_videos, tmp_path):
-    from avprep.clips import discover_clips
-    from avprep.extraction import ExtractSettings, extract_clips
+    from avprep.extraction import extract
 
     videos = demo_videos / "test"
-    settings = ExtractSettings(
-        videos, tmp_path / "x", SampleOptions(audio="wav"), IsolationOptions()
-    )
-    report = extract_clips(discover_clips(videos), settings, PoolOptions(2))
+    report = extract(videos, tmp_path / "x", pool=PoolOptions(2))
     assert report.extracted == 8
-    again = extract_clips(discover_clips(videos), settings, PoolOptions(2))
+    again = extract(videos, tmp_path / "x", pool=PoolOptions(2))
     assert (again.found, again.extracted) == (8, 0)
 
     packed_clips, labels = folder_manifest(videos, tmp_path / "x")

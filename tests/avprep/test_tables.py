@@ -104,10 +104,13 @@ def test_rows_may_name_what_is_in_archives_and_stores(tmp_path, monkeypatch):
 
 def test_the_name_of_a_file_in_an_archive_may_be_spelled_in_two_ways(tmp_path):
     pack(tmp_path / "x.tar", {"./v/a.mp4": b"1", "v/b.mp4": b"1"})
-    names = ["tar://v/a.mp4::x.tar", "tar://./v/b.mp4::x.tar", "tar://v/c.mp4::unlisted.tar.bz2"]
+    names = ["tar://v/a.mp4::x.tar", "tar://./v/b.mp4::x.tar"]
     table = write_table(tmp_path / "t.jsonl", [{"path": name} for name in names])
     run("manifest", "folder", table, "--out", tmp_path / "m.json")
-    assert [clip.video_id for clip in read_manifest(tmp_path / "m.json")] == ["a", "b", "c"]
+    assert [clip.video_id for clip in read_manifest(tmp_path / "m.json")] == ["a", "b"]
+    write_table(tmp_path / "t.jsonl", [{"path": "tar://v/c.mp4::x.tar.zst"}])
+    with pytest.raises(UserError, match=r"x\.tar\.zst: is an archive of a kind that is not read"):
+        run("manifest", "folder", table, "--out", tmp_path / "m.json")
 
 
 def test_a_table_names_files_of_the_archives_that_are_given(tmp_path):

@@ -28,7 +28,18 @@ def section(command):
 
 @pytest.mark.parametrize(
     "command",
-    ["eval", "compare", "retrieve", "inpaint", "knn", "probe", "embed", "predict", "export"],
+    [
+        "eval",
+        "compare",
+        "retrieve",
+        "inpaint",
+        "knn",
+        "probe",
+        "embed",
+        "predict",
+        "export",
+        "push",
+    ],
 )
 def test_options_and_defaults_of_the_text_are_those_of_the_command(command):
     rows = [line for line in section(command).splitlines() if line.startswith("| `--")]

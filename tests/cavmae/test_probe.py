@@ -15,7 +15,7 @@ from avprep.errors import UserError
 from cavmae.checkpoints import save_model
 from cavmae.cli import group
 from cavmae.evaluation.options import LinearOptions
-from cavmae.evaluation.probe import linear_scores, random_starts
+from cavmae.evaluation.probe import linear_scores, random_starts, whitening
 from cavmae.evaluation.trained import load_trained
 from cavmae.model import CAVMAE, CAVMAEClassifier
 from tests.cavmae.test_knn import CONFIG
@@ -70,6 +70,27 @@ def test_clips_without_labels_teach_nothing():
     )
 
 
+def test_whitening_lets_few_labels_show_what_varies_little():
+    random = torch.Generator().manual_seed(0)
+    labels = torch.eye(2).repeat(150, 1)
+    traits = 2 * torch.randn(300, 8, generator=random)  # that have nothing to do with the class
+    shown = torch.cat([labels[:, :1], traits], dim=1)
+    known = shown @ torch.linalg.qr(torch.randn(9, 9, generator=random))[0]
+    scale = whitening(known)
+    spread = torch.linalg.svdvals(scale(known)) / 300**0.5
+    assert 0.5 < spread.min() < spread.max() < 1.01
+
+    def accuracy(scale):
+        """The mean over ten draws of eight labelled clips."""
+        right = []
+        for few in torch.arange(80).view(10, 8):
+            scores = linear_scores(known[few], labels[few], known[80:], LinearOptions(), scale)
+            right.append((scores.argmax(dim=1) == labels[80:].argmax(dim=1)).float().mean())
+        return torch.stack(right).mean()
+
+    assert accuracy(scale) > accuracy(None) + 0.2
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("probe")
@@ -115,6 +136,28 @@ def test_a_row_of_models_is_measured_beside_random_weights(folder):
     assert len(rows) == 3
     assert rows[2].startswith(f"random start of {folder}/1.safetensors")
     assert "10 clips by 24 others (one label per clip), features: both" in shown
+
+
+def test_each_split_of_labels_has_rows_of_its_own(folder):
+    more = ["--label-split", "test", "--label-split", "train"]
+    facts = json.loads(command(folder, 1, more=[*more, "--json"]))
+    assert [(row["random"], row["label_split"], row["known_clips"]) for row in facts["models"]] == [
+        (False, None, 24), (False, "test", 5), (False, "train", 19),
+        (True, None, 24), (True, "test", 5), (True, "train", 19),
+    ]  # fmt: skip
+    plain = json.loads(command(folder, 1, more=["--json"]))
+    assert plain["models"][0] == facts["models"][0]
+    alone = json.loads(command(folder, 1, more=["--split", "test", "--json"]))
+    assert alone["models"][0]["neighbours"] == facts["models"][1]["neighbours"]
+    assert "  labels of test only (5 clips)" in command(folder, 1, more=more)
+
+
+def test_a_split_that_is_not_there_is_refused(folder):
+    options = cavmae.ProbeOptions(
+        shards=str(folder / "train"), val_shards=str(folder / "test"), label_splits=("few",)
+    )
+    with pytest.raises(UserError, match="no split 'few'; there are: test, train"):
+        cavmae.probe([folder / "1.safetensors"], options)
 
 
 def test_random_weights_depend_on_the_seed_alone(folder):

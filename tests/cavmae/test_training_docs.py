@@ -15,6 +15,7 @@ DESCRIBED = ("pretrain", "finetune", "eval", "average", "stats")
 # Of other programs that the examples use.
 FOREIGN = {
     *("--standalone", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint"),
+    "--max-restarts",
     *("--nodes", "--ntasks-per-node", "--cpus-per-task", "--kill-on-bad-exit", "--wait"),
 }
 

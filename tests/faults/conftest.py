@@ -20,7 +20,7 @@ from avprep.clips import Clip
 from avprep.jobs import PoolOptions
 from avprep.labels import LabelSet
 from avprep.manifest.model import write_manifest
-from avprep.options import IsolationOptions, SampleOptions
+from avprep.options import BuildOptions, IsolationOptions, Part, SampleOptions
 from avprep.shards.build import BuildReport, ShardSetOptions, build_shard_set
 from tests.conftest import REPOSITORY
 from tests.media import run_ffmpeg
@@ -88,12 +88,19 @@ def run_shard(
 
 
 def build(
-    clips: list[Clip], out: object, workers: int = 1, backend="local", **kwargs
+    clips: list[Clip],
+    out: object,
+    workers: int = 1,
+    backend="local",
+    part=(1, 1),
+    retry_failed=False,
+    **kwargs,
 ) -> BuildReport:
     """The same in this process, for tests that need no process of its own."""
     options = ShardSetOptions(SampleOptions(), IsolationOptions(), 2)
     pool = PoolOptions(workers, backend, kwargs.pop("address", ""))
-    return build_shard_set(clips, LabelSet((), ()), str(out), options, pool, **kwargs)
+    which = BuildOptions(Part(*part), retry_failed)
+    return build_shard_set(clips, LabelSet((), ()), str(out), options, pool, which, **kwargs)
 
 
 def environment(*folders: Path) -> dict[str, str]:

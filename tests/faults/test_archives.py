@@ -6,15 +6,19 @@ import json
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import tarfile
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from avprep.clips import Clip
+from avprep.errors import DecodeError
 from avprep.options import IsolationOptions, SampleOptions, ShardSetOptions
+from avprep.origins.archives import read_zip
 from avprep.shards.format import read_dataset, read_index, split_members
 from tests.archives import by_name, cut, make_tar, make_zip, special
 from tests.faults.conftest import (
@@ -87,6 +91,31 @@ def test_samples_are_those_of_the_unpacked_folder(archives, ordinary, expected, 
     data = (tmp_path / "s" / shard.name).read_bytes()[entry.offset : entry.offset + entry.size]
     source = json.loads(bytes(split_members(data, entry.key)["json"]))["source"]
     assert source == next(clip.video for clip in clips if clip.video_id == entry.video_id)
+
+
+def test_extract_writes_the_files_of_the_unpacked_folder(archives, ordinary, tmp_path):
+    """An archive that was cut gives its whole clips and names the rest."""
+    from avprep import extract
+    from avprep.jobs import PoolOptions
+
+    def written(name: str) -> dict[str, bytes]:
+        paths = (
+            path for top in ("audio", "frames") for path in (tmp_path / name / top).rglob("*.*")
+        )
+        return {str(path.relative_to(tmp_path / name)): path.read_bytes() for path in paths}
+
+    whole = extract(Path(ordinary[0].video).parent, tmp_path / "folder", pool=PoolOptions(1))
+    for name in ("x.tar.gz", "x.zip"):
+        assert extract(archives[name], tmp_path / name, pool=PoolOptions(2)) == whole
+        assert written(name) == written("folder")
+    part = cut(archives["x.tar"], 0.6)
+    report = extract(part, tmp_path / "part", pool=PoolOptions(2))
+    assert 3 <= report.extracted < whole.extracted
+    assert written("part").items() < written("folder").items()
+    details = [failure.detail for failure in report.failures]
+    assert any(detail.startswith(f"{part}: was cut within v/") for detail in details)
+    assert any(detail.endswith(f"::{part}: is cut") for detail in details)
+    assert not scratch_left()
 
 
 @pytest.mark.parametrize("decoder", ["pyav", "ffmpeg"])
@@ -216,6 +245,33 @@ def test_a_damaged_archive_gives_what_lies_before_the_damage(ordinary, expected,
     assert {row["cause"] for row in failures_of(tmp_path / "s").values()} == {"garbage"}
 
 
+@pytest.mark.parametrize("has_index", [True, False])
+def test_a_zip_bomb_that_declares_a_small_size_is_not_unpacked(
+    ordinary, expected, tmp_path, has_index
+):
+    """100 MB that call themselves 1,000 bytes."""
+    size, declared = 100_000_000, 1000
+    archive = tmp_path / "x.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("v/bomb.mp4", bytes(size))
+        for clip in ordinary[:1]:
+            made.write(clip.video, f"v/{Path(clip.video).name}")
+    data = archive.read_bytes().replace(struct.pack("<I", size), struct.pack("<I", declared))
+    archive.write_bytes(data if has_index else data[: data.index(b"PK\1\2")])
+    with archive.open("rb") as file:
+        bomb = next(read_zip(file, ["v/bomb.mp4"]))
+        taken = []
+        with pytest.raises(DecodeError, match="is damaged"):
+            taken += map(len, bomb.content)
+        assert sum(taken) <= 2 << 20
+    bomb = Clip("bomb", video=f"zip://v/bomb.mp4::{archive}")
+    build([bomb, *clips_in(archive, ordinary[:1])], tmp_path / "s")
+    assert samples_of(tmp_path / "s") == {"tone0": expected["tone0"]}
+    (row,) = failures_of(tmp_path / "s").values()
+    assert row["cause"] == "garbage"
+    assert row["detail"].startswith(f"{bomb.video}: is damaged (")
+
+
 @pytest.mark.parametrize("name", ["x.tar", "x.tar.gz"])
 def test_a_recording_larger_than_the_scratch_space_is_read_where_it_lies(tmp_path, name):
     """If it can be: not in a compressed archive, where it fails."""
@@ -228,7 +284,8 @@ def test_a_recording_larger_than_the_scratch_space_is_read_where_it_lies(tmp_pat
     path = make_clip(tmp_path / "long.mp4", seconds=100)
     archive = make_tar(tmp_path / name, by_name([path]))
     times = {"early": (1.0, 3.0), "late": (90.0, 92.0)}
-    options = ShardSetOptions(scratch_size=ByteSize(path.stat().st_size - 1))
+    limits = IsolationOptions(scratch_size=ByteSize(path.stat().st_size - 1))
+    options = ShardSetOptions(limits=limits)
     for video, out in ((str(path), "local"), (f"tar://v/long.mp4::{archive}", "s")):
         clips = [Clip(key, (), video, *both) for key, both in times.items()]
         build_shard_set(clips, LabelSet((), ()), str(tmp_path / out), options, PoolOptions(2))

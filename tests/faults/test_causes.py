@@ -19,7 +19,7 @@ from avprep.audio import decode_audio
 from avprep.clips import Clip, discover_clips
 from avprep.encode.process import ClipDecoder
 from avprep.errors import CAUSES
-from avprep.extraction import ExtractSettings, extract_clips
+from avprep.extraction import extract
 from avprep.jobs import PoolOptions
 from avprep.manifest.model import read_manifest, write_manifest
 from avprep.options import IsolationOptions, SampleOptions
@@ -263,10 +263,7 @@ def test_files_of_a_255_byte_name_are_extracted_or_named(clip, tmp_path):
     videos.mkdir()
     for name in ("x" * 251 + ".mp4", "y" * 252 + ".ts"):
         shutil.copy(clip, videos / name)
-    settings = ExtractSettings(
-        videos, tmp_path / "x", SampleOptions(audio="wav"), IsolationOptions()
-    )
-    report = extract_clips(discover_clips(videos), settings, PoolOptions(1))
+    report = extract(videos, tmp_path / "x", pool=PoolOptions(1))
     assert report.extracted == 1
     assert [failure.cause for failure in report.failures] == ["bad-name"]
 

@@ -133,7 +133,12 @@ def test_of_a_segment_only_its_part_is_fetched(long_videos, tmp_path, kind, shar
 
 def test_a_segment_is_whole_with_the_engine_that_opens_files_itself(long_videos, tmp_path):
     from avprep.labels import LabelSet
-    from avprep.options import DecodeOptions, PoolOptions, SampleOptions, ShardSetOptions
+    from avprep.options import (
+        DecodeOptions,
+        PoolOptions,
+        SampleOptions,
+        ShardSetOptions,
+    )
     from avprep.shards.build import build_shard_set
 
     path = long_videos["mp4"]
@@ -230,12 +235,12 @@ def test_an_outage_is_over_when_the_same_command_is_run_again(
 
 def test_a_video_that_grows_without_end_is_given_up(ordinary, files, tmp_path):
     from avprep.labels import LabelSet
-    from avprep.options import ByteSize, PoolOptions, ShardSetOptions
+    from avprep.options import ByteSize, IsolationOptions, PoolOptions, ShardSetOptions
     from avprep.shards.build import build_shard_set
 
     with WebServer({**files, "/big.mp4": bytes(3_000_000)}) as server:
         clips = [Clip("big", video=f"{server.url}/big.mp4"), *clips_at(server.url, ordinary)]
-        options = ShardSetOptions(scratch_size=ByteSize(1_000_000))
+        options = ShardSetOptions(limits=IsolationOptions(scratch_size=ByteSize(1_000_000)))
         build_shard_set(clips, LabelSet((), ()), str(tmp_path / "s"), options, PoolOptions(2))
     failed = failures_of(tmp_path / "s")
     assert {name: row["cause"] for name, row in failed.items()} == {"big": "too-large"}

@@ -14,6 +14,7 @@ from avprep.clips import (
     Clip,
     Places,
     Scan,
+    VideoFile,
     discover_files,
     expanded,
     ids_of,
@@ -85,14 +86,7 @@ def match_folder(
     if reader is not None:
         scan.keep, scan.read = reader.source.suffix, reader
     where = ", ".join(roots)
-    found = discover_files(roots, scan, on_file)
-    usable = [
-        (file, name)
-        for file, name in zip(found, ids_of(found), strict=True)
-        if is_writable(file.video)
-    ]
-    files, ids = [file for file, _ in usable], [name for _, name in usable]
-    extras = [(file.video, UNNAMEABLE) for file in found if not is_writable(file.video)]
+    files, ids, extras = _nameable(discover_files(roots, scan, on_file))
     folders, remarks = [file.folders for file in files], remarks_on_kinds(scan) * (not kinds)
     if all(map(is_archive, roots)) and (around := _packed_in(folders)):
         remarks.append(f"everything is in {'/'.join(around)}/, which is not taken for a class")
@@ -128,6 +122,20 @@ def match_folder(
         looked_for="",
         remarks=remarks,
     )
+
+
+def _nameable(
+    found: Sequence[VideoFile],
+) -> tuple[list[VideoFile], list[str], list[tuple[str, str]]]:
+    """The files that a manifest can name and their ids; and the others, with the reason."""
+    files, ids, extras = [], [], []
+    for file, video_id in zip(found, ids_of(found), strict=True):
+        if is_writable(file.video):
+            files.append(file)
+            ids.append(video_id)
+        else:
+            extras.append((file.video, UNNAMEABLE))
+    return files, ids, extras
 
 
 def _packed_in(folders: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
