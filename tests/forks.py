@@ -57,6 +57,7 @@ def _run(
             os.dup2(file.fileno(), stream.fileno())
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # found again where the environment says
     if cwd is not None:
         os.chdir(cwd)
     sys.argv = ["cavmae", *words]

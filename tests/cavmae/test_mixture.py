@@ -5,14 +5,10 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +39,7 @@ from cavmae.train.checkpoint import list_checkpoints
 from cavmae.train.events import Normalisation
 from cavmae.train.set_losses import shown
 from cavmae.train.start import choose_normalisation
+from tests import forks
 from tests.cavmae.tiny_shards import CLASSES, write_tiny_shards
 
 CONFIG = ModelConfig(
@@ -441,39 +438,25 @@ def loaded_audio(shards: Mixture) -> set[int]:
     return {index for batch in loader.epoch() for index in batch.index.tolist()}
 
 
-def start_ranks(arguments: list[str], ranks: int, workers: int) -> list[subprocess.Popen]:
+def start_ranks(arguments: list[str], ranks: int, workers: int) -> list[BaseProcess]:
     """A run's processes, as torchrun starts them; they can be killed one by one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "cavmae", "finetune", *arguments]
-    command += ["--batch-size", str(6 // ranks), "--workers", str(workers)]
-    shared = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    if ranks > 1:
-        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks)}
-    return [
-        subprocess.Popen(
-            command,
-            env={**shared, **({"RANK": str(r), "LOCAL_RANK": str(r)} if ranks > 1 else {})},
-            stdout=subprocess.DEVNULL,
-        )
-        for r in range(ranks)
-    ]
+    words = ["finetune", *arguments, "--batch-size", str(6 // ranks), "--workers", str(workers)]
+    return [forks.start(*words, environment=place) for place in forks.rank_environments(ranks)]
 
 
-def kill_after(processes: list[subprocess.Popen], run: Path, step: int) -> None:
+def kill_after(processes: list[BaseProcess], run: Path, step: int) -> None:
     """SIGKILL to all, once a checkpoint of this step or a later one is there."""
     deadline = time.monotonic() + 600
-    while time.monotonic() < deadline and all(one.poll() is None for one in processes):
+    while time.monotonic() < deadline and all(one.is_alive() for one in processes):
         saved = list_checkpoints(run / "checkpoints")
         if saved and int(saved[-1].name[5:]) >= step:
             break
         time.sleep(0.005)
-    assert all(one.poll() is None for one in processes)
+    assert all(one.is_alive() for one in processes)
     for one in processes:
-        one.send_signal(signal.SIGKILL)
+        one.kill()
     for one in processes:
-        one.wait()
+        one.join()
 
 
 def test_a_mixture_killed_and_resumed_on_more_ranks_trains_on_the_same_clips(place, tmp_path):
@@ -487,12 +470,14 @@ def test_a_mixture_killed_and_resumed_on_more_ranks_trains_on_the_same_clips(pla
             *("--no-noise", "--freq-mask", "0", "--time-mask", "0", "--checkpoint-steps", "1"),
         ]
 
-    (whole,) = start_ranks(arguments("whole"), 1, 0)
-    assert whole.wait() == 0
     run = tmp_path / "killed"
     kill_after(start_ranks(arguments("killed"), 1, 0), run, 3)
     kill_after(start_ranks(arguments("killed"), 2, 1), run, 11)
-    assert [one.wait() for one in start_ranks(arguments("killed"), 3, 2)] == [0, 0, 0]
+    resumed = start_ranks(arguments("killed"), 3, 2)
+    whole = start_ranks(arguments("whole"), 1, 0)
+    for one in (*resumed, *whole):
+        one.join()
+        assert one.exitcode == 0
     ours, theirs = rows_of(run), rows_of(tmp_path / "whole")
     assert len(ours) == len(theirs) == 3
     for name in ("loss", "loss_of_a", "loss_of_b", "train_accuracy"):

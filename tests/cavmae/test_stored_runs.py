@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import fsspec
@@ -23,9 +21,10 @@ from cavmae import FinetuneRun, PretrainRun
 from cavmae.checkpoints import save_model
 from cavmae.model import CAVMAE
 from cavmae.train.records import TIMINGS
+from tests import forks
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.cavmae.train_ranks import CONFIG
-from tests.faults.conftest import environment, wait_until
+from tests.faults.conftest import wait_until
 from tests.faults.test_stores import BUCKET, moto, server  # noqa: F401
 
 PATCHED = replace(CONFIG, patch_size=8)
@@ -187,16 +186,23 @@ def command(place: Path, out: str, **changes) -> list[str]:
     flags = [
         f"--{name.replace('_', '-')}={value}" for name, value in {**options, **changes}.items()
     ]
-    return [sys.executable, "-m", "cavmae", "finetune", *flags]
+    return ["finetune", *flags]
 
 
-def start(words: list[str], machine: Path) -> subprocess.Popen[str]:
+def start(words: list[str], machine: Path) -> BaseProcess:
     """A process on a machine with an empty disk."""
     machine.mkdir()
-    environ = {**environment(), "TMPDIR": str(machine), "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
-    )
+    return forks.start(*words, errors=errors_of(machine), environment={"TMPDIR": str(machine)})
+
+
+def errors_of(machine: Path) -> Path:
+    return machine.with_name(f"{machine.name}.errors")
+
+
+def end(process: BaseProcess, machine: Path) -> tuple[int | None, str]:
+    """The exit code of a process that ends, and the errors that it told."""
+    process.join()
+    return process.exitcode, errors_of(machine).read_text()
 
 
 def whole_steps(out: str) -> list[int]:
@@ -210,14 +216,14 @@ def test_machines_that_die_one_after_another_end_bit_equal(place, tmp_path):
     out, local = f"{BUCKET}/run", str(tmp_path / "run")
     for number, step in enumerate((1, 2, 4)):
         process = start(command(place, out), tmp_path / f"machine-{number}")
-        wait_until(lambda: max(whole_steps(out), default=0) >= step or process.poll() is not None)  # noqa: B023
+        wait_until(lambda: max(whole_steps(out), default=0) >= step or not process.is_alive())  # noqa: B023
         process.kill()
-        process.communicate()
+        process.join()
         assert whole_steps(out)
     for run in (local, out):
-        process = start(command(place, run), tmp_path / f"machine-{Path(run).parent.name}")
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors
+        machine = tmp_path / f"machine-{Path(run).parent.name}"
+        code, errors = end(start(command(place, run), machine), machine)
+        assert code == 0, errors
     assert_same_run(out, local)
 
 
@@ -225,10 +231,10 @@ def test_machines_that_die_one_after_another_end_bit_equal(place, tmp_path):
 def test_a_run_told_to_stop_has_stored_what_it_did(place, tmp_path):
     out = f"{BUCKET}/stopped"
     process = start(command(place, out, epochs=50), tmp_path / "stopped")
-    wait_until(lambda: whole_steps(out) or process.poll() is not None)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate()
-    assert (process.returncode, "Traceback" in errors) == (130, False), errors
+    wait_until(lambda: whole_steps(out) or not process.is_alive())
+    process.terminate()
+    code, errors = end(process, tmp_path / "stopped")
+    assert (code, "Traceback" in errors) == (130, False), errors
     assert max(whole_steps(out)) == max(int(row["step"]) for row in rows(out))
     assert not list((tmp_path / "stopped").glob(".tmp-*"))
 
@@ -237,14 +243,14 @@ def test_a_store_that_is_down_for_a_moment_costs_nothing(request, place, tmp_pat
     first = request.getfixturevalue("server")
     out = f"{BUCKET}/outage"
     process = start(command(place, out, log_steps=1, epochs=6), tmp_path / "outage")
-    wait_until(lambda: whole_steps(out) or process.poll() is not None)
+    wait_until(lambda: whole_steps(out) or not process.is_alive())
     host, port = first.get_host_and_port()
     first.stop()
     time.sleep(3)
     again = moto.ThreadedMotoServer(ip_address=host, port=port, verbose=False)
     again.start()
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    code, errors = end(process, tmp_path / "outage")
+    assert code == 0, errors
     assert json.loads(storage.read_bytes(f"{out}/result.json"))["epochs"] == 6
     again.stop()
 
@@ -253,8 +259,8 @@ def test_a_store_that_stays_down_ends_the_run_with_its_name(place, tmp_path, mon
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     process = start(command(place, f"{BUCKET}/down", retries=1), tmp_path / "down")
-    _, errors = process.communicate()
-    assert process.returncode == 1
+    code, errors = end(process, tmp_path / "down")
+    assert code == 1
     (line,) = (line for line in errors.splitlines() if "cannot be reached" in line)
     assert f"{BUCKET}/down" in line
     assert "Traceback" not in errors
