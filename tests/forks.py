@@ -58,6 +58,8 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None  # found again where the environment says
+    # Its own processes start as usual: those of a fork server would outlive one that is killed.
+    multiprocessing.set_start_method(None, force=True)
     if cwd is not None:
         os.chdir(cwd)
     sys.argv = ["cavmae", *words]
