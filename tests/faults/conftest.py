@@ -84,7 +84,7 @@ def run_shard(
 ) -> subprocess.CompletedProcess[str]:
     """`avprep shard`, two clips per shard and one worker unless `options` say otherwise."""
     command = shard_command(manifest, out, *options, *usual("--workers", "1", options))
-    kwargs.setdefault("env", environment())
+    kwargs.setdefault("env", without_torch())
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, **kwargs)
 
 
@@ -105,12 +105,13 @@ def build(
 
 
 def environment(*folders: Path) -> dict[str, str]:
-    """This process's, with `folders` before the repository where Python looks for modules.
+    """This process's, with `folders` before the repository where Python looks for modules."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*folders, REPOSITORY]))}
 
-    Without PyTorch, which `avprep` needs nowhere and webdataset would take seconds to import.
-    """
-    path = os.pathsep.join(map(str, [*folders, REPOSITORY / "tests" / "without_torch", REPOSITORY]))
-    return {**os.environ, "PYTHONPATH": path}
+
+def without_torch(*folders: Path) -> dict[str, str]:
+    """The same for `avprep`, which needs no PyTorch: webdataset would import it, for seconds."""
+    return environment(*folders, REPOSITORY / "tests" / "without_torch")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -198,7 +199,7 @@ def hostile_decoder(tmp_path_factory) -> dict[str, str]:
     """Environment in which decoding crashes, hangs or eats memory, by the name of the clip."""
     folder = tmp_path_factory.mktemp("injection")
     (folder / "sitecustomize.py").write_text(_INJECTION)
-    return environment(folder)
+    return without_torch(folder)
 
 
 def samples_of(out: Path) -> dict[str, dict[str, bytes]]:

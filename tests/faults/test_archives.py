@@ -24,12 +24,12 @@ from tests.archives import by_name, cut, make_tar, make_zip, special
 from tests.faults.conftest import (
     build,
     contents,
-    environment,
     failures_of,
     run_shard,
     samples_of,
     shard_command,
     wait_until,
+    without_torch,
 )
 
 KINDS = ("x.tar", "x.tar.gz", "x.tar.bz2", "x.tar.xz", "x.zip")
@@ -184,7 +184,7 @@ def test_killed_and_resumed_is_byte_identical(archives, ordinary, tmp_path, name
             shard_command(tmp_path / "m.json", out, "--workers", "2"),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=environment(),
+            env=without_torch(),
         )
         wait_until(lambda: (out / "plan.json").exists())
         time.sleep(seconds)

@@ -17,12 +17,12 @@ from tests.archives import by_name, make_tar, make_zip
 from tests.faults.conftest import (
     build,
     contents,
-    environment,
     failures_of,
     run_shard,
     samples_of,
     shard_command,
     wait_until,
+    without_torch,
 )
 from tests.media import run_ffmpeg
 from tests.web_server import WebServer
@@ -164,7 +164,7 @@ def test_killed_and_resumed_is_byte_identical(ordinary, files, tmp_path, archive
             shard_command(tmp_path / "m.json", out, "--workers", "1"),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=environment(),
+            env=without_torch(),
         )
         wait_until(lambda: list(out.glob(".tmp-*")) or process.poll() is not None)
         process.kill()
