@@ -173,7 +173,7 @@ class ModelConfig:
         except ValueError as error:
             raise UserError(f"the model's config is not JSON ({error}).") from error
         if not isinstance(values, dict):
-            raise UserError("the model's config is no JSON object.")
+            raise UserError("the model's config is not a JSON object.")
         _check_fields(values)
         return cls(**values)
 

@@ -275,7 +275,7 @@ def test_classifier_names_the_input_it_misses(inputs):
 
 def test_config_survives_json():
     assert ModelConfig.from_json(ODD.to_json()) == ODD
-    for text, complaint in (("{", "not JSON"), ("[]", "no JSON object"), ('{"x": 1}', "'x'")):
+    for text, complaint in (("{", "not JSON"), ("[]", "not a JSON object"), ('{"x": 1}', "'x'")):
         with pytest.raises(UserError, match=complaint):
             ModelConfig.from_json(text)
 
