@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import tarfile
+import tempfile
 import time
 import zipfile
 from pathlib import Path
@@ -54,9 +55,15 @@ def clips_in(archive: Path, ordinary: list[Clip]) -> list[Clip]:
     ]
 
 
-def scratch_left() -> list[Path]:
-    import tempfile
+@pytest.fixture(autouse=True)
+def own_scratch(tmp_path_factory, monkeypatch) -> None:
+    """Other tests leave files in the machine's temporary folder while they run."""
+    folder = str(tmp_path_factory.mktemp("scratch"))
+    monkeypatch.setenv("TMPDIR", folder)
+    monkeypatch.setattr(tempfile, "tempdir", folder)
 
+
+def scratch_left() -> list[Path]:
     return list(Path(tempfile.gettempdir()).glob(".tmp-*"))
 
 
