@@ -1,7 +1,6 @@
 from .clips import Clip, discover_clips
 from .decode import Media, decode_clip
 from .demo_data import DemoData, make_demo_data
-from .dry_run import forecast
 from .duplicates import Duplicates, find_duplicates
 from .encode.process import ClipDecoder
 from .errors import DecodeError, UserError, WorkFailed
@@ -69,7 +68,7 @@ from .options import (
     VGGSounderOptions,
     VGGSoundOptions,
 )
-from .packing import build_shards
+from .packing import build_shards, forecast
 from .pages.shard_report import ReportSummary, report
 from .progress import OnProgress, Progress
 from .shards.build import BuildReport, build_shard_set

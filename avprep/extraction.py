@@ -148,7 +148,7 @@ def _check_facts(data: bytes, settings: ExtractSettings) -> None:
         videos, options = facts["videos"], facts["options"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{where}: is damaged ({error!r}), so nothing tells what the files beside it are of. "
+            f"{where}: is damaged ({error!r}), and the files beside it may be of other videos. "
             "Delete that folder and extract again, or choose another --out."
         ) from error
     if videos != settings.videos:

@@ -146,7 +146,7 @@ def fetch_file(
         digest = hashlib.sha256(data).hexdigest()
         if sha256 is not None and digest != sha256.lower():
             raise UserError(
-                f"{path}: is there and has sha256 {digest}, not {sha256}. Delete it to fetch it "
+                f"{path}: exists and has sha256 {digest}, not {sha256}. Delete it to fetch it "
                 "again, or choose another --out."
             )
         return Fetched(path, len(data), digest, found=True)

@@ -531,7 +531,7 @@ class Shares(dict[str, float]):
                     "and digits and a share above 0; for example train=0.9,test=0.1."
                 )
             if name in shares:
-                raise UserError(f"--parts {text!r}: {name!r} stands there twice.")
+                raise UserError(f"--parts {text!r}: {name!r} is named twice.")
             shares[name] = value
         if len(shares) < 2:
             raise UserError(f"--parts {text!r}: give at least two parts, as in train=0.9,test=0.1.")

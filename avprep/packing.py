@@ -1,4 +1,4 @@
-"""A manifest becomes a shard set."""
+"""A manifest becomes a shard set; what that would take."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from avprep.labels import LabelSet, class_csv_of, labels_of
 from avprep.manifest.model import read_manifest
 from avprep.options import BuildOptions, PoolOptions, ShardSetOptions
 from avprep.progress import OnProgress, Progress, ignore
-from avprep.shards.build import BuildReport, Found, build_shard_set
+from avprep.shards.build import BuildReport, Found, build_shard_set, planned_task
+from avprep.shards.forecast import Forecast, forecast_shard_set
 from avprep.tracking import TrackedRun, Trackers, check_trackers
 
 
@@ -72,6 +73,28 @@ def build_shards(
 
         report = build_shard_set(clips, label_set, out, options, pool, which, hear, begin)
     return replace(report, label_csv=label_csv, tracker_failures=tracked.failures)
+
+
+def forecast(
+    manifest: str | Path,
+    out: str,
+    labels: str | Path | None = None,
+    options: ShardSetOptions = ShardSetOptions(),
+    which: BuildOptions = BuildOptions(),
+    pool: PoolOptions = PoolOptions(),
+    on_progress: OnProgress = ignore,
+) -> Forecast:
+    """Say what `build_shards` would take, from decoding a sample of the clips; write nothing.
+
+    Args: as of `build_shards`; `on_progress` hears of the sample's clips.
+
+    Raises:
+        UserError: `build_shards` would refuse the same arguments.
+    """
+    clips = read_manifest(Path(manifest))
+    label_set, _ = label_set_of(clips, Path(manifest), labels)
+    task = planned_task(clips, label_set, out, options, which)
+    return forecast_shard_set(task, pool, on_progress)
 
 
 class _TrackedBuild:

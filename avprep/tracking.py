@@ -222,7 +222,7 @@ class BackgroundTracker:
         """What went wrong, in words; empty while nothing has."""
         if not self._problem:
             return ""
-        return f"{self._name}: {self._problem}. It lacks rows from now on; the work goes on."
+        return f"{self._name}: {self._problem}. It gets no more rows; the command continues."
 
     def _work(self, begin: Callable[[], Tracker]) -> None:
         # Whatever a tracker raises is not to end the work, and trackers raise all sorts of things.

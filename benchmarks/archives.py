@@ -10,7 +10,6 @@ by Linux's count, less the samples that it puts in their order.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
 import tarfile
@@ -19,7 +18,7 @@ import zipfile
 from pathlib import Path
 
 from extract import KINDS, LABELS, cost, linked_clips, make_clip
-from rows import Row, add_rows_option, times, write_rows
+from rows import Row, parser_of, times, write_rows
 
 from avprep.clips import Clip
 from avprep.options import PoolOptions, ShardSetOptions
@@ -69,14 +68,9 @@ def bytes_read() -> int:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--quick", action="store_true", help="fewer clips and rounds")
-    parser.add_argument("--clips", type=int, help="clips (500)")
-    parser.add_argument("--rounds", type=int, help="rounds of each side (3)")
-    add_rows_option(parser)
-    arguments = parser.parse_args()
-    count = arguments.clips or (60 if arguments.quick else 500)
-    rounds = arguments.rounds or (1 if arguments.quick else 3)
+    sizes = {"clips": (500, 60, "clips"), "rounds": (3, 1, "rounds of each side")}
+    arguments = parser_of(__doc__, **sizes).parse_args()
+    count, rounds = arguments.clips, arguments.rounds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clips = linked_clips(make_clip(folder / "clip.mp4", KINDS[0]), folder / "clips", count)

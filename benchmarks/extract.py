@@ -19,7 +19,6 @@ hour-long file beside a file of that segment, and the memory of workers over man
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import shutil
@@ -36,7 +35,7 @@ from pathlib import Path
 import av
 import cv2
 from PIL import Image
-from rows import Row, add_rows_option, part, times, write_rows
+from rows import Row, parser_of, part, times, write_rows
 
 from avprep.clips import Clip
 from avprep.decode.frames import PUBLISHED_SECONDS, wanted_indices
@@ -423,19 +422,17 @@ PARTS = ("kinds", "scaling", "long-file", "memory")
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--quick", action="store_true", help="fewer clips and rounds")
+    sizes = {
+        "clips": (32, 8, "clips per shard and round"),
+        "rounds": (5, 1, "rounds of each side"),
+        "memory-clips": (1000, 48, "clips to watch the memory over"),
+    }
+    parser = parser_of(__doc__, **sizes)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--kinds", nargs="+", choices=[kind.name for kind in KINDS],
                         default=[kind.name for kind in KINDS])  # fmt: skip
-    parser.add_argument("--clips", type=int, help="clips per shard and round (32)")
-    parser.add_argument("--rounds", type=int, help="rounds of each side (5)")
-    parser.add_argument("--memory-clips", type=int, help="clips to watch the memory over (1000)")
-    add_rows_option(parser)
     arguments = parser.parse_args()
-    clips = arguments.clips or (8 if arguments.quick else 32)
-    rounds = arguments.rounds or (1 if arguments.quick else 5)
-    memory_clips = arguments.memory_clips or (48 if arguments.quick else 1000)
+    clips, rounds, memory_clips = arguments.clips, arguments.rounds, arguments.memory_clips
     results: dict[str, object] = {"kinds": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,23 @@ class Row:
 def add_rows_option(parser: argparse.ArgumentParser) -> None:
     """`--rows FILE`."""
     parser.add_argument("--rows", type=Path, help="write the rows of `make bench` to this file")
+
+
+def parser_of(doc: str | None, **sizes: tuple[int, int, str]) -> argparse.ArgumentParser:
+    """A benchmark's options: `--quick`, `--rows FILE` and its sizes.
+
+    Args:
+        doc: its docstring.
+        sizes: option → its value, its value with `--quick`, and what it counts.
+    """
+    is_quick = "--quick" in sys.argv
+    parser = argparse.ArgumentParser(description=(doc or "").split("\n", 1)[0])
+    parser.add_argument("--quick", action="store_true", help="less of everything")
+    for name, (usual, quick, what) in sizes.items():
+        default, words = quick if is_quick else usual, f"{what} ({usual})"
+        parser.add_argument(f"--{name}", type=int, default=default, help=words)
+    add_rows_option(parser)
+    return parser
 
 
 def write_rows(path: Path | None, rows: Iterable[Row]) -> None:

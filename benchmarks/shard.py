@@ -15,7 +15,6 @@ which ours makes by default, is a row of its own: it buys half the size with CPU
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import tempfile
@@ -26,7 +25,7 @@ import numpy as np
 import soundfile
 from extract import build_anew, cost
 from PIL import Image
-from rows import Row, add_rows_option, times, write_rows
+from rows import Row, parser_of, times, write_rows
 
 from avprep.clips import Clip
 from avprep.labels import label_set_from_names
@@ -95,14 +94,9 @@ def list_files(folder: Path, clips: list[Clip]) -> Path:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--quick", action="store_true", help="fewer clips and rounds")
-    parser.add_argument("--clips", type=int, help="clips (512)")
-    parser.add_argument("--rounds", type=int, help="rounds of each side (5)")
-    add_rows_option(parser)
-    arguments = parser.parse_args()
-    count = arguments.clips or (64 if arguments.quick else 512)
-    rounds = arguments.rounds or (2 if arguments.quick else 5)
+    sizes = {"clips": (512, 64, "clips"), "rounds": (5, 2, "rounds of each side")}
+    arguments = parser_of(__doc__, **sizes).parse_args()
+    count, rounds = arguments.clips, arguments.rounds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         clips = make_clips(folder, count)

@@ -202,6 +202,13 @@ class PushOptions(Options):
     license: str = option(
         "unknown", "Licence of the weights, by the hub's name for it, such as cc-by-4.0."
     )
+    evaluations: tuple[Path, ...] = option(
+        (),
+        "What `cavmae eval --json` printed about these weights, for the card; may be given several "
+        "times.",
+        flag="--eval",
+        metavar="FILE",
+    )
     dry_run: Path | None = option(
         None, "Write what would be pushed to this folder, and push nothing.", metavar="FOLDER"
     )

@@ -15,13 +15,13 @@ from avprep.errors import UserError
 from avprep.option import Option, Options, options_of
 from cavmae.checkpoints import load_checkpoint, weights_file
 from cavmae.checkpoints.card import About, DataSet, Evaluation, model_card
-from cavmae.checkpoints.hub import hub_errors
+from cavmae.checkpoints.hub import hub_errors, is_hub_url
 from cavmae.checkpoints.pretrained import push_pretrained, save_pretrained
 from cavmae.evaluation.options import VALIDATION_FRAMES
 from cavmae.model import CAVMAE, CAVMAEClassifier
-from cavmae.options import AUDIO_MODES, PushOptions
-from cavmae.train.folder import CONFIG_FILE
+from cavmae.options import AUDIO_MODES, PushOptions, read_shares
 from cavmae.train.options import FinetuneRun, PretrainRun
+from cavmae.train.place import CONFIG_FILE
 from cavmae.train.records import TIMINGS
 
 _CARD = "README.md"
@@ -33,6 +33,7 @@ _NOT_IN_RECIPES = frozenset(
         *("checkpoint_steps", "checkpoint_minutes", "keep_checkpoints"),
     )
 )
+_METRICS = ("accuracy", "map", "auc", "d_prime")
 _NOT_MEASURED = frozenset((*TIMINGS, "step", "epoch", "split", "lr", "grad_norm"))
 
 
@@ -64,7 +65,7 @@ def push(source: str | Path, repo: str, options: PushOptions | None = None) -> P
     options = options or PushOptions()
     file = weights_file(source)
     model = load_checkpoint(file)
-    about = _about(model, file, options.license)
+    about = _about(model, source, file, options)
     if options.dry_run is not None:
         write_folder(model, repo, about, options.dry_run)
         return Pushed(file, str(options.dry_run))
@@ -103,53 +104,90 @@ def _check_private(repo: str) -> None:
         )
 
 
-def _about(model: CAVMAE | CAVMAEClassifier, file: Path, license: str) -> About:
-    """What the run of a file of weights tells; nothing more where the file is alone."""
-    run = _run_of(file)
-    if run is None:
-        return About(license)
-    config = json.loads((run / CONFIG_FILE).read_bytes())
-    measured = _measured(run, file)
-    evaluations = []
+def _about(
+    model: CAVMAE | CAVMAEClassifier, source: str | Path, file: Path, options: PushOptions
+) -> About:
+    """What is known of a file of weights; less where it lies in no run."""
+    evaluations = [one for path in options.evaluations for one in _evaluated(path, file)]
+    place = _place(source, file)
+    found = _run_of(place)
+    if found is None:
+        return About(options.license, evaluations=evaluations)
+    run, config = found
+    measured = _measured(run, place)
     if measured and config.get("val_shards"):
         mode = model.metadata.get("mode", "")
         frames = "none" if mode in AUDIO_MODES else str(VALIDATION_FRAMES)
-        data = _data_set(config, "val_shards")
-        evaluations = [Evaluation(data, frames, measured, mode)]
+        (data,) = _data_sets(config, "val_shards")
+        evaluations.append(Evaluation(data, frames, measured, mode))
     return About(
-        license, _starting_point(config), [_data_set(config, "shards")], evaluations,
+        options.license, _starting_point(config), _data_sets(config, "shards"), evaluations,
         _recipe(FinetuneRun if isinstance(model, CAVMAEClassifier) else PretrainRun, config),
     )  # fmt: skip
 
 
-def _run_of(file: Path) -> Path | None:
-    """The run that a file of weights lies in, at its top or as a checkpoint."""
-    for folder in file.absolute().parents[:3]:
-        config = folder / CONFIG_FILE
-        if config.is_file() and b'"run_id"' in config.read_bytes():
-            return folder
+def _place(source: str | Path, file: Path) -> str:
+    """Where weights lie, which in a store is not where their copy does."""
+    if is_hub_url(source) or not storage.is_url(source):
+        return str(file.absolute())
+    return str(source) if str(source).endswith(file.name) else storage.join(source, file.name)
+
+
+def _run_of(place: str) -> tuple[str, dict[str, Any]] | None:
+    """The run that weights lie in, at its top or as a checkpoint, and its config."""
+    folder = place
+    for _ in range(3):
+        folder = folder.rpartition("/")[0]
+        config = storage.read_if_there(storage.join(folder, CONFIG_FILE))
+        if config is not None and b'"run_id"' in config:
+            return folder, json.loads(config)
     return None
 
 
-def _measured(run: Path, file: Path) -> dict[str, float]:
-    """What was measured of a file's weights on the validation clips, by name."""
-    log, result = run / "log.csv", run / "result.json"
-    rows = []
-    if log.is_file():
-        with log.open(newline="") as lines:
-            rows = [row for row in csv.DictReader(lines) if row["split"] == "validation"]
-    facts = json.loads(result.read_bytes()) if result.is_file() else {}
-    found = [_figures(row) for row in rows]
+def _measured(run: str, place: str) -> dict[str, float]:
+    """What was measured of weights on the validation clips, by name."""
+    log = storage.read_if_there(storage.join(run, "log.csv")) or b""
+    result = storage.read_if_there(storage.join(run, "result.json")) or b"{}"
+    rows = list(csv.DictReader(log.decode().splitlines()))
+    validations = {
+        f"step-{int(row['step']):08}": _figures(row) for row in rows if row["split"] == "validation"
+    }
+    facts = json.loads(result)
     average = _figures(facts.get("average", {}))
-    if file.parent != run:  # RUN/checkpoints/step-00000100/model.safetensors
-        step = file.parent.name.rpartition("-")[2]
-        return next((_figures(row) for row in rows if int(row["step"]) == int(step)), {})
-    if file.stem == "average":
+    folder, _, name = place.rpartition("/")
+    if folder != run:  # RUN/checkpoints/step-00000100/model.safetensors
+        return validations.get(folder.rpartition("/")[2], {})
+    if name == "average.safetensors":
         return average
-    if file.stem == "best":
+    if name == "best.safetensors":
         metric = "accuracy" if "best_accuracy" in facts else "map"
-        return max((*found, average), key=lambda one: one.get(metric, -1.0))
-    return found[-1] if found and file.stem == "model" else {}
+        return max((*validations.values(), average), key=lambda one: one.get(metric, -1.0))
+    is_last = name == "model.safetensors"
+    return [*validations.values()][-1] if validations and is_last else {}
+
+
+def _evaluated(path: Path, file: Path) -> Iterator[Evaluation]:
+    """What `cavmae eval --json` printed into a file.
+
+    Raises:
+        UserError: it cannot be read, or is about other weights.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        measured = Path(found["checkpoint"])
+        data = DataSet(_last_part(found["shards"]), found["shards_fingerprint"])
+        of_modes = found.get("modes") or {found["mode"]: found}
+        evaluations = [
+            Evaluation(data, str(one["frames"]), _figures({n: one[n] for n in _METRICS}), mode)
+            for mode, one in of_modes.items()
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path}: is not what `cavmae eval --json` prints ({type(error).__name__}: {error})."
+        ) from error
+    if not measured.exists() or not measured.samefile(file):
+        raise UserError(f"{path}: is about {measured}, not {file}. Evaluate what is pushed.")
+    yield from evaluations
 
 
 def _figures(row: Mapping[str, str | float | None]) -> dict[str, float]:
@@ -162,10 +200,20 @@ def _figures(row: Mapping[str, str | float | None]) -> dict[str, float]:
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def _data_set(config: Mapping[str, Any], option: str) -> DataSet:
-    """A shard set of a run, by the last part of its place: the rest is nobody's business."""
-    name = str(config[option]).rstrip("/").rpartition("/")[2]
-    return DataSet(name, str(config.get(f"{option}_fingerprint", "")))
+def _data_sets(config: Mapping[str, Any], option: str) -> list[DataSet]:
+    """Shard sets of a run, by the last parts of their places: the rest is nobody's business."""
+    places, _ = read_shares(config[option])
+    known = config.get(f"{option}_fingerprint", "")
+    fingerprints = [known] if isinstance(known, str) else known
+    shares = (option == "shards" and config.get("shares")) or [None] * len(places)
+    return [
+        DataSet(_last_part(place), fingerprint, share)
+        for place, fingerprint, share in zip(places, fingerprints, shares, strict=True)
+    ]
+
+
+def _last_part(place: str) -> str:
+    return place.rstrip("/").rpartition("/")[2]
 
 
 def _starting_point(config: Mapping[str, Any]) -> str:
@@ -178,8 +226,10 @@ def _recipe(kind: type[Options], config: Mapping[str, Any]) -> str:
     """The options of a run that are no defaults, as a file that `--config` takes."""
     name = "finetune" if kind is FinetuneRun else "pretrain"
     lines = [_toml(option, config[option.name]) for option in _told(kind, config)]
-    batch = f"# Each step takes {config.get('global_batch')} clips."
-    return "\n".join((batch, f"[{name}]", *lines))
+    head = [f"# Each step takes {config.get('global_batch')} clips."]
+    if config.get("select"):
+        head.append(f"# Of the training set, it takes the clips in {_last_part(config['select'])}.")
+    return "\n".join((*head, f"[{name}]", *lines))
 
 
 def _told(kind: type[Options], config: Mapping[str, Any]) -> Iterator[Option]:

@@ -57,6 +57,9 @@ def _run(
             os.dup2(file.fileno(), stream.fileno())
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # found again where the environment says
+    # Its own processes start as usual: those of a fork server would outlive one that is killed.
+    multiprocessing.set_start_method(None, force=True)
     if cwd is not None:
         os.chdir(cwd)
     sys.argv = ["cavmae", *words]
@@ -73,13 +76,16 @@ def rank_environments(ranks: int) -> list[dict[str, str]]:
 
 
 def on_ranks(
-    ranks: int, *words: object, cwd: Path | None = None
+    ranks: int,
+    *words: object,
+    call: Callable[[], object] | None = None,
+    cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `cavmae …` on several ranks; what they print is taken together."""
+    """Run `cavmae …` on ranks, or what is to be called instead; their output is taken together."""
     with tempfile.TemporaryDirectory() as folder:
         out, errors = Path(folder, "out"), Path(folder, "errors")
         started = [
-            start(*words, out=out, errors=errors, cwd=cwd, environment=place)
+            start(*words, call=call, out=out, errors=errors, cwd=cwd, environment=place)
             for place in rank_environments(ranks)
         ]
         for process in started:

@@ -148,6 +148,11 @@ def test_values_are_converted_as_on_the_command_line():
     assert Inner(kind="secret").kind == "secret"  # for Python code alone
 
 
+def test_a_required_option_that_is_missing_is_named():
+    with pytest.raises(click.MissingParameter, match="out"):
+        parsed("--rate", "0.25")
+
+
 def test_what_is_not_a_number_is_refused_on_the_command_line_too():
     with pytest.raises(UserError, match="--rate nan: must be a number"):
         parsed("--out", "o", "--rate", "nan")

@@ -56,12 +56,14 @@ class Flag(click.Option):
     def __init__(self, spelled: list[str], *, stated: Option) -> None:
         self.stated = stated
         is_switch = stated.kind is bool
+        # For click a default of None is a value, with which a required option is given.
+        default = {} if stated.is_required else {"default": stated.default}
         super().__init__(
             spelled,
             help=stated.help,
             metavar=stated.metavar,
             required=stated.is_required,
-            default=stated.default,
+            **default,
             type=None if is_switch else _type(stated),
             is_flag=is_switch,
             multiple=stated.count is None,

@@ -14,7 +14,7 @@ from avprep import storage
 from avprep.clips import Clip
 from avprep.encode.ahead import encode_clips
 from avprep.encode.wire import EncodedSample
-from avprep.errors import TRANSIENT, DecodeError, Unreadable
+from avprep.errors import TRANSIENT, Unreadable
 from avprep.failures import ClipFailure
 from avprep.labels import LabelSet
 from avprep.options import IsolationOptions, SampleOptions
@@ -308,22 +308,6 @@ class ShardWriter:
         source.seek(archive.size)
         archive.write(source.read())  # the archive's end
         return replace(index, sha256=archive.digest.hexdigest(), samples=tuple(entries))
-
-
-def write_samples(
-    file: BinaryIO,
-    job: ShardJob,
-    settings: ShardSettings,
-    encode: Callable[[Clip], EncodedSample],
-) -> ShardIndex:
-    """Write the samples of a job to an open file as a tar archive; returns its index."""
-    with ShardWriter(file, job, settings) as shard:
-        for clip in job.clips:
-            try:
-                shard.add(clip, encode(clip))
-            except DecodeError as error:
-                shard.add(clip, error.outcome)
-        return shard.finish()
 
 
 def sample_members(

@@ -22,7 +22,13 @@ from cavmae.checkpoints.difference import compare
 from cavmae.checkpoints.hub import download, is_hub_url
 from cavmae.checkpoints.published import HEAD, WRAPPERS, config_of, save_published, state_of
 from cavmae.checkpoints.stored import copy_of_stored
-from cavmae.checkpoints.usage import STORE_LABELS, assumed_classes, other_classes, stored_labels
+from cavmae.checkpoints.usage import (
+    STORE_LABELS,
+    assumed_classes,
+    check_metadata,
+    other_classes,
+    stored_labels,
+)
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
 from cavmae.model.encoder import Encoder
 
@@ -230,7 +236,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     if file.suffix != ".safetensors":
         return {}
     with _opened(file) as reader:
-        return reader.metadata() or {}
+        return check_metadata(file, reader.metadata() or {})
 
 
 def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -241,8 +247,8 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """
     if file.suffix == ".safetensors":
         with _opened(file) as reader:
-            names = reader.keys()
-            return {name: reader.get_tensor(name) for name in names}, reader.metadata() or {}
+            metadata, names = check_metadata(file, reader.metadata() or {}), reader.keys()
+            return {name: reader.get_tensor(name) for name in names}, metadata
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged or hostile file raises is anybody's guess

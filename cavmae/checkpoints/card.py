@@ -20,10 +20,17 @@ _PAPER = "https://arxiv.org/abs/2210.07839"
 
 @dataclass(frozen=True)
 class DataSet:
-    """A shard set that a model has seen or was measured on: its name and its fingerprint."""
+    """A shard set that a model was trained or measured on.
+
+    Attributes:
+        name: for people.
+        fingerprint: tells that it is the same.
+        share: of the draws, where a model was trained on several.
+    """
 
     name: str
     fingerprint: str
+    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -89,8 +96,8 @@ def _task(model: CAVMAE | CAVMAEClassifier) -> str:
     """The hub's name for what the model is for."""
     if isinstance(model, CAVMAE):
         return "feature-extraction"
-    is_deaf = model.metadata.get("mode") not in AUDIO_MODES
-    return "video-classification" if is_deaf else "audio-classification"
+    hears_only = model.metadata.get("mode") in AUDIO_MODES
+    return "audio-classification" if hears_only else "video-classification"
 
 
 def _results(model: CAVMAE | CAVMAEClassifier, found: Evaluation) -> Iterator[EvalResult]:
@@ -130,7 +137,8 @@ def _body(model: CAVMAE | CAVMAEClassifier, repo: str, about: About) -> Iterator
         if name in facts:
             yield f"| {name} | {facts[name]} |"
     for one in about.trained_on:
-        yield f"| trained on | {_cell(one.name)}, fingerprint `{one.fingerprint}` |"
+        share = "" if one.share is None else f", {one.share:.1%} of the draws"
+        yield f"| trained on | {_cell(one.name)}{share}, fingerprint `{one.fingerprint}` |"
     if about.starting_point:
         yield f"| started from | {_cell(about.starting_point)} |"
     if about.evaluations:

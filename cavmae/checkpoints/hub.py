@@ -14,14 +14,14 @@ from typing import Any
 from avprep.errors import ReportedError, UserError, WorkFailed
 
 WEIGHTS = "model.safetensors"  # as every repository on the hub calls them
-_URL = re.compile(r"hf://([^/@\s]+/[^/@\s]+?)/?(?:@(\S+))?")
+_URL = re.compile(r"hf://?([^/@\s]+/[^/@\s]+?)/?(?:@(\S+))?")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _ACCESS = "log in with `hf auth login`, or set HF_TOKEN to a token that has access"
 
 
 def is_hub_url(place: str | Path) -> bool:
-    """Whether a checkpoint is one on the hub."""
-    return str(place).startswith("hf://")
+    """Whether a checkpoint is one on the hub; a `Path` of its URL has one slash less."""
+    return str(place).startswith("hf:/")
 
 
 def download(url: str, revision: str | None = None, **options: Any) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from cavmae.model import CAVMAE, CAVMAEClassifier
 Model = TypeVar("Model")
 _CONFIG = "config.json"
 _TYPE = "cavmae"
+_NAME = re.compile(r"[^/]+/[^/]+(@.+)?")  # on the hub
 
 
 def load_pretrained(
@@ -33,16 +35,17 @@ def load_pretrained(
         UserError: nothing there, not safetensors, or a model of another kind.
         WorkFailed: the hub does not answer.
     """
-    if not is_hub_url(source) and Path(source).exists():
+    if is_hub_url(source):
+        file = download(str(source), revision, **options)
+    elif Path(source).exists() or not _NAME.fullmatch(str(source)):
         if revision is not None:
-            raise UserError(
-                f"{source}: is on this machine, where there are no revisions. hf://{source} is "
-                "the one on the hub."
-            )
+            raise UserError(f"{source}: has no revisions; a model on the hub is hf://org/name.")
         file = weights_file(source)
     else:
-        url = str(source) if is_hub_url(source) else f"hf://{source}"
-        file = download(url, revision, **options)
+        try:
+            file = download(f"hf://{source}", revision, **options)
+        except UserError as error:
+            raise UserError(f"{source}: no such folder or file. {error}") from error
     if file.suffix != ".safetensors":
         raise UserError(f"{file}: is not safetensors; `cavmae convert` makes one of it.")
     model = load_checkpoint(file).eval()
@@ -97,7 +100,7 @@ def push_pretrained(
 
         # The mixin makes the repository and the commit. It is no base of the models, since then
         # every use of a model would import it and its HTTP client, or fail where it is not.
-        class Pushed(ModelHubMixin):
+        class HubModel(ModelHubMixin):
             def _save_pretrained(self, save_directory: Path) -> None:
                 save_pretrained(model, save_directory)
 
@@ -108,4 +111,4 @@ def push_pretrained(
             api = HfApi(token=options.get("token"))
             api.create_repo(repo, private=options.get("private"), exist_ok=True)
             api.create_branch(repo, branch=branch, exist_ok=True)
-        return str(Pushed().push_to_hub(repo, **options))
+        return str(HubModel().push_to_hub(repo, **options))

@@ -83,7 +83,7 @@ def config_of(weights: Mapping[str, Tensor], file: Path) -> ModelConfig:
     try:
         return ModelConfig(**sizes)
     except UserError as error:
-        raise UserError(f"{file}: its weights tell no size that can be: {error}") from error
+        raise UserError(f"{file}: its weights have an impossible size: {error}") from error
 
 
 def block_count(weights: Mapping[str, Tensor], blocks: str) -> int:

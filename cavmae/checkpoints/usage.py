@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,12 +136,37 @@ def stored_labels(metadata: Mapping[str, str]) -> LabelSet | None:
     """The classes that a classifier's file names; None for none.
 
     A file that has mids and no names gives the mids as names.
+
+    Raises:
+        ValueError: it has something else there.
     """
     mids = json.loads(metadata.get("labels", "null"))
     if mids is None:
         return None
-    names = json.loads(metadata.get("label_names", "null"))
-    return LabelSet(tuple(mids), tuple(names or mids))
+    names = json.loads(metadata.get("label_names", "null")) or mids
+    if not (isinstance(mids, list) and isinstance(names, list) and len(mids) == len(names)):
+        raise ValueError("not a mid and a name for each class")
+    if not all(isinstance(text, str) for text in (*mids, *names)):
+        raise ValueError("mids and names are text")
+    return LabelSet(tuple(mids), tuple(names))
+
+
+def check_metadata(file: Path, metadata: Mapping[str, str]) -> dict[str, str]:
+    """What is stored with weights, which somebody else may have written.
+
+    Raises:
+        UserError: labels or fbank statistics that cannot be.
+    """
+    what = "labels"
+    try:
+        stored_labels(metadata)
+        for what in ("fbank_mean", "fbank_std"):
+            value = float(metadata.get(what, 1))
+            if not math.isfinite(value) or (what == "fbank_std" and value <= 0):
+                raise ValueError(f"{value} cannot be")
+    except ValueError as error:
+        raise UserError(f"{file}: stores {what} that cannot be used ({error}).") from error
+    return dict(metadata)
 
 
 def labels_metadata(labels: LabelSet) -> dict[str, str]:

@@ -85,7 +85,7 @@ def _config(weights: Mapping[str, Tensor], where: str) -> ModelConfig:
     except (ValueError, IndexError):
         raise UserError(f"{where}: not a vision MAE, its weights have odd shapes.") from None
     except UserError as error:
-        raise UserError(f"{where}: its weights tell no size that can be: {error}") from error
+        raise UserError(f"{where}: its weights have an impossible size: {error}") from error
 
 
 def _source(name: str, own_blocks: int) -> str:

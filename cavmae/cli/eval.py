@@ -67,6 +67,8 @@ def facts_of(result: EvaluateResult) -> dict[str, Any]:
         "fbank_mean": result.fbank_mean,
         "fbank_std": result.fbank_std,
         "checkpoint": str(result.checkpoint),
+        "shards": result.shards,
+        "shards_fingerprint": result.fingerprint,
         "warnings": result.notes,
         **({"confusion": result.confusion} if result.confusion else {}),
         **({"modes": {one.mode: _of_mode(one, result) for one in result.modes}} if others else {}),

@@ -74,6 +74,7 @@ class EvaluateResult:
         criterion, frames, fbank_mean, fbank_std: how clips were classified.
         stored_frames: frames of a clip in the shard set.
         checkpoint: the file of weights.
+        shards, fingerprint: where the clips lie, and what tells that they are the same.
         notes: what had to be assumed, in words.
     """
 
@@ -93,6 +94,8 @@ class EvaluateResult:
     fbank_mean: float
     fbank_std: float
     checkpoint: Path
+    shards: str
+    fingerprint: str
     notes: tuple[str, ...]
 
     @property
@@ -136,7 +139,7 @@ def evaluate(
         storage.make_folder(options.per_class_csv.parent)
     classifier = load_classifier(options.checkpoint, options, recipe)
     modes = modes_of(classifier) if options.modes == "all" else (classifier.usage.mode,)
-    shards = open_shards(options.shards, options, ())
+    shards = numbered_alike(classifier, open_shards(options.shards, options, ()))
     notes = check_classes(classifier, shards)
     coverage = None
     if (listed := options.ids or options.vggsounder) is not None:
@@ -195,6 +198,8 @@ def _result(
         fbank_mean=classifier.frontend.options.mean,
         fbank_std=classifier.frontend.options.std,
         checkpoint=classifier.file,
+        shards=options.shards,
+        fingerprint=shards.info.fingerprint,
         notes=notes,
     )
 
@@ -278,6 +283,14 @@ def clip_scores(
             "criterion": result.criterion,
         },
     )
+
+
+def numbered_alike(classifier: Classifier, shards: ShardSet) -> ShardSet:
+    """A set with a part of the classes, as of a mixture it was trained on, numbered as all are."""
+    labels, mids = classifier.labels, list(shards.label_set.mids)
+    if labels is not None and 0 < len(mids) < len(labels) and labels.know_all(mids):
+        return shards.relabelled(labels)
+    return shards
 
 
 def check_classes(classifier: Classifier, shards: ShardSet) -> tuple[str, ...]:

@@ -57,8 +57,9 @@ class ModelConfig:
                 value = getattr(self, field.name)
                 if not isinstance(value, int) or value < lowest:
                     raise UserError(f"{field.name} is {value!r}, it must be a number ≥ {lowest}.")
-        if not 0 < self.mlp_ratio * self.embed_dim < float("inf"):
-            raise UserError(f"mlp_ratio is {self.mlp_ratio}, it must be positive.")
+        ratio = self.mlp_ratio
+        if not isinstance(ratio, (int, float)) or not 0 < ratio * self.embed_dim < float("inf"):
+            raise UserError(f"mlp_ratio is {ratio!r}, it must be positive.")
         for name in ("image_size", "audio_frames", "mel_bins"):
             value = getattr(self, name)
             if value % self.patch_size:
@@ -172,7 +173,7 @@ class ModelConfig:
         except ValueError as error:
             raise UserError(f"the model's config is not JSON ({error}).") from error
         if not isinstance(values, dict):
-            raise UserError("the model's config is no JSON object.")
+            raise UserError("the model's config is not a JSON object.")
         _check_fields(values)
         return cls(**values)
 

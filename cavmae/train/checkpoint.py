@@ -127,5 +127,5 @@ def load_state(checkpoint: Path, model: CAVMAE | CAVMAEClassifier) -> dict[str, 
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{checkpoint}: cannot be resumed from ({reason_of(error)}). Delete it to resume from "
-            "the one before, or start again with --resume never."
+            "the one before, or start again in another --out."
         ) from error

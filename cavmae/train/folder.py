@@ -66,8 +66,8 @@ def prepare_folder(
             )
         if not found.is_file():
             raise UserError(
-                f"{folder.shown(CONFIG_FILE)}: missing beside checkpoints, so that nothing tells "
-                "whether they are of this run. Put it back, or choose another --out."
+                f"{folder.shown(CONFIG_FILE)}: missing beside checkpoints, which may be those of "
+                "another run. Put it back, or choose another --out."
             )
         theirs = json.loads(found.read_bytes())
         check_resumed(folder.place, theirs, config, free_options(options), world)

@@ -77,6 +77,40 @@ def test_a_tar_cut_anywhere_gives_every_whole_file_before_the_cut(sizes, share, 
     assert bool(listing.damage) == (left < place + tarfile.BLOCKSIZE)
 
 
+KINDS = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE)
+NAMES = st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1)
+
+
+@given(
+    st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+    st.lists(
+        st.tuples(NAMES, st.integers(0, 40), st.sampled_from(KINDS), st.integers(0, 1300)),
+        max_size=6,
+    ),
+)
+def test_members_are_those_that_tarfile_finds(kind, described):
+    memory = io.BytesIO()
+    with tarfile.open(fileobj=memory, mode="w", format=kind) as archive:
+        for name, folders, type_, size in described:
+            member = tarfile.TarInfo("folder/" * folders + name)
+            member.type, member.size = type_, size if type_ in KINDS[:3] else 0
+            with contextlib.suppress(ValueError):  # too long for this format
+                archive.addfile(member, io.BytesIO(bytes(member.size)))
+    content = memory.getvalue()
+    found = list(members.tar_members(lambda at, count: content[at : at + count]))
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        expected = [(m.name, m.offset, m.offset_data, m.size, m.isreg()) for m in archive]
+    assert expected == [
+        (one.name.rstrip("/"), one.begin, one.start, one.size, not one.fault) for one in found
+    ]
+
+
+def test_a_tar_that_is_compressed_as_none_is_read_names_the_program(tmp_path):
+    (tmp_path / "x.tar").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(100))
+    found = list_archive(str(tmp_path / "x.tar")).damage
+    assert found == "is not a tar (compressed; unpack it with unzstd)"
+
+
 def test_a_file_that_the_archive_has_twice_counts_once(tmp_path):
     path = tmp_path / "x.tar"
     pack(path, {"a.mp4": b"old"})

@@ -191,7 +191,7 @@ def test_a_file_that_is_there_is_kept_and_checked(server, tmp_path):
     fetched = fetch_file(f"{server.url}/good/l.csv", path, None, QUICK)
     assert fetched.found
     assert fetched.sha256 == hashlib.sha256(b"mine").hexdigest()
-    with pytest.raises(UserError, match="is there and has sha256"):
+    with pytest.raises(UserError, match="exists and has sha256"):
         fetch_file(f"{server.url}/good/l.csv", path, DIGEST, QUICK)
     assert path.read_bytes() == b"mine"
     assert server.requests == []

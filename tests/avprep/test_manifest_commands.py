@@ -350,7 +350,7 @@ def test_conflicts_and_other_classes_stop_a_merge(manifest, tmp_path):
         ("train", "'train' is not NAME=SHARE"),
         ("train=1", "at least two parts"),
         ("train=1,test=0", "'test=0' is not NAME=SHARE"),
-        ("train=1,train=1", "'train' stands there twice"),
+        ("train=1,train=1", "'train' is named twice"),
         ("../x=1,test=1", "'../x=1' is not NAME=SHARE"),
         ("train=1000,test=0.001", "30 clips are too few, 'test' would get none"),
     ],

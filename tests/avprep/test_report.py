@@ -44,7 +44,7 @@ from avprep.shards.format import (
     write_dataset,
 )
 from avprep.shards.plan import ShardJob
-from avprep.shards.writer import ShardSettings, write_samples
+from avprep.shards.writer import ShardSettings, ShardWriter
 from tests.avprep.test_page import HOSTILE, sample_members
 from tests.browser import PHONE_WIDTH
 from tests.conftest import run
@@ -85,8 +85,11 @@ def strange_shards(folder, ids=HOSTILE, per_class=1, seconds=1.0):
     ]
     folder.mkdir()
     name = "shard-000000.tar"
-    with (folder / name).open("wb") as file:
-        index = write_samples(file, ShardJob(name, tuple(clips)), settings, lambda clip: sample)
+    job = ShardJob(name, tuple(clips))
+    with (folder / name).open("wb") as file, ShardWriter(file, job, settings) as shard:
+        for clip in clips:
+            shard.add(clip, sample)
+        index = shard.finish()
     (folder / index_name(name)).write_bytes(index.to_bytes())
     failures = [ClipFailure(text, text, text, "garbage", f"detail {text}") for text in HOSTILE]
     (folder / "failures.csv").write_bytes(failures_csv(failures))

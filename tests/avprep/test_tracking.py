@@ -53,7 +53,7 @@ def test_a_tracker_that_raises_is_told_of_in_one_line():
     tracker.log(1, {"loss": 1.0})
     tracker.close()
     assert tracker.failure == (
-        "raising: ValueError: quota exceeded. It lacks rows from now on; the work goes on."
+        "raising: ValueError: quota exceeded. It gets no more rows; the command continues."
     )
 
 

@@ -9,15 +9,27 @@ import pickle
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import click
+import fsspec
 import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from avprep.errors import UserError, WorkFailed
-from cavmae import CAVMAE, CAVMAEClassifier, FinetuneRun, finetune, load_checkpoint, save_model
+from cavmae import (
+    CAVMAE,
+    CAVMAEClassifier,
+    FinetuneRun,
+    PretrainRun,
+    finetune,
+    load_checkpoint,
+    load_trained,
+    pretrain,
+    save_model,
+)
 from cavmae.checkpoints.usage import labels_metadata
 from cavmae.cli import group
 from cavmae.cli.options import load_config
@@ -120,7 +132,7 @@ def test_a_model_that_was_pushed_comes_back_as_it_was(hub, pushed):
     files = files_of(hub.repositories[MODEL])
     assert {*files} == {"model.safetensors", "config.json", "README.md"}
     assert json.loads(files["config.json"])["architectures"] == ["CAVMAEClassifier"]
-    for name in (MODEL, HUB):
+    for name in (MODEL, HUB, Path(HUB)):
         loaded = CAVMAEClassifier.from_pretrained(name)
         assert (loaded.config, loaded.metadata) == (pushed.config, OF_CLASSIFIER)
         assert torch.equal(logits(loaded), logits(pushed))
@@ -254,6 +266,28 @@ def test_what_cannot_be_loaded_is_said_in_one_line_and_nothing_is_unpickled(
     assert "unpickled" not in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("labels", "{"),
+        ("labels", '"abcd"'),
+        ("labels", "[1, 2, 3, 4]"),
+        ("labels", '["a"]'),
+        ("label_names", "7"),
+        ("fbank_mean", "nan"),
+        ("fbank_mean", ""),
+        ("fbank_std", "0"),
+    ],
+)
+def test_what_somebody_stored_beside_weights_is_checked(name, value, tmp_path):
+    file = tmp_path / "model.safetensors"
+    save_model(file, classifier(), OF_CLASSIFIER | {name: value})
+    stored = "labels" if name.startswith("label") else name
+    for load in (load_checkpoint, load_trained):
+        with pytest.raises(UserError, match=rf"model.safetensors: stores {stored} that cannot be"):
+            load(file)
+
+
 def test_a_private_model_is_loaded_with_a_token(others):
     model = CAVMAEClassifier.from_pretrained("theirs/private", token=TOKEN)
     assert model.metadata == OF_CLASSIFIER
@@ -378,6 +412,76 @@ def test_figures_are_those_of_the_very_weights(finetuned, tmp_path):
         assert measured == {name: float(row[name]) for name in names}
 
 
+def test_a_card_has_what_eval_measured_in_every_mode(finetuned, tmp_path, monkeypatch):
+    monkeypatch.chdir(finetuned[0].parent)
+    evaluated = run("eval", *SHARDS, "--checkpoint", "birds", "--modes", "all", "--json").stdout
+    (tmp_path / "eval.json").write_text(evaluated)
+    words = ("push", "birds", "ours/birds", "--eval", tmp_path / "eval.json", "--dry-run")
+    result = run(*words, tmp_path / "card")
+    assert result.exit_code == 0, result.output
+    card, _ = card_of((tmp_path / "card" / "README.md").read_text())
+    found = {
+        (one.metric_args["mode"], one.metric_args["frames"], one.metric_type): one.metric_value
+        for one in card.data.eval_results
+    }
+    modes = json.loads(evaluated)["modes"]
+    assert {(mode, frames) for mode, frames, _ in found} == {
+        ("multimodal", "middle"),
+        *((mode, one["frames"]) for mode, one in modes.items()),
+    }
+    assert len(modes) == 5
+    for mode, one in modes.items():
+        assert found[mode, one["frames"], "accuracy"] == one["accuracy"]
+    other = json.loads(evaluated) | {"checkpoint": "birds/model.safetensors"}
+    for wrong in (json.dumps(other), "[]", "{"):
+        (tmp_path / "eval.json").write_text(wrong)
+        refused = run(*words, tmp_path / "other")
+        assert isinstance(refused.exception, UserError)
+        assert str(tmp_path / "eval.json") in str(refused.exception)
+
+
+def test_a_card_names_every_set_of_a_mixture_and_what_held_out_clips_gave(place, tmp_path):
+    write_tiny_shards(place / "more", samples=8, seed=1)
+    rows = "".join(f"clip.{number}\n" for number in range(8))
+    (place / "chosen.csv").write_text(f"video_id\n{rows}")
+    pretrain(
+        PretrainRun(
+            shards=(f"{place / 'shards'}=0.75", f"{place / 'more'}=0.25"),
+            val_shards=place / "shards",
+            select=place / "chosen.csv",
+            init="hf://ours/start@main",
+            out=place / "mixed",
+            epochs=1,
+            workers=0,
+            batch_size=4,
+            mask_ratio=0.5,
+            device="cpu",
+        )
+    )
+    assert run("push", place / "mixed", "ours/mixed", "--dry-run", tmp_path / "a").exit_code == 0
+    card, found = card_of((tmp_path / "a" / "README.md").read_text())
+    assert "| trained on | shards, 75.0% of the draws, fingerprint `tiny` |" in card.text
+    assert "| trained on | more, 25.0% of the draws, fingerprint `tiny` |" in card.text
+    assert "    # Of the training set, it takes the clips in chosen.csv." in card.text
+    assert card.data.base_model == "ours/start"
+    assert found["loss_mae_audio"].metric_args == {"frames": "middle"}
+    assert not {"step", "epoch", "lr", "samples_per_second"} & found.keys()
+
+
+def test_a_run_in_a_store_has_the_same_card(finetuned, tmp_path):
+    fsspec.filesystem("memory").put(str(finetuned[0]), "/runs/birds", recursive=True)
+    checkpoint = next((finetuned[0] / "checkpoints").iterdir()).name
+    for name in ("", "/model.safetensors", f"/checkpoints/{checkpoint}"):
+        cards = []
+        for number, source in enumerate((finetuned[0], "memory://runs/birds")):
+            folder = tmp_path / f"{len(name)}-{number}"
+            result = run("push", f"{source}{name}", "ours/birds", "--dry-run", folder)
+            assert result.exit_code == 0, result.exception
+            cards.append((folder / "README.md").read_text())
+        assert cards[0] == cards[1]
+        assert "## Recipe" in cards[0]
+
+
 def test_a_dry_run_writes_what_would_be_pushed_and_asks_no_hub(hub, place, tmp_path):
     asked = len(hub.requests)
     result = run("push", place / "birds", "ours/dry", "--dry-run", tmp_path / "card")
@@ -420,8 +524,15 @@ def test_a_path_that_exists_comes_before_a_name_on_the_hub(pushed, tmp_path, mon
     other.save_pretrained(MODEL)
     assert torch.equal(logits(CAVMAEClassifier.from_pretrained(MODEL)), logits(other))
     assert torch.equal(logits(CAVMAEClassifier.from_pretrained(HUB)), logits(pushed))
-    with pytest.raises(UserError, match=f"{HUB} is the one on the hub"):
+    with pytest.raises(UserError, match=f"{MODEL}: has no revisions; a model on the hub is hf://"):
         CAVMAEClassifier.from_pretrained(MODEL, revision="main")
+
+
+def test_a_name_that_is_nowhere_is_looked_for_here_and_on_the_hub():
+    with pytest.raises(UserError, match=r"runs/fine: no such folder or file. hf://runs/fine: no s"):
+        CAVMAE.from_pretrained("runs/fine")
+    with pytest.raises(UserError, match=r"^/runs/fine: no such checkpoint"):
+        CAVMAE.from_pretrained("/runs/fine")
 
 
 def test_a_model_is_loaded_as_what_it_is(tmp_path):

@@ -5,14 +5,10 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +34,12 @@ from cavmae.model.cavmae import (
     mae_loss,
     mae_loss_by_clip,
 )
-from cavmae.options import ShardOptions, read_shares
+from cavmae.options import OBJECTIVES, PretrainOptions, ShardOptions, read_shares
 from cavmae.train.checkpoint import list_checkpoints
 from cavmae.train.events import Normalisation
 from cavmae.train.set_losses import shown
 from cavmae.train.start import choose_normalisation
+from tests import forks
 from tests.cavmae.tiny_shards import CLASSES, write_tiny_shards
 
 CONFIG = ModelConfig(
@@ -309,6 +306,17 @@ def test_losses_by_clip_have_the_losses_as_their_means():
         assert torch.allclose(own, each[3:])
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_clips_have_the_whole_loss_of_every_objective(objective):
+    torch.manual_seed(0)
+    model = CAVMAE(CONFIG.with_objective(objective))
+    inputs = torch.randn(5, 16, 128), torch.randn(5, 3, 16, 16)
+    out = model(*inputs, PretrainOptions(mask_ratio=0.5, contrast_weight=1.0), by_clip=True)
+    assert out.clip_loss.shape == (5,)
+    assert not out.clip_loss.requires_grad
+    assert out.clip_loss.mean() == pytest.approx(out.loss.item(), rel=1e-5)
+
+
 def test_a_set_without_a_clip_so_far_has_no_loss():
     means = {"loss": 2.0, "loss_of_a": 2.0, "loss_of_b": 0.0, "share_of_a": 1.0, "share_of_b": 0.0}
     assert shown(means) == {"loss": 2.0, "loss_of_a": 2.0}
@@ -336,7 +344,7 @@ def rows_of(run: Path, split: str = "train") -> list[dict[str, str]]:
 def test_a_pretraining_run_logs_each_sets_loss_and_resumes_only_as_the_same_mixture(
     place, tmp_path
 ):
-    run = tmp_path / "run"
+    run, card = tmp_path / "run", tmp_path / "card"
 
     def train(*shares: object, **changes) -> None:
         options = options_of(place, run, *shares, mask_ratio=0.5, **changes)
@@ -346,6 +354,10 @@ def test_a_pretraining_run_logs_each_sets_loss_and_resumes_only_as_the_same_mixt
     config = json.loads((run / "config.json").read_text())
     assert config["shards_fingerprint"] == ["a", "b"]
     assert config["shares"] == [0.25, 0.75]
+    cavmae.push(run, "ours/mixed", cavmae.PushOptions(dry_run=card))
+    for name, share in (("a", 1), ("b", 3)):
+        line = f"| trained on | {name}={share}, fingerprint `{name}` |"
+        assert line in (card / "README.md").read_text()
     (row,) = rows_of(run)
     taken = draws_before(A + B, np.array([0.25, 0.75])) / (A + B)
     of_sets = [float(row["loss_of_a"]), float(row["loss_of_b"])]
@@ -372,6 +384,12 @@ def test_a_classifier_learns_the_classes_of_all_sets(place, tmp_path):
     assert labels is not None
     assert labels.mids == (*CLASSES.mids, "/m/x", "/m/y")
     assert {"loss_of_a", "loss_of_b"} <= found.train.keys()
+    options = cavmae.EvaluateOptions(
+        shards=str(place / "b"), checkpoint=run, frames="middle", workers=0, device="cpu"
+    )
+    evaluated = cavmae.evaluate(options)  # of the best weights, which are those of the only epoch
+    assert evaluated.labels == labels
+    assert evaluated.scores.map == pytest.approx(found.validation["map"])
 
 
 def test_validation_clips_have_classes_that_are_trained(place, tmp_path):
@@ -441,39 +459,32 @@ def loaded_audio(shards: Mixture) -> set[int]:
     return {index for batch in loader.epoch() for index in batch.index.tolist()}
 
 
-def start_ranks(arguments: list[str], ranks: int, workers: int) -> list[subprocess.Popen]:
+def start_ranks(arguments: list[str], ranks: int, workers: int) -> list[BaseProcess]:
     """A run's processes, as torchrun starts them; they can be killed one by one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "cavmae", "finetune", *arguments]
-    command += ["--batch-size", str(6 // ranks), "--workers", str(workers)]
-    shared = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    if ranks > 1:
-        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks)}
-    return [
-        subprocess.Popen(
-            command,
-            env={**shared, **({"RANK": str(r), "LOCAL_RANK": str(r)} if ranks > 1 else {})},
-            stdout=subprocess.DEVNULL,
-        )
-        for r in range(ranks)
-    ]
+    sizes = ["--batch-size", 6 // ranks, "--workers", workers]
+    places = forks.rank_environments(ranks)
+    return [forks.start("finetune", *arguments, *sizes, environment=place) for place in places]
 
 
-def kill_after(processes: list[subprocess.Popen], run: Path, step: int) -> None:
+def kill_after(processes: list[BaseProcess], run: Path, step: int) -> None:
     """SIGKILL to all, once a checkpoint of this step or a later one is there."""
     deadline = time.monotonic() + 600
-    while time.monotonic() < deadline and all(one.poll() is None for one in processes):
+    while time.monotonic() < deadline and all(one.is_alive() for one in processes):
         saved = list_checkpoints(run / "checkpoints")
         if saved and int(saved[-1].name[5:]) >= step:
             break
         time.sleep(0.005)
-    assert all(one.poll() is None for one in processes)
+    assert all(one.is_alive() for one in processes)
     for one in processes:
-        one.send_signal(signal.SIGKILL)
+        one.kill()
     for one in processes:
-        one.wait()
+        one.join()
+
+
+def exit_codes(processes: list[BaseProcess]) -> list[int | None]:
+    for one in processes:
+        one.join(600)
+    return [one.exitcode for one in processes]
 
 
 def test_a_mixture_killed_and_resumed_on_more_ranks_trains_on_the_same_clips(place, tmp_path):
@@ -487,12 +498,11 @@ def test_a_mixture_killed_and_resumed_on_more_ranks_trains_on_the_same_clips(pla
             *("--no-noise", "--freq-mask", "0", "--time-mask", "0", "--checkpoint-steps", "1"),
         ]
 
-    (whole,) = start_ranks(arguments("whole"), 1, 0)
-    assert whole.wait() == 0
+    assert exit_codes(start_ranks(arguments("whole"), 1, 0)) == [0]
     run = tmp_path / "killed"
     kill_after(start_ranks(arguments("killed"), 1, 0), run, 3)
     kill_after(start_ranks(arguments("killed"), 2, 1), run, 11)
-    assert [one.wait() for one in start_ranks(arguments("killed"), 3, 2)] == [0, 0, 0]
+    assert exit_codes(start_ranks(arguments("killed"), 3, 4)) == [0, 0, 0]
     ours, theirs = rows_of(run), rows_of(tmp_path / "whole")
     assert len(ours) == len(theirs) == 3
     for name in ("loss", "loss_of_a", "loss_of_b", "train_accuracy"):

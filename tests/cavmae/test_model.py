@@ -216,6 +216,7 @@ def test_patches_go_back_to_where_they_came_from():
         ({"embed_dim": 770, "num_heads": 7}, "embed_dim 770 is not a multiple of 4"),
         ({"embed_dim": "768"}, "embed_dim is '768'"),
         ({"mlp_ratio": 0.0}, "mlp_ratio is 0.0, it must be positive"),
+        ({"mlp_ratio": "4"}, "mlp_ratio is '4', it must be positive"),
         ({"image_size": 8}, "image_size is 8"),
         ({"num_heads": 7}, "not a multiple of num_heads 7"),
         ({"modality_depth": 12}, "below depth 12"),
@@ -274,7 +275,7 @@ def test_classifier_names_the_input_it_misses(inputs):
 
 def test_config_survives_json():
     assert ModelConfig.from_json(ODD.to_json()) == ODD
-    for text, complaint in (("{", "not JSON"), ("[]", "no JSON object"), ('{"x": 1}', "'x'")):
+    for text, complaint in (("{", "not JSON"), ("[]", "not a JSON object"), ('{"x": 1}', "'x'")):
         with pytest.raises(UserError, match=complaint):
             ModelConfig.from_json(text)
 

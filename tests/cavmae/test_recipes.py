@@ -228,7 +228,7 @@ def test_flags_win_over_the_recipe():
         ("[finetune]\nepoch = 3\n", r"\[finetune\] sets 'epoch', which is not an option.*'epochs'"),
         ("[fintune]\nepochs = 3\n", r"\[fintune\] is not a table of a recipe"),
         ("[finetune]\nbatch-size = 3\nbatch_size = 4\n", r"sets 'batch_size' twice"),
-        ('[finetune]\ninit = "s3://bucket/run"\n', r"--init s3://bucket/run is a URL"),
+        ('[finetune]\nselect = "s3://bucket/x.csv"\n', r"--select s3://bucket/x.csv is a URL"),
         ("[finetune\n", "not TOML"),
     ],
 )

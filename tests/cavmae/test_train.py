@@ -9,10 +9,10 @@ import math
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,9 +23,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from avprep.errors import UserError, WorkFailed
 from avprep.shards.format import read_dataset
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
-from cavmae.distributed import World
+from cavmae.distributed import World, joined_world
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig, PretrainOptions
+from cavmae.model.cavmae import contrastive_loss
 from cavmae.train.checkpoint import list_checkpoints, load_state, save_checkpoint
 from cavmae.train.loop import Position, Trainer, _mix_seed
 from cavmae.train.optim import build_optimizer, freeze_base, learning_rate, lr_ratio
@@ -306,22 +307,18 @@ def test_a_stopped_run_shows_the_rows_that_its_checkpoint_holds(tiny, tmp_path):
     assert [event.step for event in events.Scalars("epoch so far/loss")] == [1, 2, 3]
 
 
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
 def test_two_ranks_have_the_losses_of_one_process_on_the_same_batch(shards, tmp_path):
-    common = ["-m", "cavmae", "finetune", "--model", "tiny", "--audio-frames", "96"]
-    common += ["--shards", str(shards), "--val-shards", str(shards), "--epochs", "2"]
-    common += ["--workers", "0", "--device", "cpu", "--no-noise", "--mixup", "0"]
-    common += ["--freq-mask", "0", "--time-mask", "0", "--lr", "1e-4"]
-    for name, launcher, batch in (("one", [sys.executable], "8"), ("two", LAUNCH, "4")):
-        command = [*launcher, *common, "--batch-size", batch, "--out", str(tmp_path / name)]
-        result = subprocess.run(command, capture_output=True, text=True)
+    words = ["finetune", "--model", "tiny", "--audio-frames", "96", "--shards", shards]
+    words += ["--val-shards", shards, "--epochs", "2", "--workers", "0", "--device", "cpu"]
+    words += ["--no-noise", "--mixup", "0", "--freq-mask", "0", "--time-mask", "0", "--lr", "1e-4"]
+    for ranks, batch in ((1, 8), (2, 4)):
+        place = ("--batch-size", batch, "--out", tmp_path / f"{ranks}")
+        result = forks.on_ranks(ranks, *words, *place)
         assert result.returncode == 0, result.stderr[-2000:]
         warnings = [line for line in result.stderr.splitlines() if "arning" in line]
         assert len(warnings) == 1  # PyTorch has none
         assert warnings[0].startswith("warning: random weights learn little in 4 steps")
-    ours, theirs = rows(tmp_path / "two"), rows(tmp_path / "one")
+    ours, theirs = rows(tmp_path / "2"), rows(tmp_path / "1")
     for split in ("train", "validation"):
         for two, one in zip(ours, theirs, strict=True):
             if two["split"] == one["split"] == split:
@@ -329,34 +326,26 @@ def test_two_ranks_have_the_losses_of_one_process_on_the_same_batch(shards, tmp_
                 assert float(two[name]) == pytest.approx(float(one[name]), abs=1e-5)
 
 
-GLOBAL_CONTRAST = """
-from functools import partial
-
-import torch
-from cavmae.model.cavmae import contrastive_loss
-from cavmae.distributed import joined_world
-
-torch.manual_seed(0)
-audio, image = torch.randn(5, 8), torch.randn(5, 8)
-whole = [audio.clone().requires_grad_(), image.clone().requires_grad_()]
-expected, _ = contrastive_loss(*whole)
-expected.backward()
-with joined_world("cpu") as world:
-    mine = slice(0, 3) if world.rank == 0 else slice(3, 5)  # ranks may hold unequal parts
-    own = [audio[mine].clone().requires_grad_(), image[mine].clone().requires_grad_()]
-    loss, _ = contrastive_loss(*own, gather=partial(world.gather_rows, counts=[3, 2]))
-    loss.backward()
-    torch.testing.assert_close(loss, expected)
-    for part, full in zip(own, whole):
-        # DDP averages over the ranks; every rank's loss is the whole loss.
-        torch.testing.assert_close(part.grad / world.size, full.grad[mine])
-"""
+def contrast_over_ranks() -> None:
+    """Ends without an error on a rank whose part of a batch has the whole one's loss and slopes."""
+    torch.manual_seed(0)
+    audio, image = torch.randn(5, 8), torch.randn(5, 8)
+    whole = [audio.clone().requires_grad_(), image.clone().requires_grad_()]
+    expected, _ = contrastive_loss(*whole)
+    expected.backward()
+    with joined_world("cpu") as world:
+        mine = slice(0, 3) if world.rank == 0 else slice(3, 5)  # ranks may hold unequal parts
+        own = [audio[mine].clone().requires_grad_(), image[mine].clone().requires_grad_()]
+        loss, _ = contrastive_loss(*own, gather=partial(world.gather_rows, counts=[3, 2]))
+        loss.backward()
+        torch.testing.assert_close(loss, expected)
+        for part, full in zip(own, whole, strict=True):
+            # DDP averages over the ranks; every rank's loss is the whole loss.
+            torch.testing.assert_close(part.grad / world.size, full.grad[mine])
 
 
-def test_global_contrast_has_the_loss_and_gradients_of_one_batch(tmp_path):
-    script = tmp_path / "contrast.py"
-    script.write_text(GLOBAL_CONTRAST)
-    result = subprocess.run([*LAUNCH, str(script)], capture_output=True, text=True)
+def test_global_contrast_has_the_loss_and_gradients_of_one_batch():
+    result = forks.on_ranks(2, call=contrast_over_ranks)
     assert result.returncode == 0, result.stderr[-2000:]
 
 

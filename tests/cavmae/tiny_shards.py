@@ -25,7 +25,7 @@ from avprep.shards.format import (
     write_dataset,
 )
 from avprep.shards.plan import ShardJob
-from avprep.shards.writer import ShardSettings, write_samples
+from avprep.shards.writer import ShardSettings, ShardWriter
 
 CLASSES = LabelSet(("/m/a", "/m/b", "/m/c", "/m/d"), ("Ape", "Bell, big", "Cat", "Dog"))
 SIZE = 16  # pixels of a frame's side
@@ -90,8 +90,10 @@ def write_tiny_shards(
     shards, counts, seconds, modalities = [], Counter(), 0.0, []
     for number, start in enumerate(range(0, samples, per_shard)):
         job = ShardJob(f"shard-{number:06d}.tar", tuple(clips[start : start + per_shard]))
-        with (folder / job.name).open("wb") as file:
-            index = write_samples(file, job, settings, encode)
+        with (folder / job.name).open("wb") as file, ShardWriter(file, job, settings) as shard:
+            for clip in job.clips:
+                shard.add(clip, encode(clip))
+            index = shard.finish()
         (folder / index_name(job.name)).write_bytes(index.to_bytes())
         shards.append(ShardInfo(index.name, len(index.samples), index.bytes, index.sha256))
         counts.update(label for entry in index.samples for label in entry.labels)

@@ -22,6 +22,7 @@ from avprep.labels import LabelSet
 from avprep.manifest.model import write_manifest
 from avprep.options import BuildOptions, IsolationOptions, Part, SampleOptions
 from avprep.shards.build import BuildReport, ShardSetOptions, build_shard_set
+from avprep.shards.format import read_dataset, read_index, split_members
 from tests.conftest import REPOSITORY
 from tests.media import run_ffmpeg
 
@@ -83,7 +84,7 @@ def run_shard(
 ) -> subprocess.CompletedProcess[str]:
     """`avprep shard`, two clips per shard and one worker unless `options` say otherwise."""
     command = shard_command(manifest, out, *options, *usual("--workers", "1", options))
-    kwargs.setdefault("env", environment())
+    kwargs.setdefault("env", without_torch())
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, **kwargs)
 
 
@@ -104,12 +105,13 @@ def build(
 
 
 def environment(*folders: Path) -> dict[str, str]:
-    """This process's, with `folders` before the repository where Python looks for modules.
+    """This process's, with `folders` before the repository where Python looks for modules."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*folders, REPOSITORY]))}
 
-    Without PyTorch, which `avprep` needs nowhere and webdataset would take seconds to import.
-    """
-    path = os.pathsep.join(map(str, [*folders, REPOSITORY / "tests" / "without_torch", REPOSITORY]))
-    return {**os.environ, "PYTHONPATH": path}
+
+def without_torch(*folders: Path) -> dict[str, str]:
+    """The same for `avprep`, which needs no PyTorch: webdataset would import it, for seconds."""
+    return environment(*folders, REPOSITORY / "tests" / "without_torch")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -197,4 +199,26 @@ def hostile_decoder(tmp_path_factory) -> dict[str, str]:
     """Environment in which decoding crashes, hangs or eats memory, by the name of the clip."""
     folder = tmp_path_factory.mktemp("injection")
     (folder / "sitecustomize.py").write_text(_INJECTION)
-    return environment(folder)
+    return without_torch(folder)
+
+
+def samples_of(out: Path) -> dict[str, dict[str, bytes]]:
+    """Members of each sample by id; of their JSON all but `source`."""
+    found = {}
+    for shard in read_dataset(out).shards:
+        data = (out / shard.name).read_bytes()
+        for entry in read_index(out, shard.name).samples:
+            sample = split_members(data[entry.offset : entry.offset + entry.size], entry.key)
+            members = {name: bytes(content) for name, content in sample.items()}
+            facts = json.loads(members["json"])
+            del facts["source"]
+            found[entry.video_id] = {**members, "json": json.dumps(facts).encode()}
+    return found
+
+
+@pytest.fixture(scope="session")
+def expected(ordinary, tmp_path_factory) -> dict[str, dict[str, bytes]]:
+    """The samples of the ordinary clips."""
+    out = tmp_path_factory.mktemp("expected")
+    build(ordinary, out)
+    return samples_of(out)

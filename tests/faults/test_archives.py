@@ -24,11 +24,12 @@ from tests.archives import by_name, cut, make_tar, make_zip, special
 from tests.faults.conftest import (
     build,
     contents,
-    environment,
     failures_of,
     run_shard,
+    samples_of,
     shard_command,
     wait_until,
+    without_torch,
 )
 
 KINDS = ("x.tar", "x.tar.gz", "x.tar.bz2", "x.tar.xz", "x.zip")
@@ -51,27 +52,6 @@ def clips_in(archive: Path, ordinary: list[Clip]) -> list[Clip]:
         Clip(clip.video_id, video=f"{scheme}://v/{Path(clip.video).name}::{archive}")
         for clip in ordinary
     ]
-
-
-def samples_of(out: Path) -> dict[str, dict[str, bytes]]:
-    """Members of each sample by id; of their JSON all but `source`."""
-    found = {}
-    for shard in read_dataset(out).shards:
-        data = (out / shard.name).read_bytes()
-        for entry in read_index(out, shard.name).samples:
-            sample = split_members(data[entry.offset : entry.offset + entry.size], entry.key)
-            members = {name: bytes(content) for name, content in sample.items()}
-            facts = json.loads(members["json"])
-            del facts["source"]
-            found[entry.video_id] = {**members, "json": json.dumps(facts).encode()}
-    return found
-
-
-@pytest.fixture(scope="module")
-def expected(ordinary, tmp_path_factory) -> dict[str, dict[str, bytes]]:
-    out = tmp_path_factory.mktemp("expected")
-    build(ordinary, out)
-    return samples_of(out)
 
 
 def scratch_left() -> list[Path]:
@@ -204,7 +184,7 @@ def test_killed_and_resumed_is_byte_identical(archives, ordinary, tmp_path, name
             shard_command(tmp_path / "m.json", out, "--workers", "2"),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=environment(),
+            env=without_torch(),
         )
         wait_until(lambda: (out / "plan.json").exists())
         time.sleep(seconds)

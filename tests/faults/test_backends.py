@@ -11,7 +11,7 @@ import pytest
 from avprep import clusters
 from avprep.errors import UserError, WorkFailed
 from avprep.jobs import PoolOptions, run_jobs
-from tests.faults.conftest import build, contents, environment, run_shard, summary_of, wait_until
+from tests.faults.conftest import build, contents, run_shard, summary_of, wait_until, without_torch
 
 
 @pytest.mark.parametrize("backend", ["dask", "ray"])
@@ -93,7 +93,7 @@ def test_a_dask_cluster_without_a_worker_is_named(monkeypatch):
 def test_an_extra_that_is_not_installed_is_named(manifest, tmp_path, backend):
     module = {"dask": "distributed", "ray": "ray"}[backend]
     (tmp_path / f"{module}.py").write_text("raise ImportError('absent')")
-    result = run_shard(manifest, tmp_path / "s", "--backend", backend, env=environment(tmp_path))
+    result = run_shard(manifest, tmp_path / "s", "--backend", backend, env=without_torch(tmp_path))
     assert result.returncode == 2
     assert f"avprep-cavmae[{backend}]" in result.stderr
 

@@ -27,12 +27,12 @@ from avprep.shards.format import read_dataset, read_index, split_members
 from tests.conftest import REPOSITORY
 from tests.faults.conftest import (
     contents,
-    environment,
     failures_of,
     make_clip,
     obey_permissions,
     run_shard,
     summary_of,
+    without_torch,
 )
 from tests.media import run_ffmpeg
 
@@ -219,7 +219,7 @@ def test_hostile_names_go_all_the_way(hostile_names, tmp_path):
         [*command, "--out", str(tmp_path / "m.json")],
         check=True,
         cwd=hostile_names,
-        env=environment(),
+        env=without_torch(),
     )
     expected = sorted([*HOSTILE_NAMES, "inside"])
     assert sorted(clip.video_id for clip in read_manifest(tmp_path / "m.json")) == expected
@@ -238,7 +238,10 @@ def test_hostile_names_go_all_the_way(hostile_names, tmp_path):
 def test_a_name_that_is_not_utf8_is_named_by_the_manifest_and_extracted(hostile_names, tmp_path):
     command = (sys.executable, "-m", "avprep", "manifest", "folder", hostile_names)
     result = subprocess.run(
-        [*command, "--out", tmp_path / "m.json"], capture_output=True, text=True, env=environment()
+        [*command, "--out", tmp_path / "m.json"],
+        capture_output=True,
+        text=True,
+        env=without_torch(),
     )
     assert result.returncode == 0, result.stderr
     assert "1 path not in UTF-8, left out" in result.stdout
@@ -278,7 +281,7 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(clip, tmp_path):
         [*command, tmp_path, "--out", tmp_path / "m.json"],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=without_torch(),
         preexec_fn=obey_permissions,
     )
     closed.chmod(0o700)

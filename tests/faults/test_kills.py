@@ -23,10 +23,10 @@ from tests.faults.conftest import (
     build,
     contents,
     default_interrupt,
-    environment,
     kin,
     shard_command,
     wait_until,
+    without_torch,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
@@ -44,7 +44,7 @@ class Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**(env or environment()), "TEST_TOKEN": self.token},
+            env={**(env or without_torch()), "TEST_TOKEN": self.token},
             start_new_session=True,
             preexec_fn=default_interrupt,
         )
@@ -200,7 +200,7 @@ def test_killed_at_a_rename(ordinary, undisturbed, tmp_path, moment, retry_faile
         f"clips = [Clip(*pair[:1], video=pair[1]) for pair in {pairs(ordinary)!r}]\n"
         f"build(clips, {str(out)!r}, retry_failed={retry_failed})\n"
     )
-    died = subprocess.run([sys.executable, "-c", code, moment], env=environment())
+    died = subprocess.run([sys.executable, "-c", code, moment], env=without_torch())
     assert died.returncode == -signal.SIGKILL
     whole_or_absent(out, undisturbed)
     report = build(ordinary, out, retry_failed=retry_failed)

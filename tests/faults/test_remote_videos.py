@@ -17,13 +17,13 @@ from tests.archives import by_name, make_tar, make_zip
 from tests.faults.conftest import (
     build,
     contents,
-    environment,
     failures_of,
     run_shard,
+    samples_of,
     shard_command,
     wait_until,
+    without_torch,
 )
-from tests.faults.test_archives import expected, samples_of  # noqa: F401 - a fixture
 from tests.media import run_ffmpeg
 from tests.web_server import WebServer
 
@@ -62,12 +62,7 @@ def clips_at(url: str, ordinary: list[Clip], archive: str = "") -> list[Clip]:
 @pytest.mark.parametrize("has_ranges", [True, False])
 @pytest.mark.parametrize("archive", ["", "x.tar", "x.tar.gz", "x.zip"])
 def test_samples_are_those_of_local_files_and_each_file_is_fetched_once(
-    ordinary,
-    expected,  # noqa: F811
-    files,
-    tmp_path,
-    has_ranges,
-    archive,
+    ordinary, expected, files, tmp_path, has_ranges, archive
 ):
     with WebServer(files, has_ranges) as server:
         build(clips_at(server.url, ordinary, archive), tmp_path / "s", workers=2)
@@ -86,12 +81,7 @@ def test_samples_are_those_of_local_files_and_each_file_is_fetched_once(
 @pytest.mark.parametrize("has_ranges", [True, False])
 @pytest.mark.parametrize("archive", ["", "x.tar", "x.tar.gz"])
 def test_answers_that_break_off_cost_nothing(
-    ordinary,
-    expected,  # noqa: F811
-    files,
-    tmp_path,
-    has_ranges,
-    archive,
+    ordinary, expected, files, tmp_path, has_ranges, archive
 ):
     with WebServer(files, has_ranges) as server:
         server.deaths.update(dict.fromkeys(files, 2))
@@ -174,7 +164,7 @@ def test_killed_and_resumed_is_byte_identical(ordinary, files, tmp_path, archive
             shard_command(tmp_path / "m.json", out, "--workers", "1"),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=environment(),
+            env=without_torch(),
         )
         wait_until(lambda: list(out.glob(".tmp-*")) or process.poll() is not None)
         process.kill()
@@ -205,11 +195,7 @@ def test_refusals_and_missing_files_are_named_at_once(ordinary, files, tmp_path)
 
 @pytest.mark.parametrize("archive", ["", "x.tar.gz"])
 def test_an_outage_is_over_when_the_same_command_is_run_again(
-    ordinary,
-    expected,  # noqa: F811
-    files,
-    tmp_path,
-    archive,
+    ordinary, expected, files, tmp_path, archive
 ):
     out = tmp_path / "s"
     with WebServer(files) as server:

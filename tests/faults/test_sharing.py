@@ -18,11 +18,11 @@ from tests.faults.conftest import (
     PATIENCE,
     build,
     contents,
-    environment,
     run_shard,
     shard_command,
     summary_of,
     wait_until,
+    without_torch,
 )
 
 
@@ -32,7 +32,7 @@ def start(manifest, out, *options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(),
+        env=without_torch(),
     )
 
 
@@ -124,7 +124,7 @@ def write_and_wait(folder):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment(),
+        env=without_torch(),
     )
     path = folder / process.stdout.readline().strip().rpartition("/")[2]
     assert path.exists()
@@ -184,7 +184,7 @@ def test_writers_and_cleaners_at_once_lose_no_file(tmp_path):
         "    storage.write_atomic(f'{sys.argv[1]}/{sys.argv[2]}-{number}', b'whole')\n"
     )
     writers = [
-        subprocess.Popen([sys.executable, "-c", code, tmp_path, str(k)], env=environment())
+        subprocess.Popen([sys.executable, "-c", code, tmp_path, str(k)], env=without_torch())
         for k in range(2)
     ]
     while any(writer.poll() is None for writer in writers):

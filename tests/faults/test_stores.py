@@ -15,10 +15,10 @@ from avprep.shards.format import read_dataset
 from tests.faults.conftest import (
     build,
     contents,
-    environment,
     run_shard,
     shard_command,
     wait_until,
+    without_torch,
 )
 
 pytest.importorskip("s3fs", reason="needs the extra s3")
@@ -106,7 +106,7 @@ def test_a_set_built_in_a_bucket_is_the_one_built_in_a_folder(
         [sys.executable, "-m", "avprep", "verify", out, "--deep", "--workers", "1"],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=without_torch(),
     )
     assert verify.returncode == 0, verify.stderr
     again = run_shard(manifest, out)
@@ -121,7 +121,7 @@ def test_killed_while_building_in_a_bucket_and_resumed(server, manifest, undistu
             shard_command(manifest, out, "--workers", "1"),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=environment(),
+            env=without_torch(),
         )
         wait_until(lambda: len(stored(out)) > before or process.poll() is not None)  # noqa: B023
         process.kill()
@@ -160,7 +160,7 @@ def test_a_large_upload_torn_away_leaves_nothing_visible(server, tmp_path):
         "    file.publish(sys.argv[2])\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path), target]
-    process = subprocess.Popen(command, env=environment())
+    process = subprocess.Popen(command, env=without_torch())
     wait_until(unfinished_uploads)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -168,7 +168,7 @@ def test_a_large_upload_torn_away_leaves_nothing_visible(server, tmp_path):
     assert not storage.exists(target)
     assert storage.list_names(f"{BUCKET}/large") == []
 
-    subprocess.run(command, env=environment(), check=True)
+    subprocess.run(command, env=without_torch(), check=True)
     assert storage.size(target) == 120 << 20
     assert storage.remove_abandoned(tmp_path) == 1
 
@@ -205,7 +205,7 @@ def test_a_bucket_that_is_not_there_is_named(server, manifest):
 
 
 def test_an_outage_is_one_line(server, manifest):
-    outage = {**environment(), "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    outage = {**without_torch(), "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
     result = run_shard(manifest, f"{BUCKET}/outage", env=outage)
     assert result.returncode in (1, 2)
     assert "Traceback" not in result.stderr
@@ -240,8 +240,7 @@ def test_videos_in_a_bucket_make_the_same_samples(server, ordinary, tmp_path, ar
 
     from avprep.clips import Clip
     from tests.archives import by_name, make_tar, make_zip
-    from tests.faults.conftest import failures_of
-    from tests.faults.test_archives import samples_of
+    from tests.faults.conftest import failures_of, samples_of
 
     members = by_name(Path(clip.video) for clip in ordinary)
     if archive:

@@ -17,10 +17,10 @@ from avprep.errors import UserError
 from tests.faults.conftest import (
     build,
     contents,
-    environment,
     obey_permissions,
     run_shard,
     shard_command,
+    without_torch,
 )
 
 
@@ -50,7 +50,7 @@ def on_a_small_disk(script: str, *arguments: object) -> subprocess.CompletedProc
         [*isolated, "sh", "-euc", script, "sh", *map(str, arguments)],
         capture_output=True,
         text=True,
-        env=environment(),
+        env=without_torch(),
         timeout=600,
     )
 
