@@ -6,6 +6,8 @@ import atexit
 import gc
 import os
 import re
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from torch import Tensor
 from avprep.errors import UserError, WorkFailed
 
 Result = TypeVar("Result")
+_ASKING_SECONDS = 0.05
 _FIRST_PORT, _PORTS = 20000, 12000  # below those that Linux gives to outgoing connections
 
 # Groups that ended, until the process does, see `_let_go`.
@@ -198,11 +201,13 @@ def joined_world(device: str) -> Iterator[World]:
         return
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
+    meeting = launch.meeting or "env://"
+    store, *_ = next(dist.rendezvous(meeting, launch.rank, launch.size))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo",
-        init_method=launch.meeting,
-        rank=launch.rank if launch.meeting else -1,
-        world_size=launch.size if launch.meeting else -1,
+        store=_fresh_part(store, launch),
+        rank=launch.rank,
+        world_size=launch.size,
         device_id=chosen if chosen.type == "cuda" else None,
     )
     try:
@@ -211,6 +216,25 @@ def joined_world(device: str) -> Iterator[World]:
         if dist.group.WORLD is not None:
             _ended.append(dist.group.WORLD)
         dist.destroy_process_group()
+
+
+def _fresh_part(store: dist.Store, launch: Launch) -> dist.Store:
+    """A part of the store that nobody has written to; the same on all ranks.
+
+    When torchrun starts the ranks again, it keeps the store with the addresses of the dead, for
+    which a rank would wait. So the first rank names a part of its own. The others may read the name
+    that it had before, and believe only one that answers a name of theirs.
+    """
+    own = uuid.uuid4().hex
+    if launch.rank == 0:
+        store.set("first", own)
+        for rank in range(1, launch.size):
+            store.set(store.get(f"{own}/{rank}").decode(), own)
+        return dist.PrefixStore(own, store)
+    while not store.check([own]):
+        store.set(f"{store.get('first').decode()}/{launch.rank}", own)
+        time.sleep(_ASKING_SECONDS)
+    return dist.PrefixStore(store.get(own).decode(), store)
 
 
 @atexit.register

@@ -63,7 +63,7 @@ def test_a_batch_script_without_srun_is_one_process():
 
 
 def test_variables_that_contradict_each_other_are_told():
-    with pytest.raises(UserError, match=r"RANK.*Start them with torchrun or srun"):
+    with pytest.raises(UserError, match=r"RANK.*Start the processes with torchrun or srun"):
         read_launch({"WORLD_SIZE": "2"})
     with pytest.raises(UserError, match="'two'"):
         read_launch({**STEP, "SLURM_STEP_NUM_TASKS": "two"})
