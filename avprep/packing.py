@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from avprep import storage
 from avprep.clips import Clip
@@ -16,8 +17,10 @@ from avprep.manifest.model import read_manifest
 from avprep.options import BuildOptions, PoolOptions, ShardSetOptions
 from avprep.progress import OnProgress, Progress, ignore
 from avprep.shards.build import BuildReport, Found, build_shard_set, planned_task
-from avprep.shards.forecast import Forecast, forecast_shard_set
 from avprep.tracking import TrackedRun, Trackers, check_trackers
+
+if TYPE_CHECKING:
+    from avprep.shards.forecast import Forecast
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,8 @@ def forecast(
     clips = read_manifest(Path(manifest))
     label_set, _ = label_set_of(clips, Path(manifest), labels)
     task = planned_task(clips, label_set, out, options, which)
+    from avprep.shards.forecast import forecast_shard_set  # loads the decoder
+
     return forecast_shard_set(task, pool, on_progress)
 
 

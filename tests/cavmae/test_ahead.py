@@ -46,10 +46,14 @@ def test_what_cannot_be_read_is_told_with_the_step_that_lacks_it(loader):
     share = feed.read()
     assert len(share.batches) == 1
     assert str(share.lost) == "a loading process died"
-    verdict = agree(ALONE, share, 2, is_stopped=False, is_due=True, has_failed=False)
+    verdict = agree(
+        ALONE, share, 2, is_stopped=False, is_due=True, has_failed=False, is_unsaved=False
+    )
     assert verdict.sizes == [[2, 0]]
     assert (verdict.is_lost, verdict.is_stopped, verdict.is_due) == (True, False, True)
-    nothing = agree(ALONE, Share([]), 2, is_stopped=False, is_due=False, has_failed=False)
+    nothing = agree(
+        ALONE, Share([]), 2, is_stopped=False, is_due=False, has_failed=False, is_unsaved=False
+    )
     assert (nothing.samples, nothing.is_lost) == (0, False)
 
 

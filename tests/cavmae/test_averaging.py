@@ -89,11 +89,12 @@ def test_the_command_averages_and_keeps_what_a_classifier_needs(tmp_path):
 
 def test_what_does_not_belong_together_is_not_averaged(tmp_path):
     one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
-    save_model(one, classifier(0), {"labels": "[1, 2]"})
-    save_model(other, classifier(0), {"labels": "[2, 1]"})
+    labels = {"labels": '["a", "b"]'}
+    save_model(one, classifier(0), labels)
+    save_model(other, classifier(0), {"labels": '["b", "a"]'})
     with pytest.raises(UserError, match="differ in labels"):
         average([one, other], tmp_path / "mean.safetensors")
-    save_model(other, CAVMAE(CONFIG), {"labels": "[1, 2]"})
+    save_model(other, CAVMAE(CONFIG), labels)
     with pytest.raises(UserError, match="differ in kind"):
         average([one, other], tmp_path / "mean.safetensors")
     with pytest.raises(UserError, match="name it so"):

@@ -6,6 +6,7 @@ import csv
 import json
 import statistics
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def options(tmp_path):
     """Two folds, train and test, of twenty clips."""
     write_tiny_shards(tmp_path / "shards", samples=20)
     return FoldsRun(
-        shards=str(tmp_path / "shards"), out=tmp_path / "run", model="tiny", audio_frames=32,
+        shards=str(tmp_path / "shards"), out=str(tmp_path / "run"), model="tiny", audio_frames=32,
         mode="audioonly", epochs=1, batch_size=8, workers=0, device="cpu",
     )  # fmt: skip
 
@@ -81,7 +82,7 @@ def test_a_fold_is_evaluated_as_finetuning_on_the_others_does(options):
     alone = cavmae.finetune(
         cavmae.FinetuneRun(
             shards=options.shards, splits=("train",), val_shards=options.shards,
-            val_splits=("test",), out=options.out.with_name("alone"), model="tiny",
+            val_splits=("test",), out=Path(options.out).with_name("alone"), model="tiny",
             audio_frames=32, mode="audioonly", epochs=1, batch_size=8, workers=0, device="cpu",
         )
     )  # fmt: skip
@@ -99,11 +100,11 @@ def test_an_interrupted_run_does_what_is_missing(options):
 
     with pytest.raises(KeyboardInterrupt):
         cavmae.folds(options, stop_at_the_second)
-    assert not (options.out / "folds.json").exists()
-    first = (options.out / "fold-test/log.csv").read_bytes()
+    assert not (Path(options.out) / "folds.json").exists()
+    first = (Path(options.out) / "fold-test/log.csv").read_bytes()
     resumed = cavmae.folds(options)
-    assert (options.out / "fold-test/log.csv").read_bytes() == first
-    whole = cavmae.folds(replace(options, out=options.out.with_name("whole")))
+    assert (Path(options.out) / "fold-test/log.csv").read_bytes() == first
+    whole = cavmae.folds(replace(options, out=Path(options.out).with_name("whole")))
     assert resumed.facts() == whole.facts()
 
 
