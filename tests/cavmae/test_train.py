@@ -360,7 +360,7 @@ def test_checkpoints_are_kept_up_to_the_limit_and_whole(tmp_path):
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
     model = CAVMAE(CONFIG)
     save_checkpoint(tmp_path, 1, model, {"step": 1}, keep=2)
-    with pytest.raises(Exception, match="pickle"):
+    with pytest.raises(Exception, match=r"pickle|local object"):
         save_checkpoint(tmp_path, 2, model, {"bad": lambda: None}, keep=2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
