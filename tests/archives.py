@@ -15,7 +15,8 @@ def make_tar(path: Path, members: Mapping[str, bytes | tarfile.TarInfo]) -> Path
     with tarfile.open(path, f"w:{path.suffix[1:].replace('tar', '')}") as archive:
         for name, content in members.items():
             if isinstance(content, tarfile.TarInfo):
-                archive.addfile(content)
+                assert archive.fileobj is not None
+                archive.fileobj.write(content.tobuf())  # whatever it says of a content
                 continue
             header = tarfile.TarInfo(name)
             header.size = len(content)
