@@ -206,18 +206,31 @@ class _Batch:
 def _extract_batch(clips: tuple[Clip, ...], settings: ExtractSettings, decoders: int) -> _Batch:
     failures = []
     incomplete = 0
-    outcomes = encode_clips(clips, settings.sample, settings.limits, decoders)
+    outcomes = encode_clips(
+        [clip for clip in clips if _fits(clip.video_id)], settings.sample, settings.limits, decoders
+    )
     with contextlib.closing(outcomes):
         for clip, outcome in outcomes:
-            if len(os.fsencode(clip.video_id)) + len(".wav") > _LONGEST_NAME:
-                outcome = Unreadable("bad-name", f"{clip.video}: its name is too long for a file")
             if isinstance(outcome, Unreadable):
-                place = (clip.video_id, clip.video, "extract")
-                failures.append(ClipFailure(*place, outcome.cause, outcome.detail))
+                failures.append(_failure(clip, outcome.cause, outcome.detail))
             else:
                 _write_files(clip, outcome, settings.out)
                 incomplete += not outcome.complete
+    failures += [
+        _failure(clip, "bad-name", f"{clip.video}: its name is too long for a file")
+        for clip in clips
+        if not _fits(clip.video_id)
+    ]
     return _Batch(len(clips), incomplete, failures)
+
+
+def _fits(video_id: str) -> bool:
+    """Whether files can be named after a clip."""
+    return len(os.fsencode(video_id)) + len(".wav") <= _LONGEST_NAME
+
+
+def _failure(clip: Clip, cause: str, detail: str) -> ClipFailure:
+    return ClipFailure(clip.video_id, clip.video, "extract", cause, detail)
 
 
 def _write_files(clip: Clip, sample: EncodedSample, out: Path) -> None:
