@@ -477,7 +477,7 @@ def main() -> None:
     sizes = {
         "clips": (64, 8, "clips per shard and round"),
         "rounds": (3, 1, "rounds of each side"),
-        "memory-clips": (600, 48, "clips to watch the memory over"),
+        "memory-clips": (500, 48, "clips to watch the memory over"),
     }
     parser = parser_of(__doc__, **sizes)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
@@ -499,7 +499,7 @@ def main() -> None:
             if not results["real"]:
                 print(f"skipped: {arguments.real} has no real clips in media/ and grid/videos/")
         if "scaling" in arguments.parts:
-            results["scaling"] = scaling(folder, clips * 3 // 2, max(rounds - 1, 1))
+            results["scaling"] = scaling(folder, clips, max(rounds - 1, 1))
         if "long-file" in arguments.parts:
             results["long_file"] = long_file(folder, rounds)
         if "memory" in arguments.parts:

@@ -103,7 +103,7 @@ def measure(
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--clips", type=int, default=9)
+    parser.add_argument("--clips", type=int, default=7)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--python", action="append", default=[], metavar="METHOD=PATH",
                         help="interpreter that has a tool")  # fmt: skip
