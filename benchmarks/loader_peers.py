@@ -91,10 +91,7 @@ def webdataset(tars: list[str], batch_size: int, folder: Path) -> Rounds:
     import webdataset as wds
 
     data = wds.WebDataset(tars, shardshuffle=False).shuffle(100).map(decoded_sample)
-    loader = wds.WebLoader(
-        data.batched(batch_size, collation_fn=stacked),
-        batch_size=None, num_workers=1, persistent_workers=True,
-    )  # fmt: skip
+    loader = wds.WebLoader(data, batch_size=batch_size, num_workers=1, persistent_workers=True)
     return lambda: loader, "webdataset"
 
 
@@ -113,9 +110,7 @@ def streaming(tars: list[str], batch_size: int, folder: Path) -> Rounds:
             return decoded_sample(super().__getitem__(at))
 
     data = Decoded(local=str(folder), shuffle=True, batch_size=batch_size)
-    loader = DataLoader(
-        data, batch_size, num_workers=1, persistent_workers=True, collate_fn=stacked
-    )
+    loader = DataLoader(data, batch_size, num_workers=1, persistent_workers=True)
     return lambda: loader, "mosaicml-streaming"
 
 
