@@ -31,7 +31,7 @@ class Memory:
     """
 
     tensor: Tensor
-    _slot: tuple[int, int] | None = None  # of which slots, and which of them
+    _slot: tuple[int, int, int] | None = None  # of which slots, which of them, its bytes in use
     _loan: weakref.finalize | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -71,22 +71,22 @@ class Slots:
             first = _SLOTS * worker.id if worker else 0
             for number in range(first, first + _SLOTS):
                 if not self._in_use[number]:
-                    return self.lend(number)
+                    return self.lend(number, size)
         tensor = torch.empty(size, dtype=torch.uint8)
         return Memory(tensor.share_memory_() if worker else tensor)
 
-    def lend(self, number: int) -> Memory:
+    def lend(self, number: int, size: int) -> Memory:
         """A slot that is free or was handed over; given back by itself."""
         self._in_use[number] = True
-        array = np.frombuffer(self._slots[number], np.uint8)
+        array = np.frombuffer(self._slots[number], np.uint8, size)
         loan = weakref.finalize(array, self._give_back, number, os.getpid())
         loan.atexit = False
-        return Memory(torch.from_numpy(array), (id(self), number), loan)
+        return Memory(torch.from_numpy(array), (id(self), number, size), loan)
 
     def _give_back(self, number: int, borrower: int) -> None:
         if os.getpid() == borrower:  # and not a process that was forked meanwhile
             self._in_use[number] = False
 
 
-def _received(slots: int, number: int) -> Memory:
-    return _shared[slots].lend(number)
+def _received(slots: int, number: int, size: int) -> Memory:
+    return _shared[slots].lend(number, size)
