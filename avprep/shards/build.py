@@ -30,6 +30,7 @@ from avprep.quality.measures import COLUMNS
 from avprep.shards.cards import files_for_others, is_foreign
 from avprep.shards.format import (
     DATASET_FILE,
+    PLAN_FILE,
     DatasetInfo,
     ShardInfo,
     ShardSummary,
@@ -56,8 +57,6 @@ from avprep.shards.writer import (
     build_group,
     find_shards,
 )
-
-PLAN_FILE = "plan.json"
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from avprep.storage.members import padded
 FORMAT = "avprep-shards"
 VERSION = 1
 DATASET_FILE = "dataset.json"
+PLAN_FILE = "plan.json"
 INDEX_SUFFIX = ".index.json"
 MODALITIES = ("audio", "image")  # that a sample may have; at least one
 
@@ -368,7 +369,13 @@ def _dataset_bytes(location: str | Path, path: str) -> bytes:
     try:
         return storage.read_bytes(path)
     except FileNotFoundError:
-        tars = [name for name in storage.list_names(location) if name.endswith(".tar")]
+        names = storage.list_names(location)
+        tars = [name for name in names if name.endswith(".tar")]
+        if not tars and PLAN_FILE not in names:
+            raise UserError(
+                f"{location}: not a shard set (no {DATASET_FILE}). Give the folder that "
+                "`avprep shard` wrote."
+            ) from None
         found = f"{len(tars)} .tar files but no {DATASET_FILE}" if tars else f"no {DATASET_FILE}"
         raise UserError(
             f"{location}: {found}, so this is not a finished shard set. Run "

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from avprep import storage
 from avprep.errors import Unreadable, UserError
-from avprep.shards.build import PLAN_FILE, parsed_plan
+from avprep.shards.build import parsed_plan
 from avprep.shards.format import (
     DATASET_FILE,
+    PLAN_FILE,
     DatasetInfo,
     ShardSummary,
     index_name,

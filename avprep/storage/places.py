@@ -143,6 +143,10 @@ def make_folder(location: str | Path) -> None:
         return
     try:
         Path(location).mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError(
+            f"{location}: is a file, where a folder is needed. Choose another name."
+        ) from None
     except OSError as error:
         raise UserError(f"{location}: cannot make this folder ({error.strerror}).") from error
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from avprep import storage
 from avprep.errors import UserError
+from avprep.shards.format import DATASET_FILE
 from cavmae.distributed import World
 from cavmae.train.checkpoint import list_checkpoints
 from cavmae.train.events import Note, OnEvent
@@ -50,9 +51,13 @@ def prepare_folder(
         tell: who hears where resuming changes what is contrasted.
 
     Raises:
-        UserError: the folder holds another run, or cannot be written to.
+        UserError: the folder holds another run or a shard set, or cannot be written to.
         WorkFailed: its store cannot be reached.
     """
+    if (folder.path / DATASET_FILE).exists():
+        raise UserError(
+            f"{folder.place}: is a shard set, not a folder for a run. Choose another --out."
+        )
     world.gather_results(folder.fetch)
     described = dict(sorted({**dataclasses.asdict(options), **facts}.items()))
     config = json.loads(json.dumps(described, default=str))

@@ -94,6 +94,13 @@ def test_checkpoints_of_an_unknown_run_are_never_gone_on_from(place):
     assert list_checkpoints(run / "checkpoints")
 
 
+def test_a_shard_set_does_not_become_a_run(place):
+    before = sorted((place / "shards").iterdir())
+    with pytest.raises(UserError, match=r"shards: is a shard set, not a folder for a run"):
+        finetune(place, "--out", place / "shards")
+    assert sorted((place / "shards").iterdir()) == before
+
+
 def test_the_normalisation_is_that_of_the_shards_else_of_the_init_else_audiosets(place, capfd):
     run = finetune(place, "--loss", "ce")
     assert float(read_metadata(run)["fbank_mean"]) == -5.081

@@ -217,8 +217,17 @@ def test_an_index_of_another_build_is_refused(fresh):
         ShardSet.open(fresh.folder).entry(0)
 
 
-def test_a_folder_without_dataset_json_is_refused(tmp_path):
-    with pytest.raises(UserError, match="not a finished shard set"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.mp4", r"not a shard set \(no dataset\.json\)"),
+        ("plan.json", "not a finished shard set"),
+        ("a.tar", "1 .tar files but no dataset.json, so this is not a finished shard set"),
+    ],
+)
+def test_a_folder_without_dataset_json_is_refused(tmp_path, name, message):
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match=message):
         ShardSet.open(tmp_path)
 
 

@@ -230,3 +230,10 @@ def test_a_killed_command_can_be_followed_before_its_workers_are_gone(
     result = run_shard(manifest, out, "--workers", "2")
     assert result.returncode == 0, result.stderr
     assert contents(out) == undisturbed
+
+
+def test_a_file_where_a_folder_is_needed_is_named(tmp_path):
+    (tmp_path / "set").write_text("notes")
+    with pytest.raises(UserError, match=r"set: is a file, where a folder is needed\. Choose"):
+        storage.make_folder(tmp_path / "set")
+    assert (tmp_path / "set").read_text() == "notes"
