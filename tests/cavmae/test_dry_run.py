@@ -31,7 +31,8 @@ from cavmae.train.dry_run import (
 from cavmae.train.loop import Trainer
 from cavmae.train.options import TrainOptions
 from cavmae.train.tasks import FinetuneTask
-from tests.cavmae.test_train import CONFIG, CPU, pretrainer
+from tests.cavmae.test_train import CPU, pretrainer
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.conftest import run, succeed
 from tests.forks import on_ranks
@@ -62,7 +63,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def finetuner(shards: Path, folder: Path, mixup: float) -> Trainer:
-    model = CAVMAEClassifier.from_pretraining(CONFIG, 4)
+    model = CAVMAEClassifier.from_pretraining(SMALL, 4)
     options = LoaderOptions(5, workers=0, mixup=mixup, longest=2000)
     return Trainer(
         model,
@@ -271,7 +272,7 @@ def test_what_was_found_is_said_in_lines(changes, said):
 def place(tmp_path, shards):
     """A folder with `shards` and `init.safetensors`."""
     (tmp_path / "shards").symlink_to(shards)
-    save_model(tmp_path / "init.safetensors", CAVMAE(CONFIG))
+    save_model(tmp_path / "init.safetensors", CAVMAE(SMALL))
     return tmp_path
 
 

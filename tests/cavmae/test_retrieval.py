@@ -20,15 +20,11 @@ from cavmae.cli.retrieve import retrieve
 from cavmae.data import ShardSet
 from cavmae.evaluation.ranking import rank_pairs, top_matches
 from cavmae.evaluation.retrieve import per_class_subset, write_similarities
-from cavmae.model import CAVMAE, ModelConfig
+from cavmae.model import CAVMAE
+from tests.cavmae.tiny_models import TINY
 from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
 from tests.conftest import run
 from tests.forks import on_ranks
-
-CONFIG = ModelConfig(
-    embed_dim=16, depth=2, modality_depth=1, num_heads=2, decoder_dim=16, decoder_depth=1,
-    decoder_heads=2, patch_size=16, image_size=SIZE, audio_frames=16,
-)  # fmt: skip
 
 
 def naive_ranks(queries, answers):
@@ -114,7 +110,7 @@ def tiny(tmp_path_factory):
 def checkpoint(tmp_path_factory):
     torch.manual_seed(3)
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    save_model(path, CAVMAE(CONFIG), {"fbank_mean": "-5.0", "fbank_std": "4.0"})
+    save_model(path, CAVMAE(TINY), {"fbank_mean": "-5.0", "fbank_std": "4.0"})
     return path
 
 

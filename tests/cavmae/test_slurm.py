@@ -19,8 +19,8 @@ from cavmae.distributed import Launch, first_host, read_launch
 from cavmae.model import CAVMAE
 from cavmae.train.checkpoint import list_checkpoints
 from tests.cavmae.fake_slurm import job_variables
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
-from tests.cavmae.train_ranks import CONFIG
 from tests.conftest import REPOSITORY
 
 SLURM = REPOSITORY / "pipelines" / "slurm"
@@ -135,7 +135,7 @@ def finetuning(tmp_path) -> tuple[dict[str, Path], list[object]]:
     """The variables and words for the script that finetunes; the run takes some seconds."""
     write_tiny_shards(tmp_path / "shards", samples=13)
     torch.manual_seed(0)
-    save_model(tmp_path / "init.safetensors", CAVMAE(CONFIG))
+    save_model(tmp_path / "init.safetensors", CAVMAE(SMALL))
     names = {"SHARDS": tmp_path / "shards", "VAL": tmp_path / "shards", "RUN": tmp_path / "run"}
     flags = ["--epochs", 15, "--batch-size", 2, "--precision", "fp32", "--checkpoint-steps", 1]
     return {**names, "INIT": tmp_path / "init.safetensors"}, [*flags, "--device", "cpu"]
