@@ -22,6 +22,7 @@ from tests.cavmae.fake_slurm import job_variables
 from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.conftest import REPOSITORY
+from tests.faults.conftest import without_torch
 
 SLURM = REPOSITORY / "pipelines" / "slurm"
 SCRIPTS = sorted(SLURM.glob("*.sbatch"))
@@ -231,6 +232,7 @@ def test_a_signal_before_the_first_step_queues_the_job_again_too(cluster, finetu
 def test_an_array_builds_a_set_and_a_task_that_is_preempted_is_queued_again(
     cluster, demo_videos, tmp_path
 ):
+    cluster.environment["PYTHONPATH"] = without_torch()["PYTHONPATH"]
     manifest, out = tmp_path / "m.json", tmp_path / "shards"
     made = cluster.run(
         *("python", "-m", "avprep", "manifest", "folder", demo_videos / "train", "--out", manifest)
