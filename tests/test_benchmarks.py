@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -11,10 +10,11 @@ from importlib import import_module
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.faults.conftest import environment, without_torch
 
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
 SMALLEST = {
-    "archives": ("--clips", "8", "--rounds", "1"),
+    "archives": ("--clips", "2", "--rounds", "1"),
     "checkpoints": ("--model", "tiny", "--rounds", "1"),
     "duplicates": ("--clips", "18", "--copies", "2", "--hashes", "70000"),
     "extract": ("--parts", "kinds", "--kinds", "H.264 360p", "--clips", "2", "--rounds", "1"),
@@ -27,9 +27,10 @@ SMALLEST = {
     "quality": ("--clips", "20"),
     "report": ("--clips", "1000", "--rounds", "1"),
     "retrieval": ("--clips", "30", "--many", "60", "--rounds", "1"),
-    "shard": ("--clips", "8", "--rounds", "1"),
+    "shard": ("--clips", "2", "--rounds", "1"),
     "start_up": ("--rounds", "1"),
 }
+WITH_TORCH = {"checkpoints", "loader", "model", "retrieval", "start_up"}
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +48,7 @@ def test_a_benchmark_runs_and_hands_over_its_rows(name, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env=environment() if name in WITH_TORCH else without_torch(),
     )
     assert result.returncode == 0, result.stderr
     assert import_module("rows").read_rows(rows)

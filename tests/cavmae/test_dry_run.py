@@ -138,16 +138,16 @@ def test_the_largest_batch_is_found_by_steps_that_run_out_of_memory(
     shards, tmp_path, place, precision
 ):
     trainer = pretrainer(shards, tmp_path / "run", precision=precision)
-    with memory_of(trainer.model, 23, place) as sizes:
+    with memory_of(trainer.model, 11, place) as sizes:
         fitting, too_large = search_batch(trainer)
-    assert (fitting, too_large) == (23, 24)
+    assert (fitting, too_large) == (11, 12)
     assert sizes[:4] == [5, 5, 5, 10]
     assert trainer.optimizer.state == {}
     assert not any(parameter.grad is not None for parameter in trainer.model.parameters())
 
 
 def test_a_batch_that_does_not_fit_is_searched_downwards(shards, tmp_path):
-    trainer = pretrainer(shards, tmp_path / "run", batch_size=64, accumulate=2)
+    trainer = pretrainer(shards, tmp_path / "run", batch_size=24, accumulate=2)
     with memory_of(trainer.model, 9, "backward"):
         assert search_batch(trainer) == (9, 10)
     with memory_of(trainer.model, 0, "forward"):
