@@ -19,7 +19,7 @@ from avprep.options import IsolationOptions, SampleOptions
 
 @pytest.fixture
 def decoder():
-    with ClipDecoder(SampleOptions(), IsolationOptions(time_limit=60)) as decoder:
+    with ClipDecoder(SampleOptions(), IsolationOptions()) as decoder:
         yield decoder
 
 

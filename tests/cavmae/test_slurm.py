@@ -22,7 +22,7 @@ from tests.cavmae.fake_slurm import job_variables
 from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.conftest import REPOSITORY
-from tests.faults.conftest import without_torch
+from tests.faults.conftest import PATIENCE, without_torch
 
 SLURM = REPOSITORY / "pipelines" / "slurm"
 SCRIPTS = sorted(SLURM.glob("*.sbatch"))
@@ -113,7 +113,7 @@ class Cluster:
             text=True,
             env={**self.environment, **{name: str(value) for name, value in variables.items()}},
             cwd=REPOSITORY,
-            timeout=240,
+            timeout=PATIENCE,
         )
 
     def submit(
