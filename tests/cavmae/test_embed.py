@@ -19,7 +19,7 @@ from cavmae.cli.embed import embed
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.evaluation import embed as embedding
 from cavmae.evaluation.trained import load_trained
-from cavmae.model import CAVMAE, CAVMAEClassifier
+from cavmae.model import CAVMAEClassifier
 from tests import forks
 from tests.cavmae.test_shardset import damage
 from tests.cavmae.tiny_models import TINY
@@ -31,14 +31,6 @@ CLIPS = 45
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     return write_tiny_shards(tmp_path_factory.mktemp("embed") / "shards", samples=CLIPS).folder
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    save_model(path, CAVMAE(TINY), {"fbank_mean": "-5.0", "fbank_std": "4.0"})
-    return path
 
 
 @pytest.fixture
