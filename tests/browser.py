@@ -85,7 +85,7 @@ class Browser:
         """The value that JavaScript returns; elements can be arguments."""
         return self.driver.execute_script(script, *arguments)
 
-    def wait_until(self, script: str, *arguments: Any, seconds: float = 10) -> Any:
+    def wait_until(self, script: str, *arguments: Any, seconds: float = 60) -> Any:
         """Wait until JavaScript returns something true; returns that."""
         return WebDriverWait(self.driver, seconds, 0.05).until(
             lambda driver: driver.execute_script(script, *arguments)

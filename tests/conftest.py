@@ -142,6 +142,11 @@ def run_command(folder: Path, command: str, *arguments: object) -> str:
     return succeed(*command.split(), *arguments, cwd=folder)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files in a folder, by name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
 @pytest.fixture
 def write_every(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Shorten the time between two progress lines; quick work writes one at its end."""

@@ -22,6 +22,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from avprep.decode import Media
+
 GRID = 4  # cells a side: 16 bits
 DARK, LIGHT, AROUND = 30, 225, 128
 
@@ -69,6 +71,11 @@ def number_in(frame: NDArray[np.uint8]) -> int:
         assert level < 85 or level > 170, f"cell {bit} is {level:.0f}, neither dark nor light"
         value |= int(level > 127) << bit
     return (value - 0x5A5A) * pow(40503, -1, 1 << 16) & 0xFFFF
+
+
+def numbers_of(media: Media) -> list[int]:
+    """Those of all its frames."""
+    return [number_in(frame) for frame in media.frames]
 
 
 def tone(times: NDArray[np.float64], channel: int = 0) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import threading
@@ -107,6 +107,10 @@ class ShardLoader:
         shards.prepare()
         # A worker forked from a process whose OpenCV has threads waits for them for ever.
         cv2.setNumThreads(1)
+        if options.workers:
+            # Workers keep a socket in the folder of this process, which takes it along as it ends;
+            # each would leave one of its own in TMPDIR, for they are ended without ceremony.
+            multiprocessing.util.get_temp_dir()
         self._loader = DataLoader(
             _BatchReader(shards, options),
             batch_size=None,

@@ -18,6 +18,7 @@ from avprep.shards.build import build_shard_set
 from avprep.shards.cards import CARD_FILE, CROISSANT_FILE, WIDS_FILE
 from avprep.shards.format import SampleFacts, read_dataset, write_dataset
 from avprep.shards.verify import discard_damaged, verify
+from tests.conftest import contents
 
 NAMES = (CARD_FILE, CROISSANT_FILE, WIDS_FILE)
 OPTIONS = ShardSetOptions(SampleOptions(DecodeOptions(frames=3), audio="wav"), samples_per_shard=4)
@@ -43,10 +44,6 @@ def fresh(original, tmp_path):
 def build(manifest: Any, out: Path) -> None:
     clips, labels = manifest
     assert build_shard_set(clips, labels, str(out), OPTIONS, PoolOptions(2)).complete
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def card_features(folder: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from avprep.options import IsolationOptions, SampleOptions
 
 @pytest.fixture
 def decoder():
-    with ClipDecoder(SampleOptions(), IsolationOptions(time_limit=60)) as decoder:
+    with ClipDecoder(SampleOptions(), IsolationOptions()) as decoder:
         yield decoder
 
 
@@ -79,12 +79,12 @@ def test_a_clip_whose_process_dies_twice_is_a_crash(decoder, demo_clip):
 
 def test_a_clip_whose_process_hangs_twice_is_a_timeout(demo_clip):
     clip = Clip("x", video=str(demo_clip))
-    limits = IsolationOptions(time_limit=5.0)
-    with ClipDecoder(SampleOptions(), limits) as decoder:
+    with ClipDecoder(SampleOptions(), IsolationOptions(time_limit=1.0)) as decoder:
         with every_child_gets(signal.SIGSTOP, decoder), pytest.raises(DecodeError) as caught:
             decoder.decode(clip)
         assert caught.value.cause == "timeout"
-        assert "5 s" in caught.value.detail
+        assert "1 s" in caught.value.detail
+        decoder.limits = IsolationOptions()  # a busy machine may take longer over a good clip
         assert decoder.decode(clip).num_samples > 0
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from avprep.decode import DecodeOptions, Media, decode_clip
 from avprep.errors import DecodeError
-from tests.media import Movie, make_movie, number_in, run_ffmpeg
+from tests.media import Movie, make_movie, number_in, numbers_of, run_ffmpeg
 
 H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
 PLAIN = [0, 4, 9, 14, 19, 24, 29, 34, 39, 44]  # of 50 frames
@@ -21,10 +21,6 @@ def decode(path: Path, engine: str, *segment: float | None, missing_audio: str =
     return decode_clip(
         path, *segment, options=DecodeOptions(decoder=engine, missing_audio=missing_audio)
     )
-
-
-def numbers_of(media: Media) -> list[int]:
-    return [number_in(frame) for frame in media.frames]
 
 
 @pytest.fixture(scope="module")

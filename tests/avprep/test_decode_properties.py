@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from avprep.decode import DecodeOptions, decode_clip
-from tests.media import Exact, ideal, make_exact, number_in
+from tests.media import Exact, ideal, make_exact, numbers_of
 
 RATES = (
     *(Fraction(25, 2), Fraction(24000, 1001), Fraction(25), Fraction(30000, 1001), Fraction(30)),
@@ -61,10 +61,6 @@ def mean_rate(shown: list[Fraction], reported: float) -> float:
     if abs(reported * span - steps) <= 0.5:
         return reported
     return len(first) / min(10.0, span + span / steps if first == shown else 10.0)
-
-
-def numbers_of(media) -> list[int]:
-    return [number_in(frame) for frame in media.frames]
 
 
 def sound_is(pcm: np.ndarray, since: float, edge: int = 60) -> bool:

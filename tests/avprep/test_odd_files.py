@@ -14,7 +14,7 @@ import pytest
 from avprep.decode import DecodeOptions, Media, decode_clip
 from avprep.decode.header import read_header
 from avprep.errors import DecodeError
-from tests.media import Movie, ideal, make_movie, number_in, run_ffmpeg
+from tests.media import Movie, ideal, make_movie, numbers_of, run_ffmpeg
 
 YUV = ("-pix_fmt", "yuv420p")
 H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-g", "25", *YUV)
@@ -32,10 +32,6 @@ def failure_of(path: Path, engine: str, *segment: float | None) -> DecodeError:
         decode(path, engine, *segment)
     assert str(path) in failure.value.detail
     return failure.value
-
-
-def numbers_of(media: Media) -> list[int]:
-    return [number_in(frame) for frame in media.frames]
 
 
 @pytest.fixture(scope="module")

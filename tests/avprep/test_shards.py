@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tarfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ from avprep.manifest.sources.folder import folder_manifest
 from avprep.options import BuildOptions, DecodeOptions, IsolationOptions, Part, SampleOptions
 from avprep.shards.build import ShardSetOptions, build_shard_set
 from avprep.shards.format import read_dataset, read_index, sample_key
-from tests.conftest import run
+from tests.conftest import contents, run
 
 
 def build(clips, labels, out, workers=2, part=(1, 1), retry_failed=False, **kwargs):
@@ -36,10 +35,6 @@ def build(clips, labels, out, workers=2, part=(1, 1), retry_failed=False, **kwar
     options = ShardSetOptions(sample, IsolationOptions(), per_shard, seed)
     which = BuildOptions(Part(*part), retry_failed)
     return build_shard_set(clips, labels, str(out), options, PoolOptions(workers), which, **kwargs)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module")

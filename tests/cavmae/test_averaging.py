@@ -14,8 +14,9 @@ from cavmae.checkpoints import read_metadata, save_model
 from cavmae.distributed import World
 from cavmae.model import CAVMAE, CAVMAEClassifier
 from cavmae.train.averaging import WeightAverage
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
-from tests.cavmae.train_ranks import CONFIG, WAYS, train
+from tests.cavmae.train_ranks import WAYS, train
 from tests.conftest import succeed
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -23,7 +24,7 @@ ALONE = World(0, 1, torch.device("cpu"))
 
 def classifier(seed):
     torch.manual_seed(seed)
-    return CAVMAEClassifier(CONFIG, 4)
+    return CAVMAEClassifier(SMALL, 4)
 
 
 def put(model, weights):
@@ -94,7 +95,7 @@ def test_what_does_not_belong_together_is_not_averaged(tmp_path):
     save_model(other, classifier(0), {"labels": '["b", "a"]'})
     with pytest.raises(UserError, match="differ in labels"):
         average([one, other], tmp_path / "mean.safetensors")
-    save_model(other, CAVMAE(CONFIG), labels)
+    save_model(other, CAVMAE(SMALL), labels)
     with pytest.raises(UserError, match="differ in kind"):
         average([one, other], tmp_path / "mean.safetensors")
     with pytest.raises(UserError, match="name it so"):

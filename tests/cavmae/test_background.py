@@ -14,7 +14,8 @@ from cavmae.model import CAVMAE
 from cavmae.train import loop
 from cavmae.train.background import BackgroundWriter, Snapshot
 from cavmae.train.checkpoint import list_checkpoints, load_state
-from tests.cavmae.test_train import CONFIG, FRONT_END, pretrainer
+from tests.cavmae.test_train import FRONT_END, pretrainer
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
 
 
@@ -59,7 +60,7 @@ def test_steps_are_done_while_a_checkpoint_is_written_and_do_not_change_it(
     saved = [list_checkpoints(tmp_path / run / "checkpoints") for run in ("late", "usual")]
     for ours, theirs in zip(*saved, strict=True):
         assert ours.name == theirs.name
-        ours, theirs = (load_state(saved, CAVMAE(CONFIG)) for saved in (ours, theirs))
+        ours, theirs = (load_state(saved, CAVMAE(SMALL)) for saved in (ours, theirs))
         for state in (ours, theirs):
             state["position"]["rows"] = len(state["position"]["rows"])
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
@@ -81,7 +82,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_at_one_of_the_next_ste
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert trainer.position.step <= 4
     (*_, newest) = list_checkpoints(tmp_path / "run" / "checkpoints")
-    assert load_state(newest, CAVMAE(CONFIG))["position"]["step"] in (1, 2)
+    assert load_state(newest, CAVMAE(SMALL))["position"]["step"] in (1, 2)
 
 
 def test_a_copy_is_not_changed_by_its_original_and_memory_is_used_again():

@@ -31,7 +31,8 @@ from cavmae.train.dry_run import (
 from cavmae.train.loop import Trainer
 from cavmae.train.options import TrainOptions
 from cavmae.train.tasks import FinetuneTask
-from tests.cavmae.test_train import CONFIG, CPU, pretrainer
+from tests.cavmae.test_train import CPU, pretrainer
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.conftest import run, succeed
 from tests.forks import on_ranks
@@ -62,7 +63,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def finetuner(shards: Path, folder: Path, mixup: float) -> Trainer:
-    model = CAVMAEClassifier.from_pretraining(CONFIG, 4)
+    model = CAVMAEClassifier.from_pretraining(SMALL, 4)
     options = LoaderOptions(5, workers=0, mixup=mixup, longest=2000)
     return Trainer(
         model,
@@ -137,16 +138,16 @@ def test_the_largest_batch_is_found_by_steps_that_run_out_of_memory(
     shards, tmp_path, place, precision
 ):
     trainer = pretrainer(shards, tmp_path / "run", precision=precision)
-    with memory_of(trainer.model, 23, place) as sizes:
+    with memory_of(trainer.model, 11, place) as sizes:
         fitting, too_large = search_batch(trainer)
-    assert (fitting, too_large) == (23, 24)
+    assert (fitting, too_large) == (11, 12)
     assert sizes[:4] == [5, 5, 5, 10]
     assert trainer.optimizer.state == {}
     assert not any(parameter.grad is not None for parameter in trainer.model.parameters())
 
 
 def test_a_batch_that_does_not_fit_is_searched_downwards(shards, tmp_path):
-    trainer = pretrainer(shards, tmp_path / "run", batch_size=64, accumulate=2)
+    trainer = pretrainer(shards, tmp_path / "run", batch_size=24, accumulate=2)
     with memory_of(trainer.model, 9, "backward"):
         assert search_batch(trainer) == (9, 10)
     with memory_of(trainer.model, 0, "forward"):
@@ -271,7 +272,7 @@ def test_what_was_found_is_said_in_lines(changes, said):
 def place(tmp_path, shards):
     """A folder with `shards` and `init.safetensors`."""
     (tmp_path / "shards").symlink_to(shards)
-    save_model(tmp_path / "init.safetensors", CAVMAE(CONFIG))
+    save_model(tmp_path / "init.safetensors", CAVMAE(SMALL))
     return tmp_path
 
 

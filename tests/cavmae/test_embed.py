@@ -19,29 +19,18 @@ from cavmae.cli.embed import embed
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.evaluation import embed as embedding
 from cavmae.evaluation.trained import load_trained
-from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
+from cavmae.model import CAVMAEClassifier
 from tests import forks
 from tests.cavmae.test_shardset import damage
-from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
+from tests.cavmae.tiny_models import TINY
+from tests.cavmae.tiny_shards import write_tiny_shards
 
-CONFIG = ModelConfig(
-    embed_dim=16, depth=2, modality_depth=1, num_heads=2, decoder_dim=16, decoder_depth=1,
-    decoder_heads=2, patch_size=8, image_size=SIZE, audio_frames=16,
-)  # fmt: skip
 CLIPS = 45
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
     return write_tiny_shards(tmp_path_factory.mktemp("embed") / "shards", samples=CLIPS).folder
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    save_model(path, CAVMAE(CONFIG), {"fbank_mean": "-5.0", "fbank_std": "4.0"})
-    return path
 
 
 @pytest.fixture
@@ -261,7 +250,7 @@ def test_what_cannot_be_is_said(shards, checkpoint, tmp_path):
         shards, checkpoint, tmp_path / "f.npz", "--frames", "all", "--tokens", "patches"
     )
     assert "--tokens patches" in str(every.exception)
-    model = CAVMAEClassifier(CONFIG, 4)
+    model = CAVMAEClassifier(TINY, 4)
     model.drop_images()
     save_model(tmp_path / "audio.safetensors", model)
     images = command(shards, tmp_path / "audio.safetensors", tmp_path / "f.npz")

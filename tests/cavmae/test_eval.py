@@ -17,8 +17,8 @@ from cavmae.evaluation.metrics import score
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAEClassifier
 from tests.cavmae.test_shardset import damage
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
-from tests.cavmae.train_ranks import CONFIG
 from tests.conftest import run
 from tests.forks import on_ranks
 
@@ -27,7 +27,7 @@ SAMPLES = 13  # does not divide by two ranks
 
 def save_classifier(path, criterion, mode="multimodal"):
     torch.manual_seed(1)
-    model = CAVMAEClassifier(CONFIG, 4)
+    model = CAVMAEClassifier(SMALL, 4)
     with torch.no_grad():
         model.mlp_head[1].weight.normal_(std=3.0)
     facts = {"criterion": criterion, "mode": mode, "fbank_mean": "1.0", "fbank_std": "4.0"}
@@ -52,7 +52,7 @@ def evaluate(shards, checkpoint, *flags, ranks=1):
 
 def by_hand(model, shards, frame, squash, mode="multimodal"):
     """Scores and labels of every clip by the plainest loop."""
-    frontend = FrontEnd(FrontEndOptions(target_length=CONFIG.audio_frames, mean=1.0, std=4.0))
+    frontend = FrontEnd(FrontEndOptions(target_length=SMALL.audio_frames, mean=1.0, std=4.0))
     loader = ShardLoader(
         ShardSet.open(shards), LoaderOptions(1, workers=0, shuffle=False, frame=frame)
     )

@@ -17,13 +17,10 @@ from avprep.progress import Progress
 from cavmae.checkpoints import save_model
 from cavmae.checkpoints.usage import labels_metadata
 from cavmae.cli import COMMANDS, group
-from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
-from tests.cavmae.tiny_shards import CLASSES, SIZE, write_tiny_shards
+from cavmae.model import CAVMAE, CAVMAEClassifier
+from tests.cavmae.tiny_models import TINY
+from tests.cavmae.tiny_shards import CLASSES, write_tiny_shards
 
-CONFIG = ModelConfig(
-    embed_dim=16, depth=2, modality_depth=1, num_heads=2, decoder_dim=16, decoder_depth=1,
-    decoder_heads=2, patch_size=8, image_size=SIZE, audio_frames=16,
-)  # fmt: skip
 NAMES = ("eval", "retrieve", "inpaint", "embed", "knn", "predict", "export")
 
 
@@ -34,10 +31,10 @@ def folder(tmp_path_factory):
     write_tiny_shards(folder / "shards", samples=9)
     torch.manual_seed(3)
     facts = {"criterion": "bce", "mode": "multimodal", "norm_pix_loss": "1"}
-    save_model(folder / "pretrained.safetensors", CAVMAE(CONFIG), facts)
+    save_model(folder / "pretrained.safetensors", CAVMAE(TINY), facts)
     save_model(
         folder / "classifier.safetensors",
-        CAVMAEClassifier(CONFIG, 4),
+        CAVMAEClassifier(TINY, 4),
         {**facts, **labels_metadata(CLASSES)},
     )
     return folder
@@ -133,7 +130,7 @@ def test_a_command_prints_what_its_function_returns(folder):
 
 def test_what_is_assumed_is_a_warning_before_the_work_and_a_note_of_the_result(folder, tmp_path):
     torch.manual_seed(0)
-    save_model(tmp_path / "silent.safetensors", CAVMAEClassifier(CONFIG, 4))
+    save_model(tmp_path / "silent.safetensors", CAVMAEClassifier(TINY, 4))
     options = cavmae.EvaluateOptions(
         **given(folder, "classifier", checkpoint=tmp_path / "silent.safetensors")
     )

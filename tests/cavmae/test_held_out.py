@@ -22,11 +22,11 @@ from cavmae.evaluation.held_out import HeldOutOptions, evaluate_pretraining, spr
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAE, PretrainOptions
 from cavmae.model.cavmae import draw_noise
-from tests.cavmae.test_train import CONFIG
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
 
 ALONE = World(0, 1, torch.device("cpu"))
-FRONT_END = FrontEndOptions(target_length=CONFIG.audio_frames, noise=True)
+FRONT_END = FrontEndOptions(target_length=SMALL.audio_frames, noise=True)
 MEASURED = [
     *("loss", "loss_mae_audio", "loss_mae_image", "loss_contrast", "contrast_accuracy"),
     *("audio_to_image_recall_at_10", "image_to_audio_recall_at_10", "knn_accuracy"),
@@ -44,7 +44,7 @@ def shards(tmp_path_factory):
 def init(tmp_path_factory):
     torch.manual_seed(0)
     file = tmp_path_factory.mktemp("init") / "init.safetensors"
-    save_model(file, CAVMAE(CONFIG))
+    save_model(file, CAVMAE(SMALL))
     return file
 
 
@@ -115,7 +115,7 @@ def test_retrieval_and_knn_are_what_the_commands_measure(watched, shards):
 
 def test_losses_are_those_of_the_untouched_inputs_under_fixed_masks(shards):
     torch.manual_seed(0)
-    model = CAVMAE(CONFIG)
+    model = CAVMAE(SMALL)
     options = HeldOutOptions(
         loss=PretrainOptions(contrast_weight=0.1), contrasted=12, batch_size=12, workers=0
     )
@@ -125,7 +125,7 @@ def test_losses_are_those_of_the_untouched_inputs_under_fixed_masks(shards):
     (batch,) = loader.epoch()
     inputs = FrontEnd(FRONT_END)(batch)
     noise = [
-        draw_noise(CONFIG, options.loss, 1, torch.Generator().manual_seed(n)) for n in range(12)
+        draw_noise(SMALL, options.loss, 1, torch.Generator().manual_seed(n)) for n in range(12)
     ]
     audio, image = map(torch.cat, zip(*noise, strict=True))
     with torch.no_grad():
@@ -139,7 +139,7 @@ def test_losses_are_those_of_the_untouched_inputs_under_fixed_masks(shards):
 
 def test_contrast_is_among_as_many_clips_as_in_training(shards):
     torch.manual_seed(0)
-    model = CAVMAE(CONFIG)  # whose features are all alike
+    model = CAVMAE(SMALL)  # whose features are all alike
     chosen = ShardSet.open(shards).select(splits=["test"])
     for size, choices in ((1, 1), (4, 4), (100, 12)):
         options = HeldOutOptions(loss=PretrainOptions(), contrasted=size, batch_size=5, workers=0)
@@ -175,7 +175,7 @@ def test_without_labels_there_is_no_knn_and_without_contrast_no_contrastive_loss
     options = HeldOutOptions(
         loss=PretrainOptions(contrast_weight=0), contrasted=4, batch_size=4, workers=0
     )
-    found = evaluate_pretraining(CAVMAE(CONFIG), FrontEnd(FRONT_END), chosen, options, ALONE)
+    found = evaluate_pretraining(CAVMAE(SMALL), FrontEnd(FRONT_END), chosen, options, ALONE)
     assert "knn_accuracy" not in found
     assert not {"loss_contrast", "contrast_accuracy"} & found.keys()
     assert found["loss"] == pytest.approx(found["loss_mae_audio"] + found["loss_mae_image"])

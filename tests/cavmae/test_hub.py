@@ -34,8 +34,8 @@ from cavmae.checkpoints.usage import labels_metadata
 from cavmae.cli import group
 from cavmae.cli.options import load_config
 from cavmae.options import OBJECTIVES
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import CLASSES, write_tiny_shards
-from tests.cavmae.train_ranks import PATCHES
 from tests.hub_server import TOKEN, HubServer
 
 FACTS = {"fbank_mean": "-5.5", "fbank_std": "3.25"}
@@ -67,7 +67,7 @@ def pushed(hub):
 
 def classifier(seed=0):
     torch.manual_seed(seed)
-    model = CAVMAEClassifier(PATCHES, len(CLASSES))
+    model = CAVMAEClassifier(SMALL, len(CLASSES))
     model.metadata = OF_CLASSIFIER
     return model
 
@@ -98,7 +98,7 @@ def in_another_process(*words, **environment):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_pretrained_model_of_each_objective_comes_back_as_it_was(objective, tmp_path):
     torch.manual_seed(0)
-    model = CAVMAE(PATCHES.with_objective(objective))
+    model = CAVMAE(SMALL.with_objective(objective))
     model.metadata = {**FACTS, "norm_pix_loss": "1"}
     model.save_pretrained(tmp_path / "model")
     loaded = CAVMAE.from_pretrained(tmp_path / "model")
@@ -158,7 +158,7 @@ def place(hub, pushed, tmp_path_factory):
     """A folder with shards, and a pretrained model on the hub as `ours/start`."""
     folder = tmp_path_factory.mktemp("place")
     write_tiny_shards(folder / "shards", samples=12)
-    start = CAVMAE(PATCHES)
+    start = CAVMAE(SMALL)
     start.metadata = {**FACTS, "norm_pix_loss": "1"}
     start.push_to_hub("ours/start", token=TOKEN)
     return folder
@@ -539,7 +539,7 @@ def test_a_model_is_loaded_as_what_it_is(tmp_path):
     classifier().save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"load it with CAVMAEClassifier\.from_pretrained"):
         CAVMAE.from_pretrained(tmp_path)
-    torch.save(CAVMAE(PATCHES).state_dict(), tmp_path / "model.pth")
+    torch.save(CAVMAE(SMALL).state_dict(), tmp_path / "model.pth")
     with pytest.raises(UserError, match="is not safetensors; `cavmae convert`"):
         CAVMAE.from_pretrained(tmp_path / "model.pth")
 

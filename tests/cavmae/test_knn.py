@@ -19,13 +19,9 @@ from cavmae.cli.knn import knn
 from cavmae.evaluation.knn import vote
 from cavmae.evaluation.metrics import score
 from cavmae.evaluation.options import VoteOptions
-from cavmae.model import CAVMAE, ModelConfig
-from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
-
-CONFIG = ModelConfig(
-    embed_dim=16, depth=2, modality_depth=1, num_heads=2, decoder_dim=16, decoder_depth=1,
-    decoder_heads=2, patch_size=16, image_size=SIZE, audio_frames=16,
-)  # fmt: skip
+from cavmae.model import CAVMAE
+from tests.cavmae.tiny_models import TINY
+from tests.cavmae.tiny_shards import write_tiny_shards
 
 
 def unit(*shape):
@@ -75,7 +71,7 @@ def sets(tmp_path_factory):
     write_tiny_shards(folder / "train", samples=24, seed=1)
     write_tiny_shards(folder / "test", samples=10, seed=2)
     torch.manual_seed(0)
-    save_model(folder / "pretrained.safetensors", CAVMAE(CONFIG), {"norm_pix_loss": "1"})
+    save_model(folder / "pretrained.safetensors", CAVMAE(TINY), {"norm_pix_loss": "1"})
     return folder
 
 

@@ -18,6 +18,7 @@ from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.data.plan import plan_epoch, shuffled_order
 from tests.cavmae.test_shardset import damage
 from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
+from tests.faults.conftest import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -297,7 +298,7 @@ def test_workers_leave_sigterm_to_the_main_process_which_can_end_them(tiny):
     assert all(worker.is_alive() for worker in workers)
     for worker in workers:
         worker.terminate()
-        worker.join(10)
+        worker.join(PATIENCE)
     assert not any(worker.is_alive() for worker in workers)
 
 

@@ -27,7 +27,7 @@ from cavmae.checkpoints.usage import stored_labels
 from cavmae.cli.pretrain import pretrain
 from cavmae.data import LoaderOptions, Mixture, ShardLoader, open_mixture
 from cavmae.data.plan import draws_before, mixed_order, shuffled_order
-from cavmae.model import CAVMAE, ModelConfig
+from cavmae.model import CAVMAE
 from cavmae.model.cavmae import (
     contrastive_loss,
     contrastive_loss_by_clip,
@@ -40,12 +40,8 @@ from cavmae.train.events import Normalisation
 from cavmae.train.set_losses import shown
 from cavmae.train.start import choose_normalisation
 from tests import forks
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import CLASSES, write_tiny_shards
-
-CONFIG = ModelConfig(
-    embed_dim=32, depth=3, modality_depth=2, num_heads=2, decoder_dim=16, decoder_depth=1,
-    decoder_heads=2, patch_size=8, image_size=16, audio_frames=16,
-)  # fmt: skip
 
 A, B = 36, 15  # samples of the sets
 OTHER_CLASSES = (("/m/c", "cat"), ("/m/x", "Xylophone"), ("/m/a", "Ape"), ("/m/y", "Yak"))
@@ -122,7 +118,7 @@ def place(tmp_path_factory):
         info = read_dataset(folder / name)
         write_dataset(folder / name, replace(info, fingerprint=name, labels=labels or info.labels))
     torch.manual_seed(0)
-    save_model(folder / "init.safetensors", CAVMAE(CONFIG))
+    save_model(folder / "init.safetensors", CAVMAE(SMALL))
     return folder
 
 
@@ -309,7 +305,7 @@ def test_losses_by_clip_have_the_losses_as_their_means():
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_clips_have_the_whole_loss_of_every_objective(objective):
     torch.manual_seed(0)
-    model = CAVMAE(CONFIG.with_objective(objective))
+    model = CAVMAE(SMALL.with_objective(objective))
     inputs = torch.randn(5, 16, 128), torch.randn(5, 3, 16, 16)
     out = model(*inputs, PretrainOptions(mask_ratio=0.5, contrast_weight=1.0), by_clip=True)
     assert out.clip_loss.shape == (5,)

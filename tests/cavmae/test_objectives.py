@@ -24,7 +24,7 @@ from cavmae.train.checkpoint import list_checkpoints
 from tests import forks
 from tests.cavmae import naive_model as naive
 from tests.cavmae.test_model import ODD, randomised
-from tests.cavmae.test_train import CONFIG
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
 
 OTHERS = [name for name in OBJECTIVES if name != "cav-mae"]
@@ -206,7 +206,7 @@ def starts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("starts")
     for objective in OBJECTIVES:
         torch.manual_seed(0)
-        model = CAVMAE(CONFIG.with_objective(objective))
+        model = CAVMAE(SMALL.with_objective(objective))
         save_model(folder / f"{objective}.safetensors", model, {"norm_pix_loss": "1"})
     return folder
 
@@ -267,7 +267,7 @@ def test_a_run_logs_what_its_objective_has_and_says_which_it_is(runs, objective)
         assert last < first
     assert json.loads((out / "config.json").read_text())["objective"] == objective
     assert json.loads(read_metadata(out)["config"])["objective"] == objective
-    assert load_checkpoint(out).config == CONFIG.with_objective(objective)
+    assert load_checkpoint(out).config == SMALL.with_objective(objective)
 
 
 @pytest.mark.parametrize("objective", OTHERS)

@@ -16,8 +16,8 @@ from cavmae.checkpoints.usage import labels_metadata
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.model import CAVMAE, CAVMAEClassifier
 from cavmae.train.events import Note
-from tests.cavmae.test_evaluation_api import CONFIG
 from tests.cavmae.test_reader import serving
+from tests.cavmae.tiny_models import TINY
 from tests.cavmae.tiny_shards import CLASSES, SIZE, write_tiny_shards
 
 MIDDLE = 1  # of three frames
@@ -34,7 +34,7 @@ def checkpoint(tmp_path_factory):
     torch.manual_seed(3)
     path = tmp_path_factory.mktemp("model") / "classifier.safetensors"
     facts = {"criterion": "ce", "mode": "multimodal", "fbank_mean": "0", "fbank_std": "1"}
-    save_model(path, CAVMAEClassifier(CONFIG, 4), {**facts, **labels_metadata(CLASSES)})
+    save_model(path, CAVMAEClassifier(TINY, 4), {**facts, **labels_metadata(CLASSES)})
     return path
 
 
@@ -158,7 +158,7 @@ def mixed(tmp_path_factory):
 def pretrained(tmp_path_factory):
     torch.manual_seed(3)
     path = tmp_path_factory.mktemp("model") / "pretrained.safetensors"
-    save_model(path, CAVMAE(CONFIG), {"norm_pix_loss": "1", "fbank_mean": "0", "fbank_std": "1"})
+    save_model(path, CAVMAE(TINY), {"norm_pix_loss": "1", "fbank_mean": "0", "fbank_std": "1"})
     return path
 
 

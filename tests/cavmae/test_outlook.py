@@ -17,7 +17,7 @@ from cavmae.model import CAVMAE, ModelConfig
 from cavmae.train.options import FinetuneRun, ModelOptions, PretrainRun
 from cavmae.train.outlook import FEWEST_STEPS, fitting_rows, outlook
 from cavmae.train.start import fitted, starting_config
-from tests.cavmae.test_train import CONFIG
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
 
 SECOND = 16000
@@ -101,10 +101,10 @@ def test_the_time_left_is_told_once_after_a_few_steps(capsys):
 def test_rows_may_be_those_that_fit_unless_trained_weights_decide(shards, tmp_path):
     options = ModelOptions(model="tiny", audio_frames="fit")
     assert fitted(starting_config(options), options, shards).audio_frames == 320
-    save_model(tmp_path / "init.safetensors", CAVMAE(CONFIG))
+    save_model(tmp_path / "init.safetensors", CAVMAE(SMALL))
     options = ModelOptions(init=tmp_path / "init.safetensors", audio_frames="fit")
     config = fitted(starting_config(options), options, shards)
-    assert config.audio_frames == CONFIG.audio_frames
+    assert config.audio_frames == SMALL.audio_frames
     for given in (304, "304"):
         assert ModelOptions(audio_frames=given).audio_frames == 304
     for wrong in (8, "8", "fits", -1):
@@ -116,7 +116,7 @@ def test_rows_may_be_those_that_fit_unless_trained_weights_decide(shards, tmp_pa
 def test_the_commands_tell_before_the_first_step(tmp_path, command):
     shards = str(tmp_path / "shards")
     write_tiny_shards(tmp_path / "shards", samples=20)
-    save_model(tmp_path / "init.safetensors", CAVMAE(CONFIG))
+    save_model(tmp_path / "init.safetensors", CAVMAE(SMALL))
     result = CliRunner().invoke(
         group,
         [

@@ -7,8 +7,7 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,16 @@ from safetensors.torch import load_file
 from cavmae.distributed import World
 from cavmae.train.checkpoint import list_checkpoints
 from tests.cavmae.tiny_shards import write_tiny_shards
-from tests.cavmae.train_ranks import SAMPLES, WAYS, evaluate, evaluate_held_out, train
-from tests.conftest import REPOSITORY
+from tests.cavmae.train_ranks import (
+    SAMPLES,
+    WAYS,
+    evaluate,
+    evaluate_held_out,
+    train,
+    train_ranks,
+)
+from tests.forks import on_ranks
 
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ALONE = World(0, 1, torch.device("cpu"))
 every_way = pytest.mark.parametrize("way", WAYS)
 
@@ -42,13 +47,7 @@ def ranks(shards, made_once, tmp_path_factory) -> Path:
         shutil.copytree(shards, damaged)
         for shard in damaged.glob("*.tar"):
             os.truncate(shard, 0)
-        result = subprocess.run(
-            [*LAUNCH, "-m", "tests.cavmae.train_ranks", str(shards), str(damaged), str(out)],
-            capture_output=True,
-            text=True,
-            cwd=REPOSITORY,
-            timeout=600,
-        )
+        result = on_ranks(2, call=partial(train_ranks, shards, damaged, out))
         assert result.returncode == 0, result.stderr[-4000:]
         (out / "stderr.txt").write_text(result.stderr)
 

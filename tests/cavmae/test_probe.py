@@ -18,7 +18,7 @@ from cavmae.evaluation.options import LinearOptions
 from cavmae.evaluation.probe import linear_scores, random_starts, whitening
 from cavmae.evaluation.trained import load_trained
 from cavmae.model import CAVMAE, CAVMAEClassifier
-from tests.cavmae.test_knn import CONFIG
+from tests.cavmae.tiny_models import TINY
 from tests.cavmae.tiny_shards import write_tiny_shards
 
 
@@ -98,8 +98,8 @@ def folder(tmp_path_factory):
     write_tiny_shards(folder / "test", samples=10, seed=2)
     for seed in (1, 2):
         torch.manual_seed(seed)
-        save_model(folder / f"{seed}.safetensors", CAVMAE(CONFIG), {"norm_pix_loss": "1"})
-    save_model(folder / "classifier.safetensors", CAVMAEClassifier(CONFIG, 4))
+        save_model(folder / f"{seed}.safetensors", CAVMAE(TINY), {"norm_pix_loss": "1"})
+    save_model(folder / "classifier.safetensors", CAVMAEClassifier(TINY, 4))
     return folder
 
 

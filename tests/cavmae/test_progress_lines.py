@@ -10,13 +10,10 @@ from click.testing import CliRunner
 
 from cavmae.checkpoints import save_model
 from cavmae.cli import group
-from cavmae.model import CAVMAE, CAVMAEClassifier, ModelConfig
-from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
+from cavmae.model import CAVMAE, CAVMAEClassifier
+from tests.cavmae.tiny_models import TINY
+from tests.cavmae.tiny_shards import write_tiny_shards
 
-CONFIG = ModelConfig(
-    embed_dim=16, depth=2, modality_depth=1, num_heads=2, decoder_dim=16, decoder_depth=1,
-    decoder_heads=2, patch_size=8, image_size=SIZE, audio_frames=16,
-)  # fmt: skip
 FACTS = {"criterion": "bce", "mode": "multimodal", "fbank_mean": "-5.0", "fbank_std": "4.0"}
 
 
@@ -26,8 +23,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("progress")
     write_tiny_shards(folder / "shards", samples=9)
     torch.manual_seed(3)
-    save_model(folder / "pretrained.safetensors", CAVMAE(CONFIG), FACTS)
-    save_model(folder / "classifier.safetensors", CAVMAEClassifier(CONFIG, 4), FACTS)
+    save_model(folder / "pretrained.safetensors", CAVMAE(TINY), FACTS)
+    save_model(folder / "classifier.safetensors", CAVMAEClassifier(TINY, 4), FACTS)
     return folder
 
 

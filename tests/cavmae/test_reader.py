@@ -171,7 +171,7 @@ def test_a_shard_that_is_gone_is_not_tried_again(server, tiny, tmp_path):
     (copy.folder / "shard-000000.tar").unlink()
     began = time.monotonic()
     assert isinstance(next(iter(shards.read_many([0]))), Unreadable)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300  # fifty attempts would take longer
 
 
 def test_a_server_that_hangs_is_given_up(server):

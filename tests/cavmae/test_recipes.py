@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -19,8 +18,8 @@ from cavmae.options import FIT, OBJECTIVES
 from cavmae.recipes import Expected, read_recipe
 from cavmae.train.optim import learning_rate
 from cavmae.train.options import OptimOptions
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
-from tests.cavmae.train_ranks import CONFIG
 from tests.conftest import REPOSITORY, succeed
 
 PIPELINES = REPOSITORY / "pipelines"
@@ -132,7 +131,7 @@ def test_values_between_published_epochs_are_shown_with_the_epochs_around_them()
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
 def test_a_run_of_a_recipe_prints_its_values_beside_the_published_ones(tmp_path, command):
     write_tiny_shards(tmp_path / "shards", samples=8)
-    save_model(tmp_path / "init.safetensors", CAVMAE(replace(CONFIG, patch_size=8)))
+    save_model(tmp_path / "init.safetensors", CAVMAE(SMALL))
     (tmp_path / "x.toml").write_text(
         f"[{command}]\nepochs = 2\nbatch-size = 4\n[expected.train]\nloss = {{ 1 = 0.927 }}\n"
         "[expected.validation]\naccuracy = { 2 = 0.5 }\n"

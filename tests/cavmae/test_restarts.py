@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
-import subprocess
 import sys
-from dataclasses import replace
+import threading
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from cavmae.checkpoints import save_model
+from cavmae.cli import main
 from cavmae.model import CAVMAE
 from cavmae.train.checkpoint import list_checkpoints
+from tests import forks
 from tests.cavmae.test_train import rows
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
-from tests.cavmae.train_ranks import CONFIG
-from tests.faults.conftest import kin, wait_until
-from tests.forks import on_ranks
+from tests.faults.conftest import wait_until
 
 
 def words(place: Path, out: Path) -> list[str]:
@@ -38,34 +39,43 @@ def words(place: Path, out: Path) -> list[str]:
     return ["pretrain", *(f"--{name}={value}" for name, value in options.items())]
 
 
-def second_rank(token: str) -> list[int]:
-    """Its process, once it is there."""
-    return [pid for pid in kin(token) if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()]
+def launch(place: Path, out: Path) -> None:
+    """What torchrun does, with ranks that are forked: loading PyTorch takes each some seconds."""
+    one_machine = {"min_nodes": 1, "max_nodes": 1, "nproc_per_node": 2, "max_restarts": 1}
+    meeting = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
+    elastic_launch(LaunchConfig(**one_machine, **meeting, start_method="fork"), rank)(place, out)
+
+
+def rank(place: Path, out: Path) -> None:
+    """One of the ranks. At its first start, the second is killed when there is a checkpoint."""
+    if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == ("1", "0"):
+        threading.Thread(target=die, args=(out / "checkpoints",)).start()
+    sys.argv = ["cavmae", *words(place, out)]
+    main()
+
+
+def die(checkpoints: Path) -> None:
+    wait_until(lambda: list_checkpoints(checkpoints))
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_rank_killed_under_torchrun_costs_nothing(tmp_path):
     write_tiny_shards(tmp_path / "shards", samples=8)
     torch.manual_seed(0)
-    save_model(tmp_path / "init.safetensors", CAVMAE(replace(CONFIG, patch_size=8)))
+    save_model(tmp_path / "init.safetensors", CAVMAE(SMALL))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert on_ranks(2, *words(tmp_path, whole)).returncode == 0
+    assert forks.on_ranks(2, *words(tmp_path, whole)).returncode == 0
 
-    token = secrets.token_hex()
-    launch = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1")
-    process = subprocess.Popen(
-        [sys.executable, "-m", *launch, "-m", "cavmae", *words(tmp_path, killed)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TOKEN": token},
+    said, errors = tmp_path / "said", tmp_path / "errors"
+    process = forks.start(
+        call=partial(launch, tmp_path, killed),
+        out=said,
+        errors=errors,
+        environment={"TMPDIR": str(tmp_path)},  # torchrun leaves a folder there
     )
-    wait_until(lambda: second_rank(token) or process.poll() is not None)
-    (rank,) = second_rank(token)
-    wait_until(lambda: list_checkpoints(killed / "checkpoints") or process.poll() is not None)
-    os.kill(rank, signal.SIGKILL)
-    said, errors = process.communicate()
-    assert process.returncode == 0, errors
-    assert said.count("resuming from step-") == 1
+    process.join()
+    assert process.exitcode == 0, errors.read_text()
+    assert said.read_text().count("resuming from step-") == 1
     ours, theirs = (load_file(out / "model.safetensors") for out in (killed, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert rows(killed) == rows(whole)

@@ -15,20 +15,13 @@ from hypothesis import strategies as st
 
 from avprep.errors import UserError
 from avprep.shards.format import read_dataset, write_dataset
-from cavmae.checkpoints import save_model
 from cavmae.cli.retrieve import retrieve
 from cavmae.data import ShardSet
 from cavmae.evaluation.ranking import rank_pairs, top_matches
 from cavmae.evaluation.retrieve import per_class_subset, write_similarities
-from cavmae.model import CAVMAE, ModelConfig
 from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
 from tests.conftest import run
 from tests.forks import on_ranks
-
-CONFIG = ModelConfig(
-    embed_dim=16, depth=2, modality_depth=1, num_heads=2, decoder_dim=16, decoder_depth=1,
-    decoder_heads=2, patch_size=16, image_size=SIZE, audio_frames=16,
-)  # fmt: skip
 
 
 def naive_ranks(queries, answers):
@@ -108,14 +101,6 @@ def test_top_matches_are_the_best_of_all_and_no_more_than_there_are():
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     return write_tiny_shards(tmp_path_factory.mktemp("retrieval") / "shards", samples=23)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    save_model(path, CAVMAE(CONFIG), {"fbank_mean": "-5.0", "fbank_std": "4.0"})
-    return path
 
 
 def command(tiny, checkpoint, *arguments):

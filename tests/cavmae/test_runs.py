@@ -20,8 +20,8 @@ from cavmae.cli.finetune import finetune as finetune_command
 from cavmae.model import CAVMAE
 from cavmae.train.checkpoint import list_checkpoints
 from cavmae.train.folder import way_to_batch
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
-from tests.cavmae.train_ranks import CONFIG, PATCHES
 from tests.conftest import run
 from tests.forks import on_ranks
 
@@ -31,7 +31,7 @@ def place(tmp_path):
     """A folder with `shards` and `init.safetensors`."""
     write_tiny_shards(tmp_path / "shards", samples=8)
     torch.manual_seed(0)
-    save_model(tmp_path / "init.safetensors", CAVMAE(CONFIG))
+    save_model(tmp_path / "init.safetensors", CAVMAE(SMALL))
     return tmp_path
 
 
@@ -106,7 +106,7 @@ def test_the_normalisation_is_that_of_the_shards_else_of_the_init_else_audiosets
     assert float(read_metadata(run)["fbank_mean"]) == -5.081
     assert "fbank mean -5.081, std 4.485: those of AudioSet" in capfd.readouterr().err
     trained = {"fbank_mean": "-3.5", "fbank_std": "2.5"}
-    save_model(place / "init.safetensors", CAVMAE(CONFIG), trained)
+    save_model(place / "init.safetensors", CAVMAE(SMALL), trained)
     run = finetune(place, "--out", place / "as-init")
     assert read_metadata(place / "as-init").items() >= trained.items()
     assert "fbank mean -3.5, std 2.5: as" in capfd.readouterr().err
@@ -160,7 +160,7 @@ def test_numbers_out_of_range_are_refused_by_name(place, flags):
 
 def test_a_selection_without_labels_is_refused_though_the_set_has_some(tmp_path):
     write_tiny_shards(tmp_path / "shards", samples=10, unlabelled_split="test")
-    save_model(tmp_path / "init.safetensors", CAVMAE(CONFIG))
+    save_model(tmp_path / "init.safetensors", CAVMAE(SMALL))
     with pytest.raises(UserError, match="its samples have no labels"):
         finetune(tmp_path, "--split", "test", "--val-split", "test")
 
@@ -223,7 +223,7 @@ def pretrain(place: Path, ranks: int, *flags: object) -> tuple[list[dict[str, st
     ],
 )
 def test_another_number_of_ranks_takes_the_same_steps(place, tmp_path, first, then, contrasted):
-    save_model(place / "patches.safetensors", CAVMAE(PATCHES))
+    save_model(place / "patches.safetensors", CAVMAE(SMALL))
     undisturbed, _ = pretrain(place, *first, "--epochs", 2, "--out", tmp_path / "whole")
     pretrain(place, *first, "--epochs", 1, "--out", tmp_path / "changed")
     changed, said = pretrain(place, *then, "--epochs", 2, "--out", tmp_path / "changed")

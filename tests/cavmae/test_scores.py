@@ -26,14 +26,11 @@ from cavmae.evaluation.bootstrap import draw, drawn_figures, interval, score_int
 from cavmae.evaluation.compare import p_value
 from cavmae.evaluation.metrics import score
 from cavmae.evaluation.score_files import ClipScores, read_scores, write_scores
-from cavmae.model import CAVMAEClassifier, ModelConfig
+from cavmae.model import CAVMAEClassifier
 from cavmae.options import MODES
-from tests.cavmae.tiny_shards import CLASSES, SIZE, write_tiny_shards
+from tests.cavmae.tiny_models import TINY
+from tests.cavmae.tiny_shards import CLASSES, write_tiny_shards
 
-CONFIG = ModelConfig(
-    embed_dim=16, depth=2, modality_depth=1, num_heads=2, patch_size=8, image_size=SIZE,
-    audio_frames=16,
-)  # fmt: skip
 SUFFIXES = (".npz", ".parquet", ".csv")
 
 
@@ -43,7 +40,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scores")
     write_tiny_shards(folder / "shards", samples=13)
     torch.manual_seed(1)
-    model = CAVMAEClassifier(CONFIG, 4)
+    model = CAVMAEClassifier(TINY, 4)
     with torch.no_grad():
         model.mlp_head[1].weight.normal_(std=3.0)
     facts = {"criterion": "ce", "mode": "multimodal", **labels_metadata(CLASSES)}
@@ -153,7 +150,7 @@ def test_the_table_says_in_words_what_each_mode_is_given(folder):
 
 def test_a_model_without_images_has_the_modes_of_sound(folder, tmp_path):
     torch.manual_seed(0)
-    model = CAVMAEClassifier(CONFIG, 4)
+    model = CAVMAEClassifier(TINY, 4)
     model.drop_images()
     facts = {"criterion": "ce", "mode": "audioonly", **labels_metadata(CLASSES)}
     save_model(tmp_path / "sound.safetensors", model, facts)

@@ -12,8 +12,8 @@ from cavmae.data import ShardSet
 from cavmae.model import CAVMAE
 from tests.cavmae.test_reader import Server
 from tests.cavmae.test_shardset import damage
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
-from tests.cavmae.train_ranks import CONFIG
 from tests.conftest import run
 
 
@@ -22,7 +22,7 @@ def test_one_set_at_a_url_gives_training_and_validation_and_is_fetched_once(tmp_
     write_tiny_shards(folder, samples=40)
     damage(ShardSet.open(folder), 1, "flac", lambda data: bytes(len(data)))  # clip.1: a Bell
     torch.manual_seed(0)
-    save_model(tmp_path / "init.safetensors", CAVMAE(CONFIG))
+    save_model(tmp_path / "init.safetensors", CAVMAE(SMALL))
     server = Server(folder)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     server.failing[""] = 2  # the first two requests for shards

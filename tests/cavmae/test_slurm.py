@@ -19,9 +19,10 @@ from cavmae.distributed import Launch, first_host, read_launch
 from cavmae.model import CAVMAE
 from cavmae.train.checkpoint import list_checkpoints
 from tests.cavmae.fake_slurm import job_variables
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
-from tests.cavmae.train_ranks import CONFIG
 from tests.conftest import REPOSITORY
+from tests.faults.conftest import PATIENCE, without_torch
 
 SLURM = REPOSITORY / "pipelines" / "slurm"
 SCRIPTS = sorted(SLURM.glob("*.sbatch"))
@@ -112,7 +113,7 @@ class Cluster:
             text=True,
             env={**self.environment, **{name: str(value) for name, value in variables.items()}},
             cwd=REPOSITORY,
-            timeout=240,
+            timeout=PATIENCE,
         )
 
     def submit(
@@ -135,7 +136,7 @@ def finetuning(tmp_path) -> tuple[dict[str, Path], list[object]]:
     """The variables and words for the script that finetunes; the run takes some seconds."""
     write_tiny_shards(tmp_path / "shards", samples=13)
     torch.manual_seed(0)
-    save_model(tmp_path / "init.safetensors", CAVMAE(CONFIG))
+    save_model(tmp_path / "init.safetensors", CAVMAE(SMALL))
     names = {"SHARDS": tmp_path / "shards", "VAL": tmp_path / "shards", "RUN": tmp_path / "run"}
     flags = ["--epochs", 15, "--batch-size", 2, "--precision", "fp32", "--checkpoint-steps", 1]
     return {**names, "INIT": tmp_path / "init.safetensors"}, [*flags, "--device", "cpu"]
@@ -231,6 +232,7 @@ def test_a_signal_before_the_first_step_queues_the_job_again_too(cluster, finetu
 def test_an_array_builds_a_set_and_a_task_that_is_preempted_is_queued_again(
     cluster, demo_videos, tmp_path
 ):
+    cluster.environment["PYTHONPATH"] = without_torch()["PYTHONPATH"]
     manifest, out = tmp_path / "m.json", tmp_path / "shards"
     made = cluster.run(
         *("python", "-m", "avprep", "manifest", "folder", demo_videos / "train", "--out", manifest)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -21,12 +20,11 @@ from cavmae.checkpoints import save_model
 from cavmae.model import CAVMAE
 from cavmae.train.records import TIMINGS
 from tests import forks
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
-from tests.cavmae.train_ranks import CONFIG
 from tests.faults.conftest import wait_until
 from tests.faults.test_stores import BUCKET, moto, server  # noqa: F401
 
-PATCHED = replace(CONFIG, patch_size=8)
 LAST = "checkpoints/step-00000004"
 
 
@@ -36,7 +34,7 @@ def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("place")
     write_tiny_shards(folder / "shards", samples=8)
     torch.manual_seed(0)
-    save_model(folder / "init.safetensors", CAVMAE(PATCHED))
+    save_model(folder / "init.safetensors", CAVMAE(SMALL))
     return folder
 
 

@@ -35,21 +35,10 @@ from cavmae.train.records import TIMINGS
 from cavmae.train.tasks import FinetuneTask, PretrainTask
 from tests import forks
 from tests.cavmae import naive_model
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
 from tests.conftest import succeed
 
-CONFIG = ModelConfig(
-    embed_dim=32,
-    depth=3,
-    modality_depth=2,
-    num_heads=2,
-    decoder_dim=16,
-    decoder_depth=1,
-    decoder_heads=2,
-    patch_size=8,
-    image_size=16,
-    audio_frames=16,
-)
 CPU = World(0, 1, torch.device("cpu"))
 FRONT_END = FrontEndOptions(target_length=16, noise=True, freq_mask=8, time_mask=4)
 
@@ -86,7 +75,7 @@ def pretrainer(
     **options,
 ) -> Trainer:
     torch.manual_seed(0)
-    model = CAVMAE(CONFIG)
+    model = CAVMAE(SMALL)
     loader = ShardLoader(
         ShardSet.open(shards), LoaderOptions(batch_size, workers=0, seed=3, longest=2500)
     )
@@ -132,14 +121,12 @@ def test_twenty_steps_equal_a_plain_loop(tiny, tmp_path, schedule):
             generator = torch.Generator().manual_seed(_mix_seed(3, step))
             inputs = frontend(batch, generator)
             noise = {
-                "a": torch.rand(len(batch), CONFIG.audio_patches, generator=generator),
-                "v": torch.rand(len(batch), CONFIG.image_patches, generator=generator),
+                "a": torch.rand(len(batch), SMALL.audio_patches, generator=generator),
+                "v": torch.rand(len(batch), SMALL.image_patches, generator=generator),
             }
             for name in trained:
                 weights[name].requires_grad_()
-            losses = naive_model.forward(
-                weights, CONFIG, inputs.audio, inputs.image, noise, options
-            )
+            losses = naive_model.forward(weights, SMALL, inputs.audio, inputs.image, noise, options)
             slopes = torch.autograd.grad(
                 losses["loss"], [weights[n] for n in trained], allow_unused=True
             )
@@ -350,7 +337,7 @@ def test_global_contrast_has_the_loss_and_gradients_of_one_batch():
 
 
 def test_checkpoints_are_kept_up_to_the_limit_and_whole(tmp_path):
-    model = CAVMAE(CONFIG)
+    model = CAVMAE(SMALL)
     for step in (1, 2, 3):
         save_checkpoint(tmp_path, step, model, {"step": step}, keep=2)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000002", "step-00000003"]
@@ -358,7 +345,7 @@ def test_checkpoints_are_kept_up_to_the_limit_and_whole(tmp_path):
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
-    model = CAVMAE(CONFIG)
+    model = CAVMAE(SMALL)
     save_checkpoint(tmp_path, 1, model, {"step": 1}, keep=2)
     with pytest.raises(Exception, match=r"pickle|local object"):
         save_checkpoint(tmp_path, 2, model, {"bad": lambda: None}, keep=2)
@@ -371,7 +358,7 @@ CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
 def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint_of_the_step(tmp_path):
     """It is killed when it has made, renamed or deleted its first file or folder, its second, …"""
     folder = tmp_path / "checkpoints"
-    save_checkpoint(folder, 7, CAVMAE(CONFIG), {"time": 1}, keep=1)
+    save_checkpoint(folder, 7, CAVMAE(SMALL), {"time": 1}, keep=1)
     times = []
     for survived in range(30):
         pid = os.fork()
@@ -383,24 +370,24 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint_of_the_step(tmp
                     os.kill(os.getpid(), signal.SIGKILL)
 
             sys.addaudithook(die)
-            save_checkpoint(folder, 7, CAVMAE(CONFIG), {"time": 2}, keep=1)
+            save_checkpoint(folder, 7, CAVMAE(SMALL), {"time": 2}, keep=1)
             os._exit(0)
         is_killed = os.waitpid(pid, 0)[1] != 0
         (only,) = list_checkpoints(folder)
-        times.append(load_state(only, CAVMAE(CONFIG))["time"])
+        times.append(load_state(only, CAVMAE(SMALL))["time"])
         if not is_killed:
             break
-        save_checkpoint(folder, 7, CAVMAE(CONFIG), {"time": 1}, keep=1)
+        save_checkpoint(folder, 7, CAVMAE(SMALL), {"time": 1}, keep=1)
         assert [path.name for path in folder.iterdir()] == ["step-00000007"]
     assert not is_killed
     assert set(times) == {1, 2}
 
 
 def test_a_checkpoint_with_an_empty_file_is_told_from_a_good_one(tmp_path):
-    saved = save_checkpoint(tmp_path, 1, CAVMAE(CONFIG), {"step": 1}, keep=1)
+    saved = save_checkpoint(tmp_path, 1, CAVMAE(SMALL), {"step": 1}, keep=1)
     (saved / "state.pt").write_bytes(b"")
     with pytest.raises(UserError, match=r"step-00000001: cannot be resumed from \("):
-        load_state(saved, CAVMAE(CONFIG))
+        load_state(saved, CAVMAE(SMALL))
 
 
 def test_a_loss_that_is_not_a_number_names_the_samples(tiny, tmp_path):
@@ -490,7 +477,7 @@ def test_multistep_rate_is_the_published(epoch, factor):
 
 
 def test_head_gets_its_own_rate_and_frozen_bases_get_none():
-    model = CAVMAEClassifier(CONFIG, 3)
+    model = CAVMAEClassifier(SMALL, 3)
     optimizer = build_optimizer(model, OptimOptions(), TransferOptions(head_lr_ratio=50.0))
     base, head = optimizer.param_groups
     assert (base["lr_ratio"], head["lr_ratio"]) == (1.0, 50.0)
@@ -527,7 +514,7 @@ def test_layer_decay_slows_a_block_the_more_the_lower_it_is():
 
 def test_soft_targets_are_learned_by_both_criteria():
     torch.manual_seed(0)
-    model = CAVMAEClassifier(CONFIG, 3)
+    model = CAVMAEClassifier(SMALL, 3)
     audio, image = torch.randn(4, 16, 128), torch.randn(4, 3, 16, 16)
     targets = torch.eye(3)[[0, 1, 2, 0]] * 0.9
     from cavmae.frontend import Inputs

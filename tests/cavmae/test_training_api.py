@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -25,10 +24,9 @@ from cavmae.cli.pretrain import pretrain
 from cavmae.cli.stats import stats
 from cavmae.model import CAVMAE
 from cavmae.train.folder import _FREE, _WATCHING
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
-from tests.cavmae.train_ranks import CONFIG
 
-PATCHED = replace(CONFIG, patch_size=8)
 FUNCTIONS = ["average", "convert", "finetune", "pretrain", "rehearse", "stats"]
 
 
@@ -37,7 +35,7 @@ def place(tmp_path, monkeypatch) -> Path:
     """The working folder, with `shards` and `init.safetensors`."""
     write_tiny_shards(tmp_path / "shards", samples=8)
     torch.manual_seed(0)
-    save_model(tmp_path / "init.safetensors", CAVMAE(PATCHED))
+    save_model(tmp_path / "init.safetensors", CAVMAE(SMALL))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -109,7 +107,7 @@ def test_config_json_has_every_option(place):
     config = json.loads(Path("run/config.json").read_text())
     assert config.keys() >= {field.name for field in dataclasses.fields(options)}
     assert config["mask_ratio"] == options.mask_ratio
-    assert config["audio_frames"] == CONFIG.audio_frames
+    assert config["audio_frames"] == SMALL.audio_frames
 
 
 @pytest.mark.parametrize("kind", [PretrainRun, FinetuneRun])

@@ -17,7 +17,8 @@ from cavmae.train.options import OptimOptions
 from cavmae.train.parallel import load_whole_optimizer, whole
 from cavmae.train.records import Meter
 from cavmae.train.utilisation import measured_flops
-from tests.cavmae.test_train import CONFIG, pretrainer
+from tests.cavmae.test_train import pretrainer
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
 
 CPU = torch.device("cpu")
@@ -100,7 +101,7 @@ def test_a_run_without_profile_leaves_no_trace(shards, tmp_path):
 
 
 def test_an_optimiser_computes_in_its_own_way_whatever_its_state_is_from():
-    model = CAVMAE(CONFIG)
+    model = CAVMAE(SMALL)
     other = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), fused=True)
     for group in other.param_groups:
         group["lr_ratio"] = 1.0

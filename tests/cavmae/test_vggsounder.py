@@ -27,7 +27,7 @@ from cavmae.evaluation.vggsounder import (
     subset_figures,
 )
 from cavmae.model import CAVMAEClassifier
-from tests.cavmae.test_scores import CONFIG
+from tests.cavmae.tiny_models import TINY
 from tests.cavmae.tiny_shards import CLASSES, write_tiny_shards
 
 HEAD = "video_id,label,modality,background_music,static_image,voice_over\n"
@@ -106,7 +106,7 @@ def folder(tmp_path_factory):
     write_tiny_shards(folder / "shards", samples=13)
     torch.manual_seed(1)
     facts = {"criterion": "ce", "mode": "multimodal", **labels_metadata(CLASSES)}
-    save_model(folder / "classifier.safetensors", CAVMAEClassifier(CONFIG, 4), facts)
+    save_model(folder / "classifier.safetensors", CAVMAEClassifier(TINY, 4), facts)
     rows = [
         "clip.0,Ape,AV,True,False,False", 'clip.0,"Bell, big",A,True,False,False',
         "clip.3,Dog,V,False,False,True", "clip.7,Cat,A,False,False,False",

@@ -1,7 +1,4 @@
-"""One rank of several that train together; started by torchrun from test_parallel.py.
-
-torchrun … -m tests.cavmae.train_ranks SHARDS DAMAGED_COPY OUT
-"""
+"""One rank of several that train together, for test_parallel.py."""
 
 from __future__ import annotations
 
@@ -9,9 +6,7 @@ import json
 import os
 import resource
 import signal
-import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +19,14 @@ from cavmae.distributed import World, joined_world
 from cavmae.evaluation.classify import ClassifyOptions, classify_together
 from cavmae.evaluation.held_out import HeldOutOptions, evaluate_pretraining
 from cavmae.frontend import FrontEnd, FrontEndOptions
-from cavmae.model import CAVMAE, MODES, CAVMAEClassifier, ModelConfig, PretrainOptions
+from cavmae.model import CAVMAE, MODES, CAVMAEClassifier, PretrainOptions
 from cavmae.train.loop import Trainer
 from cavmae.train.options import TrainOptions, TransferOptions
 from cavmae.train.parallel import collected
 from cavmae.train.tasks import FinetuneTask, PretrainTask, Task
+from tests.cavmae.tiny_models import SMALL
 
 SAMPLES, STEP = 15, 8  # of the set, and of a step over all ranks: the last one has 7
-CONFIG = ModelConfig(
-    embed_dim=32, depth=3, modality_depth=1, num_heads=2, image_size=16, audio_frames=16
-)
-PATCHES = replace(CONFIG, patch_size=8, decoder_dim=16, decoder_depth=1, decoder_heads=2)
 TASKS: list[tuple[Task, dict[str, Any]]] = [  # each leaves other parameters without a gradient
     (PretrainTask(PretrainOptions()), {}),
     (PretrainTask(PretrainOptions(contrast_scope="global")), {}),
@@ -98,11 +90,11 @@ def train_task(
     batch = STEP // world.size // options.get("accumulate", 1)
     torch.manual_seed(0)
     is_pretrained = isinstance(task, PretrainTask)
-    model = CAVMAE(PATCHES) if is_pretrained else CAVMAEClassifier(CONFIG, 4)
+    model = CAVMAE(SMALL) if is_pretrained else CAVMAEClassifier(SMALL, 4)
     loader = loader_type(
         ShardSet.open(shards), LoaderOptions(batch, workers=0), world.rank, world.size
     )
-    frontend = FrontEnd(FrontEndOptions(target_length=CONFIG.audio_frames))
+    frontend = FrontEnd(FrontEndOptions(target_length=SMALL.audio_frames))
     folder.mkdir(exist_ok=True)
     trainer = Trainer(
         model,
@@ -142,8 +134,8 @@ def evaluate(trainer: Trainer, shards: Path) -> dict[str, Any]:
 def evaluate_held_out(shards: Path, world: World) -> dict[str, dict[str, float]]:
     """What a model does on some clips, so few that a rank may have none."""
     torch.manual_seed(0)
-    model, few = CAVMAE(PATCHES), ShardSet.open(shards)
-    frontend = FrontEnd(FrontEndOptions(target_length=CONFIG.audio_frames))
+    model, few = CAVMAE(SMALL), ShardSet.open(shards)
+    frontend = FrontEnd(FrontEndOptions(target_length=SMALL.audio_frames))
     options = HeldOutOptions(loss=PretrainOptions(), contrasted=4, batch_size=2, workers=0)
     return {
         name: evaluate_pretraining(model, frontend, chosen, options, world)
@@ -210,8 +202,8 @@ def how_validation_ends(shards: Path, world: World) -> list[str]:
     """The error that each rank's classifying of a set ends with, as text."""
     try:
         classify_together(
-            CAVMAEClassifier(CONFIG, 4),
-            FrontEnd(FrontEndOptions(target_length=CONFIG.audio_frames)),
+            CAVMAEClassifier(SMALL, 4),
+            FrontEnd(FrontEndOptions(target_length=SMALL.audio_frames)),
             ShardSet.open(shards),
             ClassifyOptions(
                 mode="multimodal", criterion="ce", batch_size=2, workers=0, max_bad_samples=1
@@ -223,9 +215,8 @@ def how_validation_ends(shards: Path, world: World) -> list[str]:
     return world.gather("")
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    shards, damaged, out = map(Path, sys.argv[1:])
+def train_ranks(shards: Path, damaged: Path, out: Path) -> None:
+    """Train in every way, and write what the rank has found to `out`."""
     with joined_world("cpu") as world:
         for number, way in enumerate(WAYS):
             trainer = train(way, shards, out / str(number), world)
@@ -244,7 +235,3 @@ def main() -> None:
         found = ends(shards, damaged, out, world)
         if world.is_main:
             (out / "ends.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main()

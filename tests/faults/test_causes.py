@@ -1,4 +1,4 @@
-"""Every cause of the closed list, met by the real command in one run; and names that are no fault.
+"""Every cause of the closed list, met by the real command; and names that are no fault.
 
 Each fault costs its own clip: the ordinary clips among them come out as if alone.
 """
@@ -26,6 +26,7 @@ from avprep.options import IsolationOptions, SampleOptions
 from avprep.shards.format import read_dataset, read_index, split_members
 from tests.conftest import REPOSITORY
 from tests.faults.conftest import (
+    PATIENCE,
     contents,
     failures_of,
     make_clip,
@@ -70,12 +71,11 @@ def make_faulty_clips(folder: Path, clip: Path) -> dict[str, Clip]:
         *("-f", "lavfi", "-i", "sine=duration=0.01", "-c:a", "pcm_s16le", "-f", "matroska"),
         file("too-short by itself"),
     )
-    for fault in ("segfault", "hang", "exhausts-memory", "killed-by-the-system"):
+    for fault in ("segfault", "exhausts-memory", "killed-by-the-system"):
         shutil.copy(clip, folder / f"{fault}.mp4")
     clips = {video_id: Clip(video_id, video=str(path)) for video_id, path in files.items()}
     for video_id, path in (
         ("crash segfault", folder / "segfault.mp4"),
-        ("timeout hang", folder / "hang.mp4"),
         ("out-of-memory by its limit", folder / "exhausts-memory.mp4"),
         ("out-of-memory by the system", folder / "killed-by-the-system.mp4"),
         ("bad-name with a zero byte", folder / "a\0b.mp4"),
@@ -104,8 +104,8 @@ def broken(clip, ordinary, hostile_decoder, tmp_path_factory):
     rest = [entry for entry in faulty.values() if entry not in mixed]
     write_manifest(work / "m.json", [*mixed, *rest, again])
     result = run_shard(
-        *(work / "m.json", work / "shards", "--time-limit", "3", "--memory-limit", "0.5"),
-        *("--workers", "2", "--samples-per-shard", "5"),
+        *(work / "m.json", work / "shards", "--memory-limit", "0.5"),
+        *("--workers", "2", "--samples-per-shard", "5", "--time-limit", PATIENCE),
         env=hostile_decoder,
     )
     assert result.returncode == 0, result.stderr
@@ -118,7 +118,17 @@ def test_every_fault_has_its_cause(broken):
     found = {video_id: failed[video_id]["cause"] for video_id in faulty if video_id in failed}
     assert found == {video_id: video_id.partition(" ")[0] for video_id in faulty}
     assert failed["tone0"]["cause"] == "duplicate-id"
-    assert set(found.values()) | {"duplicate-id"} == set(CAUSES)
+    assert set(found.values()) | {"duplicate-id", "timeout"} == set(CAUSES)
+
+
+def test_a_clip_that_hangs_is_a_timeout(clip, hostile_decoder, tmp_path):
+    """Alone: on a busy machine the others might not be done within a limit this short either."""
+    hanging = Clip("x", video=str(shutil.copy(clip, tmp_path / "hang.mp4")))
+    write_manifest(tmp_path / "m.json", [hanging])
+    out = tmp_path / "shards"
+    result = run_shard(tmp_path / "m.json", out, "--time-limit", "1", env=hostile_decoder)
+    assert "hang.mp4: not done within 1 s, tried twice" in result.stdout
+    assert failures_of(out)["x"]["cause"] == "timeout"
 
 
 def test_every_detail_names_its_file(broken):
@@ -152,9 +162,8 @@ def samples_of(files: dict[str, bytes]) -> set[bytes]:
 def test_the_summary_counts_the_causes(broken):
     _, faulty, result = broken
     assert f"{len(faulty) + 1} of" in result.stdout
-    for cause in CAUSES:
+    for cause in set(CAUSES) - {"timeout"}:
         assert f"  {cause}: " in result.stdout
-    assert "not done within 3 s, tried twice" in result.stdout
     assert "SIGSEGV" in result.stdout
 
 
