@@ -46,20 +46,25 @@ FIRST = (
 # Script and arguments; `quick` replaces the arguments where the whole takes minutes.
 SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
     "extract.py": ([], ["--quick"]),
-    "peers.py": ([], ["--clips", "3", "--rounds", "1"]),
+    "peers.py": (["--clips", "7"], ["--clips", "3", "--rounds", "1"]),
     "loader.py": ([], ["--quick"]),
-    "model.py": ([], ["--rounds", "1"]),
+    "model.py": ([], ["--model", "small", "--rounds", "1"]),
     "shard.py": ([], ["--quick"]),
     "archives.py": ([], ["--quick"]),
     "manifest.py": ([], ["--clips", "100000", "--rounds", "1"]),
-    "scaling.py": (["--planned", "2000000"], ["--clips", "100", "--planned", "100000"]),
-    "duplicates.py": ([], ["--clips", "60", "--copies", "6", "--hashes", "100000"]),
+    "scaling.py": (
+        ["--clips", "500", "--planned", "2000000"], ["--clips", "100", "--planned", "100000"],
+    ),
+    "duplicates.py": (
+        ["--clips", "200", "--copies", "10"],
+        ["--clips", "60", "--copies", "6", "--hashes", "100000"],
+    ),
     "report.py": ([], ["--clips", "100000"]),
-    "quality.py": ([], ["--clips", "40"]),
-    "checkpoints.py": ([], ["--model", "small", "--rounds", "3"]),
+    "quality.py": (["--clips", "200"], ["--clips", "40"]),
+    "checkpoints.py": (["--rounds", "3"], ["--model", "small", "--rounds", "3"]),
     "retrieval.py": ([], ["--many", "5000", "--rounds", "1"]),
     "start_up.py": ([], ["--rounds", "3"]),
-}
+}  # fmt: skip
 
 # The scripts that measure other tools, and which.
 PEERS = {"peers.py": tuple(peer_methods.METHODS), "loader.py": loader_peers.TOOLS}
