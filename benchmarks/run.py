@@ -78,7 +78,7 @@ def run_script(script: str, arguments: list[str]) -> list[Row]:
     """
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.json"
-        command = [sys.executable, str(HERE / script), *arguments, "--rows", str(rows)]
+        command = [sys.executable, "-u", str(HERE / script), *arguments, "--rows", str(rows)]
         print("$", " ".join(command), flush=True)
         subprocess.run(command, check=True)
         return read_rows(rows)
