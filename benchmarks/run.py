@@ -46,7 +46,7 @@ FIRST = (
 # Script and arguments; `quick` replaces the arguments where the whole takes minutes.
 SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
     "extract.py": ([], ["--quick"]),
-    "peers.py": (["--clips", "7"], ["--clips", "3", "--rounds", "1"]),
+    "peers.py": (["--rounds", "2"], ["--clips", "5", "--rounds", "1"]),
     "loader.py": ([], ["--quick"]),
     "model.py": ([], ["--model", "small", "--rounds", "1"]),
     "shard.py": ([], ["--quick"]),
