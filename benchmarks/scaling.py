@@ -26,21 +26,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rows import Row, add_rows_option, times, write_rows
 
 from avprep import storage
 from avprep.clips import Clip, discover_clips
+from avprep.compact import CompactClips
 from avprep.demo_data import DemoDataOptions, make_demo_data
 from avprep.jobs import PoolOptions
 from avprep.labels import LabelSet
 from avprep.manifest.model import iter_manifest, read_manifest, write_manifest
-from avprep.options import IsolationOptions, SampleOptions
+from avprep.options import BuildOptions, IsolationOptions, SampleOptions
 from avprep.shards import build
 from avprep.shards.format import SampleEntry, ShardIndex, index_name, sample_key
-from avprep.shards.plan import ShardJob, plan_shards
+from avprep.shards.plan import ShardJob
 
 OPTIONS = build.ShardSetOptions(SampleOptions(), IsolationOptions())
 LABELS = LabelSet(
@@ -252,10 +254,10 @@ def measure_build(folder: Path, workers: int) -> dict[str, float]:
 def measure_resume(folder: Path, workers: int) -> dict[str, float]:
     clock = time.monotonic
     started = clock()
-    clips = read_manifest(folder / "m.jsonl")
+    clips = CompactClips.of(iter_manifest(folder / "m.jsonl"))
     read = clock() - started
     started = clock()
-    plan_of(clips)
+    plan_of(folder, clips)
     planned = clock() - started
     found_at = 0.0
 
@@ -296,11 +298,9 @@ def peak_mib() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def plan_of(clips: list[Clip]) -> build.ShardPlan:
-    described = {"sample": asdict(OPTIONS.sample), "seed": OPTIONS.seed}
-    return plan_shards(
-        clips, LABELS, described, build.tool_versions(OPTIONS.sample), OPTIONS.cut, OPTIONS.seed
-    )
+def plan_of(folder: Path, clips: Sequence[Clip]) -> build.ShardPlan:
+    shards = str(folder / "shards")
+    return build.planned_task(clips, LABELS, shards, OPTIONS, BuildOptions()).plan
 
 
 def fabricate(folder: Path, count: int) -> Path:
@@ -313,7 +313,7 @@ def fabricate(folder: Path, count: int) -> Path:
         return Clip(video_id, labels, video=f"/data/audioset/unbalanced/videos/{video_id}.mp4")
 
     write_manifest(folder / "m.jsonl", (clip(number) for number in range(count)))
-    plan = plan_of(list(iter_manifest(folder / "m.jsonl")))
+    plan = plan_of(folder, read_manifest(folder / "m.jsonl"))
     shards = folder / "shards"
     shards.mkdir()
     for job in plan.jobs:
