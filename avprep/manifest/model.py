@@ -121,10 +121,14 @@ def to_entry(clip: Clip) -> dict[str, Any]:
         "video_path": clip.video_path,
         "labels": ",".join(clip.labels),
     }
-    for key in ("video", "start", "end", "split"):
-        value = getattr(clip, key)
-        if value not in ("", None):
-            entry[key] = value
+    if clip.video:
+        entry["video"] = clip.video
+    if clip.start is not None:
+        entry["start"] = clip.start
+    if clip.end is not None:
+        entry["end"] = clip.end
+    if clip.split:
+        entry["split"] = clip.split
     return entry
 
 
