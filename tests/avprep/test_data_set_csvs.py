@@ -457,6 +457,6 @@ def test_a_listing_has_columns_in_any_order_and_several_labels(tmp_path):
 def test_a_manifest_leaves_garbage_collection_as_it_was(tmp_path):
     options = AudioSetOptions(tmp_path / "none.csv", labels=tmp_path / "none.csv")
     sources, output = Sources(videos=(str(tmp_path),)), ManifestOutput(tmp_path / "m.json")
-    with pytest.raises(UserError, match="no such file|cannot be read"):
+    with pytest.raises(UserError, match=r"no such file|cannot be read"):
         make_audioset_manifest(options, sources, output)
     assert gc.isenabled()
