@@ -68,7 +68,7 @@ def bytes_read() -> int:
 
 def main() -> None:
     """Measure and print."""
-    sizes = {"clips": (500, 60, "clips"), "rounds": (3, 1, "rounds of each side")}
+    sizes = {"clips": (128, 60, "clips"), "rounds": (2, 1, "rounds of each side")}
     arguments = parser_of(__doc__, **sizes).parse_args()
     count, rounds = arguments.clips, arguments.rounds
     with tempfile.TemporaryDirectory() as name:

@@ -10,8 +10,9 @@ Makes clips of 10 s on the spot and measures three sides on the same files:
 - the floor: PyAV decoding, and throwing away, just the pictures that the 10 frames depend on.
 
 CPU time counts child processes. The rounds of all sides are interleaved, so that a busy machine
-slows all of them, and medians are compared. Further rows: two workers beside one, a segment of an
-hour-long file beside a file of that segment, and the memory of workers over many clips.
+slows all of them, and medians are compared. Further rows: a mix of real clips where there are any
+(`--real`), two workers beside one, a segment of an hour-long file beside a file of that segment,
+and the memory of workers over many clips.
 
     python benchmarks/extract.py            # several minutes
     python benchmarks/extract.py --quick    # less of everything, under a minute
@@ -49,6 +50,8 @@ from avprep.shards.plan import ShardJob
 from avprep.shards.writer import ShardSettings, build_group
 
 SECONDS, FRAMES, SIZE, RATE = 10, 10, 224, 30
+REAL = Path(__file__).resolve().parents[2] / "shared"  # beside the repository, not part of it
+REAL_FROM_GRID = 24  # clips
 LABELS = label_set_from_names(["clip"])
 SHARD = "shard-000000.tar"
 
@@ -68,8 +71,8 @@ class Kind:
 
 X264 = ("-c:v", "libx264")
 KINDS = (
-    Kind("H.264 360p", "640x360", (*X264, "-b:v", "700k"), of_published=1 / 5, of_floor=1.4),
-    Kind("H.264 720p", "1280x720", (*X264, "-b:v", "2000k"), of_published=1 / 4, of_floor=1.25),
+    Kind("H.264 360p", "640x360", (*X264, "-b:v", "700k"), of_published=1 / 5, of_floor=1.35),
+    Kind("H.264 720p", "1280x720", (*X264, "-b:v", "2000k"), of_published=1 / 4, of_floor=1.12),
     Kind(
         "VP9 360p",
         "640x360",
@@ -154,10 +157,10 @@ def ours(clips: list[Clip], folder: Path) -> None:
     settings = ShardSettings(
         str(folder), LABELS, SampleOptions(), IsolationOptions(), fingerprint=""
     )
-    build_anew(clips, settings)
+    rebuild(clips, settings)
 
 
-def build_anew(clips: list[Clip], settings: ShardSettings) -> None:
+def rebuild(clips: list[Clip], settings: ShardSettings) -> None:
     """One shard of the clips, in the place of the one that an earlier round left."""
     for name in (SHARD, index_name(SHARD)):
         Path(settings.out, name).unlink(missing_ok=True)
@@ -184,7 +187,7 @@ def cpu_seconds() -> float:
 
 
 def cost(work: Callable[[], object], clips: int) -> tuple[float, float]:
-    """(CPU, wall) milliseconds a clip."""
+    """(CPU, wall) milliseconds per clip."""
     cpu, wall = cpu_seconds(), time.perf_counter()
     work()
     return (cpu_seconds() - cpu) / clips * 1000, (time.perf_counter() - wall) / clips * 1000
@@ -196,33 +199,72 @@ def medians(samples: list[tuple[float, float]]) -> tuple[float, float]:
     return statistics.median(cpu), statistics.median(wall)
 
 
-def compare(kind: Kind, folder: Path, clips_a_round: int, rounds: int) -> dict[str, object]:
-    """All sides on one kind of clip."""
-    path = make_clip(folder / f"{kind.name.replace(' ', '-')}.{kind.suffix}", kind)
-    clips = linked_clips(path, folder / f"{path.stem}-links", clips_a_round)
-    few = max(clips_a_round // 8, 1)
-    sides: dict[str, tuple[Callable[[], object], int]] = {
-        "published": (lambda: [published(path, folder) for _ in range(few)], few),
-        "ours": (lambda: ours(clips, folder), len(clips)),
-        "floor": (lambda: [floor(path) for _ in range(few)], few),
-    }
-    published(path, folder)  # fills the caches
+Side = tuple[Callable[[], object], int]  # what to measure, and how many clips it takes
+
+
+def medians_of(sides: dict[str, Side], rounds: int) -> dict[str, tuple[float, float]]:
+    """(CPU, wall) milliseconds per clip of each side; their rounds take turns."""
     costs: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
     for _ in range(rounds):
         for side, (work, count) in sides.items():
             costs[side].append(cost(work, count))
+    return {side: medians(samples) for side, samples in costs.items()}
+
+
+def compare(kind: Kind, folder: Path, clips_per_shard: int, rounds: int) -> dict[str, object]:
+    """All sides on one kind of clip."""
+    path = make_clip(folder / f"{kind.name.replace(' ', '-')}.{kind.suffix}", kind)
+    clips = linked_clips(path, folder / f"{path.stem}-links", clips_per_shard)
+    few = max(clips_per_shard // 16, 1)
+    published(path, folder)  # fills the caches
+    found = medians_of(
+        {
+            "published": (lambda: [published(path, folder) for _ in range(few)], few),
+            "ours": (lambda: ours(clips, folder), len(clips)),
+            "floor": (lambda: [floor(path) for _ in range(few)], few),
+        },
+        rounds,
+    )
     result: dict[str, object] = {"kind": kind.name, "bytes": path.stat().st_size}
-    for side, samples in costs.items():
-        cpu, wall = medians(samples)
+    for side, (cpu, wall) in found.items():
         result[side] = {"cpu_ms": round(cpu, 1), "wall_ms": round(wall, 1)}
-    cpu = {side: medians(samples)[0] for side, samples in costs.items()}
-    result["published_over_ours"] = round(cpu["published"] / cpu["ours"], 2)
-    result["ours_over_floor"] = round(cpu["ours"] / cpu["floor"], 3)
+    result["published_over_ours"] = round(found["published"][0] / found["ours"][0], 2)
+    result["ours_over_floor"] = round(found["ours"][0] / found["floor"][0], 3)
     result["goals"] = {
         "published_over_ours": kind.of_published and round(1 / kind.of_published),
         "ours_over_floor": kind.of_floor,
     }
     return result
+
+
+def real_mix(real: Path, folder: Path, clips_per_shard: int, rounds: int) -> dict[str, object]:
+    """Ours beside the published method on real clips: all in media/, and some of GRID's.
+
+    Empty where there are no such clips.
+    """
+    whole, spoken = (sorted(real.glob(f"{name}/*.mp4")) for name in ("media", "grid/videos"))
+    spoken = spoken[:: max(len(spoken) // REAL_FROM_GRID, 1)][:REAL_FROM_GRID]
+    paths = whole + spoken
+    if not whole or not spoken:
+        return {}
+    # Several times each, so that the start of the decoding process weighs as elsewhere.
+    clips = [
+        Clip(f"{path.stem}-{number}", ("clip",), video=str(path))
+        for number in range(-(-clips_per_shard // len(paths)))
+        for path in paths
+    ]
+    found = medians_of(
+        {
+            "published": (lambda: [published(path, folder) for path in paths], len(paths)),
+            "ours": (lambda: ours(clips, folder), len(clips)),
+        },
+        rounds,
+    )
+    what = f"{len(whole)} real clips of about 10 s and {len(spoken)} of 3 s, CPU from file to shard"
+    return {
+        "what": f"{what}, per clip",
+        **{side: round(cpu, 1) for side, (cpu, _) in found.items()},
+    }
 
 
 def start_cost(folder: Path) -> float:
@@ -270,11 +312,14 @@ def long_file(folder: Path, rounds: int) -> dict[str, float]:
         segments.append(
             Clip(f"s{start:g}", ("clip",), video=str(hour), start=start, end=start + SECONDS)
         )
-    costs: dict[str, list[tuple[float, float]]] = {"segment": [], "trimmed": []}
-    for _ in range(rounds):
-        costs["segment"].append(cost(lambda: ours(segments, folder), len(segments)))
-        costs["trimmed"].append(cost(lambda: ours(trimmed, folder), len(trimmed)))
-    segment, trim = medians(costs["segment"])[0], medians(costs["trimmed"])[0]
+    found = medians_of(
+        {
+            "segment": (lambda: ours(segments, folder), len(segments)),
+            "trimmed": (lambda: ours(trimmed, folder), len(trimmed)),
+        },
+        rounds,
+    )
+    segment, trim = found["segment"][0], found["trimmed"][0]
     return {"segment_cpu_ms": round(segment, 1), "trimmed_cpu_ms": round(trim, 1),
             "ratio": round(segment / trim, 2)}  # fmt: skip
 
@@ -305,9 +350,9 @@ def memory(folder: Path, clips: int, workers: int = 2) -> dict[str, object]:
     return {
         "clips": clips,
         "workers": workers,
-        "mb_a_worker_second_fifth": round(statistics.median(per_worker[fifth : 2 * fifth]), 1),
-        "mb_a_worker_last_fifth": round(statistics.median(per_worker[-fifth:]), 1),
-        "mb_a_worker_peak": round(max(per_worker), 1),
+        "mb_per_worker_second_fifth": round(statistics.median(per_worker[fifth : 2 * fifth]), 1),
+        "mb_per_worker_last_fifth": round(statistics.median(per_worker[-fifth:]), 1),
+        "mb_per_worker_peak": round(max(per_worker), 1),
     }
 
 
@@ -370,7 +415,10 @@ def report(results: dict[str, object]) -> None:
               f"| {row['published_over_ours']:.1f}{goals['published_over_ours']} "
               f"| {row['ours_over_floor']:.2f}{goals['ours_over_floor']} |")  # fmt: skip
     if start := results.get("start_cpu_ms"):
-        print(f"\nStart of a decoding process, included above, once a shard: {start:.0f} ms CPU.")
+        print(f"\nStart of a decoding process, included above, once per shard: {start:.0f} ms CPU.")
+    if mix := results.get("real"):
+        print(f"\n{mix['what']}: {mix['ours']:.0f} ms, published {mix['published']:.0f} ms "
+              "(goal ≤ 1/5).")  # fmt: skip
     if scale := results.get("scaling"):
         print(
             f"\nTwo workers: {scale['ratio']:.2f} times as fast as one (goal ≥ 1.8); "
@@ -380,10 +428,10 @@ def report(results: dict[str, object]) -> None:
         print(f"\nA segment of an hour-long file: {long['segment_cpu_ms']:.0f} ms CPU, "
               f"{long['ratio']:.2f} times a file of just that segment (goal ≤ 2).")  # fmt: skip
     if memory_row := results.get("memory"):
-        print(f"\nMemory a worker with its decoding process, {memory_row['clips']} clips on "
-              f"{memory_row['workers']} workers: {memory_row['mb_a_worker_second_fifth']:.0f} MB "
-              f"in the second fifth, {memory_row['mb_a_worker_last_fifth']:.0f} MB in the last, "
-              f"peak {memory_row['mb_a_worker_peak']:.0f} MB (goal ≤ 300).")  # fmt: skip
+        print(f"\nMemory per worker with its decoding process, {memory_row['clips']} clips on "
+              f"{memory_row['workers']} workers: {memory_row['mb_per_worker_second_fifth']:.0f} MB "
+              f"in the second fifth, {memory_row['mb_per_worker_last_fifth']:.0f} MB in the last, "
+              f"peak {memory_row['mb_per_worker_peak']:.0f} MB (goal ≤ 300).")  # fmt: skip
 
 
 def rows(results: dict[str, object]) -> list[Row]:
@@ -399,6 +447,10 @@ def rows(results: dict[str, object]) -> list[Row]:
         goal = f"≤ {goals['ours_over_floor']:g}×" if goals["ours_over_floor"] else ""
         beside = f"bare decode of what the frames need: {floor_ms:.0f} ms"
         table.append(Row(what, f"{ours:.0f} ms", beside, times(ours, floor_ms), goal))
+    if mix := results.get("real"):
+        beside = f"published method, re-created: {mix['published']:.0f} ms"
+        ratio = part(mix["ours"], mix["published"])
+        table.append(Row(mix["what"], f"{mix['ours']:.0f} ms", beside, ratio, "≤ 1/5"))
     if scale := results.get("scaling"):
         what = f"{scale['clips']} clips of 10 s to shards, wall time"
         ratio = f"{scale['ratio']:.2f}× as fast"
@@ -410,27 +462,29 @@ def rows(results: dict[str, object]) -> list[Row]:
         table.append(Row(what, ours, beside, f"{long['ratio']:.2f}×", "≤ 2×"))
     if watched := results.get("memory"):
         what = f"memory of a worker and its decoding process, {watched['clips']:,} clips"
-        last, second = watched["mb_a_worker_last_fifth"], watched["mb_a_worker_second_fifth"]
-        ours = f"{last:.0f} MB in the last fifth, {watched['mb_a_worker_peak']:.0f} MB at most"
+        last, second = watched["mb_per_worker_last_fifth"], watched["mb_per_worker_second_fifth"]
+        ours = f"{last:.0f} MB in the last fifth, {watched['mb_per_worker_peak']:.0f} MB at most"
         beside = f"in the second fifth: {second:.0f} MB"
         table.append(Row(what, ours, beside, times(last, second), "≤ 300 MB"))
     return table
 
 
-PARTS = ("kinds", "scaling", "long-file", "memory")
+PARTS = ("kinds", "real", "scaling", "long-file", "memory")
 
 
 def main() -> None:
     """Measure and print."""
     sizes = {
-        "clips": (32, 8, "clips per shard and round"),
-        "rounds": (5, 1, "rounds of each side"),
-        "memory-clips": (1000, 48, "clips to watch the memory over"),
+        "clips": (64, 8, "clips per shard and round"),
+        "rounds": (3, 1, "rounds of each side"),
+        "memory-clips": (500, 48, "clips to watch the memory over"),
     }
     parser = parser_of(__doc__, **sizes)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--kinds", nargs="+", choices=[kind.name for kind in KINDS],
                         default=[kind.name for kind in KINDS])  # fmt: skip
+    parser.add_argument("--real", type=Path, default=REAL, metavar="FOLDER",
+                        help="real clips, in media/ and grid/videos/")  # fmt: skip
     arguments = parser.parse_args()
     clips, rounds, memory_clips = arguments.clips, arguments.rounds, arguments.memory_clips
     results: dict[str, object] = {"kinds": []}
@@ -440,8 +494,12 @@ def main() -> None:
             chosen = [kind for kind in KINDS if kind.name in arguments.kinds]
             results["kinds"] = [compare(kind, folder, clips, rounds) for kind in chosen]
             results["start_cpu_ms"] = round(start_cost(folder), 1)
+        if "real" in arguments.parts:
+            results["real"] = real_mix(arguments.real, folder, clips, rounds)
+            if not results["real"]:
+                print(f"skipped: {arguments.real} has no real clips in media/ and grid/videos/")
         if "scaling" in arguments.parts:
-            results["scaling"] = scaling(folder, clips * 3, max(rounds // 2, 1))
+            results["scaling"] = scaling(folder, clips, max(rounds - 1, 1))
         if "long-file" in arguments.parts:
             results["long_file"] = long_file(folder, rounds)
         if "memory" in arguments.parts:

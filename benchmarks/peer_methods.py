@@ -1,7 +1,7 @@
 """Other tools doing what `avprep shard` does, each as its users would write it.
 
-Run by `benchmarks/peers.py`, once a tool, by an interpreter that has that tool; imports nothing of
-ours:
+Run by `benchmarks/peers.py`, once per tool, by an interpreter that has that tool; imports nothing
+of ours:
 
     PYTHON benchmarks/peer_methods.py METHOD VIDEOS OUT
 

@@ -32,7 +32,7 @@ MEASURED_KINDS = KINDS[:2]  # H.264 at 360p and 720p
 
 @dataclass
 class Cost:
-    """Milliseconds a clip of each round."""
+    """Milliseconds per clip of each round."""
 
     tool: str = "avprep"  # with its version
     cpu: list[float] = field(default_factory=list)
@@ -60,7 +60,7 @@ def run(method: str, python: str, videos: Path) -> tuple[float, float, str]:
             commands = [[python, str(SCRIPT), method, str(videos), out]]
         before, began = _children_seconds(), time.perf_counter()
         for command in commands:
-            # One thread a tool: what is compared is work, not cores.
+            # One thread per tool: what is compared is work, not cores.
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             result = subprocess.run(
                 command, check=True, capture_output=True, text=True, env=environment
@@ -103,7 +103,7 @@ def measure(
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--clips", type=int, default=17)
+    parser.add_argument("--clips", type=int, default=7)
     parser.add_argument("--rounds", type=int, default=3)
     add_peer_option(parser, tuple(METHODS))
     add_rows_option(parser)

@@ -62,6 +62,14 @@ def test_learning_is_skipped_without_its_clips(tmp_path):
     assert (result.returncode, result.stdout) == (0, f"skipped: {tmp_path} is not there\n")
 
 
+def test_real_clips_are_left_out_where_there_are_none(tmp_path):
+    script = REPOSITORY / "benchmarks" / "extract.py"
+    command = [sys.executable, str(script), "--parts", "real", "--real", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    said = f"skipped: {tmp_path} has no real clips in media/ and grid/videos/\n"
+    assert (result.returncode, result.stdout) == (0, said)
+
+
 def test_learning_with_few_labels_takes_other_clips_for_every_seed_and_none_of_the_test():
     sys.path.insert(0, str(REPOSITORY / "benchmarks"))
     try:

@@ -28,7 +28,8 @@ def picture_of(frame: VideoFrame, stream: VideoStream, options: DecodeOptions) -
         orientation = orientation_of(struct.unpack("=9i", bytes(matrix)))  # type: ignore[call-overload]
     if orientation.angle:
         frame = _rotated(frame, orientation.angle)
-    rgb = frame.to_ndarray(format="rgb24")
+    # By default PyAV starts a thread per core for every frame, which costs more than it saves.
+    rgb = frame.to_ndarray(format="rgb24", threads=1)
     square = resize_and_crop(rgb, options.frame_size, _pixel_aspect(stream, options))
     # Turning the square after the crop is the same as turning the picture before it.
     return orientation.turned(square)

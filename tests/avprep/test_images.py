@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import time
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from avprep.decode.picture import picture_of
 from avprep.images import jpeg_size
+from avprep.options import DecodeOptions
 
 
 def jpeg(width: int, height: int, **options: object) -> bytes:
@@ -55,3 +59,14 @@ def test_other_pictures_have_no_jpeg_size():
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "PNG")
     assert jpeg_size(buffer.getvalue()) is None
+
+
+def test_a_picture_is_made_by_the_thread_that_asks_for_it(demo_clip):
+    frame = av.VideoFrame.from_ndarray(np.zeros((1080, 1280), np.uint8), "yuv420p")  # 720p
+    with av.open(str(demo_clip)) as container:
+        stream = container.streams.video[0]
+        of_process, of_thread = time.process_time(), time.thread_time()
+        for _ in range(20):
+            picture_of(frame, stream, DecodeOptions())
+        of_process, of_thread = time.process_time() - of_process, time.thread_time() - of_thread
+    assert of_process < 1.05 * of_thread  # 1.15 with two threads per frame, more with more cores
