@@ -4,8 +4,8 @@ Run by that script, once per loader, by an interpreter that has it; imports noth
 
     PYTHON benchmarks/loader_peers.py METHOD BATCH_SIZE ROUNDS TAR [TAR ...]
 
-reads all samples of tars of FLAC and JPEG members in batches, a random one of ten frames each, and
-prints JSON: the loader's name and version, and the CPU ms per sample of each round.
+reads all samples of tars of FLAC or WAV and JPEG members in batches, a random one of ten frames
+each, and prints JSON: the loader's name and version, and the CPU ms per sample of each round.
 """
 
 from __future__ import annotations
@@ -37,17 +37,22 @@ Arrays = tuple[np.ndarray, np.ndarray]
 Rounds = tuple[Callable[[], Iterable[Any]], str]  # what yields a round's batches; the package
 
 
-def decoded(flac: bytes, jpeg: bytes) -> Arrays:
+def decoded(audio: bytes, jpeg: bytes) -> Arrays:
     """int16 [LONGEST] and uint8 [224, 224, 3]."""
-    pcm, _ = soundfile.read(io.BytesIO(flac), LONGEST, dtype="int16")
+    pcm, _ = soundfile.read(io.BytesIO(audio), LONGEST, dtype="int16")
     padded = np.zeros(LONGEST, np.int16)
     padded[: len(pcm)] = pcm
     return padded, cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB)
 
 
+def audio_of(sample: dict[str, bytes]) -> bytes:
+    """Its FLAC or WAV."""
+    return sample.get("flac") or sample["wav"]
+
+
 def decoded_sample(sample: dict[str, bytes]) -> Arrays:
     """The sound and one of the frames."""
-    return decoded(sample["flac"], sample[f"{random.randrange(FRAMES)}.jpg"])
+    return decoded(audio_of(sample), sample[f"{random.randrange(FRAMES)}.jpg"])
 
 
 def stacked(samples: Iterable[Arrays]) -> Arrays:
@@ -67,11 +72,13 @@ def samples_of(tars: list[str]) -> Iterator[dict[str, bytes]]:
 
 def codecs(tars: list[str], batch_size: int, folder: Path) -> Rounds:
     """The limit: the members lie in memory, and nothing but the codecs is called."""
-    held = [(each["flac"], [each[f"{k}.jpg"] for k in range(FRAMES)]) for each in samples_of(tars)]
+    held = [
+        (audio_of(each), [each[f"{k}.jpg"] for k in range(FRAMES)]) for each in samples_of(tars)
+    ]
 
     def batches() -> Iterator[None]:
-        for flac, jpegs in held:
-            soundfile.read(io.BytesIO(flac), LONGEST, dtype="int16")
+        for audio, jpegs in held:
+            soundfile.read(io.BytesIO(audio), LONGEST, dtype="int16")
             jpeg = np.frombuffer(random.choice(jpegs), np.uint8)
             cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB)
         yield
@@ -84,10 +91,7 @@ def webdataset(tars: list[str], batch_size: int, folder: Path) -> Rounds:
     import webdataset as wds
 
     data = wds.WebDataset(tars, shardshuffle=False).shuffle(100).map(decoded_sample)
-    loader = wds.WebLoader(
-        data.batched(batch_size, collation_fn=stacked),
-        batch_size=None, num_workers=1, persistent_workers=True,
-    )  # fmt: skip
+    loader = wds.WebLoader(data, batch_size=batch_size, num_workers=1, persistent_workers=True)
     return lambda: loader, "webdataset"
 
 
@@ -106,9 +110,7 @@ def streaming(tars: list[str], batch_size: int, folder: Path) -> Rounds:
             return decoded_sample(super().__getitem__(at))
 
     data = Decoded(local=str(folder), shuffle=True, batch_size=batch_size)
-    loader = DataLoader(
-        data, batch_size, num_workers=1, persistent_workers=True, collate_fn=stacked
-    )
+    loader = DataLoader(data, batch_size, num_workers=1, persistent_workers=True)
     return lambda: loader, "mosaicml-streaming"
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from cavmae.data.memory import Memory, Slots
+
 Self = TypeVar("Self", bound="Samples")
-Name = TypeVar("Name", bound=Hashable)
+Shape = tuple[torch.dtype, tuple[int, ...]]
 
 
 @dataclass
@@ -114,42 +116,52 @@ class PackedBatch:
     has eleven.
     """
 
-    memory: Tensor  # uint8 [bytes]
+    memory: Memory
     _places: Batch  # with a _Place for every tensor
 
     def pin_memory(self) -> PackedBatch:
         """The same in page-locked memory (called by the data loader)."""
-        return PackedBatch(self.memory.pin_memory(), self._places)
+        return PackedBatch(Memory(self.memory.tensor.pin_memory()), self._places)
 
     def unpack(self) -> Batch:
         """The batch; its tensors are views of the memory."""
-        return self._places._map(lambda place: place.view(self.memory))
+        return self._places._map(lambda place: place.view(self.memory.tensor))
 
 
 def allocate(
-    shapes: Mapping[Name, tuple[torch.dtype, tuple[int, ...]]], shared: bool
-) -> tuple[Tensor, dict[Name, Tensor]]:
-    """Memory for several tensors in one piece, and the tensors, not initialised.
+    groups: Iterable[Mapping[str, Shape]], slots: Slots
+) -> tuple[Memory, list[dict[str, Tensor]]]:
+    """Memory for groups of tensors in one piece, and the tensors, not initialised.
 
     Args:
-        shapes: dtype and shape of each by name.
-        shared: whether another process will get them.
+        groups: dtype and shape of each by name.
+        slots: to take it from.
     """
-    places, size = {}, 0
-    for name, (dtype, shape) in shapes.items():
-        places[name] = _Place(dtype, shape, size)
-        size += -(-math.prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
-    memory = torch.empty(size, dtype=torch.uint8)
-    if shared:
-        # Not made there at once, as PyTorch collates: that costs a third more a sample.
-        memory.share_memory_()
-    return memory, {name: place.view(memory) for name, place in places.items()}
+    places: list[dict[str, _Place]] = []
+    size = 0
+    for group in groups:
+        places.append({})
+        for name, (dtype, shape) in group.items():
+            places[-1][name] = _Place(dtype, shape, size)
+            size += _room(dtype, shape)
+    memory = slots.memory(size)
+    tensors = [{name: place.view(memory.tensor) for name, place in each.items()} for each in places]
+    return memory, tensors
 
 
-def pack(batch: Batch, memory: Tensor) -> PackedBatch:
+def size_of(groups: Iterable[Mapping[str, Shape]]) -> int:
+    """Bytes that `allocate` takes."""
+    return sum(_room(*shape) for group in groups for shape in group.values())
+
+
+def pack(batch: Batch, memory: Memory) -> PackedBatch:
     """Pack a batch whose tensors lie in this memory already."""
-    start = memory.data_ptr()
+    start = memory.tensor.data_ptr()
     return PackedBatch(
         memory,
         batch._map(lambda t: _Place(t.dtype, tuple(t.shape), t.data_ptr() - start)),
     )
+
+
+def _room(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
+    return -(-math.prod(shape) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT

@@ -9,17 +9,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from avprep.errors import Unreadable, UserError, WorkFailed
 from avprep.processes import held
-from cavmae.data.batch import Batch, PackedBatch, Partners, allocate, pack
+from cavmae.data.batch import Batch, PackedBatch, Partners, Shape, allocate, pack, size_of
+from cavmae.data.memory import Slots
 from cavmae.data.mixture import Mixture
 from cavmae.data.plan import (
     EpochPlan,
@@ -30,14 +31,12 @@ from cavmae.data.plan import (
     step_count,
     steps,
 )
-from cavmae.data.sample import DamagedSample, DecodedSample, Wanted, decode_sample
+from cavmae.data.sample import DamagedSample, Wanted, decode_into
 from cavmae.data.shardset import ShardSet
 from cavmae.options import BOTH, Modality
 
 _ALL_FRAMES = -1
 _SHOWN = 5  # bad samples in an error
-
-_Shape = tuple[torch.dtype, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -238,68 +237,122 @@ class ShardLoader:
         )
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Samples that were read into the rows of a batch.
+
+    Attributes:
+        tensors: the fields of `Samples`.
+        places: int64 [B], which of the samples that were asked for.
+        video_ids: their names.
+        unreadable: (video_id, reason) of the others.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    places: NDArray[np.int64]
+    video_ids: list[str]
+    unreadable: list[tuple[str, str]]
+
+
 class _BatchReader(Dataset[PackedBatch]):
     """Reads the batch that a request describes. Runs in the workers."""
 
     def __init__(self, shards: ShardSet | Mixture, options: LoaderOptions) -> None:
         self.shards = shards
         self.options = options
+        longest = options.longest if "audio" in options.modalities else 0
+        stored = np.concatenate([each.num_samples for each in shards.sets])
+        # Where an index does not say how many there are, there is room for the longest.
+        self._lengths = np.where(stored > 0, np.minimum(stored, longest), longest).astype(np.int32)
+        rows, width = options.batch_size + 1, int(self._lengths.max())  # see `plan.steps`
+        largest = self._shapes(rows, width, rows if options.mixup else 0, width)
+        self._slots = Slots(options.workers, size_of(largest))
 
     def __getitem__(self, request: _Request) -> PackedBatch:
-        mixed = np.flatnonzero(request.partner >= 0)
-        partners = self._read(request.partner[mixed], request.partner_frame[mixed], True)
-        partner_of = dict(zip(mixed.tolist(), partners, strict=True))
-        unreadable = [
-            (self.shards.video_id(int(request.partner[place])), partner.detail)
-            for place, partner in partner_of.items()
-            if isinstance(partner, Unreadable)
-        ]
-        rows: list[DecodedSample] = []
-        others: list[DecodedSample] = []
-        index, other_rows, shares = [], [], []
-        samples = self._read(request.index, request.frame, self.options.balanced)
-        for place, sample in enumerate(samples):
-            number = int(request.index[place])
-            if isinstance(sample, Unreadable):
-                unreadable.append((self.shards.video_id(number), sample.detail))
-                continue
-            partner = partner_of.get(place)
-            if isinstance(partner, DecodedSample):
-                others.append(partner)
-                other_rows.append(len(rows))
-                shares.append(float(request.share[place]))
-            rows.append(sample)
-            index.append(number)
-        memory, own, mates = self._allocate(rows, others)
-        self._fill(own, rows)
-        own["index"].copy_(torch.tensor(index, dtype=torch.int64))
-        if others:
-            self._fill(mates, others)
-            mates["rows"].copy_(torch.tensor(other_rows))
-            mates["share"].copy_(torch.tensor(shares))
+        index, partner = request.index, request.partner[request.partner >= 0]
+        shapes = self._shapes(len(index), self._width(index), len(partner), self._width(partner))
+        memory, (room, mates_room) = allocate(shapes, self._slots)
+        own = self._fill(room, index, request.frame, self.options.balanced)
+        rows = np.flatnonzero(request.partner[own.places] >= 0)
+        mixed = own.places[rows]
+        mates = self._fill(mates_room, request.partner[mixed], request.partner_frame[mixed], True)
+        partners = Partners(
+            **mates.tensors,
+            rows=_put(mates_room["rows"], rows[mates.places]),
+            share=_put(mates_room["share"], request.share[mixed[mates.places]]),
+        )
         batch = Batch(
-            **own,
-            video_ids=[row.entry.video_id for row in rows],
-            partners=Partners(**mates) if others else None,
-            unreadable=unreadable,
+            **own.tensors,
+            index=_put(room["index"], index[own.places]),
+            video_ids=own.video_ids,
+            partners=partners if mates.video_ids else None,
+            unreadable=own.unreadable + mates.unreadable,
             planned=request.planned,
         )
         return pack(batch, memory)
 
-    def _read(
-        self, numbers: NDArray[np.int64], frames: NDArray[np.int64], scattered: bool
-    ) -> Iterator[DecodedSample | Unreadable]:
-        places = zip(numbers.tolist(), frames.tolist(), strict=True)
-        wanted = [self._wanted(number, frame) for number, frame in places]
+    def _width(self, numbers: NDArray[np.int64]) -> int:
+        return int(self._lengths[numbers].max(initial=0))
+
+    def _shapes(
+        self, count: int, width: int, mates: int, mates_width: int
+    ) -> tuple[dict[str, Shape], dict[str, Shape]]:
+        """dtype and shape of the tensors of a batch, and of its partners."""
+        own = {**self._sample_shapes(count, width), "index": (torch.int64, (count,))}
+        others = {
+            **self._sample_shapes(mates, mates_width),
+            "rows": (torch.int64, (mates,)),
+            "share": (torch.float32, (mates,)),
+        }
+        return own, others
+
+    def _sample_shapes(self, count: int, width: int) -> dict[str, Shape]:
+        """Those of the fields of `Samples`."""
+        size = self.shards.frame_size
+        pictures: tuple[int, ...] = (self.shards.frames,) if self.options.frame == "all" else ()
+        if "image" not in self.options.modalities:
+            pictures = (0,)
+        return {
+            "waveform": (torch.int16, (count, width)),
+            "lengths": (torch.int64, (count,)),
+            "image": (torch.uint8, (count, *pictures, 3, size, size)),
+            "labels": (torch.float32, (count, self.shards.num_classes)),
+        }
+
+    def _fill(
+        self,
+        room: dict[str, torch.Tensor],
+        numbers: NDArray[np.int64],
+        frames: NDArray[np.int64],
+        scattered: bool,
+    ) -> _Rows:
+        """Decode samples into the first rows of tensors that have room for all of them."""
+        names = ("waveform", "lengths", "image", "labels")
+        waveform, lengths, image, labels = (room[name].numpy() for name in names)
+        places: list[int] = []
+        video_ids: list[str] = []
+        unreadable: list[tuple[str, str]] = []
+        wanted = list(map(self._wanted, numbers.tolist(), frames.tolist()))
         stored = self.shards.read_many(numbers, scattered, wanted)
-        for sample, part in zip(stored, wanted, strict=True):
-            if isinstance(sample, Unreadable):
-                yield sample
-                continue
+        for place, (sample, part) in enumerate(zip(stored, wanted, strict=True)):
+            row = len(places)  # the next sample gets that of one that cannot be read
             try:
-                yield decode_sample(sample, part, self.options.longest, self.shards.frame_size)
+                if isinstance(sample, Unreadable):
+                    raise DamagedSample(sample.detail)
+                pictures = image[row].reshape(-1, *image.shape[-3:])  # a view
+                lengths[row] = decode_into(sample, part, waveform[row], pictures)
             except DamagedSample as error:
-                yield Unreadable("garbage", str(error))
+                unreadable.append((self.shards.video_id(int(numbers[place])), str(error)))
+                continue
+            labels[row] = 0
+            labels[row, list(sample.entry.labels)] = 1
+            places.append(place)
+            video_ids.append(sample.entry.video_id)
+        tensors = {name: room[name][: len(places)] for name in names}
+        tensors["waveform"] = _narrowed(
+            tensors["waveform"], int(lengths[: len(places)].max(initial=0))
+        )
+        return _Rows(tensors, np.array(places, np.int64), video_ids, unreadable)
 
     def _wanted(self, number: int, frame: int) -> Wanted:
         frames = range(self.shards.frames) if frame == _ALL_FRAMES else (frame,)
@@ -307,51 +360,20 @@ class _BatchReader(Dataset[PackedBatch]):
         modalities = self.options.modalities
         return Wanted("audio" in modalities, tuple(own) if "image" in modalities else ())
 
-    def _allocate(
-        self, rows: list[DecodedSample], others: list[DecodedSample]
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """One piece of memory, and in it the tensors of the batch and of its partners."""
-        own = {**self._shapes(rows), "index": (torch.int64, (len(rows),))}
-        mates = {
-            **self._shapes(others),
-            "rows": (torch.int64, (len(others),)),
-            "share": (torch.float32, (len(others),)),
-        }
-        shapes = {("own", name): shape for name, shape in own.items()}
-        if others:
-            shapes |= {("mates", name): shape for name, shape in mates.items()}
-        memory, tensors = allocate(shapes, shared=get_worker_info() is not None)
-        return (
-            memory,
-            {name: tensor for (whose, name), tensor in tensors.items() if whose == "own"},
-            {name: tensor for (whose, name), tensor in tensors.items() if whose == "mates"},
-        )
 
-    def _shapes(self, rows: list[DecodedSample]) -> dict[str, _Shape]:
-        """dtype and shape of the fields of `Samples`."""
-        count, size = len(rows), self.shards.frame_size
-        pictures: tuple[int, ...] = (self.shards.frames,) if self.options.frame == "all" else ()
-        if "image" not in self.options.modalities:
-            pictures = (0,)
-        return {
-            "waveform": (torch.int16, (count, max((len(row.pcm) for row in rows), default=0))),
-            "lengths": (torch.int64, (count,)),
-            "image": (torch.uint8, (count, *pictures, 3, size, size)),
-            "labels": (torch.float32, (count, self.shards.num_classes)),
-        }
+def _put(tensor: torch.Tensor, values: NDArray[Any]) -> torch.Tensor:
+    """The values, in the first rows of a tensor."""
+    return tensor[: len(values)].copy_(torch.from_numpy(values))
 
-    def _fill(self, tensors: dict[str, torch.Tensor], rows: list[DecodedSample]) -> None:
-        waveform, image = tensors["waveform"].numpy(), tensors["image"].numpy()
-        labels = tensors["labels"].zero_()
-        for number, row in enumerate(rows):
-            waveform[number, : len(row.pcm)] = row.pcm
-            waveform[number, len(row.pcm) :] = 0
-            labels[number, list(row.entry.labels)] = 1.0
-            # Channels move to the front here, so that the copy to the device is contiguous.
-            pictures = image[number].reshape(-1, *image.shape[-3:])  # a view
-            for place, picture in zip(pictures, row.image, strict=True):
-                cv2.split(picture, list(place))
-        tensors["lengths"].copy_(torch.tensor([len(row.pcm) for row in rows]))
+
+def _narrowed(waveform: torch.Tensor, width: int) -> torch.Tensor:
+    """The first columns, moved together in the same memory."""
+    if width == waveform.shape[1]:
+        return waveform
+    flat = waveform.view(-1).numpy()
+    for row, samples in enumerate(waveform.numpy()):
+        flat[row * width : (row + 1) * width] = samples[:width]
+    return torch.from_numpy(flat[: len(waveform) * width]).view(len(waveform), width)
 
 
 def _sample_weights(shards: ShardSet) -> NDArray[np.float64]:

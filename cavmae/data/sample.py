@@ -41,15 +41,13 @@ class StoredSample:
 
 @dataclass(frozen=True)
 class DecodedSample:
-    """What a batch takes of a sample.
+    """One decoded sample.
 
     Attributes:
-        entry: what the index says of it.
         pcm: int16 [samples], 16 kHz; empty where no audio is wanted.
-        image: uint8 [frames, size, size, 3], RGB; those that are wanted.
+        image: uint8 [frames, 3, size, size], RGB; those that are wanted.
     """
 
-    entry: SampleEntry
     pcm: NDArray[np.int16]
     image: NDArray[np.uint8]
 
@@ -66,15 +64,38 @@ def decode_sample(sample: StoredSample, wanted: Wanted, longest: int, size: int)
     Raises:
         DamagedSample: a member is missing or cannot be decoded.
     """
-    members, video_id = sample.members, sample.entry.video_id
-    pcm = _decode_audio(sample, longest) if wanted.audio else np.empty(0, np.int16)
-    image = np.empty((len(wanted.frames), size, size, 3), np.uint8)
-    for place, frame in enumerate(wanted.frames):
-        image[place] = decode_frame(members, frame, size, video_id)
-    return DecodedSample(sample.entry, pcm, image)
+    pcm = np.empty(min(sample.entry.num_samples or longest, longest), np.int16)
+    image = np.empty((len(wanted.frames), 3, size, size), np.uint8)
+    return DecodedSample(pcm[: decode_into(sample, wanted, pcm, image)], image)
 
 
-def _decode_audio(sample: StoredSample, longest: int) -> NDArray[np.int16]:
+def decode_into(
+    sample: StoredSample, wanted: Wanted, pcm: NDArray[np.int16], image: NDArray[np.uint8]
+) -> int:
+    """Decode what is wanted of a sample into a row of a batch.
+
+    Args:
+        sample: see `StoredSample`.
+        wanted: see `Wanted`.
+        pcm: int16 [longest]: gets the audio as far as it fits, and zeros after it.
+        image: uint8 [frames, 3, size, size]: gets the frames.
+
+    Returns:
+        The samples of audio.
+
+    Raises:
+        DamagedSample: a member is missing or cannot be decoded.
+    """
+    length = _decode_audio(sample, pcm) if wanted.audio else 0
+    pcm[length:] = 0
+    for place, frame in zip(image, wanted.frames, strict=True):
+        picture = decode_frame(sample.members, frame, place.shape[-1], sample.entry.video_id)
+        # Channels move to the front here, so that the copy to the device is contiguous.
+        cv2.split(picture, list(place))
+    return length
+
+
+def _decode_audio(sample: StoredSample, pcm: NDArray[np.int16]) -> int:
     members, video_id = sample.members, sample.entry.video_id
     data = members.get("flac") or members.get("wav")
     if not data:
@@ -82,15 +103,19 @@ def _decode_audio(sample: StoredSample, longest: int) -> NDArray[np.int16]:
     try:
         # An old index does not say how many samples there are, and has the JSON read along.
         stored = sample.entry.num_samples or json.loads(bytes(members["json"]))["num_samples"]
-        expected = min(stored, longest)
-        pcm, rate = soundfile.read(io.BytesIO(data), longest, dtype="int16")
+        expected = min(stored, len(pcm))
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            if file.samplerate != SAMPLE_RATE or file.channels != 1:
+                raise DamagedSample(f"{video_id}: audio is not {SAMPLE_RATE} Hz mono")
+            found = len(file.read(out=pcm[:expected]))
+            has_more = found == stored < file.frames and len(file.read(1)) > 0
     except (soundfile.LibsndfileError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise DamagedSample(f"{video_id}: audio: {error}") from error
-    if rate != SAMPLE_RATE or pcm.ndim != 1 or not len(pcm):
-        raise DamagedSample(f"{video_id}: audio is not {SAMPLE_RATE} Hz mono")
-    if len(pcm) != expected:  # a damaged FLAC ends early, without an error
-        raise DamagedSample(f"{video_id}: audio ends after {len(pcm)} of {expected} samples")
-    return pcm
+    if found < max(expected, 1):  # a damaged FLAC ends early, without an error
+        raise DamagedSample(f"{video_id}: audio ends after {found} of {expected} samples")
+    if has_more:
+        raise DamagedSample(f"{video_id}: audio has more than {expected} samples")
+    return found
 
 
 def decode_frame(

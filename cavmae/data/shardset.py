@@ -304,10 +304,15 @@ class ShardSet:
         return self.info.options["frame_size"]
 
     @property
+    def num_samples(self) -> NDArray[np.int64]:
+        """int64 [N]: samples of each clip's audio; 0 where an index does not say."""
+        lengths = self.table.num_samples
+        return lengths if self._rows is None else lengths[self._rows]
+
+    @property
     def audio_lengths(self) -> NDArray[np.int64]:
         """int64 [N]: samples of each clip's audio; the set's mean where an index does not say."""
-        lengths = self.table.num_samples
-        lengths = lengths if self._rows is None else lengths[self._rows]
+        lengths = self.num_samples
         heard = self.info.modalities.get("audio", self.info.samples) or 1
         mean = round(self.info.seconds / heard * self.info.options["sample_rate"])
         return np.where(lengths > 0, lengths, mean)

@@ -59,14 +59,6 @@ class SampleTable:
         """The clip's classes."""
         return tuple(self.labels[self.label_starts[row] : self.label_starts[row + 1]].tolist())
 
-    def sizes(self, row: int) -> tuple[int, ...]:
-        """Bytes of each of the clip's members, see `SampleEntry`."""
-        return tuple(np.trim_zeros(self.member_sizes[row], "b").tolist())
-
-    def starts(self, row: int) -> tuple[int, ...]:
-        """Where each of them begins, see `SampleEntry`."""
-        return tuple(self.member_starts[row, : len(self.sizes(row))].tolist())
-
     def has(self, modality: str) -> NDArray[np.bool_]:
         """bool [N]: whether each clip has a modality; an index that does not say is of both."""
         sizes = self.member_sizes
@@ -77,6 +69,9 @@ class SampleTable:
     def entry(self, row: int) -> SampleEntry:
         """What the shard's index says of a sample."""
         video_id = self.video_id(row)
+        sizes = self.member_sizes[row].tolist()
+        while sizes and not sizes[-1]:
+            sizes.pop()
         return SampleEntry(
             sample_key(video_id),
             video_id,
@@ -85,8 +80,8 @@ class SampleTable:
             self.label_indices(row),
             self.splits[self.split[row]],
             int(self.num_samples[row]),
-            sizes=self.sizes(row),
-            starts=self.starts(row),
+            sizes=tuple(sizes),
+            starts=tuple(self.member_starts[row, : len(sizes)].tolist()),
         )
 
     def rows_of_labels(self) -> NDArray[np.int64]:

@@ -108,6 +108,15 @@ def test_an_epoch_that_was_left_in_the_middle_leaves_nothing_behind(tiny, worker
     assert contents(reader.epoch(1)) == expected
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_that_are_kept_stay_as_they_are(tiny, workers):
+    reader = loader(tiny, 2, workers)
+    expected = contents(reader.epoch())
+    kept = list(reader.epoch())  # more than share memory with the worker
+    list(reader.epoch(1))
+    assert contents(kept) == expected
+
+
 def test_epochs_differ_in_order_and_frames(tiny):
     reader = loader(tiny, 40)
     (first,), (second,) = reader.epoch(0), reader.epoch(1)
@@ -197,6 +206,29 @@ def test_a_damaged_sample_is_left_out_and_named_once(fresh, workers):
             assert len(batch) == len(batch.waveform) == len(batch.image) == len(batch.labels)
     assert [video_id for video_id, _ in reader.bad_samples] == ["clip.9"]
     assert "clip.9: audio" in reader.bad_samples[0][1]
+
+
+def test_without_its_longest_clip_a_batch_is_as_wide_as_the_next(fresh):
+    lost, *kept = sorted(fresh.pcm, key=lambda video_id: -len(fresh.pcm[video_id]))
+    shards = ShardSet.open(fresh.folder)
+    damage(shards, int(lost.removeprefix("clip.")), "flac", lambda data: bytes(len(data)))
+    (batch,) = loader(fresh, 24, shuffle=False).epoch()
+    assert batch.video_ids == [video_id for video_id in fresh.pcm if video_id != lost]
+    assert batch.waveform.shape == (23, len(fresh.pcm[kept[0]]))
+    for row, video_id in zip(batch.waveform, batch.video_ids, strict=True):
+        padded = np.zeros(len(row), np.int16)
+        padded[: len(fresh.pcm[video_id])] = fresh.pcm[video_id]
+        np.testing.assert_array_equal(row, padded)
+
+
+def test_an_index_that_does_not_say_how_long_clips_are_changes_nothing(fresh):
+    expected = contents(loader(fresh, 5, mixup=0.5).epoch())
+    for shard in read_dataset(fresh.folder).shards:
+        index = read_index(fresh.folder, shard.name)
+        old = tuple(replace(entry, sizes=(), num_samples=0) for entry in index.samples)
+        path = fresh.folder / index_name(shard.name)
+        path.write_bytes(replace(index, samples=old).to_bytes())
+    assert contents(loader(fresh, 5, mixup=0.5).epoch()) == expected
 
 
 def test_one_damaged_sample_too_many_ends_the_run_and_names_them(fresh):

@@ -16,7 +16,7 @@ from cavmae.data import ShardSet
 from cavmae.data.sample import DamagedSample, Wanted, decode_sample
 from tests.cavmae.tiny_shards import SIZE, write_tiny_shards
 
-WHOLE = 10**9
+WHOLE = 10**5
 
 
 @pytest.fixture(scope="module", params=["flac", "wav"])
@@ -49,7 +49,7 @@ def test_every_sample_comes_back_as_it_was_stored(tiny):
         video_id = stored.entry.video_id
         decoded = decode_sample(stored, Wanted(True, (0, 2)), WHOLE, SIZE)
         np.testing.assert_array_equal(decoded.pcm, tiny.pcm[video_id])
-        colours = decoded.image.reshape(2, -1, 3).mean(axis=1)
+        colours = decoded.image.mean(axis=(2, 3))
         assert np.abs(colours - tiny.frames[video_id][[0, 2]]).max() < 4
         assert shards.label_indices(number) == tiny.labels[video_id]
         assert shards.entry(number) == stored.entry
@@ -192,6 +192,16 @@ def test_damaged_bytes_are_an_error_and_never_a_sample(fresh, member, change, wo
     damage(shards, 6, member, change)
     with pytest.raises(DamagedSample, match=words):
         decode_sample(shards.read(6), Wanted(True, (1,)), WHOLE, SIZE)
+
+
+@pytest.mark.parametrize("longest", [1, WHOLE])
+@pytest.mark.parametrize(("more", "words"), [(1, "ends after"), (-1, "has more than")])
+def test_audio_of_another_length_than_the_index_says_is_an_error(fresh, more, words, longest):
+    stored = ShardSet.open(fresh.folder).read(6)
+    said = stored.entry.num_samples + more
+    stored = replace(stored, entry=replace(stored.entry, num_samples=said))
+    with pytest.raises(DamagedSample, match=f"clip.6: audio {words}.* {said} samples"):
+        decode_sample(stored, Wanted(True, ()), max(longest, said), SIZE)
 
 
 def test_a_frame_of_another_size_is_an_error(fresh):
