@@ -1,7 +1,7 @@
 # make demo   the main job, end to end, on a small made-up video set
 # make test   lint, types and tests
 # make test-ecosystem  shard sets in the programs of others, which need an environment of their own
-# make bench  every benchmark, as one table of ratios
+# make bench  every benchmark, as one table of ratios; OPTIONS=--quick: in 8 minutes
 # make gpu    training on a GPU: right, fast, fed, learning
 
 PYTHON ?= python3
@@ -47,7 +47,7 @@ test-ecosystem: .venv/ecosystem/.installed
 	.venv/ecosystem/bin/python -m pytest tests/ecosystem
 
 bench: .venv/.installed-dev
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py $(OPTIONS)
 
 gpu: .venv/.installed-dev
 	$(BIN)/python benchmarks/gpu.py --out runs/gpu

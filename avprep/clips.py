@@ -108,7 +108,7 @@ class Scan:
 def discover_clips(
     root: Places,
     passed_over: list[str] | None = None,
-    on_file: Callable[[], object] = lambda: None,
+    on_files: Callable[[int], object] = lambda count: None,
     kinds: tuple[FileKind, ...] = (),
 ) -> list[Clip]:
     """Every video under a folder, sorted by path, each with its `video_id`; see `ids_of`.
@@ -117,14 +117,14 @@ def discover_clips(
         root: folder, archive, or prefix of an object store; or several.
         passed_over: gets the files that look like clips but are not; see
             `scan_files`.
-        on_file: called after each file found.
+        on_files: called with the number of files found in each folder.
         kinds: of files that are taken, see `Scan`.
 
     Raises:
         UserError: nothing is there, or it has no video.
     """
     scan = Scan(kinds, [] if passed_over is None else passed_over)
-    return clips_of(discover_files(expanded(root), scan, on_file))
+    return clips_of(discover_files(expanded(root), scan, on_files))
 
 
 def clips_of(files: Sequence[VideoFile]) -> list[Clip]:
@@ -136,19 +136,19 @@ def clips_of(files: Sequence[VideoFile]) -> list[Clip]:
 
 
 def discover_files(
-    roots: Sequence[str], scan: Scan, on_file: Callable[[], object] = lambda: None
+    roots: Sequence[str], scan: Scan, on_files: Callable[[int], object] = lambda count: None
 ) -> list[VideoFile]:
     """Every video under some roots, each once, sorted by its path below its root.
 
     Args:
         roots: see `expanded`.
         scan: gets what is met apart from them.
-        on_file: called after each file found.
+        on_files: called with the number of files found in each folder.
 
     Raises:
         UserError: nothing is there, or it has no video.
     """
-    found = find_files(roots, scan, on_file)
+    found = find_files(roots, scan, on_files)
     if not found:
         kinds = scan.kinds or tuple(SUFFIXES)
         suffixes = " ".join(sorted(suffix for kind in kinds for suffix in SUFFIXES[kind]))
@@ -164,18 +164,18 @@ def discover_files(
 
 
 def find_files(
-    roots: Sequence[str], scan: Scan, on_file: Callable[[], object] = lambda: None
+    roots: Sequence[str], scan: Scan, on_files: Callable[[int], object] = lambda count: None
 ) -> list[VideoFile]:
     """The same in no order, and none where there is none.
 
     What lies beside videos belongs to them: audio files and pictures are looked for where there
     are none, or `scan.kinds` asks for them.
     """
-    found = _scanned(roots, scan.kinds or ("video",), scan, on_file)
+    found = _scanned(roots, scan.kinds or ("video",), scan, on_files)
     if not found and not scan.kinds:
         scan.passed_over.clear()
         scan.lost.clear()
-        found = _scanned(roots, tuple(SUFFIXES), scan, on_file)
+        found = _scanned(roots, tuple(SUFFIXES), scan, on_files)
         if found:
             ending = {file: os.path.splitext(file.below)[1].lower() for file in found}
             there = {kind for kind in SUFFIXES if SUFFIXES[kind] & set(ending.values())}
@@ -188,10 +188,10 @@ def _scanned(
     roots: Sequence[str],
     kinds: Collection[FileKind],
     scan: Scan,
-    on_file: Callable[[], object],
+    on_files: Callable[[int], object],
 ) -> list[VideoFile]:
     suffixes = frozenset(suffix for kind in kinds for suffix in SUFFIXES[kind])
-    files = (file for root in roots for file in _scanned_root(root, suffixes, scan, on_file))
+    files = (file for root in roots for file in _scanned_root(root, suffixes, scan, on_files))
     return list({file.video: file for file in files}.values())
 
 
@@ -205,10 +205,10 @@ def remarks_on_kinds(scan: Scan) -> list[str]:
 
 
 def _scanned_root(
-    root: str, suffixes: Collection[str], scan: Scan, on_file: Callable[[], object]
+    root: str, suffixes: Collection[str], scan: Scan, on_files: Callable[[int], object]
 ) -> Iterator[VideoFile]:
     """The files below a root, in no order; see `scan_files`."""
-    for folder, name in scan_files(root, suffixes, scan, on_file):
+    for folder, name in scan_files(root, suffixes, scan, on_files):
         video = storage.join(folder, name).removeprefix("./")  # of the current folder
         yield VideoFile(path_below(video, root), video)
 
@@ -319,7 +319,7 @@ def scan_files(
     root: str | Path,
     suffixes: Collection[str],
     scan: Scan | None = None,
-    on_file: Callable[[], object] = lambda: None,
+    on_files: Callable[[int], object] = lambda count: None,
 ) -> Iterator[tuple[str, str]]:
     """Every file below a root that has one of the suffixes, in one pass and no order.
 
@@ -332,7 +332,7 @@ def scan_files(
         root: a folder, which may be hidden itself; an archive, or a prefix of an object store.
         suffixes: lower-case, with their dot; the case of files does not matter.
         scan: gets what is passed over or cannot be used.
-        on_file: called before each file that is given.
+        on_files: called with their number before the files of each folder are given.
 
     Yields:
         (folder, file name) for `storage.join`; the folder begins with `root` as given, or is the
@@ -347,8 +347,8 @@ def scan_files(
         if not has_clips:
             finished, others = [], finished + others
         scan.passed_over += (storage.join(folder, name) for name in others)
+        on_files(len(finished))
         for name in finished:
-            on_file()
             yield folder, name
 
 

@@ -62,7 +62,8 @@ class LabelSet:
 
     def know_all(self, mids: list[str]) -> bool:
         """Whether all of these are mids of the label set, and no two are the same."""
-        return len(set(mids)) == len(mids) and all(map(self._positions.__contains__, mids))
+        distinct = set(mids)
+        return len(distinct) == len(mids) and self._positions.keys() >= distinct
 
     def resolve(self, text: str) -> str | None:
         """The mid of a class given by its mid or, failing that, by its display name.

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from avprep import storage
 from avprep.clips import Clip
+from avprep.compact import CompactClips
 from avprep.errors import UserError
 from avprep.labels import LabelSet, class_csv_of, labels_of
-from avprep.manifest.model import read_manifest
+from avprep.manifest.model import iter_manifest
 from avprep.options import BuildOptions, PoolOptions, ShardSetOptions
 from avprep.progress import OnProgress, Progress, ignore
 from avprep.shards.build import BuildReport, Found, build_shard_set, planned_task
@@ -62,7 +63,7 @@ def build_shards(
         WorkFailed: writing failed midway, or workers died again and again.
     """
     check_trackers(which.track)
-    clips = read_manifest(Path(manifest))
+    clips = CompactClips.of(iter_manifest(Path(manifest)))
     label_set, label_csv = label_set_of(clips, Path(manifest), labels)
     with _TrackedBuild(out, which) as tracked:
 
@@ -94,7 +95,7 @@ def forecast(
     Raises:
         UserError: `build_shards` would refuse the same arguments.
     """
-    clips = read_manifest(Path(manifest))
+    clips = CompactClips.of(iter_manifest(Path(manifest)))
     label_set, _ = label_set_of(clips, Path(manifest), labels)
     task = planned_task(clips, label_set, out, options, which)
     from avprep.shards.forecast import forecast_shard_set  # loads the decoder

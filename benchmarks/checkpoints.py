@@ -1,4 +1,4 @@
-"""How long training stands still for a checkpoint, beside writing the checkpoint.
+"""How long training stands still for a checkpoint, compared with writing it.
 
 A model with the state of its optimizer, on the CPU, is saved as a run saves it: copied to memory,
 then written by a thread while this one computes. Training stands still for the copying. Writing the
@@ -89,7 +89,7 @@ def main() -> None:
     print(f"{saving * 1000:.0f} ms: {stall / saving:.1%} (goal ≤ {LIMIT:.0%}); while it is written")
     print(f"Python waits at most {pause * 1000:.0f} ms at a time")
     row = Row(
-        f"checkpoint of {arguments.model}, training stands still",
+        f"checkpoint of the {arguments.model} model: training stands still for",
         f"{stall * 1000:.0f} ms",
         f"writing it: {saving * 1000:.0f} ms",
         times(stall, saving),

@@ -1,6 +1,6 @@
 """How many planted copies `avprep duplicates` finds, how many others it takes for copies, how fast.
 
-- clips: 1,000 videos of which 50 are copies of others, with another codec, size, bit rate and
+- clips: 300 videos of which 30 are copies of others, with another codec, size, bit rate and
   loudness, beginning up to half a second earlier or later. Built into shards, then searched. The
   others are made up, each with its own scenes and notes, or real ones: `--videos DIR`. Many clips
   of one speaker before one background are the hardest.
@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import itertools
 import json
@@ -31,7 +30,7 @@ import ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rows import Row, add_rows_option, write_rows
+from rows import Row, parser_of, write_rows
 
 from avprep.ffmpeg_binary import find_ffmpeg
 from avprep.jobs import PoolOptions, run_jobs
@@ -193,13 +192,14 @@ def search_hashes(clips: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--clips", type=int, default=1000, help="videos; 0: leave this part out")
-    parser.add_argument("--copies", type=int, default=50, help="of them, copies of others")
+    parser = parser_of(
+        __doc__,
+        clips=(300, 60, "videos; 0: leave this part out"),
+        copies=(30, 6, "of them, copies of others"),
+        hashes=(2_000_000, 100_000, "clips whose hashes are made up; 0: leave this part out"),
+    )
     parser.add_argument("--videos", type=Path, help="folder of videos to plant copies among")
-    parser.add_argument("--hashes", type=int, default=2_000_000, help="0: leave this part out")
     parser.add_argument("--json", action="store_true", help="only search hashes, and print JSON")
-    add_rows_option(parser)
     arguments = parser.parse_args()
     if arguments.json:
         print(json.dumps(search_hashes(arguments.hashes)))

@@ -18,7 +18,7 @@ its cost if that device is this CPU.
 
     python benchmarks/loader.py
     python benchmarks/loader.py --quick    # less of everything
-    python benchmarks/loader.py --python ~/peers/bin/python   # it has mosaicml-streaming and spdl
+    python benchmarks/loader.py --peer streaming=~/peers/loaders/bin/python
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ import numpy as np
 import soundfile
 import torch
 import torchaudio
-from loader_peers import METHODS, codecs, cost_of_round
+from loader_peers import TOOLS, codecs, cost_of_round
 from PIL import Image
-from rows import Row, add_rows_option, part, times, write_rows
+from rows import Row, add_peer_option, add_rows_option, part, times, write_rows
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory-epochs", type=int, default=20)
-    parser.add_argument("--python", default=sys.executable, help="interpreter that has the peers")
+    add_peer_option(parser, TOOLS)
     add_rows_option(parser)
     arguments = parser.parse_args()
     if arguments.quick:
@@ -195,7 +195,7 @@ def main() -> None:
                 costs[side].append(cost_of_round(batches(number), arguments.clips))
         front = front_end_cost(ours["wav, one worker"])
         memory = memory_over_epochs(ours["flac, one worker"], arguments.memory_epochs)
-        peers = dict(costs_of_peers(arguments.python, tars["flac"], size, arguments.rounds))
+        peers = dict(costs_of_peers(dict(arguments.peer), tars["flac"], size, arguments.rounds))
     # The first round starts the workers and fills the page cache.
     medians = {side: statistics.median(values[1:]) for side, values in costs.items()}
     report(medians, front, peers)
@@ -229,10 +229,11 @@ def rows(medians: dict[str, float], peers: dict[str, float]) -> Iterator[Row]:
 
 
 def costs_of_peers(
-    python: str, tars: list[str], batch_size: int, rounds: int
+    pythons: dict[str, str], tars: list[str], batch_size: int, rounds: int
 ) -> Iterator[tuple[str, float]]:
     """Name and CPU ms per sample of each loader that is installed."""
-    for method in [name for name in METHODS if name != "codecs"]:
+    for method in TOOLS:
+        python = pythons.get(method, sys.executable)
         command = [python, PEERS, method, str(batch_size), str(rounds), *tars]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:

@@ -152,6 +152,7 @@ def cost_of_round(batches: Iterable[Any], samples: int) -> float:
 
 
 METHODS = {function.__name__: function for function in (codecs, webdataset, streaming, spdl)}
+TOOLS = tuple(name for name in METHODS if name != "codecs")
 
 
 def main(method: str, batch_size: str, rounds: str, *tars: str) -> None:

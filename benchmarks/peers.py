@@ -6,7 +6,7 @@ that is not installed is left out, and said to be. Each runs in a process of its
 worker; what a clip costs is the CPU time of a run over all clips less that of a run over one.
 
     python benchmarks/peers.py
-    python benchmarks/peers.py --python video2dataset=~/v2d/bin/python   # it has its own pins
+    python benchmarks/peers.py --peer video2dataset=~/peers/video2dataset/bin/python
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from extract import KINDS, Kind, linked_clips, make_clip
-from rows import Row, add_rows_option, part, write_rows
+from peer_methods import METHODS
+from rows import Row, add_peer_option, add_rows_option, part, write_rows
 
-METHODS = ("ffmpeg-loop", "decord", "torchcodec", "video2dataset")
 SCRIPT = Path(__file__).with_name("peer_methods.py")
 MEASURED_KINDS = KINDS[:2]  # H.264 at 360p and 720p
 
@@ -105,16 +105,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--clips", type=int, default=7)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--python", action="append", default=[], metavar="METHOD=PATH",
-                        help="interpreter that has a tool")  # fmt: skip
+    add_peer_option(parser, tuple(METHODS))
     add_rows_option(parser)
     arguments = parser.parse_args()
-    pythons = dict.fromkeys(("ours", *METHODS), sys.executable)
-    for pair in arguments.python:
-        method, _, path = pair.partition("=")
-        if method not in pythons or not path:
-            parser.error(f"--python {pair!r}: give one of {', '.join(METHODS)} and =PATH")
-        pythons[method] = str(Path(path).expanduser())
+    pythons = dict.fromkeys(("ours", *METHODS), sys.executable) | dict(arguments.peer)
     rows: list[Row] = []
     print("| clips | tool | CPU ms per clip | wall ms | CPU, times ours |\n|---|---|---|---|---|")
     for kind in MEASURED_KINDS:

@@ -5,8 +5,8 @@
 
 Makes clips of three seconds, each fault of `avprep.quality.faults` in one of twenty, encoded with
 various codecs, sizes and bit rates. A clip counts as found if it is beyond the threshold once it is
-decoded. The cost is the CPU time of measuring a clip of ten seconds beside that of all else that
-makes a sample of it, measured in turns.
+decoded. The cost is the CPU time of measuring a clip of ten seconds compared with that of all
+else that makes a sample of it, measured in turns.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def scores(made: list[MadeClip], measured: list[dict[str, float | str]]) -> list
 
 
 def cost(folder: Path) -> Row:
-    """CPU time of measuring beside that of everything else in making the sample of a clip."""
+    """CPU time of measuring a clip, compared with that of all else in making its sample."""
     clip = Clip("a", video=str(make_clip(folder / "ten.mp4", KINDS[0])))
     options = SampleOptions()
     whole = measuring = 0.0
@@ -69,7 +69,7 @@ def cost(folder: Path) -> Row:
         measuring += time.process_time() - begin
     rest = whole - measuring
     ours, other = (f"{1000 * value / ROUNDS:.1f} ms" for value in (measuring, rest))
-    print(f"measuring {ours} per clip beside {other} for the rest: {measuring / rest:.1%} more CPU")
+    print(f"measuring {ours} per clip, the rest {other}: {measuring / rest:.1%} more CPU")
     what = f"clip of 10 s, {KINDS[0].name}: CPU of measuring it while its shard is built"
     return Row(what, ours, f"the rest: {other}", f"{measuring / rest:.1%}", "≤ 5 %")
 

@@ -4,12 +4,11 @@ Makes the indexes of a set (by default 2 million clips in shards of 500, 527 cla
 a clip) and shards of which only the clips in the gallery have bytes, which is all that a report
 reads. Then times, in turn, the whole report and `json.loads` of every index.
 
-    python benchmarks/report.py [--clips 2000000]
+    python benchmarks/report.py [--clips 2000000] [--quick]
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import random
@@ -21,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from rows import Row, add_rows_option, times, write_rows
+from rows import Row, parser_of, times, write_rows
 
 from avprep.audio import encode_flac
 from avprep.images import encode_jpeg
@@ -117,10 +116,9 @@ def fill_gallery(folder: Path, media: dict[str, bytes]) -> None:
 
 def main() -> None:
     """Make the set, time both sides in turn, and print a ratio."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--clips", type=int, default=2_000_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    add_rows_option(parser)
+    parser = parser_of(
+        __doc__, clips=(2_000_000, 50_000, "clips of the set"), rounds=(3, 1, "of both sides")
+    )
     arguments = parser.parse_args()
     media = make_media()
     with tempfile.TemporaryDirectory() as name:

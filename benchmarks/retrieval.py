@@ -1,4 +1,4 @@
-"""How long ranking all pairs of a retrieval takes, beside the published evaluation.
+"""How long ranking all pairs of a retrieval takes, compared with the published one.
 
 Random unit features of N clips, 768 numbers each. Published, re-created: similarities one pair at
 a time in a Python loop, then for each direction a sort of every row and a look for the right

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ class Row:
 
     what: str  # "clip of 10 s, H.264 360p: CPU from file to shard"
     ours: str  # "230 ms"
-    beside: str  # "published method, re-created: 1210 ms"; empty for a figure that stands alone
+    compared_with: str  # "published method, re-created: 1210 ms"; may be empty
     ratio: str  # ours over the other, or the other way round, so that it reads well: "1/5.3"
     goal: str = ""
 
@@ -24,6 +24,21 @@ class Row:
 def add_rows_option(parser: argparse.ArgumentParser) -> None:
     """`--rows FILE`."""
     parser.add_argument("--rows", type=Path, help="write the rows of `make bench` to this file")
+
+
+def add_peer_option(parser: argparse.ArgumentParser, tools: Sequence[str]) -> None:
+    """`--peer TOOL=PYTHON`, a list of (tool, interpreter)."""
+
+    def pair(words: str) -> tuple[str, str]:
+        tool, _, python = words.partition("=")
+        if tool not in tools or not python:
+            raise argparse.ArgumentTypeError(
+                f"{words!r}: give one of {', '.join(tools)} and =PYTHON"
+            )
+        return tool, str(Path(python).expanduser())
+
+    parser.add_argument("--peer", action="append", default=[], type=pair, metavar="TOOL=PYTHON",
+                        help=f"interpreter that has {', '.join(tools)}")  # fmt: skip
 
 
 def parser_of(doc: str | None, **sizes: tuple[int, int, str]) -> argparse.ArgumentParser:

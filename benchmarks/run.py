@@ -1,14 +1,14 @@
 """Run every benchmark and write one table of ratios.
 
-    python benchmarks/run.py            # what `make bench` runs; an hour on two cores
-    python benchmarks/run.py --quick    # fewer clips and rounds
+    python benchmarks/run.py            # what `make bench` runs; 50 minutes on two idle cores
+    python benchmarks/run.py --quick    # fewer clips and rounds; 8 minutes
     python benchmarks/run.py --only extract shard
-    python benchmarks/run.py --peer video2dataset=~/v2d/bin/python    # it has its own pins
+    python benchmarks/run.py --peer video2dataset=~/peers/video2dataset/bin/python
 
-Writes the table, with the machine, the versions and the date, between the marks in README.md and
-docs/benchmarks.md; with --quick or --only, just prints it. A benchmark that fails is told of and
-costs the others nothing, but then nothing is written either. The benchmarks run one after another,
-because each wants the machine for itself.
+Prints the table, and how long each benchmark took; then writes the table, with the machine, the
+versions and the date, between the marks in README.md and docs/benchmarks.md. With --quick, with
+--only or where a benchmark failed, it is only printed. The benchmarks run one after another,
+because each needs the machine for itself; those that matter most come first.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from importlib import metadata
 from pathlib import Path
 
-from rows import Row, read_rows
+import loader_peers
+import peer_methods
+from rows import Row, add_peer_option, read_rows
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
@@ -34,27 +37,33 @@ SHOWN_VERSIONS = ("torch", "av", "opencv-python-headless", "pillow", "soundfile"
 # What README shows: the beginning of a row, and what stands in it somewhere.
 FIRST = (
     ("clip of 10 s, H.264 360p", "published method"), ("clip of 10 s, H.264 360p", "torchcodec"),
-    ("clip of 10 s, H.264 360p", "video2dataset"), ("loading a sample of 10 s, FLAC", ""),
+    ("clip of 10 s, H.264 360p", "video2dataset"),
+    ("loading a sample of 10 s, FLAC", "published loader"),
+    ("loading a sample of 10 s, FLAC", "one worker"),
     ("pretraining step", "ours, fp32, compiled"), ("retrieval, ranking 1,500", ""),
 )  # fmt: skip
 
-# Script and arguments; `quick` replaces the arguments where the whole takes minutes.
+# Script and arguments, and those of `--quick`.
 SCRIPTS: dict[str, tuple[list[str], list[str]]] = {
     "extract.py": ([], ["--quick"]),
-    "archives.py": ([], ["--quick"]),
-    "peers.py": ([], ["--clips", "5", "--rounds", "1"]),
+    # Imports that take seconds drown what fewer clips cost.
+    "peers.py": (["--clips", "17", "--rounds", "2"], ["--clips", "5", "--rounds", "1"]),
+    "loader.py": ([], ["--quick"]),
+    "model.py": ([], ["--model", "small", "--rounds", "1"]),
     "shard.py": ([], ["--quick"]),
-    "manifest.py": ([], ["--clips", "100000"]),
-    "report.py": ([], ["--clips", "100000"]),
-    "duplicates.py": ([], ["--clips", "100", "--copies", "10", "--hashes", "100000"]),
-    "scaling.py": (["--clips", "10000", "--planned", "2000000"], ["--clips", "100"]),
-    "loader.py": ([], ["--rounds", "3", "--memory-epochs", "5"]),
-    "model.py": ([], ["--rounds", "1"]),
-    "retrieval.py": ([], []),
-    "start_up.py": ([], []),
-    "checkpoints.py": ([], ["--model", "small", "--rounds", "3"]),
-    "quality.py": ([], ["--clips", "100"]),
+    "archives.py": ([], ["--quick"]),
+    "manifest.py": ([], ["--quick"]),
+    "scaling.py": ([], ["--quick"]),
+    "duplicates.py": ([], ["--quick"]),
+    "report.py": ([], ["--quick"]),
+    "quality.py": (["--clips", "200"], ["--clips", "40"]),
+    "checkpoints.py": (["--rounds", "3"], ["--model", "small", "--rounds", "3"]),
+    "retrieval.py": ([], ["--many", "5000", "--rounds", "1"]),
+    "start_up.py": ([], ["--rounds", "3"]),
 }
+
+# The scripts that measure other tools, and which.
+PEERS = {"peers.py": tuple(peer_methods.METHODS), "loader.py": loader_peers.TOOLS}
 
 
 def run_script(script: str, arguments: list[str]) -> list[Row]:
@@ -65,7 +74,7 @@ def run_script(script: str, arguments: list[str]) -> list[Row]:
     """
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.json"
-        command = [sys.executable, str(HERE / script), *arguments, "--rows", str(rows)]
+        command = [sys.executable, "-u", str(HERE / script), *arguments, "--rows", str(rows)]
         print("$", " ".join(command), flush=True)
         subprocess.run(command, check=True)
         return read_rows(rows)
@@ -88,12 +97,12 @@ def machine() -> str:
 
 def table(rows: dict[str, list[Row]], goals: bool) -> str:
     """Markdown, with or without the column of what was aimed at."""
-    heads = ["what", "ours", "beside", "ratio", *(["goal"] if goals else []), "script"]
+    heads = ["what", "ours", "compared with", "ratio", *(["goal"] if goals else []), "script"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for script, of_script in rows.items():
         for row in of_script:
             goal = [row.goal] if goals else []
-            cells = (row.what, row.ours, row.beside, row.ratio, *goal, f"`{script}`")
+            cells = (row.what, row.ours, row.compared_with, row.ratio, *goal, f"`{script}`")
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -103,7 +112,7 @@ def first(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
 
     def is_first(row: Row) -> bool:
         return any(
-            row.what.startswith(begin) and part in f"{row.ours} {row.beside}"
+            row.what.startswith(begin) and part in f"{row.ours} {row.compared_with}"
             for begin, part in FIRST
         )
 
@@ -123,20 +132,25 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer clips and rounds; only printed")
     parser.add_argument("--only", nargs="+", choices=[name[:-3] for name in SCRIPTS],
                         help="just these, only printed")  # fmt: skip
-    parser.add_argument("--peer", action="append", default=[], metavar="TOOL=PYTHON",
-                        help="interpreter that has another tool; see peers.py")  # fmt: skip
+    add_peer_option(parser, [tool for tools in PEERS.values() for tool in tools])
     arguments = parser.parse_args()
     chosen = [name for name in SCRIPTS if not arguments.only or name[:-3] in arguments.only]
-    rows, failed = {}, []
+    rows, failed, took = {}, [], {}
     for name in chosen:
         own = SCRIPTS[name][arguments.quick]
-        peers = [f"--python={pair}" for pair in arguments.peer if name == "peers.py"]
+        peers = [f"--peer={tool}={python}" for tool, python in arguments.peer
+                 if tool in PEERS.get(name, ())]  # fmt: skip
+        began = time.monotonic()
         try:
             rows[name] = run_script(name, [*own, *peers])
         except subprocess.CalledProcessError as error:
             failed.append(f"{name} ended with {error.returncode}")
+        took[name] = (time.monotonic() - began) / 60
+        print(f"{name} took {took[name]:.1f} minutes\n", flush=True)
     measured = f"Measured {machine()}.\n"
-    print(f"\n{table(rows, goals=True)}\n\n{measured}")
+    print(f"{table(rows, goals=True)}\n\n{measured}")
+    minutes = ", ".join(f"{name} {spent:.1f}" for name, spent in took.items())
+    print(f"{sum(took.values()):.0f} minutes: {minutes}")
     if failed:
         print("; ".join(failed), file=sys.stderr)
         return 1

@@ -1,8 +1,8 @@
 """What a clip costs, from a hundred clips to two million, and what a hundred million would.
 
-    python benchmarks/scaling.py                      # building 1,000 clips, planning 200,000
-    python benchmarks/scaling.py --clips 10000        # building up to 10,000 real clips
-    python benchmarks/scaling.py --planned 2000000    # planning and resuming as for AudioSet
+    python benchmarks/scaling.py                  # building 500 clips, planning as for AudioSet
+    python benchmarks/scaling.py --clips 10000    # building up to 10,000 real clips
+    python benchmarks/scaling.py --quick
 
 Building: the same 24 real videos under ever more names, one worker, everything included. The cost
 a clip should stay what it is. Planning: a manifest of made-up names; its time and memory are those
@@ -26,21 +26,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from rows import Row, add_rows_option, times, write_rows
+from rows import Row, parser_of, times, write_rows
 
 from avprep import storage
 from avprep.clips import Clip, discover_clips
+from avprep.compact import CompactClips
 from avprep.demo_data import DemoDataOptions, make_demo_data
 from avprep.jobs import PoolOptions
 from avprep.labels import LabelSet
 from avprep.manifest.model import iter_manifest, read_manifest, write_manifest
-from avprep.options import IsolationOptions, SampleOptions
+from avprep.options import BuildOptions, IsolationOptions, SampleOptions
 from avprep.shards import build
 from avprep.shards.format import SampleEntry, ShardIndex, index_name, sample_key
-from avprep.shards.plan import ShardJob, plan_shards
+from avprep.shards.plan import ShardJob
 
 OPTIONS = build.ShardSetOptions(SampleOptions(), IsolationOptions())
 LABELS = LabelSet(
@@ -50,12 +52,13 @@ _SAMPLE_BYTES = 300_800
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--clips", type=int, default=1000, help="Most clips really built.")
-    parser.add_argument("--planned", type=int, default=200_000, help="Most clips only planned.")
+    parser = parser_of(
+        __doc__,
+        clips=(500, 100, "most clips really built"),
+        planned=(2_000_000, 20_000, "most clips only planned"),
+    )
     parser.add_argument("--workers", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--measure", nargs=2, metavar=("WHAT", "FOLDER"), help=argparse.SUPPRESS)
-    add_rows_option(parser)
     options = parser.parse_args()
     if options.measure:
         what, folder = options.measure
@@ -68,7 +71,7 @@ def main() -> None:
         folder = Path(name)
         videos = make_videos(folder / "videos")
         rows = [report_building(folder, videos, options.clips)]
-        rows.append(report_workers(folder, videos, min(options.clips, 1000)))
+        rows.append(report_workers(folder, videos, min(options.clips, 300)))
     with tempfile.TemporaryDirectory() as name:
         planning = plan_and_resume(Path(name), options.planned)
     rows.append(planning.row())
@@ -147,7 +150,8 @@ class Planning:
             f"planning and resuming a finished set of {self.clips:,} clips",
             f"{self.seconds:.1f} s, {self.mib:,.0f} MiB",
             "",
-            f"{1e6 * self.seconds / self.clips:.0f} µs a clip",
+            f"{1e6 * self.seconds / self.clips:.0f} µs per clip",
+            "2 M in ≤ 500 MiB",
         )
 
 
@@ -252,10 +256,10 @@ def measure_build(folder: Path, workers: int) -> dict[str, float]:
 def measure_resume(folder: Path, workers: int) -> dict[str, float]:
     clock = time.monotonic
     started = clock()
-    clips = read_manifest(folder / "m.jsonl")
+    clips = CompactClips.of(iter_manifest(folder / "m.jsonl"))
     read = clock() - started
     started = clock()
-    plan_of(clips)
+    plan_of(folder, clips)
     planned = clock() - started
     found_at = 0.0
 
@@ -296,11 +300,9 @@ def peak_mib() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def plan_of(clips: list[Clip]) -> build.ShardPlan:
-    described = {"sample": asdict(OPTIONS.sample), "seed": OPTIONS.seed}
-    return plan_shards(
-        clips, LABELS, described, build.tool_versions(OPTIONS.sample), OPTIONS.cut, OPTIONS.seed
-    )
+def plan_of(folder: Path, clips: Sequence[Clip]) -> build.ShardPlan:
+    shards = str(folder / "shards")
+    return build.planned_task(clips, LABELS, shards, OPTIONS, BuildOptions()).plan
 
 
 def fabricate(folder: Path, count: int) -> Path:
@@ -313,7 +315,7 @@ def fabricate(folder: Path, count: int) -> Path:
         return Clip(video_id, labels, video=f"/data/audioset/unbalanced/videos/{video_id}.mp4")
 
     write_manifest(folder / "m.jsonl", (clip(number) for number in range(count)))
-    plan = plan_of(list(iter_manifest(folder / "m.jsonl")))
+    plan = plan_of(folder, read_manifest(folder / "m.jsonl"))
     shards = folder / "shards"
     shards.mkdir()
     for job in plan.jobs:

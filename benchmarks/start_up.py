@@ -1,4 +1,4 @@
-"""How long `--help` takes, beside importing what the commands work with.
+"""How long `--help` takes, compared with importing what the commands work with.
 
 Some commands' `--help` in processes of their own, wall time, medians, in turn with `import torch`,
 which is what it would cost at least if a command's module imported what its work needs.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -38,6 +40,19 @@ from avprep.storage import is_url
 _LIMITS = IsolationOptions(scratch_size=ByteSize(10**10))  # of measuring a video's length
 
 
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Spare Python the search for cycles among millions of rows, which have none."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@_without_garbage_collection()
 def make_audioset_manifest(
     options: AudioSetOptions,
     sources: Sources,
@@ -57,6 +72,7 @@ def make_audioset_manifest(
     return write_matched(matched, options.segments, output)
 
 
+@_without_garbage_collection()
 def make_vggsound_manifest(
     options: VGGSoundOptions,
     sources: Sources,
@@ -77,6 +93,7 @@ def make_vggsound_manifest(
     return write_matched(matched, csv, output, labels)
 
 
+@_without_garbage_collection()
 def make_vggsounder_manifest(
     options: VGGSounderOptions,
     sources: Sources,
@@ -141,23 +158,23 @@ def make_folder_manifest(
             matched = replace(matched, remarks=[*matched.remarks, remark])
     elif csv is None:
         file = labels or class_csv_of(output.out)
-        on_file = each("file", on_progress)
+        on_files = each("file", on_progress)
         matched = match_folder(
             root,
             extracted,
             known,
             file,
             options.split,
-            on_file,
+            on_files,
             options.label_from,
             options.kinds,
         )
     else:
         data_set = read_listing(csv, known)
         _check_rows(data_set, csv, output)
-        on_file = each("file", on_progress)
+        on_files = each("file", on_progress)
         data_set = data_set.only(options.split, csv)
-        matched = match_listing(data_set, root, extracted, on_file, kinds=options.kinds)
+        matched = match_listing(data_set, root, extracted, on_files, kinds=options.kinds)
     if options.pieces.segment is not None:
         matched = cut_into_pieces(matched, options.pieces, _measure(on_progress))
     return write_matched(matched, csv or matched.looked_in, output, labels)

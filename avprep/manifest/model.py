@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from avprep import storage
-from avprep.clips import Clip
+from avprep.batches import batched, json_texts
+from avprep.clips import Clip, is_writable
 from avprep.errors import UserError
 from avprep.labels import LabelSet, class_csv_of, label_csv, labels_of
 from avprep.manifest import tables
@@ -120,10 +121,14 @@ def to_entry(clip: Clip) -> dict[str, Any]:
         "video_path": clip.video_path,
         "labels": ",".join(clip.labels),
     }
-    for key in ("video", "start", "end", "split"):
-        value = getattr(clip, key)
-        if value not in ("", None):
-            entry[key] = value
+    if clip.video:
+        entry["video"] = clip.video
+    if clip.start is not None:
+        entry["start"] = clip.start
+    if clip.end is not None:
+        entry["end"] = clip.end
+    if clip.split:
+        entry["split"] = clip.split
     return entry
 
 
@@ -193,26 +198,25 @@ def _parsed(text: str, where: str) -> Any:
 
 def _write_document(file: IO[bytes], entries: Iterable[Mapping[str, Any]]) -> None:
     file.write(b'{"data": [\n')
-    for number, group in enumerate(tables.batched(entries)):
+    for number, group in enumerate(batched(entries)):
         file.write((b",\n" if number else b"") + _json(group, ",\n"))
     file.write(b"\n]}\n")
 
 
 def _write_lines(file: IO[bytes], entries: Iterable[Mapping[str, Any]]) -> None:
-    for group in tables.batched(entries):
+    for group in batched(entries):
         file.write(_json(group, "\n") + b"\n")
 
 
 def _json(entries: Sequence[Mapping[str, Any]], between: str) -> bytes:
-    """Entries with something between them, encoded in one call because that is much faster."""
-    # A quote within a string is escaped, so `}, {"` is where one entry ends.
-    text = _ENCODER.encode(entries)[1:-1].replace('}, {"', f'}}{between}{{"')
+    """Entries with something between them."""
+    texts = json_texts(entries, _ENCODER)
     try:
-        return text.encode()
+        return between.join(texts).encode()
     except UnicodeEncodeError:  # a file name that is not UTF-8; JSON's \u escapes can carry it
-        if len(entries) == 1:
-            return json.dumps(entries[0]).encode()
-        return between.encode().join(_json([entry], between) for entry in entries)
+        pairs = zip(texts, entries, strict=True)
+        texts = [text if is_writable(text) else json.dumps(entry) for text, entry in pairs]
+        return between.join(texts).encode()
 
 
 def _writer_of(path: Path) -> Writer:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any
 
+from avprep.batches import batched
 from avprep.clips import Clip
 from avprep.columns import folded, known_columns, times_of
 from avprep.csvfile import csv_records, shown
@@ -23,15 +23,6 @@ COLUMNS = tuple(field.name for field in fields(Clip))
 TIMES = ("start", "end")
 TEXTS = tuple(name for name in COLUMNS if name not in TIMES)
 _ROWS_AT_ONCE = 65536  # of a Parquet file in memory
-
-Item = TypeVar("Item")
-
-
-def batched(items: Iterable[Item], size: int = 1024) -> Iterator[list[Item]]:
-    """The items in lists, all but the last of them of one size."""
-    remaining = iter(items)
-    while group := list(itertools.islice(remaining, size)):
-        yield group
 
 
 def write_csv(file: IO[bytes], entries: Iterable[Mapping[str, Any]]) -> None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -238,9 +238,7 @@ def _cut(options: ShardSetOptions) -> ShardCut:
 def _plan(clips: Sequence[Clip], labels: LabelSet, options: ShardSetOptions) -> ShardPlan:
     if not clips:
         raise UserError("the manifest holds no clip, so there is nothing to put into shards.")
-    for clip in clips:
-        labels.indices_of(clip.labels)
-    check_places(clip.video for clip in clips if not clip.wav)
+    check_places(_videos_of(clips, labels))
     return plan_shards(
         clips,
         labels,
@@ -249,6 +247,14 @@ def _plan(clips: Sequence[Clip], labels: LabelSet, options: ShardSetOptions) -> 
         _cut(options),
         options.seed,
     )
+
+
+def _videos_of(clips: Iterable[Clip], labels: LabelSet) -> Iterator[str]:
+    """The videos to be decoded. Raises UserError at a label that is not in the label set."""
+    for clip in clips:
+        labels.indices_of(clip.labels)
+        if not clip.wav:
+            yield clip.video
 
 
 def _missing_of(

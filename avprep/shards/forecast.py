@@ -6,8 +6,10 @@ and cut into equal runs, and one clip of each run is decoded: files that are ali
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import heapq
+import itertools
 import math
 import os
 import random
@@ -18,7 +20,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -76,7 +77,7 @@ class Estimate:
         total = sum(values) * population / asked
         if asked == 1:
             return cls.exactly(total)
-        squares = sum((a - b) ** 2 for a, b in pairwise(values))
+        squares = sum((a - b) ** 2 for a, b in itertools.pairwise(values))
         variance = squares / 2 / (asked - 1) / asked * (1 - asked / population)
         error = _DEVIATIONS * population * math.sqrt(variance)
         return cls(total, max(0.0, total - error), total + error)
@@ -137,24 +138,28 @@ def forecast_shard_set(
     task.check_folder()
     whole = task.survey().whole
     jobs = [job for job in task.mine if job.name not in whole]
-    to_do = [clip for job in jobs for clip in job.clips]
+    ends = list(itertools.accumulate(len(job.clips) for job in jobs))
+    to_do = ends[-1] if ends else 0
     chance = random.Random(task.plan.fingerprint)
 
-    asked = chance.sample(to_do, min(len(to_do), _LOOKED_AT))
+    asked = []
+    for number in chance.sample(range(to_do), min(to_do, _LOOKED_AT)):
+        at = bisect.bisect(ends, number)
+        asked.append(jobs[at].clips[number - ends[at]])  # counted from the end
     unusable, usable = _looked_at(asked)
-    readable = round(len(to_do) * len(usable) / max(1, len(asked)))
+    readable = round(to_do * len(usable) / max(1, len(asked)))
     trial = _try(one_per_run(usable, SAMPLE, chance), task.settings, pool, on_progress)
 
     found = [
         *((cause, Estimate.exactly(count)) for cause, count in _known(task, whole).items()),
-        *_counts(unusable, len(asked), len(to_do)),
+        *_counts(unusable, len(asked), to_do),
         *_counts(filter(None, trial.each("cause")), len(trial.costs), readable),
     ]
     clips = sum(len(job.clips) for job in task.mine) + len(task.plan.rejected)
     at_work = min(pool.count(), max(1, len(jobs)))
     return Forecast(
         clips=clips,
-        done=clips - len(to_do),
+        done=clips - to_do,
         decoded=len(trial.costs),
         workers=pool.count(),
         cpu_seconds=Estimate.of_total(trial.each("cpu_seconds"), readable)
@@ -170,7 +175,7 @@ def one_per_run(clips: Sequence[Clip], number: int, chance: random.Random) -> li
     """One clip of each of `number` equal runs; of each clip where there are fewer."""
     number = min(number, len(clips))
     bounds = [run * len(clips) // number for run in range(number)] + [len(clips)]
-    return [clips[chance.randrange(*run)] for run in pairwise(bounds)]
+    return [clips[chance.randrange(*run)] for run in itertools.pairwise(bounds)]
 
 
 def time_with(workers: int, jobs: Iterable[float]) -> float:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import operator
 import random
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import numpy as np
 
 from avprep import storage
 from avprep.clips import Clip
+from avprep.compact import CompactClips
 from avprep.failures import ClipFailure
 from avprep.labels import LabelSet
 from avprep.options import SampleOptions
@@ -31,7 +34,7 @@ _ASSUMED_SECONDS = 10.0  # of a clip without `start` and `end`
 _JPEG_BYTES_PER_PIXEL = 0.2  # at quality 75
 _AUDIO_RATIO = {"flac": 0.6, "wav": 1.0}  # to 16-bit PCM
 
-_clip_fields = operator.attrgetter(*(field.name for field in fields(Clip)))
+_LOCAL = -1
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class ShardJob:
     """One shard to build: a job for one worker."""
 
     name: str
-    clips: tuple[Clip, ...]
+    clips: Sequence[Clip]
 
 
 @dataclass(frozen=True)
@@ -92,26 +95,35 @@ def plan_shards(
         cut: how large the shards are.
         seed: of the shuffle.
     """
-    unique, rejected = split_duplicates(clips)
-    cut = cut.settled(len(unique))
-    shuffled = list(unique)
+    clips = CompactClips.of(clips)
+    known = _Known.of(clips, cut)
+    unique, rejected = split_duplicates(clips, known.hashes)
+    target = cut.target(len(unique))
+    shuffled = unique[:]
     random.Random(seed).shuffle(shuffled)
-    apart, together = _by_file(unique, shuffled)
-    order = {clip.video_id: rank for rank, clip in enumerate(shuffled)} if together else {}
-    groups = [[part] for part in cut.parts(typical_first(apart))]
+    apart, together = _by_file(unique, shuffled, known.files)
+    ranks = _ranks(shuffled, len(clips)) if together else array("Q")
+    first = typical_first(apart, known.labelled, known.timed)
+    groups = [[part] for part in parts_of(first, known.weights, target)]
     groups += [
-        [tuple(sorted(part, key=lambda clip: order[clip.video_id])) for part in parts]
-        for parts in _grouped(together, cut)
+        [array("Q", sorted(part, key=ranks.__getitem__)) for part in parts]
+        for parts in _grouped(together, known.weights, target)
     ]
     numbers = itertools.count()
     named = tuple(
-        tuple(ShardJob(shard_name(next(numbers)), typical_first(part)) for part in group)
+        tuple(
+            ShardJob(
+                shard_name(next(numbers)),
+                clips.at(typical_first(part, known.labelled, known.timed)),
+            )
+            for part in group
+        )
         for group in groups
     )
     made_with = {
         "options": flat(options),
         "classes": {"number": len(labels), "sha256": _digest([labels.mids, labels.names])},
-        "manifest": {"sha256": _digest_of_each(map(_clip_fields, clips))},
+        "manifest": {"sha256": _digest_of_each(clips.texts())},
         "versions": dict(tools),
     }
     jobs = [job for group in named for job in group]
@@ -119,60 +131,125 @@ def plan_shards(
     return ShardPlan(named, tuple(rejected), mark, made_with)
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What planning has to know of each clip, by its place in the manifest."""
+
+    hashes: array[int]  # of its id
+    weights: array[int]
+    files: array[int]  # the number of the archive or remote file that it lies in; _LOCAL
+    labelled: bytearray  # 1 if it has labels
+    timed: bytearray  # 1 if the times of its frames will be known
+
+    @classmethod
+    def of(cls, clips: Iterable[Clip], cut: ShardCut) -> _Known:
+        """All of it, in one pass."""
+        known = cls(array("q"), array("q"), array("q"), bytearray(), bytearray())
+        numbers: dict[tuple[str, str], int] = {}
+        for clip in clips:
+            number = _LOCAL
+            if not clip.wav and storage.is_url(clip.video):
+                place = place_of(clip.video)
+                number = numbers.setdefault((place.file, place.kind), len(numbers))
+            known.hashes.append(hash(clip.video_id))
+            known.weights.append(cut.weight(clip))
+            known.files.append(number)
+            known.labelled.append(bool(clip.labels))
+            known.timed.append(not clip.wav)
+        return known
+
+
+def split_duplicates(
+    clips: Sequence[Clip], hashes: array[int]
+) -> tuple[array[int], list[ClipFailure]]:
+    """The places of the first clip of each video_id, and a failure for each later one.
+
+    Args:
+        clips: the manifest.
+        hashes: of their ids; the ids themselves are compared only where these are the same.
+    """
+    values = np.frombuffer(hashes, np.int64)
+    ordered = np.sort(values)
+    shared = ordered[1:][ordered[1:] == ordered[:-1]]
+    first: dict[str, int] = {}
+    rejected: dict[int, ClipFailure] = {}
+    for place in np.flatnonzero(np.isin(values, shared)).tolist():
+        clip = clips[place]
+        earlier = first.setdefault(clip.video_id, place)
+        if earlier != place:
+            there = f"already stands for {clips[earlier].file}"
+            detail = f"{clip.file}: video_id {clip.video_id!r} {there}"
+            failure = ClipFailure(clip.video_id, clip.file, "plan", "duplicate-id", detail)
+            rejected[place] = failure
+    unique = array("Q", (place for place in range(len(clips)) if place not in rejected))
+    return unique, list(rejected.values())
+
+
 def _by_file(
-    clips: Sequence[Clip], shuffled: Sequence[Clip]
-) -> tuple[list[Clip], list[list[Clip]]]:
+    unique: Iterable[int], shuffled: Iterable[int], files: Sequence[int]
+) -> tuple[array[int], list[array[int]]]:
     """The clips that lie in local files, shuffled; and the others by the file they lie in.
 
     The files are in the order of their first clips in the shuffle, the clips of each in that of
     the manifest, in which archives are read.
     """
-    places = {
-        clip.video_id: place_of(clip.video)
-        for clip in clips
-        if not clip.wav and storage.is_url(clip.video)
-    }
-    files: dict[tuple[str, str], list[Clip]] = {
-        (place.file, place.kind): []
-        for clip in shuffled
-        if (place := places.get(clip.video_id)) is not None
-    }
-    for clip in clips:
-        if (place := places.get(clip.video_id)) is not None:
-            files[place.file, place.kind].append(clip)
-    return [clip for clip in shuffled if clip.video_id not in places], list(files.values())
+    apart = array("Q", (place for place in shuffled if files[place] == _LOCAL))
+    together = {files[place]: array("Q") for place in shuffled if files[place] != _LOCAL}
+    for place in unique:
+        if files[place] != _LOCAL:
+            together[files[place]].append(place)
+    return apart, list(together.values())
 
 
-def _grouped(files: Iterable[Sequence[Clip]], cut: ShardCut) -> Iterator[list[tuple[Clip, ...]]]:
+def _ranks(shuffled: Iterable[int], clips: int) -> array[int]:
+    """Where each clip stands in the shuffle."""
+    ranks = array("Q", bytes(8 * clips))
+    for rank, place in enumerate(shuffled):
+        ranks[place] = rank
+    return ranks
+
+
+def _grouped(
+    files: Iterable[array[int]], weights: Sequence[int], target: int
+) -> Iterator[list[array[int]]]:
     """The shards of each file, or of the small ones that fill a shard together."""
-    clips: list[Clip] = []
-    weight = 0
+    clips, weight = array("Q"), 0
     for file in files:
-        more = sum(map(cut.weight, file))
-        if clips and weight + more > cut.target:
-            yield list(cut.parts(clips))
-            clips, weight = [], 0
+        more = sum(weights[place] for place in file)
+        if clips and weight + more > target:
+            yield list(parts_of(clips, weights, target))
+            clips, weight = array("Q"), 0
         clips += file
         weight += more
     if clips:
-        yield list(cut.parts(clips))
+        yield list(parts_of(clips, weights, target))
 
 
-def typical_first(clips: Sequence[Clip]) -> tuple[Clip, ...]:
+def parts_of(places: array[int], weights: Sequence[int], target: int) -> Iterator[array[int]]:
+    """Consecutive clips up to a weight, and at least one."""
+    begin, weight = 0, 0
+    for number, place in enumerate(places):
+        if weight + weights[place] > target and number > begin:
+            yield places[begin:number]
+            begin, weight = number, 0
+        weight += weights[place]
+    if begin < len(places):
+        yield places[begin:]
+
+
+def typical_first(
+    places: Sequence[int], labelled: Sequence[int], timed: Sequence[int]
+) -> array[int]:
     """Clips with labels ahead, if only some have them, and clips whose frame times will be known.
 
     Readers that learn the types of a sample's JSON from the first samples of a shard (Hugging Face
     `datasets`, from five) learn nothing from an empty list.
     """
-    labelled = [clip for clip in clips if clip.labels][:_TYPICAL]
-    timed = [clip for clip in clips if not clip.wav][:_TYPICAL]
-    first = {
-        clip.video_id: clip
-        for pair in itertools.zip_longest(labelled, timed)
-        for clip in pair
-        if clip
-    }
-    return (*first.values(), *(clip for clip in clips if clip.video_id not in first))
+    with_labels = itertools.islice(filter(labelled.__getitem__, places), _TYPICAL)
+    with_times = itertools.islice(filter(timed.__getitem__, places), _TYPICAL)
+    pairs = itertools.zip_longest(with_labels, with_times)
+    first = dict.fromkeys(place for pair in pairs for place in pair if place is not None)
+    return array("Q", itertools.chain(first, (place for place in places if place not in first)))
 
 
 @dataclass(frozen=True)
@@ -181,51 +258,29 @@ class CutByCount:
 
     samples: int | None = None  # None: 500, or fewer where that makes under 8 shards
 
-    @property
-    def target(self) -> int:
-        """The greatest weight of a shard."""
-        return self.samples or DEFAULT_SAMPLES_PER_SHARD
-
-    def settled(self, clips: int) -> CutByCount:
-        """The same with a number, for a set of so many clips."""
-        return CutByCount(self.samples or default_samples_per_shard(clips))
+    def target(self, clips: int) -> int:
+        """The greatest weight of a shard of a set of so many clips."""
+        return self.samples or default_samples_per_shard(clips)
 
     def weight(self, clip: Clip) -> int:
         """What a clip counts for."""
         return 1
-
-    def parts(self, clips: Sequence[Clip]) -> Iterator[tuple[Clip, ...]]:
-        """Consecutive clips, all but the last part of one length."""
-        for start in range(0, len(clips), self.target):
-            yield tuple(clips[start : start + self.target])
 
 
 @dataclass(frozen=True)
 class CutByBytes:
     """Shards of about so many bytes, by what the clips should weigh: nothing is decoded for it."""
 
-    target: int
+    size: int
     sample: SampleOptions
 
-    def settled(self, clips: int) -> CutByBytes:
-        """The same: it does not depend on the number of clips."""
-        return self
+    def target(self, clips: int) -> int:
+        """The greatest weight of a shard: it does not depend on the number of clips."""
+        return self.size
 
     def weight(self, clip: Clip) -> int:
         """What a clip counts for."""
         return expected_bytes(clip, self.sample)
-
-    def parts(self, clips: Sequence[Clip]) -> Iterator[tuple[Clip, ...]]:
-        """Consecutive clips up to the target, and at least one."""
-        begin, weight = 0, 0
-        for number, clip in enumerate(clips):
-            expected = self.weight(clip)
-            if weight + expected > self.target and number > begin:
-                yield tuple(clips[begin:number])
-                begin, weight = number, 0
-            weight += expected
-        if begin < len(clips):
-            yield tuple(clips[begin:])
 
 
 ShardCut = CutByCount | CutByBytes
@@ -250,21 +305,6 @@ def default_samples_per_shard(clips: int) -> int:
     return max(1, min(DEFAULT_SAMPLES_PER_SHARD, -(-clips // _SHARDS_OF_A_SMALL_SET)))
 
 
-def split_duplicates(clips: Iterable[Clip]) -> tuple[list[Clip], list[ClipFailure]]:
-    """The first clip of each video_id, and a failure for each later one."""
-    unique: dict[str, Clip] = {}
-    rejected = []
-    for clip in clips:
-        first = unique.get(clip.video_id)
-        if first is None:
-            unique[clip.video_id] = clip
-        else:
-            path = clip.file
-            detail = f"{path}: video_id {clip.video_id!r} already stands for {first.file}"
-            rejected.append(ClipFailure(clip.video_id, path, "plan", "duplicate-id", detail))
-    return list(unique.values()), rejected
-
-
 def fingerprint(
     jobs: Sequence[ShardJob],
     labels: LabelSet,
@@ -276,7 +316,8 @@ def fingerprint(
     head = {"format": VERSION, "options": dict(options), "tools": dict(tools)}
     digest.update(json.dumps([head, labels.mids, labels.names], sort_keys=True).encode())
     for job in jobs:
-        digest.update(json.dumps([job.name, [_clip_fields(clip) for clip in job.clips]]).encode())
+        texts = b", ".join(CompactClips.of(job.clips).texts())
+        digest.update(b"[%s, [%s]]" % (json.dumps(job.name).encode(), texts))
     return digest.hexdigest()
 
 
@@ -292,10 +333,10 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def _digest_of_each(values: Iterable[Any]) -> str:
+def _digest_of_each(texts: Iterable[bytearray]) -> str:
     digest = hashlib.sha256()
-    for value in values:
-        digest.update(json.dumps(value).encode() + b"\n")
+    for text in texts:
+        digest.update(text + b"\n")
     return digest.hexdigest()
 
 

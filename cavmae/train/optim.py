@@ -23,7 +23,7 @@ def freeze_base(model: nn.Module) -> None:
 def build_optimizer(
     model: Encoder, options: OptimOptions, transfer: TransferOptions | None = None
 ) -> Optimizer:
-    """An optimiser with a group for each ratio of learning rates; on a GPU it is one kernel.
+    """An optimiser with a group for each ratio of learning rates; it updates in one pass.
 
     Each group carries `lr_ratio`, what the schedule's rate is multiplied by.
     """
@@ -39,7 +39,7 @@ def build_optimizer(
         lr=options.lr,
         betas=(options.beta1, options.beta2),
         weight_decay=options.weight_decay,
-        fused=all(parameter.is_cuda for group in groups.values() for parameter in group),
+        fused=True,
     )
 
 

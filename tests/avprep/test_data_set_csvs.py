@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import gzip
 import io
 
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 
 from avprep.errors import UserError
 from avprep.labels import LabelSet, label_set_from_names, read_label_csv
+from avprep.manifest.make import make_audioset_manifest
 from avprep.manifest.sources.audioset import read_audioset
 from avprep.manifest.sources.listing import read_listing
 from avprep.manifest.sources.rows import CsvNotes
 from avprep.manifest.sources.vggsound import read_vggsound
+from avprep.options import AudioSetOptions, ManifestOutput, Sources
 
 CLASSES = LabelSet(
     ("/m/09x0r", "/m/05zppz", "/t/dd00088", "/m/twin1", "/m/twin2"),
@@ -449,3 +452,11 @@ def test_a_listing_has_columns_in_any_order_and_several_labels(tmp_path):
     }
     note = "files in several rows have the classes of all of them"
     assert data_set.notes.corrected == {note: [5]}
+
+
+def test_a_manifest_leaves_garbage_collection_as_it_was(tmp_path):
+    options = AudioSetOptions(tmp_path / "none.csv", labels=tmp_path / "none.csv")
+    sources, output = Sources(videos=(str(tmp_path),)), ManifestOutput(tmp_path / "m.json")
+    with pytest.raises(UserError, match=r"no such file|cannot be read"):
+        make_audioset_manifest(options, sources, output)
+    assert gc.isenabled()

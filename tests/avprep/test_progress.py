@@ -9,6 +9,8 @@ from click.testing import CliRunner
 
 from avprep.cli import group
 from avprep.cli.progress import ProgressBar
+from avprep.clips import discover_clips
+from avprep.progress import counted
 from tests.faults.conftest import wait_until
 
 
@@ -78,3 +80,19 @@ def test_every_long_command_of_avprep_says_how_far_it_is(demo_videos, tmp_path, 
     assert re.search(r"^verify: \d+/(\?|2) shards, ", told, re.MULTILINE)
     told = lines_of("report", shards, "--out", tmp_path / "report.html")
     assert re.search(r"^report: \d+/(\?|2) shards, ", told, re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", [0, 1, 64, 130])
+def test_what_is_passed_on_is_counted_to_the_last(number):
+    heard = []
+    assert list(counted(iter(range(number)), "clip", heard.append)) == list(range(number))
+    assert heard[0].done == 0
+    assert heard[-1].done == number
+
+
+def test_every_file_of_every_folder_is_counted(tmp_path):
+    for name in ("a/1.mp4", "a/2.mp4", "b/c/3.mp4", "b/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    counts: list[int] = []
+    assert len(discover_clips(tmp_path, on_files=counts.append)) == sum(counts) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 
 import pytest
 from hypothesis import given
@@ -21,6 +22,7 @@ from avprep.shards.plan import (
     differences,
     expected_bytes,
     part_of,
+    parts_of,
     plan_shards,
 )
 
@@ -130,7 +132,10 @@ segments = st.lists(st.one_of(st.none(), st.floats(0.1, 300)), max_size=60)
 @given(segments, st.integers(1, 10**8))
 def test_shards_of_a_size_hold_every_clip_in_order_and_exceed_it_only_by_a_single_clip(ends, size):
     given_clips = [Clip(str(k), video="v", end=end) for k, end in enumerate(ends)]
-    parts = list(CutByBytes(size, SAMPLE).parts(given_clips))
+    cut = CutByBytes(size, SAMPLE)
+    places = array("Q", range(len(given_clips)))
+    found = parts_of(places, [cut.weight(clip) for clip in given_clips], cut.target(len(ends)))
+    parts = [[given_clips[place] for place in part] for part in found]
     assert [clip for part in parts for clip in part] == given_clips
     weights = [sum(expected_bytes(clip, SAMPLE) for clip in part) for part in parts]
     for part, weight in zip(parts, weights, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import itertools
 import json
@@ -474,6 +475,27 @@ def test_no_checkpoint_holds_a_step_whose_loss_is_not_finite(tiny, tmp_path, min
 def test_multistep_rate_is_the_published(epoch, factor):
     options = OptimOptions(lr=1.0, decay_start=10, decay_step=5)
     assert learning_rate(options, epoch * 7 + 3, 7, 25) == factor
+
+
+def test_updates_are_those_of_the_published_optimiser():
+    torch.manual_seed(0)
+    ours = CAVMAE(CONFIG)
+    theirs = copy.deepcopy(ours)
+    options = OptimOptions(lr=1e-3)
+    optimizer = build_optimizer(ours, options)
+    trained = [parameter for parameter in theirs.parameters() if parameter.requires_grad]
+    published = torch.optim.Adam(
+        trained, options.lr, betas=(0.95, 0.999), weight_decay=5e-7, fused=False
+    )
+    for _ in range(3):
+        for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            if own.requires_grad:
+                own.grad = torch.randn_like(own)
+                other.grad = own.grad.clone()
+        optimizer.step()
+        published.step()
+    for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(own, other)
 
 
 def test_head_gets_its_own_rate_and_frozen_bases_get_none():

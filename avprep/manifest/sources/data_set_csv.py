@@ -112,10 +112,10 @@ def read_segments(
     """
     segments, odd_lengths = Segments(), list[int | None]()
     rows, splitter = _rows(path, layout)
-    count = 0
+    count, is_as_published = 0, splitter.is_as_published
     for line, text in rows:
         try:
-            row = parse_published(line, text) if splitter.is_as_published else None
+            row = parse_published(line, text) if is_as_published else None
             row = row or parse(line, text, splitter.fields(text))
         except RowError as error:
             notes.bad.append((line, str(error)))

@@ -58,7 +58,7 @@ def match_folder(
     labels: LabelSet | None = None,
     label_file: object = "the class CSV",
     split: str = "",
-    on_file: Callable[[], object] = lambda: None,
+    on_files: Callable[[int], object] = lambda count: None,
     label_from: LabelSource | None = None,
     kinds: tuple[FileKind, ...] = (),
 ) -> Matched:
@@ -73,7 +73,7 @@ def match_folder(
         labels: the label set to use; None to number the sorted names of the classes.
         label_file: where that label set is, for the message.
         split: the split that is wanted; "" for all.
-        on_file: called after each file found.
+        on_files: called with the number of files found in each folder.
         label_from: the file beside each video that has its classes, instead of the sub-folder.
         kinds: of files that are taken, see `Scan`.
 
@@ -86,7 +86,7 @@ def match_folder(
     if reader is not None:
         scan.keep, scan.read = reader.source.suffix, reader
     where = ", ".join(roots)
-    files, ids, extras = _nameable(discover_files(roots, scan, on_file))
+    files, ids, extras = _nameable(discover_files(roots, scan, on_files))
     folders, remarks = [file.folders for file in files], remarks_on_kinds(scan) * (not kinds)
     if all(map(is_archive, roots)) and (around := _packed_in(folders)):
         remarks.append(f"everything is in {'/'.join(around)}/, which is not taken for a class")

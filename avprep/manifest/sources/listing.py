@@ -123,7 +123,7 @@ def match_listing(
     data_set: DataSet,
     root: Places,
     extracted: Path | None,
-    on_file: Callable[[], object] = lambda: None,
+    on_files: Callable[[int], object] = lambda count: None,
     base: str = "",
     kinds: tuple[FileKind, ...] = (),
 ) -> Matched:
@@ -133,7 +133,7 @@ def match_listing(
         data_set: see `read_listing`.
         root: the place, or places, that are scanned and that relative paths start from.
         extracted: what `avprep extract` wrote for the same folder.
-        on_file: called after each file found.
+        on_files: called with the number of files found in each folder.
         base: a further folder that relative paths start from, and that is not scanned.
         kinds: of files that are scanned for, see `Scan`; by default also those that rows name.
 
@@ -141,7 +141,7 @@ def match_listing(
         UserError: nothing is there, or a place cannot be listed.
     """
     roots, scan = expanded(root), Scan(kinds or _named_kinds(data_set))
-    found = find_files(roots, scan, on_file)
+    found = find_files(roots, scan, on_files)
     files = [file for file in found if is_writable(file.video)]
     extras = [(file.video, UNNAMEABLE) for file in found if not is_writable(file.video)]
     videos = {path: file.video for path, file in zip(distinct_paths(files), files, strict=True)}

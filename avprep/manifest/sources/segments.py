@@ -27,14 +27,14 @@ def check_sources(sources: Sources) -> None:
 
 
 def match_segments(
-    data_set: DataSet, sources: Sources, on_file: Callable[[], object] = lambda: None
+    data_set: DataSet, sources: Sources, on_files: Callable[[int], object] = lambda count: None
 ) -> Matched:
     """Find the files of a data set's rows.
 
     Args:
         data_set: the rows.
         sources: where to look.
-        on_file: called after each file found.
+        on_files: called with the number of files found in each folder.
 
     Raises:
         UserError: a place is missing or cannot be listed.
@@ -43,7 +43,7 @@ def match_segments(
     videos = expanded(sources.videos)
 
     def files(places: Iterable[str | Path], suffixes: Collection[str]) -> Iterator[tuple[str, str]]:
-        return (file for place in places for file in scan_files(place, suffixes, scan, on_file))
+        return (file for place in places for file in scan_files(place, suffixes, scan, on_files))
 
     row = next(iter(segments.rows), None)
     return Matched(
