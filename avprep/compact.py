@@ -42,7 +42,7 @@ class CompactClips(Sequence[Clip]):
 
     def at(self, places: Iterable[int]) -> CompactClips:
         """The clips at some places of this sequence, in that order."""
-        chosen = array("Q", map(self._places.__getitem__, places))
+        chosen = array("I", map(self._places.__getitem__, places))
         return CompactClips(self._text, self._starts, chosen)
 
     def texts(self) -> Iterator[bytearray]:

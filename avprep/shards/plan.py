@@ -102,11 +102,11 @@ def plan_shards(
     shuffled = unique[:]
     random.Random(seed).shuffle(shuffled)
     apart, together = _by_file(unique, shuffled, known.files)
-    ranks = _ranks(shuffled, len(clips)) if together else array("Q")
+    ranks = _ranks(shuffled, len(clips)) if together else array("I")
     first = typical_first(apart, known.labelled, known.timed)
     groups = [[part] for part in parts_of(first, known.weights, target)]
     groups += [
-        [array("Q", sorted(part, key=ranks.__getitem__)) for part in parts]
+        [array("I", sorted(part, key=ranks.__getitem__)) for part in parts]
         for parts in _grouped(together, known.weights, target)
     ]
     numbers = itertools.count()
@@ -144,7 +144,7 @@ class _Known:
     @classmethod
     def of(cls, clips: Iterable[Clip], cut: ShardCut) -> _Known:
         """All of it, in one pass."""
-        known = cls(array("q"), array("q"), array("q"), bytearray(), bytearray())
+        known = cls(array("q"), array("q"), array("i"), bytearray(), bytearray())
         numbers: dict[tuple[str, str], int] = {}
         for clip in clips:
             number = _LOCAL
@@ -181,7 +181,7 @@ def split_duplicates(
             detail = f"{clip.file}: video_id {clip.video_id!r} {there}"
             failure = ClipFailure(clip.video_id, clip.file, "plan", "duplicate-id", detail)
             rejected[place] = failure
-    unique = array("Q", (place for place in range(len(clips)) if place not in rejected))
+    unique = array("I", (place for place in range(len(clips)) if place not in rejected))
     return unique, list(rejected.values())
 
 
@@ -193,8 +193,8 @@ def _by_file(
     The files are in the order of their first clips in the shuffle, the clips of each in that of
     the manifest, in which archives are read.
     """
-    apart = array("Q", (place for place in shuffled if files[place] == _LOCAL))
-    together = {files[place]: array("Q") for place in shuffled if files[place] != _LOCAL}
+    apart = array("I", (place for place in shuffled if files[place] == _LOCAL))
+    together = {files[place]: array("I") for place in shuffled if files[place] != _LOCAL}
     for place in unique:
         if files[place] != _LOCAL:
             together[files[place]].append(place)
@@ -203,7 +203,7 @@ def _by_file(
 
 def _ranks(shuffled: Iterable[int], clips: int) -> array[int]:
     """Where each clip stands in the shuffle."""
-    ranks = array("Q", bytes(8 * clips))
+    ranks = array("I", bytes(4 * clips))
     for rank, place in enumerate(shuffled):
         ranks[place] = rank
     return ranks
@@ -213,12 +213,12 @@ def _grouped(
     files: Iterable[array[int]], weights: Sequence[int], target: int
 ) -> Iterator[list[array[int]]]:
     """The shards of each file, or of the small ones that fill a shard together."""
-    clips, weight = array("Q"), 0
+    clips, weight = array("I"), 0
     for file in files:
         more = sum(weights[place] for place in file)
         if clips and weight + more > target:
             yield list(parts_of(clips, weights, target))
-            clips, weight = array("Q"), 0
+            clips, weight = array("I"), 0
         clips += file
         weight += more
     if clips:
@@ -249,7 +249,7 @@ def typical_first(
     with_times = itertools.islice(filter(timed.__getitem__, places), _TYPICAL)
     pairs = itertools.zip_longest(with_labels, with_times)
     first = dict.fromkeys(place for pair in pairs for place in pair if place is not None)
-    return array("Q", itertools.chain(first, (place for place in places if place not in first)))
+    return array("I", itertools.chain(first, (place for place in places if place not in first)))
 
 
 @dataclass(frozen=True)

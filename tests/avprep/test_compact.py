@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 from dataclasses import astuple
 
 import pytest
@@ -65,6 +66,21 @@ def test_planned_shards_stay_those_of_earlier_versions():
     assert [[clip.video_id for clip in job.clips] for job in plan.jobs] == ORDER
     assert plan.fingerprint == FINGERPRINT
     assert plan.made_with["manifest"]["sha256"] == MANIFEST
+
+
+def test_a_hundred_million_clips_can_be_planned_in_32_gib():
+    names = (f"{number:011d}_{number % 600}.000" for number in range(20_000))
+    few = (Clip(name, ("/m/a",), f"/data/audioset/videos/{name}.mp4") for name in names)
+    tracemalloc.start()
+    try:
+        plan = plan_shards(
+            CompactClips.of(few), LabelSet(("/m/a",), ("A",)), {}, {}, CutByCount(500)
+        )
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert plan.clips == 20_000
+    assert peak / plan.clips < 2**35 / 10**8
 
 
 @pytest.mark.parametrize("suffix", ["json", "jsonl"])

@@ -133,7 +133,7 @@ segments = st.lists(st.one_of(st.none(), st.floats(0.1, 300)), max_size=60)
 def test_shards_of_a_size_hold_every_clip_in_order_and_exceed_it_only_by_a_single_clip(ends, size):
     given_clips = [Clip(str(k), video="v", end=end) for k, end in enumerate(ends)]
     cut = CutByBytes(size, SAMPLE)
-    places = array("Q", range(len(given_clips)))
+    places = array("I", range(len(given_clips)))
     found = parts_of(places, [cut.weight(clip) for clip in given_clips], cut.target(len(ends)))
     parts = [[given_clips[place] for place in part] for part in found]
     assert [clip for part in parts for clip in part] == given_clips
