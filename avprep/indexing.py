@@ -6,12 +6,13 @@ import hashlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from avprep import storage
 from avprep.audio import SAMPLE_RATE
+from avprep.clips import expanded
 from avprep.errors import UserError
 from avprep.failures import FAILURES_FILE, ClipFailure, failures_csv
 from avprep.labels import LabelSet, label_set_from_names, read_label_csv
@@ -55,7 +56,7 @@ def index_tars(
     """Write a dataset.json and indexes for tars, so that `cavmae` trains from them.
 
     Args:
-        tars: local files whose names end in .tar, or folders with such files.
+        tars: local files whose names end in .tar, folders with such files, or patterns of these.
         options: what the members of a sample are.
         on_progress: hears of tars done.
 
@@ -84,17 +85,17 @@ def index_tars(
     return _write(out, found, labels, options, problems)
 
 
-def _tars(tars: Iterable[str | Path]) -> list[Path]:
+def _tars(tars: Sequence[str | Path]) -> list[Path]:
     """The files, each once.
 
     Raises:
         UserError: there are none, two have the same name, or one is behind a URL.
     """
-    paths: list[Path] = []
     for given in tars:
         if storage.is_url(given):
             raise UserError(f"{given}: only tars on a local disk can be indexed. Copy them first.")
-        path = Path(given)
+    paths: list[Path] = []
+    for path in map(Path, expanded(tars)):
         paths += sorted(path.glob("*.tar")) if path.is_dir() else [path]
     if not paths:
         raise UserError("no tar given; name files that end in .tar, or folders with such files.")

@@ -44,7 +44,15 @@ def evaluate(options: EvaluateOptions, printed: OneLine) -> None:
         options = replace(options, criterion=None)
     with Bars("eval") as bars:
         result = cavmae.evaluate(options, recipe, bars, warn)
-    printed.show(facts_of(result), "\n".join(described(result)))
+    printed.show(facts_of(result), "\n".join([*described(result), *score_files(result, options)]))
+
+
+def score_files(result: EvaluateResult, options: EvaluateOptions) -> list[str]:
+    """What was written with `--scores`."""
+    from cavmae.evaluation.evaluate import score_file
+
+    modes = result.modes if options.scores is not None else ()
+    return [str(score_file(options, one.mode)) for one in modes]
 
 
 def facts_of(result: EvaluateResult) -> dict[str, Any]:

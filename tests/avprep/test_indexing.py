@@ -107,7 +107,7 @@ def test_the_tars_of_tar_itself_and_another_order_of_members_are_read(tmp_path):
             names.append(name)
     command = ["tar", "-C", tmp_path / "files", "-cf", tmp_path / "t.tar", *names]
     subprocess.run(command, check=True)
-    avprep.index_tars([tmp_path / "t.tar"])
+    avprep.index_tars([tmp_path / "t.tar", str(tmp_path / "*.tar")])  # one tar, named twice
     assert read_back(tmp_path) == expected
 
 

@@ -68,6 +68,13 @@ def by_hand(model, shards, frame, squash, mode="multimodal"):
 SQUASH = {"ce": lambda x: x.softmax(-1), "bce": torch.sigmoid}
 
 
+def test_files_of_scores_are_named(shards, tmp_path):
+    save_classifier(tmp_path / "model.safetensors", "ce")
+    flags = ("--modes", "all", "--scores", tmp_path / "scores.npz")
+    printed = evaluate(shards, tmp_path / "model.safetensors", *flags).splitlines()
+    assert sorted(printed[-len(MODES) :]) == sorted(map(str, tmp_path.glob("scores.*.npz")))
+
+
 @pytest.mark.parametrize("criterion", ["ce", "bce"])
 def test_two_ranks_count_each_clip_once_and_average_the_frames(shards, tmp_path, criterion):
     model = save_classifier(tmp_path / "model.safetensors", criterion)

@@ -479,7 +479,7 @@ def test_multistep_rate_is_the_published(epoch, factor):
 
 def test_updates_are_those_of_the_published_optimiser():
     torch.manual_seed(0)
-    ours = CAVMAE(CONFIG)
+    ours = CAVMAE(SMALL)
     theirs = copy.deepcopy(ours)
     options = OptimOptions(lr=1e-3)
     optimizer = build_optimizer(ours, options)
