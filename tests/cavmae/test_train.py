@@ -333,7 +333,7 @@ def contrast_over_ranks() -> None:
     whole = [audio.clone().requires_grad_(), image.clone().requires_grad_()]
     expected, _ = contrastive_loss(*whole)
     expected.backward()
-    with joined_world("cpu") as world:
+    with joined_world("cpu", batch_size=1) as world:
         mine = slice(0, 3) if world.rank == 0 else slice(3, 5)  # ranks may hold unequal parts
         own = [audio[mine].clone().requires_grad_(), image[mine].clone().requires_grad_()]
         loss, _ = contrastive_loss(*own, gather=partial(world.gather_rows, counts=[3, 2]))
@@ -400,6 +400,13 @@ def test_a_checkpoint_with_an_empty_file_is_told_from_a_good_one(tmp_path):
     saved = save_checkpoint(tmp_path, 1, CAVMAE(CONFIG), {"step": 1}, keep=1)
     (saved / "state.pt").write_bytes(b"")
     with pytest.raises(UserError, match=r"step-00000001: cannot be resumed from \("):
+        load_state(saved, CAVMAE(CONFIG))
+
+
+def test_a_checkpoint_that_memory_is_too_small_for_is_not_called_damaged(tmp_path, monkeypatch):
+    saved = save_checkpoint(tmp_path, 1, CAVMAE(CONFIG), {"step": 1}, keep=1)
+    monkeypatch.setattr(CAVMAE, "load_state_dict", lambda *_, **__: torch.empty(2**50))
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
         load_state(saved, CAVMAE(CONFIG))
 
 
