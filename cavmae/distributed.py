@@ -186,7 +186,7 @@ def first_host(nodes: str) -> str:
 
 
 @contextmanager
-def joined_world(device: str, batch_size: int) -> Iterator[World]:
+def joined_world(device: str, batch_size: int = 1) -> Iterator[World]:
     """Join the ranks that were started together, if any were, for the length of a block.
 
     Within another such block they are joined already, and stay so until that ends.

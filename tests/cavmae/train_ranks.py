@@ -226,7 +226,7 @@ def how_validation_ends(shards: Path, world: World) -> list[str]:
 def main() -> None:
     torch.set_num_threads(1)
     shards, damaged, out = map(Path, sys.argv[1:])
-    with joined_world("cpu", batch_size=1) as world:
+    with joined_world("cpu") as world:
         for number, way in enumerate(WAYS):
             trainer = train(way, shards, out / str(number), world)
             found = {**evaluate(trainer, shards), **sizes(trainer)}
