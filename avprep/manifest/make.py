@@ -10,19 +10,12 @@ from pathlib import Path
 from avprep.clips import Clip, Places, expanded
 from avprep.encode.ahead import measure_clips
 from avprep.errors import Unreadable, UserError
-from avprep.labels import (
-    LabelSet,
-    class_csv_of,
-    known_labels,
-    labels_of,
-    read_label_csv,
-    vggsound_labels,
-)
+from avprep.labels import class_csv_of, known_labels, labels_of, read_label_csv, vggsound_labels
 from avprep.manifest.sources.audioset import read_audioset
 from avprep.manifest.sources.folder import match_folder
 from avprep.manifest.sources.listing import match_listing, read_clip_table, read_listing
 from avprep.manifest.sources.match import check_extracted
-from avprep.manifest.sources.matched import DataSet, ManifestSummary, Matched, write_matched
+from avprep.manifest.sources.matched import DataSet, ManifestSummary, write_matched
 from avprep.manifest.sources.pieces import Lengths, cut_into_pieces
 from avprep.manifest.sources.records import content_column, is_table, unpack_column
 from avprep.manifest.sources.segments import check_sources, match_segments
@@ -53,20 +46,15 @@ def make_audioset_manifest(
 ) -> ManifestSummary:
     """Write the manifest of an AudioSet segments CSV and its class CSV.
 
-    Args:
-        options: these files, and which of their rows are taken.
-        sources: where the videos or extracted files are.
-        output: what is written.
-        on_progress: hears of files found.
-
     Raises:
-        UserError: a file cannot be read, a place cannot be listed, a row is bad and not to be
-            skipped, or no clip has a file.
-        WorkFailed: `output.strict`, and a clip is missing, a row is bad or a file is unusable.
+        UserError: see `read_audioset`, `match_segments` and `write_matched`.
+        WorkFailed: see `write_matched`.
     """
     check_sources(sources)
     data_set = read_audioset(options.segments, read_label_csv(options.labels))
-    return _write_segments(data_set, options.segments, sources, output, on_progress)
+    _check_rows(data_set, options.segments, output)
+    matched = match_segments(data_set, sources, each("file", on_progress))
+    return write_matched(matched, options.segments, output)
 
 
 def make_vggsound_manifest(
@@ -77,13 +65,16 @@ def make_vggsound_manifest(
 ) -> ManifestSummary:
     """Write the manifest of a VGGSound CSV, of one split or of all.
 
-    Args, Raises: as of `make_audioset_manifest`.
+    Raises:
+        UserError: see `read_vggsound`, `match_segments` and `write_matched`.
+        WorkFailed: see `write_matched`.
     """
     check_sources(sources)
     csv, labels = options.csv, options.labels
     data_set = read_vggsound(csv, vggsound_labels() if labels is None else known_labels(labels))
-    data_set = data_set.only(options.split, csv)
-    return _write_segments(data_set, csv, sources, output, on_progress, labels)
+    _check_rows(data_set, csv, output)
+    matched = match_segments(data_set.only(options.split, csv), sources, each("file", on_progress))
+    return write_matched(matched, csv, output, labels)
 
 
 def make_vggsounder_manifest(
@@ -94,26 +85,16 @@ def make_vggsounder_manifest(
 ) -> ManifestSummary:
     """Write the manifest of VGGSounder's CSV: VGGSound's test clips with all their labels.
 
-    Args, Raises: as of `make_audioset_manifest`.
+    Raises:
+        UserError: see `read_vggsounder`, `match_segments` and `write_matched`.
+        WorkFailed: see `write_matched`.
     """
     check_sources(sources)
     labels = vggsound_labels() if options.labels is None else read_label_csv(options.labels)
     data_set = read_vggsounder(options.csv, labels)
-    return _write_segments(data_set, options.csv, sources, output, on_progress)
-
-
-def _write_segments(
-    data_set: DataSet,
-    csv: Path,
-    sources: Sources,
-    output: ManifestOutput,
-    on_progress: OnProgress,
-    labels: Path | None = None,
-) -> ManifestSummary:
-    """Find the files of a data set's segments, and write what matched."""
-    _check_rows(data_set, csv, output)
+    _check_rows(data_set, options.csv, output)
     matched = match_segments(data_set, sources, each("file", on_progress))
-    return write_matched(matched, csv, output, labels)
+    return write_matched(matched, options.csv, output)
 
 
 def make_folder_manifest(
@@ -132,9 +113,8 @@ def make_folder_manifest(
         on_progress: hears of files found.
 
     Raises:
-        UserError: options exclude each other, a file cannot be read, a place cannot be listed, a
-            row is bad and not to be skipped, or no clip has a file.
-        WorkFailed: `output.strict`, and a clip is missing, a row is bad or a file is unusable.
+        UserError: see `match_folder`, `read_listing` and `write_matched`.
+        WorkFailed: see `write_matched`.
     """
     csv, labels, extracted = options.csv, options.labels, options.extracted
     check_extracted(extracted)
@@ -146,62 +126,41 @@ def make_folder_manifest(
     if options.label_from is not None and (csv or table):
         raise UserError(f"--label-from: {csv or table} says what the classes are. Leave one out.")
     known = labels_of(output.out) or None if labels is None else known_labels(labels)
-    if csv is not None:
-        matched = _match_csv(csv, root, known, output, options, on_progress)
-    elif table is not None:
-        csv, matched = table, _match_table(table, known, output, options, on_progress)
-    else:
+    if csv is None and table is not None:
+        csv = table
+        content = content_column(table)
+        archive = output.out.with_suffix(".videos.tar").absolute() if content else None
+        data_set = read_clip_table(table, known, archive)
+        _check_rows(data_set, table, output)
+        data_set, base = data_set.only(options.split, table), str(table.parent)
+        if archive is not None:
+            unpack_column(table, content, archive, each("file", on_progress))
+        matched = match_listing(data_set, (), extracted, base=base)
+        if archive is not None:
+            remark = f"the videos in its column {content} were written to {archive}"
+            matched = replace(matched, remarks=[*matched.remarks, remark])
+    elif csv is None:
+        file = labels or class_csv_of(output.out)
+        on_file = each("file", on_progress)
         matched = match_folder(
             root,
             extracted,
             known,
-            labels or class_csv_of(output.out),
+            file,
             options.split,
-            each("file", on_progress),
+            on_file,
             options.label_from,
             options.kinds,
         )
+    else:
+        data_set = read_listing(csv, known)
+        _check_rows(data_set, csv, output)
+        on_file = each("file", on_progress)
+        data_set = data_set.only(options.split, csv)
+        matched = match_listing(data_set, root, extracted, on_file, kinds=options.kinds)
     if options.pieces.segment is not None:
         matched = cut_into_pieces(matched, options.pieces, _measure(on_progress))
     return write_matched(matched, csv or matched.looked_in, output, labels)
-
-
-def _match_csv(
-    csv: Path,
-    root: Places,
-    known: LabelSet | None,
-    output: ManifestOutput,
-    options: FolderOptions,
-    on_progress: OnProgress,
-) -> Matched:
-    """The videos of a folder that a CSV names."""
-    data_set = read_listing(csv, known)
-    _check_rows(data_set, csv, output)
-    on_file = each("file", on_progress)
-    data_set = data_set.only(options.split, csv)
-    return match_listing(data_set, root, options.extracted, on_file, kinds=options.kinds)
-
-
-def _match_table(
-    table: Path,
-    known: LabelSet | None,
-    output: ManifestOutput,
-    options: FolderOptions,
-    on_progress: OnProgress,
-) -> Matched:
-    """The videos that a table says the places of; those in the table are written to an archive."""
-    content = content_column(table)
-    archive = output.out.with_suffix(".videos.tar").absolute() if content else None
-    data_set = read_clip_table(table, known, archive)
-    _check_rows(data_set, table, output)
-    data_set = data_set.only(options.split, table)
-    if archive is not None:
-        unpack_column(table, content, archive, each("file", on_progress))
-    matched = match_listing(data_set, (), options.extracted, base=str(table.parent))
-    if archive is None:
-        return matched
-    remark = f"the videos in its column {content} were written to {archive}"
-    return replace(matched, remarks=[*matched.remarks, remark])
 
 
 def _measure(on_progress: OnProgress) -> Lengths:
