@@ -219,7 +219,9 @@ def _extract_batch(clips: tuple[Clip, ...], settings: ExtractSettings, decoders:
                 _write_files(clip, outcome, settings.out)
                 incomplete += not outcome.complete
     failures += [
-        _failure(clip, "bad-name", f"{clip.video}: its name is too long for a file")
+        _failure(
+            clip, "bad-name", f"{clip.video}: its name is too long for a file, or has a zero byte"
+        )
         for clip in clips
         if not _fits(clip.video_id)
     ]
@@ -227,8 +229,9 @@ def _extract_batch(clips: tuple[Clip, ...], settings: ExtractSettings, decoders:
 
 
 def _fits(video_id: str) -> bool:
-    """Whether files can be named after a clip."""
-    return len(os.fsencode(video_id)) + len(".wav") <= _LONGEST_NAME
+    """Whether files can be named after a clip; a member of an archive may be called anything."""
+    name = os.fsencode(f"{video_id}.wav")
+    return len(name) <= _LONGEST_NAME and b"\0" not in name
 
 
 def _failure(clip: Clip, cause: str, detail: str) -> ClipFailure:
