@@ -215,8 +215,9 @@ def memory_for(batch_size: int, advice: Callable[[], str]) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, MemoryError) as error:
         if reason := out_of_memory(error):
-            failure = f"out of memory with --batch-size {batch_size} ({reason})"
-            raise WorkFailed(f"{failure}. {advice()}") from error
+            raise WorkFailed(
+                f"out of memory with --batch-size {batch_size} ({reason}). {advice()}"
+            ) from error
         raise
 
 

@@ -92,11 +92,11 @@ def _exit_code(command: Callable[[], Any]) -> int:
         return 1
     except (OSError, RuntimeError, MemoryError) as error:
         if reason := out_of_memory(error):
-            click.echo(
-                f"Failed: out of memory ({printable(reason)}). Close other programs, or use fewer "
-                "--workers or a smaller --batch-size.",
-                err=True,
+            what_helps = (
+                f"out of memory ({printable(reason)}). Close other programs, or use fewer "
+                "--workers or a smaller --batch-size."
             )
+            click.echo(f"Failed: {what_helps}", err=True)
             return 1
         if not isinstance(error, OSError) or error.filename is None:
             raise
