@@ -7,9 +7,8 @@ import json
 import uuid
 from typing import Any
 
-from avprep import storage
+from avprep import storage, wording
 from avprep.errors import UserError
-from avprep.wording import changes
 from cavmae.distributed import World
 from cavmae.train.checkpoint import list_checkpoints
 from cavmae.train.events import Note, OnEvent
@@ -131,7 +130,7 @@ def check_resumed(
         )
     held = [name for name in config if name not in free]
     before, now = ({name: each.get(name) for name in held} for each in (theirs, config))
-    if changed := changes(before, now):
+    if changed := wording.changes(before, now):
         raise UserError(
             f"{folder}: its run was started with {changed}. Give the same options and data to "
             "resume it, or another --out."
