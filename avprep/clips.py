@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 from avprep import storage
 from avprep.errors import UserError
 from avprep.kinds import PLURALS, SUFFIXES, FileKind
+from avprep.wording import counted, first_of
 
 # What systems and programs keep beside people's files; folders that begin with a dot are hidden.
 _NO_CLIPS_IN = re.compile(
@@ -31,11 +32,8 @@ _UNFINISHED = frozenset(
 )
 _UNFINISHED_VIDEO = frozenset(("download", "tmp", "temp", "td", "st"))  # if of a video
 _BEFORE_SUFFIX = frozenset(("part", "partial", "crdownload", "incomplete", "tmp", "temp"))
-_CONTROL = (
-    ".aria2",
-    ".st",
-    ".lftp-pget-status",
-)  # lie beside the unfinished file until it is whole
+# Lie beside the unfinished file until it is whole.
+_CONTROL = (".aria2", ".st", ".lftp-pget-status")
 _FRAGMENT = re.compile(r".+\.(?:part-)?frag\d+", re.IGNORECASE)
 _PATTERN = re.compile(r"[*\[]|^(?!.*://).*\?")  # of the shell; a URL may have a query
 _ONE_STREAM = re.compile(r"(.+)\.f(?:\d+(?:-\w+)?|(?:hls|dash|http)[\w=\-]*)", re.ASCII)
@@ -373,7 +371,7 @@ def _folders(root: str, suffixes: Collection[str], scan: Scan) -> Iterator[Folde
     scheme = storage.archive_scheme(root)
     top = f"{scheme}://::{root}" if scheme else root
     if listing.damage:
-        files = "1 file" if len(listing.names) == 1 else f"{len(listing.names)} files"
+        files = counted(len(listing.names), "file")
         scan.lost.append((root, f"{listing.damage}; {files} before that can be used"))
     scan.lost += (
         (storage.join(top, name), reason)
@@ -449,9 +447,8 @@ def described_passed_over(paths: Sequence[str]) -> list[str]:
     """A line for a person about the files that a scan passed over, if any."""
     if not paths:
         return []
-    first = sorted(paths)
-    shown = ", ".join(first[:3]) + (", …" if first[3:] else "")
-    files = "1 file is" if len(paths) == 1 else f"{len(paths)} files are"
+    files = f"{counted(len(paths), 'file')} {'is' if len(paths) == 1 else 'are'}"
+    shown = first_of(sorted(paths), 3)
     return [f"{files} passed over (hidden, in the trash or unfinished downloads): {shown}"]
 
 

@@ -171,9 +171,3 @@ def _quoting_fault(error: csv.Error) -> str:
     if "expected after" in text:
         return "text follows a closing quote"
     return text
-
-
-def first_of(numbers: Iterable[object], limit: int = 5) -> str:
-    """`"3, 8, 12, …"`: some line numbers for a message."""
-    listed = list(numbers)
-    return ", ".join(map(str, listed[:limit])) + (", …" if len(listed) > limit else "")

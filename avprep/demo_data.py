@@ -91,6 +91,12 @@ def make_demo_data(
 ) -> DemoData:
     """Make OUT/train/CLASS/* and OUT/test/CLASS/*; files already there are kept.
 
+    Args:
+        out: the folder.
+        options: how many clips of each class, and how long they are.
+        pool: who does the work.
+        on_progress: hears of clips done.
+
     Raises:
         UserError: the folder cannot be made.
         WorkFailed: ffmpeg could not encode a clip.

@@ -47,6 +47,20 @@ class WorkFailed(ReportedError):
     """The input was fine and the work still failed, or too many clips failed. Exit code 1."""
 
 
+# How PyTorch, which has no type for it on CPUs, and the system say that memory ran out.
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "Cannot allocate memory")
+
+
+def out_of_memory(error: BaseException) -> str:
+    """What an error says of memory that ran out, of this machine or a GPU; empty for others."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    named = [line for line in lines if any(words in line for words in _MEMORY_WORDS)]
+    if not named and not isinstance(error, MemoryError):
+        return ""
+    # PyTorch goes on about its allocator; a loading process's error ends with what it was.
+    return ". ".join([*named, lines[-1]][0].split(". ")[:2]).rstrip(".")
+
+
 @dataclass(frozen=True)
 class Unreadable:
     """Stands in the place of what could not be read, where one failure must not end the rest."""

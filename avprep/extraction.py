@@ -28,9 +28,11 @@ from avprep.encode.wire import EncodedSample
 from avprep.errors import Unreadable, UserError
 from avprep.failures import FAILURES_FILE, ClipFailure, failures_csv
 from avprep.jobs import run_jobs
+from avprep.option import flat
 from avprep.options import FileKinds, IsolationOptions, PoolOptions, SampleOptions
 from avprep.origins.place import place_of
 from avprep.progress import OnProgress, Progress, each, ignore
+from avprep.wording import changes
 
 EXTRACT_FILE = "extract.json"
 _CLIPS_A_JOB = 32  # the start of a decoding process costs as much CPU as one or two clips
@@ -145,8 +147,8 @@ def _check_facts(data: bytes, settings: ExtractSettings) -> None:
     where = settings.out / EXTRACT_FILE
     try:
         facts = json.loads(data)
-        videos, options = facts["videos"], facts["options"]
-    except (ValueError, KeyError, TypeError) as error:
+        videos, options = facts["videos"], flat(facts["options"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{where}: is damaged ({error!r}), and the files beside it may be of other videos. "
             "Delete that folder and extract again, or choose another --out."
@@ -157,10 +159,10 @@ def _check_facts(data: bytes, settings: ExtractSettings) -> None:
             f"{settings.videos}. Choose another --out. If it is the same folder and was "
             f"moved, write its new place into {where}."
         )
-    if options != asdict(settings.sample):
+    if changed := changes(options, flat(asdict(settings.sample))):
         raise UserError(
-            f"{settings.out}: its files were extracted with other options ({options}). "
-            "Use those, or choose another --out."
+            f"{settings.out}: its files were extracted with other options ({changed}). Choose "
+            "another --out, or delete this folder first."
         )
 
 
@@ -217,7 +219,9 @@ def _extract_batch(clips: tuple[Clip, ...], settings: ExtractSettings, decoders:
                 _write_files(clip, outcome, settings.out)
                 incomplete += not outcome.complete
     failures += [
-        _failure(clip, "bad-name", f"{clip.video}: its name is too long for a file")
+        _failure(
+            clip, "bad-name", f"{clip.video}: its name is too long for a file, or has a zero byte"
+        )
         for clip in clips
         if not _fits(clip.video_id)
     ]
@@ -225,8 +229,9 @@ def _extract_batch(clips: tuple[Clip, ...], settings: ExtractSettings, decoders:
 
 
 def _fits(video_id: str) -> bool:
-    """Whether files can be named after a clip."""
-    return len(os.fsencode(video_id)) + len(".wav") <= _LONGEST_NAME
+    """Whether files can be named after a clip; a member of an archive may be called anything."""
+    name = os.fsencode(f"{video_id}.wav")
+    return len(name) <= _LONGEST_NAME and b"\0" not in name
 
 
 def _failure(clip: Clip, cause: str, detail: str) -> ClipFailure:

@@ -13,6 +13,7 @@ from avprep import storage
 from avprep.columns import Columns, folded
 from avprep.csvfile import csv_bytes, csv_records
 from avprep.errors import UserError
+from avprep.wording import first_of
 
 _HEADER = ["index", "mid", "display_name"]
 _VGGSOUND = Path(__file__).parent / "label_sets" / "vggsound.csv"
@@ -50,9 +51,9 @@ class LabelSet:
         try:
             return self._positions[mid]
         except KeyError:
-            known = ", ".join(self.mids[:5]) + (", …" if len(self) > 5 else "")
+            known = first_of(self.mids) or "none"
             raise UserError(
-                f"unknown label {mid!r}: not among the {len(self)} classes ({known or 'none'}). "
+                f"unknown label {mid!r}: not among the {len(self)} classes ({known}). "
                 "Correct the manifest, or give the class CSV that has it with --labels."
             ) from None
 

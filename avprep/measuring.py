@@ -32,18 +32,11 @@ from avprep.shards.measured import ShardMeasures, checked_index, find_measures, 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one call of `measure` found and did."""
+    """What one call of `measure` found and did, in one shard or all."""
 
     found: int  # clips whose measures were there already
     measured: int  # clips
     unreadable: tuple[str, ...]  # clips that could not be decoded: they measure as empty ones
-
-
-@dataclass(frozen=True)
-class _Shard:
-    found: int
-    measured: int
-    unreadable: tuple[str, ...]
 
 
 def measure(
@@ -67,7 +60,7 @@ def measure(
     info = read_dataset(shards)
     about = replace(info, shards=(), files={}, extra={})
     work = functools.partial(_measure_shard, location=shards, info=about)
-    done: list[_Shard] = []
+    done: list[Measured] = []
     on_progress(Progress("clip", 0, info.samples))
     for shard in run_jobs(work, info.shards, pool):
         done.append(shard)
@@ -82,14 +75,14 @@ def measure(
     )
 
 
-def _measure_shard(shard: ShardInfo, location: str, info: DatasetInfo) -> _Shard:
+def _measure_shard(shard: ShardInfo, location: str, info: DatasetInfo) -> Measured:
     index = checked_index(location, shard)
     try:
         found = find_measures(location, index)
     except ValueError:  # damaged, or of another build: written again
         found = None
     if found is not None and found.columns.keys() == set(COLUMNS):
-        return _Shard(len(index.samples), 0, ())
+        return Measured(len(index.samples), 0, ())
     rows, unreadable = [], []
     for entry in index.samples:
         check_stop()
@@ -103,7 +96,7 @@ def _measure_shard(shard: ShardInfo, location: str, info: DatasetInfo) -> _Shard
             unreadable.append(entry.video_id)
     measures = ShardMeasures.of_rows(shard.name, shard.sha256, rows)
     storage.write_atomic(storage.join(location, measures_name(shard.name)), measures.to_bytes())
-    return _Shard(0, len(rows), tuple(unreadable))
+    return Measured(0, len(rows), tuple(unreadable))
 
 
 def _measures_of(data: bytes, entry: SampleEntry, info: DatasetInfo) -> Mapping[str, float | str]:

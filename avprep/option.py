@@ -32,7 +32,7 @@ import dataclasses
 import numbers
 import os
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -186,6 +186,14 @@ def options_of(cls: type[Options]) -> Iterator[Option]:
     for stated in found:
         if not isinstance(stated, Option):
             yield from options_of(stated)
+
+
+def flat(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by their own names, without the groups they stand in."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        found |= flat(value) if isinstance(value, Mapping) else {name: value}
+    return found
 
 
 def _stated(field: dataclasses.Field[Any], annotation: Any) -> Option:

@@ -1,6 +1,9 @@
-"""Numbers in the words of a message."""
+"""Numbers and settings in the words of a message."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 def counted(number: int, noun: str) -> str:
@@ -8,6 +11,21 @@ def counted(number: int, noun: str) -> str:
     if number == 1:
         return f"1 {noun}"
     return f"{number} {noun}{'es' if noun.endswith(('s', 'x')) else 's'}"
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any], between: str = " = ") -> str:
+    """`frames = 3, not 10; audio = flac, not wav`: what differs; empty where nothing does."""
+    return "; ".join(
+        f"{name}{between}{old.get(name)}, not {new.get(name)}"
+        for name in dict.fromkeys((*old, *new))
+        if old.get(name) != new.get(name)
+    )
+
+
+def first_of(names: Iterable[object], limit: int = 5) -> str:
+    """`3, 8, 12, …`: some of the names or numbers that a message is about."""
+    listed = list(names)
+    return ", ".join(map(str, listed[:limit])) + (", …" if len(listed) > limit else "")
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -112,26 +112,12 @@ def _summarise(out: Path, costs: dict[str, Cost], printed: dict[str, str]) -> di
     def read(name: str) -> dict[str, Any]:
         return json.loads((out / name).read_text())
 
-    def last_lines(command: str) -> list[dict[str, Any]]:
-        outputs = [text for name, text in printed.items() if name.startswith(command)]
-        return [json.loads(text.strip().splitlines()[-1]) for text in outputs]
+    def last_line(command: str) -> dict[str, Any]:
+        (output,) = (text for name, text in printed.items() if name.startswith(command))
+        return json.loads(output.strip().splitlines()[-1])
 
-    (evaluated,) = last_lines("cavmae eval")
-    (probed,) = last_lines("cavmae probe")
-    pretrained, untrained = (
-        [row for row in probed["models"] if row["random"] == is_random]
-        for is_random in (False, True)
-    )
-    probed_by_split = [
-        [row["linear"]["accuracy"] for row in rows if row["label_split"]]
-        for rows in (pretrained, untrained)
-    ]
-    retrieval, at_random = (
-        read("retrieval/retrieval.json"),
-        read("retrieval-random-start/retrieval.json"),
-    )
-    test = read("shards/test/dataset.json")
-    chance = 1 / len(test["labels"])
+    evaluated = last_line("cavmae eval")
+    chance = 1 / len(read("shards/test/dataset.json")["labels"])
     from_scratch = [
         read(f"few-labels-from-scratch-{seed}/result.json")["validation"]["accuracy"]
         for seed in _SEEDS
@@ -140,26 +126,10 @@ def _summarise(out: Path, costs: dict[str, Cost], printed: dict[str, str]) -> di
         split: read(f"shards/{split}/dataset.json")["failures"] for split in ("train", "test")
     }
     return {
-        "retrieval": {
-            "clips": retrieval["clips"],
-            "chance_recall_at_10": min(10 / retrieval["clips"], 1.0),
-            **{name: retrieval[name] for name in DIRECTIONS},
-            "random_start": {name: at_random[name] for name in DIRECTIONS},
-        },
-        "knn": {
-            "accuracy": pretrained[0]["neighbours"]["accuracy"],
-            "random_start": untrained[0]["neighbours"]["accuracy"],
-            "chance": chance,
-        },
-        "few_labels": {
-            "labels_per_class": 2,
-            "probe": mean(probed_by_split[0]),
-            "probe_of_random_start": mean(probed_by_split[1]),
-            "from_scratch": mean(from_scratch),
-            "chance": chance,
-            "probe_by_split": probed_by_split[0],
-            "from_scratch_by_split": from_scratch,
-        },
+        "retrieval": _retrieved(
+            read("retrieval/retrieval.json"), read("retrieval-random-start/retrieval.json")
+        ),
+        **_probed(last_line("cavmae probe")["models"], from_scratch, chance),
         "all_labels": {
             "accuracy": evaluated["accuracy"],
             "map": evaluated["map"],
@@ -173,6 +143,51 @@ def _summarise(out: Path, costs: dict[str, Cost], printed: dict[str, str]) -> di
         "seconds": _with_total({stage: cost.wall for stage, cost in costs.items()}),
         "cpu_seconds": _with_total({stage: cost.cpu for stage, cost in costs.items()}),
         "largest_process_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
+    }
+
+
+def _retrieved(found: dict[str, Any], at_random: dict[str, Any]) -> dict[str, Any]:
+    """Retrieval by the pretrained model, beside that by random weights."""
+    return {
+        "clips": found["clips"],
+        "chance_recall_at_10": min(10 / found["clips"], 1.0),
+        **{name: found[name] for name in DIRECTIONS},
+        "random_start": {name: at_random[name] for name in DIRECTIONS},
+    }
+
+
+def _probed(
+    models: Sequence[dict[str, Any]], from_scratch: Sequence[float], chance: float
+) -> dict[str, Any]:
+    """What features are worth, beside those of random weights and training from scratch.
+
+    Args:
+        models: the rows of `cavmae probe`.
+        from_scratch: accuracy of training on the few labels alone, by split.
+        chance: accuracy of guessing.
+    """
+    pretrained, untrained = (
+        [row for row in models if row["random"] == is_random] for is_random in (False, True)
+    )
+    probe, probe_of_random = (
+        [row["linear"]["accuracy"] for row in rows if row["label_split"]]
+        for rows in (pretrained, untrained)
+    )
+    return {
+        "knn": {
+            "accuracy": pretrained[0]["neighbours"]["accuracy"],
+            "random_start": untrained[0]["neighbours"]["accuracy"],
+            "chance": chance,
+        },
+        "few_labels": {
+            "labels_per_class": 2,
+            "probe": mean(probe),
+            "probe_of_random_start": mean(probe_of_random),
+            "from_scratch": mean(from_scratch),
+            "chance": chance,
+            "probe_by_split": probe,
+            "from_scratch_by_split": from_scratch,
+        },
     }
 
 

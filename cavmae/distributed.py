@@ -18,7 +18,7 @@ import torch.distributed as dist
 import torch.distributed.nn
 from torch import Tensor
 
-from avprep.errors import UserError, WorkFailed
+from avprep.errors import UserError, WorkFailed, out_of_memory
 
 Result = TypeVar("Result")
 _ASKING_SECONDS = 0.05
@@ -186,14 +186,43 @@ def first_host(nodes: str) -> str:
 
 
 @contextmanager
-def joined_world(device: str) -> Iterator[World]:
+def joined_world(device: str, batch_size: int = 1) -> Iterator[World]:
     """Join the ranks that were started together, if any were, for the length of a block.
 
     Within another such block they are joined already, and stay so until that ends.
 
+    Args:
+        device: see `choose_device`.
+        batch_size: of the block's work.
+
     Raises:
         UserError: see `read_launch` and `choose_device`.
+        WorkFailed: memory ran out, of the device or of this machine.
     """
+    advice = "Use a smaller one, fewer --workers, or another --device."
+    with _joined(device) as world, memory_for(batch_size, lambda: advice):
+        yield world
+
+
+@contextmanager
+def memory_for(batch_size: int, advice: Callable[[], str]) -> Iterator[None]:
+    """For a block that needs more memory the larger its batches are.
+
+    Raises:
+        WorkFailed: memory ran out, of a GPU or of this machine; with the advice.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, MemoryError) as error:
+        if reason := out_of_memory(error):
+            raise WorkFailed(
+                f"out of memory with --batch-size {batch_size} ({reason}). {advice()}"
+            ) from error
+        raise
+
+
+@contextmanager
+def _joined(device: str) -> Iterator[World]:
     launch = read_launch(os.environ)
     chosen = choose_device(device, launch.local_rank)
     if launch.size == 1 or dist.is_initialized():

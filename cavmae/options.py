@@ -130,6 +130,12 @@ class ValidationSplit(Options):
         metavar="FILE",
     )
 
+    def check_set(self, val_shards: str | None) -> None:
+        """Raises UserError where samples are chosen of a set that is not given."""
+        for flag, chosen in (("--val-split", self.val_splits), ("--val-select", self.val_select)):
+            if chosen and val_shards is None:
+                raise UserError(f"{flag} chooses clips of --val-shards, which is not given.")
+
 
 @dataclass(frozen=True)
 class StatedUsage(Options):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,6 @@ import click
 
 from avprep.failures import FailureLimit
 from avprep.option import Options, option
-
-_SHOWN = 5  # examples in a message
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,3 @@ def lacking_line(samples: int, modalities: Mapping[str, int]) -> str:
     words = {"audio": "without audio", "image": "without frames"}
     counts = {name: samples - modalities.get(name, samples) for name in words}
     return ", ".join(f"{words[name]}: {count}" for name, count in counts.items() if count)
-
-
-def some_of(names: Sequence[str]) -> str:
-    """The first few names."""
-    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

@@ -8,6 +8,7 @@ import click
 
 import avprep
 from avprep.cli.flags import PATH, flags
+from avprep.cli.progress import Bars
 from avprep.options import DemoDataOptions, PoolOptions
 from avprep.wording import counted
 
@@ -26,8 +27,6 @@ def demo_data(out: Path, options: DemoDataOptions, pool: PoolOptions) -> None:
     Example:
       avprep demo-data runs/demo/videos
     """
-    from avprep.cli.progress import Bars
-
     with Bars("demo-data") as bars:
         made = avprep.make_demo_data(out, options, pool, bars)
     click.echo(

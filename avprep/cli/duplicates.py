@@ -11,6 +11,7 @@ import click
 import avprep
 from avprep.cli.common import Summary
 from avprep.cli.flags import flags
+from avprep.cli.progress import Bars
 from avprep.option import Options, option
 from avprep.options import DuplicateOptions
 from avprep.wording import counted
@@ -45,8 +46,6 @@ def duplicates(
       avprep duplicates shards/train shards/test --out duplicates/
       cavmae pretrain --shards shards/train --select duplicates/selection-train.csv --out runs/pre
     """
-    from avprep.cli.progress import Bars
-
     with Bars("duplicates") as bars:
         found = avprep.find_duplicates(shards, target.out, options, bars)
     summary.show(facts_of(found), described(found, options))

@@ -14,6 +14,7 @@ import click
 import avprep
 from avprep.cli.common import Summary, Tolerance, incomplete_line
 from avprep.cli.flags import flags
+from avprep.cli.progress import Bars
 from avprep.failures import check_failures, failure_table, printable
 from avprep.option import Options, option
 from avprep.options import FileKinds, IsolationOptions, PoolOptions, SampleOptions
@@ -65,8 +66,6 @@ def extract(
       avprep extract videos/ --out extracted/
       avprep manifest folder videos/ --extracted extracted/ --out manifest.json
     """
-    from avprep.cli.progress import Bars
-
     started = time.monotonic()
     with Bars("extract") as bars:
         report = avprep.extract(places, target.out, sample, limits, pool, bars, kinds)

@@ -11,6 +11,7 @@ import click
 import avprep
 from avprep.cli.common import Summary
 from avprep.cli.flags import flags
+from avprep.cli.progress import Bars
 from avprep.options import FilterOptions
 from avprep.wording import counted
 
@@ -36,8 +37,6 @@ def filter_(shards: str, options: FilterOptions, summary: Summary) -> None:
       avprep filter shards/train --where "rms_db > -50 and stillness < 0.98" --out good.csv
       cavmae pretrain --shards shards/train --select good.csv --out runs/pretrain
     """
-    from avprep.cli.progress import Bars
-
     with Bars("filter") as bars:
         found = avprep.filter_clips(shards, options, bars)
     facts = {

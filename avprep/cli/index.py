@@ -9,6 +9,7 @@ import click
 import avprep
 from avprep.cli.common import Summary
 from avprep.cli.flags import flags
+from avprep.cli.progress import Bars
 from avprep.failures import failure_table
 from avprep.options import IndexOptions
 from avprep.wording import counted
@@ -29,8 +30,6 @@ def index(tars: tuple[str, ...], options: IndexOptions, summary: Summary) -> Non
     Example:
       avprep index theirs/*.tar --audio flac --frame '{n}.jpg' --labels json:labels
     """
-    from avprep.cli.progress import Bars
-
     with Bars("index") as bars:
         found = avprep.index_tars(tars, options, bars)
     facts = {

@@ -13,6 +13,7 @@ import avprep
 from avprep.cli.common import Summary
 from avprep.cli.flags import PATH, flags
 from avprep.cli.lazy import LazyCommand, LazyGroup
+from avprep.cli.progress import Bars, say
 from avprep.option import Options, option
 from avprep.options import FetchOptions
 from avprep.wording import counted
@@ -61,8 +62,6 @@ def folder(root: Path, target: Target) -> None:
     Example:
       avprep labels folder videos/train --out labels.csv
     """
-    from avprep.cli.progress import Bars
-
     with Bars("labels") as bars:
         label_set = avprep.write_folder_labels(root, target.out, bars)
     click.echo(f"{target.out}: {counted(len(label_set), 'class')}")
@@ -121,12 +120,10 @@ def fetch(
       avprep labels fetch audioset --out metadata/
       avprep labels fetch audioset --out metadata/ --file class_labels_indices.csv
     """
-    from avprep.cli.progress import Bars
-
     with Bars("fetch") as bars:
         for fetched in avprep.fetch_labels(data_set, target.out, options, bars):
             state = "was there" if fetched.found else "fetched"
-            bars.say(
+            say(
                 f"{fetched.path}: {state}, {fetched.size} bytes, sha256 {fetched.sha256}",
                 sys.stdout,
             )

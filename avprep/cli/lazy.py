@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from avprep.errors import ReportedError, UserError, WorkFailed
+from avprep.errors import ReportedError, UserError, WorkFailed, out_of_memory
 from avprep.failures import printable
 from avprep.processes import ignore_sigterm, interrupt_on_sigterm
 
@@ -90,9 +90,17 @@ def _exit_code(command: Callable[[], Any]) -> int:
     except WorkFailed as error:
         click.echo(f"Failed: {_lines(error)}", err=True)
         return 1
-    except OSError as error:  # of reading; what is written names its place itself
-        if error.filename is None:
+    except (OSError, RuntimeError, MemoryError) as error:
+        if reason := out_of_memory(error):
+            what_helps = (
+                f"out of memory ({printable(reason)}). Close other programs, or use fewer "
+                "--workers or a smaller --batch-size."
+            )
+            click.echo(f"Failed: {what_helps}", err=True)
+            return 1
+        if not isinstance(error, OSError) or error.filename is None:
             raise
+        # Of reading; what is written names its place itself.
         click.echo(f"Error: {printable(str(error.filename))}: {error.strerror}.", err=True)
         return 2
     except click.ClickException as error:

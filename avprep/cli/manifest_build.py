@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +10,7 @@ import click
 import avprep
 from avprep.cli.common import Summary
 from avprep.cli.flags import flags
+from avprep.cli.progress import Bars
 from avprep.failures import printable
 from avprep.options import (
     AudioSetOptions,
@@ -19,6 +20,7 @@ from avprep.options import (
     VGGSounderOptions,
     VGGSoundOptions,
 )
+from avprep.progress import OnProgress
 from avprep.wording import counted
 
 if TYPE_CHECKING:  # imported for real inside the commands, to keep --help quick
@@ -51,11 +53,7 @@ def audioset(
       avprep manifest audioset --segments balanced_train_segments.csv \\
           --labels class_labels_indices.csv --videos videos/ --out manifest.json
     """
-    from avprep.cli.progress import Bars
-
-    with Bars("manifest") as bars:
-        made = avprep.make_audioset_manifest(options, sources, output, bars)
-    summary.show(facts_of(made), "\n".join(described(made)))
+    show(summary, lambda bars: avprep.make_audioset_manifest(options, sources, output, bars))
 
 
 @click.command()
@@ -73,11 +71,7 @@ def vggsound(
     Example:
       avprep manifest vggsound --csv vggsound.csv --split train --videos videos/ --out train.json
     """
-    from avprep.cli.progress import Bars
-
-    with Bars("manifest") as bars:
-        made = avprep.make_vggsound_manifest(options, sources, output, bars)
-    summary.show(facts_of(made), "\n".join(described(made)))
+    show(summary, lambda bars: avprep.make_vggsound_manifest(options, sources, output, bars))
 
 
 @click.command()
@@ -95,11 +89,7 @@ def vggsounder(
     Example:
       avprep manifest vggsounder --csv vggsounder.csv --videos videos/ --out vggsounder.json
     """
-    from avprep.cli.progress import Bars
-
-    with Bars("manifest") as bars:
-        made = avprep.make_vggsounder_manifest(options, sources, output, bars)
-    summary.show(facts_of(made), "\n".join(described(made)))
+    show(summary, lambda bars: avprep.make_vggsounder_manifest(options, sources, output, bars))
 
 
 @click.command()
@@ -126,10 +116,13 @@ def folder(
       avprep manifest folder videos/ --csv clips.csv --out manifest.json
       avprep manifest folder 'parts/*.tar.gz' --out manifest.json
     """
-    from avprep.cli.progress import Bars
+    show(summary, lambda bars: avprep.make_folder_manifest(places, output, options, bars))
 
+
+def show(summary: Summary, make: Callable[[OnProgress], ManifestSummary]) -> None:
+    """Make a manifest, and say what it holds."""
     with Bars("manifest") as bars:
-        made = avprep.make_folder_manifest(places, output, options, bars)
+        made = make(bars)
     summary.show(facts_of(made), "\n".join(described(made)))
 
 

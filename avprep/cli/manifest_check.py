@@ -13,6 +13,7 @@ import click
 import avprep
 from avprep.cli.common import Summary
 from avprep.cli.flags import PATH, flags
+from avprep.cli.progress import Bars
 from avprep.errors import WorkFailed
 from avprep.failures import printable
 from avprep.option import Options, option
@@ -42,7 +43,6 @@ def check(manifest: Path, options: CheckOptions, strictness: Strictness, summary
     Example:
       avprep manifest check manifest.json --plot classes.png
     """
-    from avprep.cli.progress import Bars
     from avprep.labels import class_csv_of
 
     with Bars("check") as bars:

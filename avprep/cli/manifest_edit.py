@@ -8,13 +8,12 @@ from pathlib import Path
 import click
 
 import avprep
-from avprep.cli.common import some_of
 from avprep.cli.flags import PATH, flags
 from avprep.failures import printable
 from avprep.manifest.paths import NewRoot
 from avprep.option import Options, option
 from avprep.options import ManifestFile, MergeOptions, PerClassOptions, SplitOptions
-from avprep.wording import counted
+from avprep.wording import counted, first_of
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def split(source: Path, target: Folder, options: SplitOptions) -> None:
         click.echo(f"{part.path}: {counted(part.clips, 'clip')}, {counted(part.classes, 'class')}")
     for part in parts:
         if part.lacking:
-            lacking = f"{counted(len(part.lacking), 'class')}: {some_of(part.lacking)}"
+            lacking = f"{counted(len(part.lacking), 'class')}: {first_of(part.lacking)}"
             click.echo(f"{part.name} has no clip of {lacking}")
 
 
@@ -121,7 +120,7 @@ def select(source: Path, selection: Path, target: ManifestFile) -> None:
     if kept.strangers:
         strangers = counted(len(kept.strangers), "id")
         click.echo(
-            printable(f"{selection}: {strangers} of no clip there: {some_of(kept.strangers)}")
+            printable(f"{selection}: {strangers} of no clip there: {first_of(kept.strangers)}")
         )
 
 
@@ -141,8 +140,8 @@ def sample(source: Path, target: ManifestFile, options: PerClassOptions) -> None
     chosen = avprep.sample_manifest(source, target.out, options)
     click.echo(f"{target.out}: {counted(chosen.clips, 'clip')}, {counted(chosen.classes, 'class')}")
     if chosen.short:
-        has = "1 class has" if len(chosen.short) == 1 else f"{len(chosen.short)} classes have"
+        has = f"{counted(len(chosen.short), 'class')} {'has' if len(chosen.short) == 1 else 'have'}"
         fewer = f"fewer than {counted(options.per_class, 'clip')}"
-        click.echo(f"{has} {fewer}: {some_of(chosen.short)}")
+        click.echo(f"{has} {fewer}: {first_of(chosen.short)}")
     if chosen.unlabelled:
         click.echo(f"{counted(chosen.unlabelled, 'clip')} without a label not considered")

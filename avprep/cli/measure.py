@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 import avprep
-from avprep.cli.common import Summary, some_of
+from avprep.cli.common import Summary
 from avprep.cli.flags import flags
+from avprep.cli.progress import Bars
 from avprep.errors import WorkFailed
 from avprep.options import PoolOptions
-from avprep.wording import counted
+from avprep.wording import counted, first_of
 
 
 @click.command()
@@ -26,8 +27,6 @@ def measure(shards: str, summary: Summary, pool: PoolOptions) -> None:
     Example:
       avprep measure shards/train --workers 8
     """
-    from avprep.cli.progress import Bars
-
     with Bars("measure") as bars:
         done = avprep.measure(shards, pool, bars)
     facts = {"found": done.found, "measured": done.measured, "unreadable": done.unreadable}
@@ -37,6 +36,6 @@ def measure(shards: str, summary: Summary, pool: PoolOptions) -> None:
     )
     if done.unreadable:
         raise WorkFailed(
-            f"{counted(len(done.unreadable), 'clip')} cannot be read: {some_of(done.unreadable)}. "
+            f"{counted(len(done.unreadable), 'clip')} cannot be read: {first_of(done.unreadable)}. "
             f"They count as silent and black; run `avprep verify --deep {shards}`."
         )

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import TextIO, TypeVar, cast
 
-from tqdm import tqdm
-
 from avprep.progress import Progress
 
 Item = TypeVar("Item")
@@ -20,41 +18,33 @@ LINE_SECONDS = 30.0
 
 def say(lines: str, file: TextIO | None = None) -> None:
     """Write to standard error, or elsewhere, without disturbing a bar."""
+    from tqdm import tqdm  # --help does without it
+
     file = file or sys.stderr
     tqdm.write(lines, file=file)
     file.flush()
 
 
-class Bars:
+class Bars(ExitStack):
     """Shows what a function says of its progress: hand it over as `on_progress`.
 
     A bar for each thing that is counted, one after the other, while a `with` block runs.
     """
 
     def __init__(self, name: str) -> None:
+        super().__init__()
         self._name = name
         self._shown: tuple[str, str] | None = None
-        self._open = ExitStack()
         self._bar: ProgressBar | None = None
-
-    def __enter__(self) -> Bars:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._open.close()
 
     def __call__(self, progress: Progress) -> None:
         counted = progress.stage, progress.unit
         if self._bar is None or counted != self._shown:
-            self._open.close()
+            self.close()
             self._shown = counted
             name = progress.stage or self._name
-            self._bar = self._open.enter_context(ProgressBar(name, progress.unit))
+            self._bar = self.enter_context(ProgressBar(name, progress.unit))
         self._bar.reach(progress.done, progress.total, progress.failed)
-
-    def say(self, lines: str, file: TextIO | None = None) -> None:
-        """Write to standard error, or elsewhere, without disturbing a bar."""
-        say(lines, file)
 
 
 class ProgressBar:
@@ -82,6 +72,8 @@ class ProgressBar:
         shown: bool = True,
         seconds: float = LINE_SECONDS,
     ) -> None:
+        from tqdm import tqdm
+
         self._name, self._unit, self._seconds = name, unit, seconds
         self._total, self._initial, self._done, self._failed = total, initial, initial or 0, 0
         self._began = time.monotonic()
@@ -129,10 +121,6 @@ class ProgressBar:
             self._initial = self._bar.initial = done
         self.update(done - self._done, total)
 
-    def say(self, lines: str, file: TextIO | None = None) -> None:
-        """Write to standard error, or elsewhere, without disturbing the bar."""
-        say(lines, file)
-
     def counted(self, items: Iterable[Item]) -> Iterator[Item]:
         """Pass items on, counting them."""
         for item in items:
@@ -142,7 +130,7 @@ class ProgressBar:
     def line(self) -> str:
         """`shard: 1200/20000 clips, 3 failed, 10.25clip/s, 30:34 left`."""
         units = self._unit if self._unit == "B" else f"{self._unit}s"
-        return tqdm.format_meter(
+        return self._bar.format_meter(
             n=self._done,
             total=cast(float, self._total or None),
             elapsed=time.monotonic() - self._began,

@@ -10,6 +10,7 @@ import click
 import avprep
 from avprep.cli.common import Summary
 from avprep.cli.flags import flags
+from avprep.cli.progress import Bars
 from avprep.failures import printable
 from avprep.option import Options, option
 from avprep.options import ReportOptions
@@ -42,8 +43,6 @@ def report(shards: str, page: Page, options: ReportOptions, summary: Summary) ->
     Example:
       avprep report shards/train --out train.html
     """
-    from avprep.cli.progress import Bars
-
     with Bars("report") as bars:
         made = avprep.report(shards, page.out, options, bars)
     if not summary.as_json:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import avprep
-from avprep.cli.common import ClassCsv, Summary, Tolerance, incomplete_line, lacking_line, some_of
+from avprep.cli.common import ClassCsv, Summary, Tolerance, incomplete_line, lacking_line
 from avprep.cli.flags import PATH, flags
+from avprep.cli.progress import Bars, say
 from avprep.errors import TRANSIENT
 from avprep.failures import check_failures, failure_table
 from avprep.option import Options, option
 from avprep.options import BuildOptions, PoolOptions, ShardSetOptions
-from avprep.wording import counted, duration, size
+from avprep.wording import counted, duration, first_of, size
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     from avprep.packing import Beginning
@@ -70,8 +71,6 @@ def shard(
       avprep shard manifest.json --out shards/ --workers 8 --dry-run
       avprep shard manifest.json --out shards/ --workers 8
     """
-    from avprep.cli.progress import Bars
-
     out = target.out
     if target.dry_run:
         with Bars("dry run") as bars:
@@ -85,7 +84,7 @@ def shard(
             if not summary.as_json:
                 click.echo(describe_labels(beginning, manifest))
             if lines := describe_found(beginning.found, out):
-                bars.say(lines)
+                say(lines)
 
         report = avprep.build_shards(
             manifest, out, class_csv.labels, options, which, pool, bars, tell
@@ -112,7 +111,7 @@ def describe_found(found: Found, out: str) -> str:
         )
     if found.damaged:
         damaged = counted(len(found.damaged), "damaged shard")
-        lines.append(f"builds {damaged} again: {some_of(found.damaged)}")
+        lines.append(f"builds {damaged} again: {first_of(found.damaged)}")
     if found.finished:
         lines.append(f"{counted(found.finished, 'shard')} finished, {found.to_build} to be built")
     return "\n".join(f"{out}: {line}" for line in lines)

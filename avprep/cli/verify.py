@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import avprep
-from avprep.cli.common import Summary, lacking_line, some_of
+from avprep.cli.common import Summary, lacking_line
 from avprep.cli.flags import flags
+from avprep.cli.progress import Bars
 from avprep.errors import WorkFailed
 from avprep.failures import printable
 from avprep.options import PoolOptions, VerifyOptions
 from avprep.shards.format import DATASET_FILE
-from avprep.wording import counted
+from avprep.wording import counted, first_of
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     from avprep.shards.verify import Findings
@@ -32,8 +33,6 @@ def verify(shards: str, options: VerifyOptions, summary: Summary, pool: PoolOpti
     Example:
       avprep verify shards/train --deep
     """
-    from avprep.cli.progress import Bars
-
     with Bars("verify") as bars:
         findings = avprep.verify(shards, options, pool, bars)
     summary.show(facts_of(findings), describe(findings, shards))
@@ -48,12 +47,12 @@ def refuse_damage(findings: Findings, shards: str, is_discarded: bool) -> None:
         names = [*(check.name for check in findings.damaged), *findings.files]
         todo = "run" if is_discarded else "run `avprep verify --discard` and then"
         raise WorkFailed(
-            f"{some_of(names)}: {todo} the `avprep shard` command that built {shards} again; "
+            f"{first_of(names)}: {todo} the `avprep shard` command that built {shards} again; "
             f"it rebuilds just {'this' if len(names) == 1 else 'these'}."
         )
     if findings.strangers:
         raise WorkFailed(
-            f"{some_of(findings.strangers)}: not part of {shards}; move away what readers of "
+            f"{first_of(findings.strangers)}: not part of {shards}; move away what readers of "
             "*.tar must not take for a part of it."
         )
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avprep.clips import Clip
-from avprep.csvfile import first_of
 from avprep.errors import UserError
 from avprep.labels import LabelSet, class_csv_of, labels_of
 from avprep.manifest.groups import held_together, read_groups
@@ -16,7 +15,7 @@ from avprep.manifest.ops import classes_of, merge_clips, sample_per_class, split
 from avprep.manifest.paths import NewRoot, rerooted
 from avprep.options import MergeOptions, PerClassOptions, SplitOptions
 from avprep.selection import select
-from avprep.wording import counted
+from avprep.wording import counted, first_of
 
 
 def convert_manifest(source: str | Path, target: str | Path, roots: Sequence[NewRoot] = ()) -> int:

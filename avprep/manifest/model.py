@@ -38,7 +38,10 @@ def read_manifest(path: Path) -> list[Clip]:
 
 
 def iter_manifest(path: Path) -> Iterator[Clip]:
-    """The clips of a manifest one after another; only the published JSON is held in memory."""
+    """The clips of a manifest one after another; only the published JSON is held in memory.
+
+    Raises: as `read_manifest`, when that entry is reached.
+    """
     read = _READERS.get(path.suffix, _iter_document)
     try:
         for where, entry in read(path):

@@ -18,10 +18,11 @@ from avprep.clips import Clip
 from avprep.compact import CompactClips
 from avprep.failures import ClipFailure
 from avprep.labels import LabelSet
+from avprep.option import flat
 from avprep.options import SampleOptions
 from avprep.origins.place import place_of
 from avprep.shards.format import TAR_BLOCK, VERSION, shard_name
-from avprep.wording import counted
+from avprep.wording import changes, counted
 
 Item = TypeVar("Item")
 
@@ -321,14 +322,6 @@ def fingerprint(
     return digest.hexdigest()
 
 
-def flat(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by their own names, without the groups they stand in."""
-    found: dict[str, Any] = {}
-    for name, value in options.items():
-        found |= flat(value) if isinstance(value, Mapping) else {name: value}
-    return found
-
-
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
@@ -354,13 +347,8 @@ def differences(theirs: Mapping[str, Any], plan: ShardPlan) -> list[str]:
         ("versions", " ", "other program versions"),
     ):
         old, new = made_with.get(group, {}), plan.made_with[group]
-        changes = [
-            f"{name}{between}{old.get(name)}, not {new.get(name)}"
-            for name in dict.fromkeys((*old, *new))
-            if old.get(name) != new.get(name)
-        ]
-        if old and changes:
-            found.append(f"{title} ({'; '.join(changes)})")
+        if old and (changed := changes(old, new, between)):
+            found.append(f"{title} ({changed})")
     old, new = made_with.get("classes"), plan.made_with["classes"]
     if old and old != new:
         how = "in another order or with other names"

@@ -6,6 +6,7 @@ import click
 
 import cavmae
 from avprep.cli.flags import flags
+from avprep.cli.progress import Bars
 from avprep.wording import counted, lacking_words
 from cavmae.evaluation.options import EmbedOptions
 
@@ -24,7 +25,6 @@ def embed(options: EmbedOptions) -> None:
       torchrun --standalone --nproc-per-node 8 -m cavmae embed --shards shards/train \\
           --checkpoint runs/pretrain --out train.npz --modality audio
     """
-    from avprep.cli.progress import Bars
     from cavmae.distributed import is_main_process
 
     with Bars("embed") as bars:

@@ -10,6 +10,7 @@ import click
 
 import cavmae
 from avprep.cli.flags import flags
+from avprep.cli.progress import Bars
 from avprep.wording import lacking_words
 from cavmae.cli.options import RecipeCommand, is_from_recipe, warn
 from cavmae.cli.results import OneLine, covered
@@ -34,8 +35,6 @@ def evaluate(options: EvaluateOptions, printed: OneLine) -> None:
     Example:
       cavmae eval --shards shards/test --checkpoint runs/finetune
     """
-    from avprep.cli.progress import Bars
-
     recipe = StatedUsage()  # counts where the checkpoint says nothing; a flag counts always
     if is_from_recipe("mode"):
         recipe, options = replace(recipe, mode=options.mode), replace(options, mode=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import click
 
 import cavmae
 from avprep.cli.flags import flags
-from cavmae.cli.options import RecipeCommand
+from cavmae.cli.options import RecipeCommand, expected_of_recipe
 from cavmae.cli.results import OneLine
 from cavmae.train.options import FoldsRun
 
@@ -31,9 +32,6 @@ def folds(options: FoldsRun, printed: OneLine) -> None:
     Example:
       cavmae folds --shards shards/esc50 --mode audioonly --init runs/pretrain --out runs/esc50
     """
-    import sys
-
-    from cavmae.cli.options import expected_of_recipe
     from cavmae.cli.training import Screen
 
     out = sys.stderr if printed.as_json else sys.stdout

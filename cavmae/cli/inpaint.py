@@ -6,6 +6,7 @@ import click
 
 import cavmae
 from avprep.cli.flags import flags
+from avprep.cli.progress import Bars
 from avprep.wording import lacking_words
 from cavmae.evaluation.options import InpaintOptions
 
@@ -21,8 +22,6 @@ def inpaint(options: InpaintOptions) -> None:
     Example:
       cavmae inpaint --shards shards/test --checkpoint runs/pretrain --out runs/inpaint
     """
-    from avprep.cli.progress import Bars
-
     with Bars("inpaint") as bars:
         result = cavmae.inpaint(options, bars)
     for clip in result.clips:

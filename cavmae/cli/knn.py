@@ -8,6 +8,7 @@ import click
 
 import cavmae
 from avprep.cli.flags import flags
+from avprep.cli.progress import Bars
 from avprep.wording import lacking_words
 from cavmae.cli.results import OneLine
 from cavmae.evaluation.options import KnnOptions
@@ -28,8 +29,6 @@ def knn(options: KnnOptions, printed: OneLine) -> None:
     Example:
       cavmae knn --shards shards/train --val-shards shards/test --checkpoint runs/pretrain
     """
-    from avprep.cli.progress import Bars
-
     with Bars("knn") as bars:
         result = cavmae.knn(options, bars)
     printed.show(facts_of(result, options), described(result, options))

@@ -14,6 +14,7 @@ import click
 from avprep import storage
 from avprep.cli.common import Tolerance
 from avprep.cli.flags import PATH, flags
+from avprep.cli.progress import Bars, say
 from avprep.csvfile import csv_bytes
 from avprep.errors import Unreadable, UserError
 from avprep.failures import check_failures, printable
@@ -66,7 +67,6 @@ def predict(
     Example:
       cavmae predict --checkpoint runs/finetune holiday.mp4 videos/
     """
-    from avprep.cli.progress import Bars
     from cavmae.evaluation.predict import Predictor, find_files
 
     if rows.similarity_csv is not None and not options.similarity:
@@ -79,7 +79,7 @@ def predict(
         bars(Progress("file", 0, len(files)))
         for done, (path, outcome) in enumerate(predictor.predict_many(files), start=1):
             failed += isinstance(outcome, Unreadable)
-            bars.say(rows.shown(path, outcome, options.similarity), sys.stdout)
+            say(rows.shown(path, outcome, options.similarity), sys.stdout)
             bars(Progress("file", done, len(files), failed))
             if not isinstance(outcome, Unreadable):
                 compared += [

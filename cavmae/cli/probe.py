@@ -9,6 +9,7 @@ import click
 
 import cavmae
 from avprep.cli.flags import flags
+from avprep.cli.progress import Bars
 from avprep.wording import counted, lacking_words
 from cavmae.cli.results import OneLine
 from cavmae.evaluation.options import ProbeOptions
@@ -30,8 +31,6 @@ def probe(checkpoints: tuple[str, ...], options: ProbeOptions, printed: OneLine)
     Example:
       cavmae probe runs/a runs/b --shards shards/train --val-shards shards/test
     """
-    from avprep.cli.progress import Bars
-
     with Bars("probe") as bars:
         result = cavmae.probe(checkpoints, options, bars)
     printed.show(facts_of(result, options), "\n".join(described(result, options)))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from avprep.cli.common import Summary
-from avprep.csvfile import first_of
 from avprep.option import option
+from avprep.wording import first_of
 
 if TYPE_CHECKING:  # imported for real where it is needed, to keep --help quick
     from cavmae.evaluation.clips import Coverage

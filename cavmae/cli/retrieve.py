@@ -9,6 +9,7 @@ import click
 
 import cavmae
 from avprep.cli.flags import flags
+from avprep.cli.progress import Bars
 from avprep.wording import lacking_words
 from cavmae.cli.options import warn
 from cavmae.cli.results import OneLine, covered
@@ -29,8 +30,6 @@ def retrieve(options: RetrieveOptions, printed: OneLine) -> None:
     Example:
       cavmae retrieve --shards shards/test --checkpoint runs/pretrain --out runs/retrieval
     """
-    from avprep.cli.progress import Bars
-
     with Bars("retrieve") as bars:
         result = cavmae.retrieve(options, bars, warn)
     printed.show(result.facts(), "\n".join(described(result)))

@@ -6,6 +6,7 @@ import click
 
 import cavmae
 from avprep.cli.flags import flags
+from avprep.cli.progress import Bars
 from cavmae.options import StatsOptions
 
 
@@ -23,8 +24,6 @@ def stats(shards: str, options: StatsOptions) -> None:
       cavmae stats shards/train
       cavmae stats shards/all --split train
     """
-    from avprep.cli.progress import Bars
-
     with Bars("stats") as bars:
         found = cavmae.stats(shards, options, bars)
     measured = f"fbank mean {found.mean:.4f}, std {found.std:.4f} over {found.samples} samples"

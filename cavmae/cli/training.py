@@ -12,9 +12,11 @@ from datetime import timedelta
 from typing import TextIO
 
 import click
+from tqdm import tqdm
 
+from avprep.cli.progress import say
 from avprep.errors import UserError
-from avprep.wording import counted
+from avprep.wording import counted, first_of
 from cavmae.cli.options import Rehearsal, expected_of_recipe
 from cavmae.distributed import is_main_process
 from cavmae.recipes import Expected
@@ -27,7 +29,6 @@ from cavmae.train.runs import PretrainResult, finetune, pretrain, rehearse
 _MENTIONED = 0.1  # share of padding
 _LINE_SECONDS = 15.0  # between progress lines where there is no terminal
 _PACED_STEPS = 5  # after the first, which takes longer, from which the time left is told
-_NAMED = 5  # unreadable samples
 
 
 def train_or_rehearse(options: Run, rehearsal: Rehearsal) -> None:
@@ -73,22 +74,14 @@ class Screen(ExitStack):
         elif isinstance(event, Outlook):  # a run begins
             self.close()
             self._line = None
-            self._say(*describe_outlook(event), file=sys.stderr)
+            say("\n".join(describe_outlook(event)))
         elif isinstance(event, Normalisation):
-            self._say(describe_normalisation(event), file=sys.stderr)
+            say(describe_normalisation(event))
         elif isinstance(event, Note):
             text = f"warning: {event.text}" if event.is_warning else event.text
-            self._say(text, file=sys.stderr if event.is_warning else self._out)
+            say(text, sys.stderr if event.is_warning else self._out)
         else:
-            self._say(describe_epoch(event, self._expected), file=self._out)
-
-    def _say(self, *lines: str, file: TextIO) -> None:
-        """Print lines without disturbing the bar."""
-        from tqdm import tqdm
-
-        for line in lines:
-            tqdm.write(line, file=file)
-        file.flush()
+            say(describe_epoch(event, self._expected), self._out)
 
 
 class ProgressLine:
@@ -101,8 +94,6 @@ class ProgressLine:
         name: of the task.
         out: where the lines go.
         """
-        from tqdm import tqdm
-
         self._name, self._total, self._out = name, total, out
         self._initial = self._done = initial
         self._began = self._first = self._last = time.monotonic()
@@ -204,7 +195,7 @@ def describe_result(result: PretrainResult) -> str:
     """What was left out, and where everything lies."""
     lines = []
     if result.unreadable:
-        names = ", ".join(sorted(result.unreadable)[:_NAMED])
+        names = first_of(sorted(result.unreadable))
         lines.append(
             f"{len(result.unreadable)} samples could not be read and were left out: {names}; all "
             "of them in result.json"

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import storage
-from avprep.csvfile import first_of
 from avprep.errors import Unreadable, UserError
 from avprep.failures import printable
 from avprep.labels import LabelSet
@@ -30,7 +29,7 @@ from avprep.shards.format import (
     stored_members,
     weigh_classes,
 )
-from avprep.wording import counted
+from avprep.wording import counted, first_of
 from cavmae.data.reader import Range, Reader, open_reader
 from cavmae.data.sample import DamagedSample, StoredSample, Wanted
 from cavmae.data.table import SampleTable, build_table

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from avprep.csvfile import first_of
 from avprep.errors import UserError
 from avprep.progress import OnProgress, Progress
 from avprep.selection import select
-from avprep.wording import counted
+from avprep.wording import counted, first_of
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.distributed import World
 from cavmae.evaluation.options import LoadOptions, OneResult

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from avprep.csvfile import first_of
 from avprep.errors import UserError
-from avprep.wording import counted
+from avprep.wording import counted, first_of
 from cavmae.checkpoints.usage import other_classes
 from cavmae.evaluation.bootstrap import Interval, draw, drawn_figures, interval
 from cavmae.evaluation.metrics import score

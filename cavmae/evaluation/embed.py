@@ -112,7 +112,7 @@ def embed(options: EmbedOptions, on_progress: OnProgress = ignore) -> EmbedResul
     check_modalities(trained, options.modalities)
     about = describe_run(trained, shards, options)
     parts = Parts(len(shards), part_size(trained, options), out.with_name(f"{out.name}.parts"))
-    with joined_world(options.device) as world:
+    with joined_world(options.device, options.batch_size) as world:
         if out.exists():
             clips = check_same(out, about)
             if world.is_main:

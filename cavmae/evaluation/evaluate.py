@@ -154,7 +154,7 @@ def evaluate(
         workers=options.workers,
         max_bad_samples=options.max_bad_samples,
     )
-    with joined_world(options.device) as world:
+    with joined_world(options.device, options.batch_size) as world:
         for note in notes if world.is_main else ():
             on_note(note)
         classifier = classifier.to(world.device)

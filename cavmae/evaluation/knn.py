@@ -101,7 +101,7 @@ def knn(options: KnnOptions, on_progress: OnProgress = ignore) -> KnnResult:
         selected = replace(options, splits=options.val_splits, select=options.val_select)
         sets.append(open_shards(options.val_shards, selected, options.modalities))
     check_label_sets(*sets)
-    with joined_world(options.device) as world:
+    with joined_world(options.device, options.batch_size) as world:
         trained = trained.to(world.device)
         count = share_counter(on_progress, world, *sets)
         features = [pooled_features(trained, one, options, world, count) for one in sets]

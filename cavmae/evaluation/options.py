@@ -303,10 +303,7 @@ class Voted(VoteOptions, ValidationSplit, OfModality):
         UserError: a value is not allowed, or splits are chosen of a set that is not given.
         """
         super().__post_init__()
-        if self.val_splits and self.val_shards is None:
-            raise UserError("--val-split chooses clips of --val-shards, which is not given.")
-        if self.val_select and self.val_shards is None:
-            raise UserError("--val-select chooses clips of --val-shards, which is not given.")
+        self.check_set(self.val_shards)
 
 
 @dataclass(frozen=True, kw_only=True)

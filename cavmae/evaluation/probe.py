@@ -97,7 +97,7 @@ def probe(
     check_label_sets(known, asked)
     for split in options.label_splits:
         check_label_sets(known.select(splits=[split]), asked)
-    with joined_world(options.device) as world:
+    with joined_world(options.device, options.batch_size) as world:
         count = share_counter(on_progress, world, *[known, asked] * len(models))
         found = [
             _probed(trained.to(world.device), is_random, (known, asked), options, world, count)

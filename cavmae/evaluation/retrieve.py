@@ -120,7 +120,7 @@ def retrieve(
     shards = shards.having(options.modalities)
     if options.per_class:
         shards = per_class_subset(shards, options.per_class, options.seed)
-    with joined_world(options.device) as world:
+    with joined_world(options.device, options.batch_size) as world:
         for note in coverage.notes() if coverage and world.is_main else ():
             on_note(note)
         trained = trained.to(world.device)

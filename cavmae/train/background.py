@@ -64,11 +64,6 @@ class BackgroundWriter:
         work = self._work
         return work is not None and work.done() and work.exception() is not None
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether the work has not ended yet."""
-        return self._work is not None and not self._work.done()
-
     def begin(self, work: Callable[[], object]) -> None:
         """Begin some work. What was begun before must have been finished."""
         assert self._work is None

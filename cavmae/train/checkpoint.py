@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from avprep import storage
-from avprep.errors import UserError
+from avprep.errors import UserError, out_of_memory
 from cavmae.checkpoints import read_weights, reason_of, save_model
 from cavmae.model import CAVMAE, CAVMAEClassifier
 from cavmae.train.parallel import load_whole_weights
@@ -125,6 +125,8 @@ def load_state(checkpoint: Path, model: CAVMAE | CAVMAEClassifier) -> dict[str, 
         load_whole_weights(model, weights)
         return torch.load(checkpoint / _STATE, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        if out_of_memory(error):  # which is no reason to delete it
+            raise
         raise UserError(
             f"{checkpoint}: cannot be resumed from ({reason_of(error)}). Delete it to resume from "
             "the one before, or start again in another --out."

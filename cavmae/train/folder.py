@@ -7,7 +7,7 @@ import json
 import uuid
 from typing import Any
 
-from avprep import storage
+from avprep import storage, wording
 from avprep.errors import UserError
 from avprep.shards.format import DATASET_FILE
 from cavmae.distributed import World
@@ -133,12 +133,27 @@ def check_resumed(
             f"process(es) × --batch-size {batch} × --accumulate {accumulate} are {total}. "
             f"{way_to_batch(theirs['global_batch'], batch, world.size)}, or choose another --out."
         )
-    for name, value in config.items():
-        if name not in free and theirs.get(name) != value:
-            raise UserError(
-                f"{folder}: its run was started with {name} = {theirs.get(name)!r}, not "
-                f"{value!r}. Give the same options and data to resume it, or another --out."
-            )
+    held = [name for name in config if name not in free]
+    before, now = ({name: each.get(name) for name in held} for each in (theirs, config))
+    if changed := wording.changes(before, now):
+        raise UserError(
+            f"{folder}: its run was started with {changed}. Give the same options and data to "
+            "resume it, or another --out."
+        )
+
+
+def way_to_fit(folder: RunFolder, options: Run) -> str:
+    """What to do when memory ran out: from where the run resumes, and with which options."""
+    saved = "No checkpoint was written yet."
+    if checkpoints := list_checkpoints(folder.path / CHECKPOINTS):
+        newest = storage.join(folder.shown(CHECKPOINTS), checkpoints[-1].name)
+        saved = f"The last checkpoint, {newest}, is whole."
+    smaller = max(options.batch_size // 2, 1)
+    return (
+        f"{saved} {way_to_batch(options.batch_size * options.accumulate, smaller, 1)}, "
+        "--activation-checkpointing or fewer --workers, and run the same command again; --dry-run "
+        "shows how much memory a run takes."
+    )
 
 
 def way_to_batch(total: int, largest: int, processes: int) -> str:

@@ -67,7 +67,7 @@ def folds(options: FoldsRun, on_event: OnEvent = ignore) -> FoldsResult:
     """
     names = fold_names(options)
     found: dict[str, FinetuneResult] = {}
-    with joined_world(options.device) as world:
+    with joined_world(options.device, options.batch_size) as world:
         for number, name in enumerate(names, 1):
             if world.is_main:
                 on_event(Note(f"fold {name}, {number} of {len(names)}"))

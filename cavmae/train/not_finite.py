@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from avprep import storage
 from avprep.errors import WorkFailed
+from avprep.wording import first_of
 from cavmae.data import Batch
 from cavmae.distributed import World
 from cavmae.frontend import FrontEnd
@@ -44,11 +45,10 @@ def end_not_finite(
     if world.is_main:
         content = {"step": step.number, "not_finite": reasons, "video_ids": everyone}
         storage.write_json(folder.path / _REPORT, content)
-    shown = ", ".join(everyone[:_SHOWN]) + (" …" if len(everyone) > _SHOWN else "")
     raise WorkFailed(
-        f"not finite at step {step.number}: {', '.join(reasons)} (samples {shown}; all of them in "
-        f"{folder.shown(_REPORT)}). The last checkpoint in {folder.shown(CHECKPOINTS)} is good. "
-        f"{WHAT_HELPS}"
+        f"not finite at step {step.number}: {', '.join(reasons)} (samples "
+        f"{first_of(everyone, _SHOWN)}; all of them in {folder.shown(_REPORT)}). The last "
+        f"checkpoint in {folder.shown(CHECKPOINTS)} is good. {WHAT_HELPS}"
     )
 
 

@@ -285,10 +285,7 @@ class PretrainRun(
         UserError: a value is not allowed, or --val-split is given without --val-shards.
         """
         super().__post_init__()
-        if self.val_splits and self.val_shards is None:
-            raise UserError("--val-split chooses clips of --val-shards, which is not given.")
-        if self.val_select and self.val_shards is None:
-            raise UserError("--val-select chooses clips of --val-shards, which is not given.")
+        self.check_set(self.val_shards)
 
 
 @dataclass(frozen=True)

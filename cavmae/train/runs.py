@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from avprep import storage
 from cavmae.checkpoints import save_model
 from cavmae.checkpoints.usage import labels_metadata
 from cavmae.data import LoaderOptions, ShardLoader
-from cavmae.distributed import joined_world
+from cavmae.distributed import World, joined_world, memory_for
 from cavmae.evaluation.classify import ClassifyOptions, classify_together
 from cavmae.evaluation.held_out import HeldOutOptions, evaluate_pretraining
 from cavmae.evaluation.metrics import finite, score
@@ -24,7 +25,7 @@ from cavmae.frontend.fbank import samples_for
 from cavmae.model import CAVMAE, CAVMAEClassifier
 from cavmae.train.dry_run import DryRun, dry_run
 from cavmae.train.events import Note, OnEvent, ignore
-from cavmae.train.folder import prepare_folder
+from cavmae.train.folder import prepare_folder, way_to_fit
 from cavmae.train.loop import Position, Trainer
 from cavmae.train.options import FinetuneRun, PretrainRun, Run
 from cavmae.train.outlook import modalities_read, outlook
@@ -109,7 +110,7 @@ def pretrain(options: PretrainRun, on_event: OnEvent = ignore) -> PretrainResult
             be written.
         KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint has been written.
     """
-    with joined_world(options.device) as world, run_folder(options.out, options.retries) as folder:
+    with joined_run(options) as (world, folder):
         start = start_of(options, world, on_event)
         prepare_folder(folder, options, facts_of(options, start), world, start.tell)
         trainer = pretrainer(options, start, folder)
@@ -137,7 +138,7 @@ def finetune(options: FinetuneRun, on_event: OnEvent = ignore) -> FinetuneResult
             be written.
         KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint has been written.
     """
-    with joined_world(options.device) as world, run_folder(options.out, options.retries) as folder:
+    with joined_run(options) as (world, folder):
         start = start_of(options, world, on_event)
         prepare_folder(folder, options, facts_of(options, start), world, start.tell)
         trainer = finetuner(options, start, folder)
@@ -164,11 +165,21 @@ def rehearse(options: Run, on_event: OnEvent = ignore) -> DryRun:
         UserError: inputs that do not fit together.
         WorkFailed: the batch does not fit, or the run would end in its first steps.
     """
-    with joined_world(options.device) as world, run_folder(options.out, options.retries) as folder:
+    with joined_run(options) as (world, folder):
         start = start_of(options, world, on_event)
         if isinstance(options, PretrainRun):
             return dry_run(pretrainer(options, start, folder))
         return dry_run(finetuner(options, start, folder))
+
+
+@contextmanager
+def joined_run(options: Run) -> Iterator[tuple[World, RunFolder]]:
+    """The ranks that train together, and their folder."""
+    with (
+        joined_world(options.device, options.batch_size) as world,
+        run_folder(options.out, options.retries) as folder,
+    ):
+        yield world, folder
 
 
 def pretrainer(options: PretrainRun, start: Start, folder: RunFolder) -> Trainer:
@@ -256,7 +267,8 @@ def train(trainer: Trainer, options: Run, start: Start) -> float:
             held_out = len(start.validation)
         start.tell(outlook(options, start.shards, start.config, *steps, held_out))
     began = time.monotonic()
-    trainer.run()
+    with memory_for(options.batch_size, functools.partial(way_to_fit, trainer.folder, options)):
+        trainer.run()
     return time.monotonic() - began
 
 

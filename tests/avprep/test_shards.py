@@ -254,14 +254,20 @@ def test_files_of_one_folder_are_not_taken_for_those_of_another(demo_videos, tmp
     shutil.copy(clip, videos / "test" / "a.mp4")
     out = tmp_path / "x"
 
-    def extract(part):
-        return run("avprep", "extract", part, "--out", out, "--workers", "1", cwd=videos)
+    def extract(part, *flags):
+        return run("avprep", "extract", part, "--out", out, "--workers", "1", *flags, cwd=videos)
 
     assert extract("train").returncode == 0
     assert "found 1 clip extracted before" in extract(videos / "train").stdout
     result = extract("test")
     assert result.returncode == 2
     assert f"extracted from {videos}/train, not from {videos}/test. Choose" in result.stderr
+    result = extract("train", "--frames", "3", "--jpeg-quality", "90")
+    assert result.returncode == 2
+    assert (
+        f"{out}: its files were extracted with other options (frames = 10, not 3; jpeg_quality = "
+        "75, not 90). Choose another --out, or delete this folder first."
+    ) in result.stderr
     (out / "extract.json").write_bytes((out / "extract.json").read_bytes()[:40])
     result = extract("train")
     assert result.returncode == 2

@@ -1,10 +1,10 @@
-"""One clip is one clip."""
+"""How messages word numbers, lists and settings: one clip is one clip."""
 
 from __future__ import annotations
 
 import pytest
 
-from avprep.wording import counted
+from avprep.wording import changes, counted, first_of
 
 
 @pytest.mark.parametrize(
@@ -14,3 +14,17 @@ from avprep.wording import counted
 )  # fmt: skip
 def test_nouns_agree_with_their_number(number, noun, words):
     assert counted(number, noun) == words
+
+
+def test_only_what_differs_is_named_with_both_values():
+    old, new = {"frames": 10, "audio": "flac", "pixels": "square"}, {"frames": 4, "audio": "wav"}
+    told = "frames = 10, not 4; audio = flac, not wav; pixels = square, not None"
+    assert changes(old, new) == told
+    assert changes({"av": "13.0"}, {"av": "14.0"}, " ") == "av 13.0, not 14.0"
+    assert changes(old, dict(old)) == ""
+
+
+def test_a_few_of_many_names_are_enough_for_a_message():
+    assert first_of(range(7)) == "0, 1, 2, 3, 4, …"
+    assert first_of("ab", 2) == "a, b"
+    assert first_of(()) == ""

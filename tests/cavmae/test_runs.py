@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from avprep.errors import UserError
 from avprep.shards.format import read_dataset, update_dataset, write_dataset
 from cavmae.checkpoints import read_metadata, save_model
 from cavmae.cli.finetune import finetune as finetune_command
+from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAE
 from cavmae.train.checkpoint import list_checkpoints
 from cavmae.train.folder import way_to_batch
@@ -60,8 +63,78 @@ def test_a_run_refuses_other_shards_in_the_same_place(place):
     finetune(place)
     info = read_dataset(place / "shards")
     write_dataset(place / "shards", replace(info, fingerprint="other"))
-    with pytest.raises(UserError, match="shards_fingerprint = 'tiny', not 'other'"):
-        finetune(place, "--epochs", 2)
+    with pytest.raises(
+        UserError, match=r"with lr = .*; shards_fingerprint = tiny, not other; val_sh.*\. Give the"
+    ):
+        finetune(place, "--epochs", 2, "--lr", 0.5)
+
+
+def more_than_the_machine_has(*_: object) -> torch.Tensor:
+    return torch.empty(2**50)
+
+
+def more_than_a_gpu_has(*_: object) -> torch.Tensor:
+    raise torch.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.11 GiB."
+    )
+
+
+def more_than_a_loading_process_has(*_: object) -> torch.Tensor:
+    raise MemoryError(
+        "Caught MemoryError in process 0.\nTraceback:\nMemoryError: Unable to allocate"
+    )
+
+
+@pytest.mark.parametrize(
+    ("exhaust", "said"),
+    [
+        (more_than_the_machine_has, r"\(.*can't allocate memory: you tried to allocate .*\)"),
+        (more_than_a_gpu_has, r"\(CUDA out of memory. Tried to allocate 20.00 GiB\)"),
+        (more_than_a_loading_process_has, r"\(MemoryError: Unable to allocate\)"),
+    ],
+)
+def test_a_run_that_is_out_of_memory_names_what_resumes_it(place, monkeypatch, exhaust, said):
+    arguments = ["--shards", place / "shards", "--val-shards", place / "shards", "--workers", 0]
+    arguments += ["--init", place / "init.safetensors", "--device", "cpu"]
+    arguments += ["--out", place / "run"]
+
+    def train(batch: int, epochs: int, *flags: object) -> subprocess.CompletedProcess[str]:
+        given = ("--batch-size", batch, "--epochs", epochs, *flags)
+        return run("cavmae", "finetune", *arguments, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FrontEnd, "forward", exhaust)
+        failed = train(4, 2)
+    assert failed.returncode == 1
+    assert "No checkpoint was written yet. Give --batch-size 2 --accumulate 2" in failed.stderr
+    assert train(4, 1).returncode == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(FrontEnd, "forward", exhaust)
+        failed = train(4, 2)
+    checkpoint = place / "run" / "checkpoints" / "step-00000002"
+    assert failed.returncode == 1
+    (line,) = (line for line in failed.stderr.splitlines() if line.startswith("Failed: "))
+    assert re.match(rf"Failed: out of memory with --batch-size 4 {said}\. The last", line)
+    assert f"The last checkpoint, {checkpoint}, is whole. Give --batch-size 2 --acc" in line
+    assert train(2, 2, "--accumulate", 2).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("retrieve", "--batch-size", 7), "with --batch-size 7 .* Use a smaller one, fewer --work"),
+        (
+            ("inpaint", "--norm-pix-loss"),
+            r"\. Close other programs, or use fewer",
+        ),
+    ],
+)
+def test_other_commands_that_are_out_of_memory_say_what_helps(place, monkeypatch, words, said):
+    monkeypatch.setattr(FrontEnd, "forward", more_than_the_machine_has)
+    given = ("--checkpoint", place / "init.safetensors", "--device", "cpu", "--out", place / "x")
+    failed = run("cavmae", *words, "--shards", place / "shards", *given)
+    assert failed.returncode == 1
+    assert re.search(rf"^Failed: out of memory .*{said}", failed.stderr, re.MULTILINE)
 
 
 def test_a_run_refuses_a_normalisation_measured_since(place):

@@ -5,6 +5,7 @@ Each fault costs its own clip: the ordinary clips among them come out as if alon
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -277,6 +278,18 @@ def test_files_of_a_255_byte_name_are_extracted_or_named(clip, tmp_path):
         shutil.copy(clip, videos / name)
     report = extract(videos, tmp_path / "x", pool=PoolOptions(1))
     assert report.extracted == 1
+    assert [failure.cause for failure in report.failures] == ["bad-name"]
+
+
+def test_a_zero_byte_in_the_name_of_a_member_costs_that_clip_alone(clip, tmp_path):
+    data = clip.read_bytes()
+    with tarfile.open(tmp_path / "videos.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        for name in ("first.mp4", "zero\0byte.mp4", "last.mp4"):
+            member = tarfile.TarInfo("of-old-programs.mp4")
+            member.size, member.pax_headers = len(data), {"path": name}
+            archive.addfile(member, io.BytesIO(data))
+    report = extract(tmp_path / "videos.tar", tmp_path / "x", pool=PoolOptions(1))
+    assert report.extracted == 2
     assert [failure.cause for failure in report.failures] == ["bad-name"]
 
 

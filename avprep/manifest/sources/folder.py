@@ -47,7 +47,7 @@ _MAYBE_SPLIT = re.compile(  # `my_train`, `train-clean`, `fold1`
 
 
 def folder_manifest(root: Places, extracted: Path | None = None) -> tuple[list[Clip], LabelSet]:
-    """The clips of a folder and their classes; see `match_folder`."""
+    """The clips of a folder and their classes; for arguments and errors see `match_folder`."""
     matched = match_folder(root, extracted)
     return list(matched.clips()), matched.data_set.labels
 

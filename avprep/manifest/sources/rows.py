@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from avprep.csvfile import first_of, shown
+from avprep.csvfile import shown
 from avprep.errors import UserError
 from avprep.labels import LabelSet, label_set_for
-from avprep.wording import counted
+from avprep.wording import counted, first_of
 
 SPREADSHEET_ERRORS = frozenset(
     ("#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#N/A", "#NUM!", "#NULL!", "#SPILL!")

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 
 from avprep import storage
 from avprep.clips import Scan, VideoFile
-from avprep.csvfile import first_of
 from avprep.errors import UserError
 from avprep.labels import LabelSet, label_set_for
 from avprep.options import LabelSource
-from avprep.wording import counted
+from avprep.wording import counted, first_of
 
 _MOST_NUMBERED = 100_000  # classes that are numbers; a greater one is not the number of a class
 
