@@ -134,13 +134,28 @@ def make_layout(settings: ExtractSettings) -> None:
 
     Two folders of videos cannot share one: a file's stem is the id in both.
     """
-    check = functools.partial(_check_facts, settings=settings)
-    storage.claim(settings.out, EXTRACT_FILE, _facts(settings, clips=0, failures=[]), check)
+    storage.claim(
+        settings.out,
+        EXTRACT_FILE,
+        _facts(settings, clips=0, failures=[]),
+        functools.partial(_check_facts, settings=settings),
+        functools.partial(_refuse_strangers, settings.out),
+    )
     frames = [f"frames/frame_{number}" for number in range(settings.sample.decode.frames)]
     for folder in ("audio", *frames):
         storage.make_folder(settings.out / folder)
         storage.remove_abandoned(settings.out / folder)
     storage.remove_abandoned(tempfile.gettempdir())  # of decoders
+
+
+def _refuse_strangers(out: Path) -> None:
+    names = storage.list_names(out)
+    strangers = [name for name in names if not storage.is_temporary(name)]
+    if strangers and EXTRACT_FILE not in names:
+        raise UserError(
+            f"{out}: not empty, and nothing was extracted into it before (holds {strangers[0]!r}). "
+            "Choose another --out."
+        )
 
 
 def _check_facts(data: bytes, settings: ExtractSettings) -> None:

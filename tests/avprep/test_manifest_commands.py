@@ -31,7 +31,7 @@ def run(*words: object) -> str:
     result = CliRunner().invoke(group, [str(word) for word in words], standalone_mode=False)
     if result.exception is not None:
         raise result.exception
-    return result.output
+    return result.stdout
 
 
 def touch(folder, *names):

@@ -272,6 +272,12 @@ def test_files_of_one_folder_are_not_taken_for_those_of_another(demo_videos, tmp
     result = extract("train")
     assert result.returncode == 2
     assert f"{out}/extract.json: is damaged" in result.stderr
+    result = run("avprep", "extract", "train", "--out", "train", cwd=videos)
+    assert result.returncode == 2
+    assert "train: not empty, and nothing was extracted into it before (holds 'a.mp4')" in (
+        result.stderr
+    )
+    assert [path.name for path in (videos / "train").iterdir()] == ["a.mp4"]
 
 
 def test_packed_files_and_decoded_videos_give_the_same_sample(demo_videos, tmp_path):

@@ -16,6 +16,7 @@ from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.evaluation.metrics import score
 from cavmae.frontend import FrontEnd, FrontEndOptions
 from cavmae.model import CAVMAEClassifier
+from cavmae.options import MODES
 from tests.cavmae.test_shardset import damage
 from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards

@@ -392,10 +392,10 @@ def test_a_checkpoint_with_an_empty_file_is_told_from_a_good_one(tmp_path):
 
 
 def test_a_checkpoint_that_memory_is_too_small_for_is_not_called_damaged(tmp_path, monkeypatch):
-    saved = save_checkpoint(tmp_path, 1, CAVMAE(CONFIG), {"step": 1}, keep=1)
+    saved = save_checkpoint(tmp_path, 1, CAVMAE(SMALL), {"step": 1}, keep=1)
     monkeypatch.setattr(CAVMAE, "load_state_dict", lambda *_, **__: torch.empty(2**50))
     with pytest.raises(RuntimeError, match="can't allocate memory"):
-        load_state(saved, CAVMAE(CONFIG))
+        load_state(saved, CAVMAE(SMALL))
 
 
 def test_a_loss_that_is_not_a_number_names_the_samples(tiny, tmp_path):
