@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from types import ModuleType
+from typing import get_origin
 
 import pytest
 
@@ -15,7 +16,8 @@ import cavmae
 def test_every_public_name_exists_and_every_function_is_typed_and_documented(package: ModuleType):
     for name in package.__all__:
         public = getattr(package, name)
-        if inspect.isclass(public) or inspect.isfunction(public):
+        is_alias = get_origin(public) is not None  # which Python 3.10 takes for a class
+        if inspect.isfunction(public) or (inspect.isclass(public) and not is_alias):
             assert public.__doc__, name
         if inspect.isfunction(public):
             signature = inspect.signature(public)

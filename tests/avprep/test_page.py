@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -64,6 +65,7 @@ def page(tmp_path, monkeypatch):
     (folder / "__init__.py").touch()
     (folder / "templates" / "clips.html").write_text(TEMPLATE)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "strange_pages", raising=False)  # that of the test before
 
     def write(words=(), clips=()):
         data = render_page("strange_pages", "clips.html", ["clip.js"], words=words, clips=clips)
