@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,18 @@ class Run:
         """Seconds for which training waits, and the longest that Python did meanwhile."""
         began = time.perf_counter()
         weights, state = self.copy()
-        self.writer.begin(lambda: save_checkpoint(self.folder, 1, self.model, state, 1, weights))
+        written = threading.Event()
+
+        def write() -> None:
+            try:
+                save_checkpoint(self.folder, 1, self.model, state, 1, weights)
+            finally:
+                written.set()
+
+        self.writer.begin(write)
         last = time.perf_counter()
         stall, pause = last - began, 0.0
-        while self.writer.is_busy:
+        while not written.is_set():
             time.sleep(0.001)
             now = time.perf_counter()
             pause, last = max(pause, now - last), now

@@ -6,6 +6,7 @@ import fcntl
 import functools
 import importlib
 import io
+import multiprocessing.util
 import os
 import shutil
 import signal
@@ -25,6 +26,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # Read by PyTorch and OpenBLAS as they load, here and in every process that a test starts. The
 # models are small: threads of several tests would only wait for one another.
 os.environ.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="", TORCHINDUCTOR_COMPILE_THREADS="1")
+
+# Python keeps its fork server's socket in a folder made at the first call, which must not be one
+# that goes with the test that happens to be first.
+multiprocessing.util.get_temp_dir()
 
 # Speed is measured in benchmarks/; here a busy machine must fail nothing.
 hypothesis.settings.register_profile("untimed", deadline=None)

@@ -90,7 +90,14 @@ def _exit_code(command: Callable[[], Any]) -> int:
     except WorkFailed as error:
         click.echo(f"Failed: {_lines(error)}", err=True)
         return 1
-    except (OSError, RuntimeError, MemoryError) as error:
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        ignore_sigterm()
+        click.echo("Interrupted: run the same command again to resume from here.", err=True)
+        return 130
+    except (OSError, RuntimeError, MemoryError) as error:  # after click.Abort, which is one
         if reason := out_of_memory(error):
             what_helps = (
                 f"out of memory ({printable(reason)}). Close other programs, or use fewer "
@@ -103,13 +110,6 @@ def _exit_code(command: Callable[[], Any]) -> int:
         # Of reading; what is written names its place itself.
         click.echo(f"Error: {printable(str(error.filename))}: {error.strerror}.", err=True)
         return 2
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        ignore_sigterm()
-        click.echo("Interrupted: run the same command again to resume from here.", err=True)
-        return 130
 
 
 def _lines(error: ReportedError) -> str:

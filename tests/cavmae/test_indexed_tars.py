@@ -19,7 +19,7 @@ from cavmae.checkpoints import save_model
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.data.sample import Wanted
 from cavmae.model import CAVMAE
-from tests.cavmae.test_training_api import PATCHED
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
 
 
@@ -77,7 +77,7 @@ def test_only_what_is_wanted_is_read(folders):
 
 def test_pretraining_takes_the_same_steps(folders, tmp_path):
     torch.manual_seed(0)
-    save_model(tmp_path / "init.safetensors", CAVMAE(PATCHED))
+    save_model(tmp_path / "init.safetensors", CAVMAE(SMALL))
     losses = []
     for folder in folders:
         out = tmp_path / folder.name

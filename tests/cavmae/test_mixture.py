@@ -359,7 +359,7 @@ def test_a_pretraining_run_logs_each_sets_loss_and_resumes_only_as_the_same_mixt
     with pytest.raises(UserError, match=r"shares = \[0.25, 0.75\], not"):
         train(epochs=2)
     for others, found in (
-        ([f"{place}/a"], "'a'"),
+        ([f"{place}/a"], r"a\."),
         ([f"{place}/b=3", f"{place}/a=1"], r"\['b', 'a'\]"),
     ):
         with pytest.raises(UserError, match=rf"shards_fingerprint = \['a', 'b'\], not {found}"):

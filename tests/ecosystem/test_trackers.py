@@ -18,7 +18,7 @@ import cavmae
 from cavmae import PretrainRun
 from cavmae.checkpoints import save_model
 from cavmae.model import CAVMAE
-from tests.cavmae.test_training_api import PATCHED
+from tests.cavmae.tiny_models import SMALL
 from tests.cavmae.tiny_shards import write_tiny_shards
 
 Rows = dict[tuple[int, str], float]  # by step and "split/name"
@@ -37,7 +37,7 @@ def logged(run: Path) -> Rows:
 
 def train(shards: Path, out: Path, tracker: str, epochs: int) -> None:
     torch.manual_seed(0)
-    save_model(out.parent / "init.safetensors", CAVMAE(PATCHED))
+    save_model(out.parent / "init.safetensors", CAVMAE(SMALL))
     options = {"init": out.parent / "init.safetensors", "batch_size": 8, "workers": 0}
     warnings: list[str] = []
 
