@@ -48,13 +48,13 @@ def test_short_clips_in_a_long_model_are_named_with_the_rows_that_fit(shards):
     share = 1 - (19 * 298 + 798) / 20 / 1024
     assert padding.startswith(f"warning: {share:.0%} of what the model hears is padding. With ")
     assert "--audio-frames 320 (or fit)" in padding
-    assert steps.startswith("warning: random weights learn little in 50 steps. Give --epochs 150 ")
-    assert FEWEST_STEPS == 300
+    assert steps.startswith("warning: random weights learn little in 50 steps. Give --epochs 125 ")
+    assert FEWEST_STEPS == 250
 
 
 def test_a_run_that_can_learn_is_not_warned_of(shards):
     fitting = ModelConfig.preset("tiny", audio_frames=320)
-    assert lines(shards, fitting, epochs=150) == ["20 clips, 300 steps in all, 2 per epoch"]
+    assert lines(shards, fitting, epochs=125) == ["20 clips, 250 steps in all, 2 per epoch"]
     assert lines(shards, fitting, steps=12) == ["20 clips, 300 steps in all, 12 per epoch"]
 
 
