@@ -54,6 +54,11 @@ def merge_manifests(
 
     Manifests without classes may be among them.
 
+    Args:
+        sources: the manifests.
+        out: the new one, in the format of its suffix.
+        options: what happens where one video_id has two contents.
+
     Raises:
         UserError: the classes of two differ, or one video_id has two contents and the options
             refuse that.
@@ -150,6 +155,11 @@ def sample_manifest(source: str | Path, out: str | Path, options: PerClassOption
     """Choose a number of clips of every class, or all where a class has fewer.
 
     Clips with several labels count for each of them, so frequent classes may get more.
+
+    Args:
+        source: the manifest.
+        out: the new one, in the format of its suffix.
+        options: how many clips, and the seed they are drawn with.
 
     Raises:
         UserError: no clip has a label.
