@@ -1,7 +1,7 @@
 """Run every benchmark and write one table of ratios.
 
     python benchmarks/run.py            # what `make bench` runs; half an hour on two idle cores
-    python benchmarks/run.py --quick    # fewer clips and rounds; 8 minutes
+    python benchmarks/run.py --quick    # fewer clips and rounds; 6 minutes
     python benchmarks/run.py --only extract shard
     python benchmarks/run.py --peer video2dataset=~/peers/video2dataset/bin/python
 
