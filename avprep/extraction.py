@@ -149,11 +149,9 @@ def make_layout(settings: ExtractSettings) -> None:
 
 
 def _refuse_strangers(out: Path) -> None:
-    names = storage.list_names(out)
-    strangers = [name for name in names if not storage.is_temporary(name)]
-    if strangers and EXTRACT_FILE not in names:
+    if found := storage.strangers(out, EXTRACT_FILE):
         raise UserError(
-            f"{out}: not empty, and nothing was extracted into it before (holds {strangers[0]!r}). "
+            f"{out}: not empty, and nothing was extracted into it before (holds {found[0]!r}). "
             "Choose another --out."
         )
 

@@ -339,13 +339,12 @@ def _claim(out: str, plan: ShardPlan) -> None:
 
 
 def _refuse_strangers(out: str, plan: ShardPlan) -> None:
-    names = storage.list_names(out)
-    strangers = [name for name in names if not storage.is_temporary(name)]
+    found = storage.strangers(out, PLAN_FILE)
     finished = _finished_dataset(out)
     is_ours = finished is not None and finished.fingerprint == plan.fingerprint
-    if strangers and PLAN_FILE not in names and not is_ours:
+    if found and not is_ours:
         raise UserError(
-            f"{out}: not empty and not a shard set (holds {strangers[0]!r}). Choose another --out."
+            f"{out}: not empty and not a shard set (holds {found[0]!r}). Choose another --out."
         )
 
 

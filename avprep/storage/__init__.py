@@ -11,7 +11,7 @@ from avprep.storage.archives import (
     list_archive,
     present,
 )
-from avprep.storage.claim import claim
+from avprep.storage.claim import claim, strangers
 from avprep.storage.places import (
     beside,
     check_scheme,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from avprep.storage.places import exists, join, make_folder, read_bytes
-from avprep.storage.scratch import write_new
+from avprep.storage.places import exists, join, list_names, make_folder, read_bytes
+from avprep.storage.scratch import is_temporary, write_new
 
 
 def claim(
@@ -32,3 +32,9 @@ def claim(
         before()
         write_new(path, content)
     check(read_bytes(path))
+
+
+def strangers(folder: str | Path, marker: str) -> list[str]:
+    """The files and folders in a folder that lacks the mark, without temporary ones."""
+    names = list_names(folder)
+    return [] if marker in names else [name for name in names if not is_temporary(name)]
