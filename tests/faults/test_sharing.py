@@ -72,16 +72,15 @@ def test_a_second_command_passes_over_what_the_first_builds_meanwhile(
 def test_two_plans_at_once_in_one_folder_cannot_both_win(ordinary, tmp_path, monkeypatch):
     """The other plan comes between looking and claiming."""
     out = tmp_path / "s"
-    list_names = storage.list_names
+    strangers = storage.strangers
 
-    def meanwhile(location):
-        names = list_names(location)
-        if not names:
-            monkeypatch.setattr(storage, "list_names", list_names)
-            build(ordinary[:2], out)
-        return names
+    def meanwhile(folder, marker):
+        found = strangers(folder, marker)
+        monkeypatch.setattr(storage, "strangers", strangers)
+        build(ordinary[:2], out)
+        return found
 
-    monkeypatch.setattr(storage, "list_names", meanwhile)
+    monkeypatch.setattr(storage, "strangers", meanwhile)
     with pytest.raises(UserError, match="another manifest"):
         build(ordinary, out)
 
