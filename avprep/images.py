@@ -60,7 +60,8 @@ def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
     Raises:
         OSError: not an image, or damaged.
     """
-    return np.asarray(Image.open(io.BytesIO(data), formats=["JPEG"]).convert("RGB"))
+    image = Image.open(io.BytesIO(data), formats=["JPEG"])
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # it always copies
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:

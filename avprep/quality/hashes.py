@@ -125,12 +125,14 @@ def _shrunk(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
     edges = np.arange(_GRID + 1) * side // _GRID
     first = np.minimum(edges[:-1], side - 1)
     sizes = np.maximum(np.diff(edges), 1)
-    # What lies above and to the left of every point: sums over areas at a tenth of numpy's cost.
-    sums = np.stack([cv2.integral(frame) for frame in frames])  # [n, side + 1, side + 1, 3]
-    sums = sums[:, first + sizes] - sums[:, first]
-    sums = sums[:, :, first + sizes] - sums[:, :, first]
-    area = sizes[:, None] * sizes
-    return sums.astype(np.int64) @ _GREY * _FINE // (area * _GREY.sum())
+    totals = np.zeros((len(frames), _GRID, _GRID), np.int64)
+    # OpenCV adds up one channel five times as fast as three together.
+    for frame, total in zip(frames, totals, strict=True):
+        for channel, weight in zip(cv2.split(frame), _GREY, strict=True):
+            sums = cv2.integral(channel)  # above and to the left of every point
+            sums = sums[first + sizes] - sums[first]
+            total += (sums[:, first + sizes] - sums[:, first]) * weight
+    return totals * _FINE // (sizes[:, None] * sizes * _GREY.sum())
 
 
 _GREY = np.array([2, 5, 1])  # red, green, blue

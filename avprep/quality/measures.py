@@ -8,6 +8,7 @@ without pictures as a black picture does. docs/quality.md describes them for peo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import cv2
 import numpy as np
@@ -44,7 +45,7 @@ _FFT = 512
 _BAND = (100.0, 7000.0)  # Hz; hum lies below, resampling and codecs cut off above
 _SAME = 4  # of 255: what codecs change in a still picture's thumbnail
 _ONE_COLOUR = 4.0  # of 255, standard deviation in a thumbnail
-_GRAIN = 2  # of 255: differences of neighbours that are noise, not edges
+_GRAIN = np.array([2.0])  # of 255: differences of neighbours that are noise, not edges
 _REBLUR = (15, 15)
 _DARK = 16.0  # of 255: mean of a row or column that belongs to a black bar
 _LOOKED_AT = 4  # frames at most, whose edges and bars are measured: their neighbours are similar
@@ -94,9 +95,10 @@ def measure_pictures(frames: NDArray[np.uint8]) -> dict[str, float]:
     Args:
         frames: uint8 [frames, height, width, 3], in time order; may be empty.
     """
-    small = _thumbnails(frames).astype(np.float32)
-    changes = np.abs(np.diff(small, axis=0)).max(axis=3, initial=0)
-    spread = small.reshape(-1, _THUMBNAIL**2, 3).std(axis=1).max(axis=1, initial=0.0)
+    small = _thumbnails(frames)
+    differences = np.abs(np.diff(small.astype(np.int16), axis=0))
+    changes = reduce(np.maximum, np.moveaxis(differences, 3, 0))
+    spread = np.array([cv2.meanStdDev(thumbnail)[1].max() for thumbnail in small])
     is_there = len(small) > 0
     looked_at = frames[:: max(1, -(-len(frames) // _LOOKED_AT))]
     grey = [np.asarray(cv2.cvtColor(one, cv2.COLOR_RGB2GRAY), np.uint8) for one in looked_at]
@@ -155,10 +157,9 @@ def _blur(frames: Sequence[NDArray[np.uint8]]) -> float:
     for grey in frames:
         again = np.asarray(cv2.blur(grey, _REBLUR), np.uint8)
         for axis in range(2):
-            before = np.maximum(_steps(grey, axis), _GRAIN) - _GRAIN
-            after = np.minimum(_steps(again, axis), before)
-            edges += float(before.sum(dtype=np.int64))
-            lost += float((before - after).sum(dtype=np.int64))
+            before = cv2.subtract(_steps(grey, axis), _GRAIN)  # never below 0
+            edges += cv2.sumElems(before)[0]
+            lost += cv2.sumElems(cv2.subtract(before, _steps(again, axis)))[0]
     return 1 - lost / edges if edges else 0.0
 
 
