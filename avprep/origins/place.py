@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,26 +55,23 @@ def member_name(name: str) -> str:
     return posixpath.normpath(name).lstrip("/")
 
 
-def check_places(videos: Iterable[str]) -> None:
-    """Refuse URLs of a kind that cannot be read; nothing is opened.
+def readable_place(video: str) -> Place:
+    """Where a video lies, if its URL is of a kind that can be read; nothing is opened.
 
     Raises:
         UserError: an unknown scheme, one whose library is not there, or an archive in an archive.
     """
-    checked: set[str] = set()
-    for video in filter(storage.is_url, videos):
-        place = place_of(video)
-        if place.kind == "video" and video.startswith(("tar://", "zip://")):
-            raise UserError(
-                f"{video}: does not say in which archive. Write MEMBER::ARCHIVE, for example "
-                "tar://v/a.mp4::parts/x.tar."
-            )
-        if place.kind != "video" and _INNER_ARCHIVE.search(video):
-            raise UserError(
-                f"{video}: lies in an archive within an archive, which cannot be read. Unpack the "
-                "outer one."
-            )
-        scheme = place.file.partition("://")[0]
-        if storage.is_url(place.file) and scheme not in checked:
-            storage.check_scheme(place.file)
-            checked.add(scheme)
+    place = place_of(video)
+    if place.kind == "video" and video.startswith(("tar://", "zip://")):
+        raise UserError(
+            f"{video}: does not say in which archive. Write MEMBER::ARCHIVE, for example "
+            "tar://v/a.mp4::parts/x.tar."
+        )
+    if place.kind != "video" and _INNER_ARCHIVE.search(video):
+        raise UserError(
+            f"{video}: lies in an archive within an archive, which cannot be read. Unpack the "
+            "outer one."
+        )
+    if storage.is_url(place.file):
+        storage.check_scheme(place.file)
+    return place

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +24,6 @@ from avprep.ffmpeg_binary import ffmpeg_version
 from avprep.jobs import PoolOptions, run_jobs
 from avprep.labels import LabelSet
 from avprep.options import BuildOptions, SampleOptions, ShardSetOptions
-from avprep.origins.place import check_places
 from avprep.progress import OnProgress, Progress, ignore
 from avprep.quality.measures import COLUMNS
 from avprep.shards.cards import files_for_others, is_foreign
@@ -238,7 +237,6 @@ def _cut(options: ShardSetOptions) -> ShardCut:
 def _plan(clips: Sequence[Clip], labels: LabelSet, options: ShardSetOptions) -> ShardPlan:
     if not clips:
         raise UserError("the manifest holds no clip, so there is nothing to put into shards.")
-    check_places(_videos_of(clips, labels))
     return plan_shards(
         clips,
         labels,
@@ -247,14 +245,6 @@ def _plan(clips: Sequence[Clip], labels: LabelSet, options: ShardSetOptions) -> 
         _cut(options),
         options.seed,
     )
-
-
-def _videos_of(clips: Iterable[Clip], labels: LabelSet) -> Iterator[str]:
-    """The videos to be decoded. Raises UserError at a label that is not in the label set."""
-    for clip in clips:
-        labels.indices_of(clip.labels)
-        if not clip.wav:
-            yield clip.video
 
 
 def _missing_of(

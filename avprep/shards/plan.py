@@ -20,7 +20,7 @@ from avprep.failures import ClipFailure
 from avprep.labels import LabelSet
 from avprep.option import flat
 from avprep.options import SampleOptions
-from avprep.origins.place import place_of
+from avprep.origins.place import readable_place
 from avprep.shards.format import TAR_BLOCK, VERSION, shard_name
 from avprep.wording import changes, counted
 
@@ -95,9 +95,13 @@ def plan_shards(
         tools: versions of the programs that decode and encode.
         cut: how large the shards are.
         seed: of the shuffle.
+
+    Raises:
+        UserError: a label that is not in the label set, or a video's URL of a kind that cannot be
+            read.
     """
     clips = CompactClips.of(clips)
-    known = _Known.of(clips, cut)
+    known = _Known.of(clips, labels, cut)
     unique, rejected = split_duplicates(clips, known.hashes)
     target = cut.target(len(unique))
     shuffled = unique[:]
@@ -143,14 +147,15 @@ class _Known:
     timed: bytearray  # 1 if the times of its frames will be known
 
     @classmethod
-    def of(cls, clips: Iterable[Clip], cut: ShardCut) -> _Known:
-        """All of it, in one pass."""
+    def of(cls, clips: Iterable[Clip], labels: LabelSet, cut: ShardCut) -> _Known:
+        """All of it, in one pass; raises as `plan_shards`."""
         known = cls(array("q"), array("q"), array("i"), bytearray(), bytearray())
         numbers: dict[tuple[str, str], int] = {}
         for clip in clips:
+            labels.indices_of(clip.labels)
             number = _LOCAL
             if not clip.wav and storage.is_url(clip.video):
-                place = place_of(clip.video)
+                place = readable_place(clip.video)
                 number = numbers.setdefault((place.file, place.kind), len(numbers))
             known.hashes.append(hash(clip.video_id))
             known.weights.append(cut.weight(clip))
