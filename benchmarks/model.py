@@ -264,7 +264,7 @@ def report_profiles(sides: Sequence[Side], data: Data) -> None:
 def report_patch_embeddings(config: ModelConfig, data: Data, clock: Callable[[], float]) -> None:
     """Print what embedding the audio's patches costs in three ways, forward and backward."""
     model = CAVMAE(config).to(data.audio.device)
-    kept = data.noise.audio.argsort(1)[:, : config.audio_patches // 4]
+    kept = data.noise.audio.argsort(1)[:, : config.patches("audio") // 4]
     convolution = model.patch_embed_a.proj
     pictures = data.audio.transpose(1, 2).unsqueeze(1)
 

@@ -107,7 +107,7 @@ class PublishedModel(nn.Module):
         decoder = config.decoder_dim
         self.decoder_embed = nn.Linear(dim, decoder)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder))
-        for stream, patches in (("a", config.audio_patches), ("v", config.image_patches)):
+        for stream, patches in (("a", config.patches("audio")), ("v", config.patches("image"))):
             for prefix, width in (("", dim), ("decoder_", decoder)):
                 places = nn.Parameter(torch.zeros(1, patches, width), requires_grad=False)
                 setattr(self, f"{prefix}pos_embed_{stream}", places)

@@ -69,38 +69,29 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def fail_together(self, failure: str) -> None:
-        """Raises WorkFailed on every rank if one has a failure to tell; the others give ""."""
-        self.raise_together(WorkFailed(failure) if failure else None)
-
     def raise_together(self, failure: Exception | None) -> None:
         """Raise on every rank what ends one of them; the others give None."""
         if error := next(filter(None, self.gather(failure)), None):
             raise error
 
-    def on_main(self, work: Callable[[], None]) -> None:
+    def on_main(self, work: Callable[[], object]) -> None:
         """Let one rank do what is done once; what ends it there ends every rank."""
-        failure: UserError | WorkFailed | None = None
-        if self.is_main:
-            try:
-                work()
-            except (UserError, WorkFailed) as error:
-                failure = error
-        self.raise_together(failure)
+        self.gather_results(lambda: work() if self.is_main else None)
 
     def gather_results(self, work: Callable[[], Result]) -> list[Result]:
         """What a piece of work gives on every rank, in rank order, on every rank.
 
         Raises:
-            WorkFailed: it failed on one of them; on every rank, so that none waits for ever.
+            UserError, WorkFailed: what ended it on one of them; on every rank, so that none waits
+                for ever.
         """
         result: Result | None = None
-        failure = ""
+        failure: UserError | WorkFailed | None = None
         try:
             result = work()
-        except WorkFailed as error:
-            failure = str(error)
-        self.fail_together(failure)
+        except (UserError, WorkFailed) as error:
+            failure = error
+        self.raise_together(failure)
         return self.gather(result)
 
     def barrier(self) -> None:

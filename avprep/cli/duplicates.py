@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,9 +15,6 @@ from avprep.cli.progress import Bars
 from avprep.option import Options, option
 from avprep.options import DuplicateOptions
 from avprep.wording import counted
-
-if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
-    from avprep.duplicates import Duplicates
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ def duplicates(
     summary.show(facts_of(found), described(found, options))
 
 
-def facts_of(found: Duplicates) -> dict[str, Any]:
+def facts_of(found: avprep.Duplicates) -> dict[str, Any]:
     """The summary for a program."""
     return {
         "clips": found.clips,
@@ -69,7 +66,7 @@ def facts_of(found: Duplicates) -> dict[str, Any]:
     }
 
 
-def described(found: Duplicates, options: DuplicateOptions) -> str:
+def described(found: avprep.Duplicates, options: DuplicateOptions) -> str:
     """The summary for a person."""
     what = {"both": "picture and sound", "either": "picture or sound"}.get(options.by, options.by)
     lines = [

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -19,9 +19,6 @@ from avprep.failures import check_failures, failure_table, printable
 from avprep.option import Options, option
 from avprep.options import FileKinds, IsolationOptions, PoolOptions, SampleOptions
 from avprep.wording import counted
-
-if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
-    from avprep.extraction import ExtractReport
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ def extract(
     check_failures(len(report.failures), report.clips, tolerance.max_failures)
 
 
-def facts_of(report: ExtractReport, out: Path) -> dict[str, Any]:
+def facts_of(report: avprep.ExtractReport, out: Path) -> dict[str, Any]:
     """The summary for a program."""
     return {
         "out": str(out),
@@ -87,7 +84,7 @@ def facts_of(report: ExtractReport, out: Path) -> dict[str, Any]:
     }
 
 
-def described(report: ExtractReport, out: Path) -> Iterator[str]:
+def described(report: avprep.ExtractReport, out: Path) -> Iterator[str]:
     """The summary for a person."""
     from avprep.clips import described_passed_over
 

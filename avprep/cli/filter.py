@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
@@ -14,9 +13,6 @@ from avprep.cli.flags import flags
 from avprep.cli.progress import Bars
 from avprep.options import FilterOptions
 from avprep.wording import counted
-
-if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
-    from avprep.filtering import Filtered
 
 _LISTED = 20  # classes
 
@@ -48,7 +44,7 @@ def filter_(shards: str, options: FilterOptions, summary: Summary) -> None:
     summary.show(facts, "\n".join(described(found, options)))
 
 
-def described(found: Filtered, options: FilterOptions) -> Iterator[str]:
+def described(found: avprep.Filtered, options: FilterOptions) -> Iterator[str]:
     """The result for a person: how many clips each class loses, the greatest losses first."""
     losing = [one for one in found.classes if one.kept < one.clips]
     losing.sort(key=lambda one: (one.kept / one.clips, one.kept - one.clips, one.name))

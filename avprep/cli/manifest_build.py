@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -22,9 +22,6 @@ from avprep.options import (
 )
 from avprep.progress import OnProgress
 from avprep.wording import counted
-
-if TYPE_CHECKING:  # imported for real inside the commands, to keep --help quick
-    from avprep.manifest.sources.matched import ManifestSummary
 
 _LISTED = {
     "missing": "missing clip",
@@ -119,14 +116,14 @@ def folder(
     show(summary, lambda bars: avprep.make_folder_manifest(places, output, options, bars))
 
 
-def show(summary: Summary, make: Callable[[OnProgress], ManifestSummary]) -> None:
+def show(summary: Summary, make: Callable[[OnProgress], avprep.ManifestSummary]) -> None:
     """Make a manifest, and say what it holds."""
     with Bars("manifest") as bars:
         made = make(bars)
     summary.show(facts_of(made), "\n".join(described(made)))
 
 
-def facts_of(made: ManifestSummary) -> dict[str, Any]:
+def facts_of(made: avprep.ManifestSummary) -> dict[str, Any]:
     """The summary for a program."""
     from avprep.manifest.sources.matched import STATUSES
 
@@ -141,7 +138,7 @@ def facts_of(made: ManifestSummary) -> dict[str, Any]:
     }
 
 
-def described(made: ManifestSummary) -> Iterator[str]:
+def described(made: avprep.ManifestSummary) -> Iterator[str]:
     """The summary for a person."""
     clips, classes = counted(made.clips, "clip"), counted(made.classes, "class")
     yield f"{made.manifest}: {clips}, {classes} in {made.labels}"

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -19,9 +19,6 @@ from avprep.failures import printable
 from avprep.option import Options, option
 from avprep.options import CheckOptions
 from avprep.wording import counted
-
-if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
-    from avprep.manifest.check import ManifestCheck
 
 _EXAMPLES = 3  # of each kind of problem
 
@@ -53,7 +50,7 @@ def check(manifest: Path, options: CheckOptions, strictness: Strictness, summary
         raise WorkFailed(f"{manifest}: {counted(len(found.problems), 'problem')}.")
 
 
-def facts_of(found: ManifestCheck) -> dict[str, Any]:
+def facts_of(found: avprep.ManifestCheck) -> dict[str, Any]:
     """The findings for a program."""
     return {
         "clips": found.clips,
@@ -65,7 +62,7 @@ def facts_of(found: ManifestCheck) -> dict[str, Any]:
     }
 
 
-def described(found: ManifestCheck, manifest: Path, label_csv: Path) -> Iterator[str]:
+def described(found: avprep.ManifestCheck, manifest: Path, label_csv: Path) -> Iterator[str]:
     """The findings for a person."""
     labelled = found.clips - found.unlabelled
     yield f"{manifest}: {counted(found.clips, 'clip')}, {labelled} with labels"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,9 +15,6 @@ from avprep.failures import printable
 from avprep.option import Options, option
 from avprep.options import ReportOptions
 from avprep.wording import counted
-
-if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
-    from avprep.pages.shard_report import ReportSummary
 
 _ALWAYS_TOLD = ("silent", "clipped", "still")
 
@@ -52,7 +49,7 @@ def report(shards: str, page: Page, options: ReportOptions, summary: Summary) ->
     summary.show(facts_of(made, page.out), described(made, shards, page.out, options))
 
 
-def facts_of(made: ReportSummary, out: str) -> dict[str, Any]:
+def facts_of(made: avprep.ReportSummary, out: str) -> dict[str, Any]:
     """The summary for a program."""
     return {
         "page": out,
@@ -65,7 +62,7 @@ def facts_of(made: ReportSummary, out: str) -> dict[str, Any]:
     }
 
 
-def described(made: ReportSummary, shards: str, out: str, options: ReportOptions) -> str:
+def described(made: avprep.ReportSummary, shards: str, out: str, options: ReportOptions) -> str:
     """The summary for a person."""
     from avprep.pages.shard_report import readable_size
 

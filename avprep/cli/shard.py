@@ -23,8 +23,7 @@ from avprep.wording import counted, duration, first_of, size
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     from avprep.packing import Beginning
-    from avprep.shards.build import BuildReport, Found
-    from avprep.shards.forecast import Estimate, Forecast
+    from avprep.shards.build import Found
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def describe_found(found: Found, out: str) -> str:
     return "\n".join(f"{out}: {line}" for line in lines)
 
 
-def facts_of(report: BuildReport, out: str) -> dict[str, Any]:
+def facts_of(report: avprep.BuildReport, out: str) -> dict[str, Any]:
     """The summary for a program."""
     return {
         "shards": out,
@@ -136,7 +135,7 @@ def facts_of(report: BuildReport, out: str) -> dict[str, Any]:
     }
 
 
-def described(report: BuildReport, out: str) -> Iterator[str]:
+def described(report: avprep.BuildReport, out: str) -> Iterator[str]:
     """The summary for a person."""
     from avprep.storage import join
 
@@ -164,7 +163,7 @@ def described(report: BuildReport, out: str) -> Iterator[str]:
         yield f"{report.missing} shards are still to be built by other parts"
 
 
-def foretold(forecast: Forecast, out: str) -> Iterator[str]:
+def foretold(forecast: avprep.Forecast, out: str) -> Iterator[str]:
     """What a build will take, for a person."""
     to_do = forecast.clips - forecast.done
     yield (
@@ -185,7 +184,7 @@ def foretold(forecast: Forecast, out: str) -> Iterator[str]:
         yield f"  {cause}: {between(count, '{:.0f}'.format)}"
 
 
-def between(estimate: Estimate, worded: Callable[[float], str]) -> str:
+def between(estimate: avprep.Estimate, worded: Callable[[float], str]) -> str:
     """`3.4 h (3.1 h to 3.7 h)`; without the bounds where they are the same."""
     value, low, high = map(worded, (estimate.value, estimate.low, estimate.high))
     return value if low == high else f"{value} ({low} to {high})"

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import click
 
@@ -14,9 +13,6 @@ import avprep
 from avprep.cli.common import Summary
 from avprep.cli.flags import flags
 from avprep.wording import counted, duration
-
-if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
-    from avprep.shards.status import Status
 
 
 @click.command()
@@ -36,7 +32,7 @@ def status(shards: str, summary: Summary) -> None:
     summary.show(asdict(found), "\n".join(described(found, shards)))
 
 
-def described(status: Status, shards: str) -> Iterator[str]:
+def described(status: avprep.Status, shards: str) -> Iterator[str]:
     """The status for a person."""
     state = "finished" if status.finished else "being built" if status.at_work else "not finished"
     yield (

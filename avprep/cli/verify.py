@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,9 +15,6 @@ from avprep.failures import printable
 from avprep.options import PoolOptions, VerifyOptions
 from avprep.shards.format import DATASET_FILE
 from avprep.wording import counted, first_of
-
-if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
-    from avprep.shards.verify import Findings
 
 
 @click.command()
@@ -39,7 +36,7 @@ def verify(shards: str, options: VerifyOptions, summary: Summary, pool: PoolOpti
     refuse_damage(findings, shards, options.discard)
 
 
-def refuse_damage(findings: Findings, shards: str, is_discarded: bool) -> None:
+def refuse_damage(findings: avprep.Findings, shards: str, is_discarded: bool) -> None:
     """Raises:
     WorkFailed: something is damaged, or does not belong to the shard set.
     """
@@ -57,7 +54,7 @@ def refuse_damage(findings: Findings, shards: str, is_discarded: bool) -> None:
         )
 
 
-def describe(findings: Findings, shards: str) -> str:
+def describe(findings: avprep.Findings, shards: str) -> str:
     """The findings for a person: a line each, and a line for all."""
     lines = [f"{check.name}: {what}" for check in findings.damaged for what in check.problems]
     lines += [f"{name}: {what}" for name, found in findings.files.items() for what in found]
@@ -77,7 +74,7 @@ def describe(findings: Findings, shards: str) -> str:
     return "\n".join(printable(line) for line in lines)
 
 
-def facts_of(findings: Findings) -> dict[str, Any]:
+def facts_of(findings: avprep.Findings) -> dict[str, Any]:
     """The findings for a program."""
     return {
         "shards": len(findings.checks),

@@ -38,9 +38,9 @@ def resized(
     state = model.state_dict()
     for name in list(state):
         if name.endswith("pos_embed_a"):
-            state[name] = interpolate(state[name], old.audio_grid, config.audio_grid)
+            state[name] = interpolate(state[name], old.grid("audio"), config.grid("audio"))
         elif name.endswith("pos_embed_v"):
-            state[name] = interpolate(state[name], old.image_grid, config.image_grid)
+            state[name] = interpolate(state[name], old.grid("image"), config.grid("image"))
     new.load_state_dict(state)
     return new
 

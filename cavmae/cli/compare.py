@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,9 +12,6 @@ import cavmae
 from avprep.cli.flags import PATH, flags
 from cavmae.cli.results import OneLine
 from cavmae.evaluation.options import CompareOptions
-
-if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
-    from cavmae.evaluation.compare import CompareResult
 
 _TITLES = {"accuracy": "accuracy", "map": "mAP"}
 
@@ -38,7 +35,7 @@ def compare(first: Path, second: Path, options: CompareOptions, printed: OneLine
     printed.show(facts_of(result), "\n".join(described(result)))
 
 
-def facts_of(result: CompareResult) -> dict[str, Any]:
+def facts_of(result: cavmae.CompareResult) -> dict[str, Any]:
     """The result for a program."""
     return {
         "first": str(result.first),
@@ -60,7 +57,7 @@ def facts_of(result: CompareResult) -> dict[str, Any]:
     }
 
 
-def described(result: CompareResult) -> Iterator[str]:
+def described(result: cavmae.CompareResult) -> Iterator[str]:
     """The result for a person."""
     yield f"A  {result.first}"
     yield f"B  {result.second}"

@@ -19,7 +19,7 @@ from cavmae.options import AUDIO_MODES, MODE_WORDS, StatedUsage
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     from cavmae.evaluation.bootstrap import Interval
-    from cavmae.evaluation.evaluate import EvaluateResult, ModeResult
+    from cavmae.evaluation.evaluate import ModeResult
     from cavmae.evaluation.metrics import Scores
 
 
@@ -46,7 +46,7 @@ def evaluate(options: EvaluateOptions, printed: OneLine) -> None:
     printed.show(facts_of(result), "\n".join([*described(result), *score_files(result, options)]))
 
 
-def score_files(result: EvaluateResult, options: EvaluateOptions) -> list[str]:
+def score_files(result: cavmae.EvaluateResult, options: EvaluateOptions) -> list[str]:
     """What was written with `--scores`."""
     from cavmae.evaluation.evaluate import score_file
 
@@ -54,7 +54,7 @@ def score_files(result: EvaluateResult, options: EvaluateOptions) -> list[str]:
     return [str(score_file(options, one.mode)) for one in modes]
 
 
-def facts_of(result: EvaluateResult) -> dict[str, Any]:
+def facts_of(result: cavmae.EvaluateResult) -> dict[str, Any]:
     """The result for a program."""
     first, *others = result.modes
     return {
@@ -82,7 +82,7 @@ def facts_of(result: EvaluateResult) -> dict[str, Any]:
     }
 
 
-def _of_mode(one: ModeResult, result: EvaluateResult) -> dict[str, Any]:
+def _of_mode(one: ModeResult, result: cavmae.EvaluateResult) -> dict[str, Any]:
     frames = "none" if one.mode in AUDIO_MODES else result.frames
     return {"given": MODE_WORDS[one.mode], "frames": frames, **_measures(one)}
 
@@ -100,7 +100,7 @@ def _figures_of(scores: Scores) -> dict[str, float]:
     return {name: getattr(scores, name) for name in ("accuracy", "map", "auc", "d_prime")}
 
 
-def described(result: EvaluateResult) -> Iterator[str]:
+def described(result: cavmae.EvaluateResult) -> Iterator[str]:
     """The result for a person: on what the figures stand, the figures, how they were made."""
     yield from covered(result.coverage)
     if len(result.modes) > 1:
@@ -138,7 +138,7 @@ def described(result: EvaluateResult) -> Iterator[str]:
     yield str(result.checkpoint)
 
 
-def mode_table(result: EvaluateResult) -> Iterator[str]:
+def mode_table(result: cavmae.EvaluateResult) -> Iterator[str]:
     """A line per mode, with what the classifier is given in words."""
     given = max(map(len, MODE_WORDS.values())) + 2
     yield f"{'mode':18}{'given':{given}}frames"
@@ -162,7 +162,7 @@ def vggsounder_table(one: ModeResult) -> Iterator[str]:
             yield f"{subset:24}{name:8}{found['clips']:7.0f}{figures}"
 
 
-def frame_words(result: EvaluateResult) -> str:
+def frame_words(result: cavmae.EvaluateResult) -> str:
     """Which frames of a clip were looked at."""
     if result.frames in ("all", "each"):
         return f"{result.stored_frames}, their probabilities averaged"

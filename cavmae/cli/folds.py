@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,9 +12,6 @@ from avprep.cli.flags import flags
 from cavmae.cli.options import RecipeCommand, expected_of_recipe
 from cavmae.cli.results import OneLine
 from cavmae.train.options import FoldsRun
-
-if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
-    from cavmae.train.folds import FoldsResult
 
 
 @click.command(cls=RecipeCommand)
@@ -40,7 +36,7 @@ def folds(options: FoldsRun, printed: OneLine) -> None:
     printed.show({"out": str(result.folder), **result.facts()}, "\n".join(described(result)))
 
 
-def described(result: FoldsResult) -> Iterator[str]:
+def described(result: cavmae.FoldsResult) -> Iterator[str]:
     """The result for a person: a line per fold, and one for all."""
     facts = result.facts()
     mean, deviation = facts["mean"], facts["deviation"]

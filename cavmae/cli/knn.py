@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,9 +12,6 @@ from avprep.cli.progress import Bars
 from avprep.wording import lacking_words
 from cavmae.cli.results import OneLine
 from cavmae.evaluation.options import KnnOptions
-
-if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
-    from cavmae.evaluation.knn import KnnResult
 
 
 @click.command()
@@ -34,7 +31,7 @@ def knn(options: KnnOptions, printed: OneLine) -> None:
     printed.show(facts_of(result, options), described(result, options))
 
 
-def facts_of(result: KnnResult, options: KnnOptions) -> dict[str, Any]:
+def facts_of(result: cavmae.KnnResult, options: KnnOptions) -> dict[str, Any]:
     """The result for a program."""
     return {
         "accuracy": result.scores.accuracy,
@@ -53,7 +50,7 @@ def facts_of(result: KnnResult, options: KnnOptions) -> dict[str, Any]:
     }
 
 
-def described(result: KnnResult, options: KnnOptions) -> str:
+def described(result: cavmae.KnnResult, options: KnnOptions) -> str:
     """The result for a person."""
     scores = result.scores
     how = "each by all others" if result.leave_one_out else f"by {result.known_clips} others"

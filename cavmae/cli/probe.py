@@ -16,7 +16,7 @@ from cavmae.evaluation.options import ProbeOptions
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     from cavmae.evaluation.metrics import Scores
-    from cavmae.evaluation.probe import Probed, ProbeResult
+    from cavmae.evaluation.probe import Probed
 
 
 @click.command()
@@ -36,7 +36,7 @@ def probe(checkpoints: tuple[str, ...], options: ProbeOptions, printed: OneLine)
     printed.show(facts_of(result, options), "\n".join(described(result, options)))
 
 
-def facts_of(result: ProbeResult, options: ProbeOptions) -> dict[str, Any]:
+def facts_of(result: cavmae.ProbeResult, options: ProbeOptions) -> dict[str, Any]:
     """The result for a program."""
     return {
         "models": [
@@ -67,7 +67,7 @@ def _figures(scores: Scores) -> dict[str, float]:
     return {name: getattr(scores, name) for name in ("accuracy", "map", "auc")}
 
 
-def described(result: ProbeResult, options: ProbeOptions) -> Iterator[str]:
+def described(result: cavmae.ProbeResult, options: ProbeOptions) -> Iterator[str]:
     """The result for a person."""
     width = max(len(_name(row)) for row in result.rows) + 2
     yield f"{'':{width}}{'linear probe':20}nearest neighbours"

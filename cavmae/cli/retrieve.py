@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,9 +14,6 @@ from avprep.wording import lacking_words
 from cavmae.cli.options import warn
 from cavmae.cli.results import OneLine, covered
 from cavmae.evaluation.options import RetrieveOptions
-
-if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
-    from cavmae.evaluation.retrieve import RetrieveResult
 
 
 @click.command()
@@ -35,7 +32,7 @@ def retrieve(options: RetrieveOptions, printed: OneLine) -> None:
     printed.show(result.facts(), "\n".join(described(result)))
 
 
-def described(result: RetrieveResult) -> Iterator[str]:
+def described(result: cavmae.RetrieveResult) -> Iterator[str]:
     """The result for a person."""
     facts = result.facts()
     yield from covered(result.coverage)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cavmae.data import ShardSet
 from cavmae.distributed import World
-from cavmae.evaluation.clips import chosen_frames, clip_loader
+from cavmae.evaluation.clips import Rows, chosen_frames, clip_loader, in_order
 from cavmae.evaluation.options import FrameChoice, LoadOptions, OneResult
 from cavmae.frontend import FrontEnd
 from cavmae.model import CAVMAEClassifier
@@ -73,10 +73,22 @@ def classify_in_modes(
     Raises:
         WorkFailed: more than `max_bad_samples` samples of a rank are unreadable.
     """
-    ranks = world.gather_results(
+    parts = world.gather_results(
         lambda: _own_share(model, frontend, shards, options, modes, world, on_batch)
     )
-    return {mode: _joined([part[mode] for part in ranks]) for mode in modes}
+    rows = in_order([batch for batches, _ in parts for batch in batches])
+    index = rows["index"]
+    return {
+        mode: Classified(
+            index.numpy(),
+            [shards.video_id(number) for number in index.tolist()],
+            probabilities=rows[f"{mode}/probabilities"].numpy(),
+            logits=rows[f"{mode}/logits"].numpy(),
+            labels=rows["labels"].double().numpy(),
+            unreadable=sum(unreadable for _, unreadable in parts),
+        )
+        for mode in modes
+    }
 
 
 def _own_share(
@@ -87,57 +99,27 @@ def _own_share(
     modes: Sequence[Mode],
     world: World,
     on_batch: Callable[[int], object],
-) -> dict[Mode, Classified]:
-    """Of this rank's clips."""
+) -> tuple[list[Rows], int]:
+    """Of this rank's clips, by batch; and how many of them were unreadable."""
     frame: OneResult = "all" if options.frames == "each" else options.frames
     chosen_frames(frame, shards.frames)
     loader = clip_loader(shards, frontend, options, frame, world, modalities_of_all(modes))
     model.eval()
-    none = torch.zeros(0, shards.num_classes)  # a rank may have no clip
-    # Copies, so that the batches with their sounds and pictures are let go.
-    video_ids: list[str] = []
-    index, labels = [none[:, 0].long()], [none]
-    found: dict[Mode, list[Tensor]] = {mode: [] for mode in modes}
-    means: dict[Mode, list[Tensor]] = {mode: [] for mode in modes}
+    parts: list[Rows] = []
     with torch.inference_mode():
         for batch in loader.epoch():
+            # Copies, so that the batches with their sounds and pictures are let go.
+            rows = {"index": batch.index.clone(), "labels": batch.labels.clone()}
             inputs = frontend(batch.to(world.device))
             for mode in modes:
                 logits = frame_logits(model, inputs.audio, inputs.image, mode)
                 each = probabilities_of(logits, options.criterion)
                 kept = each if options.frames == "each" else each.mean(dim=1)
-                found[mode].append(kept.double().cpu())
-                means[mode].append(logits.mean(dim=1).cpu())
-            video_ids += batch.video_ids
-            index.append(batch.index.clone())
-            labels.append(batch.labels.clone())
+                rows[f"{mode}/probabilities"] = kept.double().cpu()
+                rows[f"{mode}/logits"] = logits.mean(dim=1).cpu()
+            parts.append(rows)
             on_batch(len(batch))
-    return {
-        mode: Classified(
-            torch.cat(index).numpy(),
-            video_ids,
-            probabilities=torch.cat(found[mode] or [none.double()]).numpy(),
-            logits=torch.cat([none, *means[mode]]).numpy(),
-            labels=torch.cat(labels).double().numpy(),
-            unreadable=len(loader.bad_samples),
-        )
-        for mode in modes
-    }
-
-
-def _joined(parts: Sequence[Classified]) -> Classified:
-    """What all ranks found in one mode."""
-    index = np.concatenate([part.index for part in parts])
-    order = np.argsort(index)
-    video_ids = [video_id for part in parts for video_id in part.video_ids]
-    return Classified(
-        index[order],
-        [video_ids[place] for place in order],
-        np.concatenate([part.probabilities for part in parts if len(part.index)])[order],
-        np.concatenate([part.logits for part in parts])[order],
-        np.concatenate([part.labels for part in parts])[order],
-        sum(part.unreadable for part in parts),
-    )
+    return parts, len(loader.bad_samples)
 
 
 def probabilities_of(logits: Tensor, criterion: Criterion) -> Tensor:

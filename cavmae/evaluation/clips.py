@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from avprep.errors import UserError
 from avprep.progress import OnProgress, Progress
@@ -16,6 +19,8 @@ from cavmae.evaluation.options import LoadOptions, OneResult
 from cavmae.frontend import FrontEnd
 from cavmae.frontend.fbank import samples_for
 from cavmae.options import BOTH, Modality
+
+Rows = dict[str, Tensor]  # of some clips, a row for each; `index`: int64, their places in the set
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,12 @@ def clip_loader(
         world.rank,
         world.size,
     )
+
+
+def in_order(parts: Sequence[Rows]) -> Rows:
+    """The rows of all parts, in the order of the shard set."""
+    order = torch.cat([part["index"] for part in parts]).argsort()
+    return {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
 
 
 def clip_counter(

@@ -178,9 +178,8 @@ def check_same(out: Path, about: str) -> int:
 def part_size(trained: Trained, options: EmbedOptions) -> int:
     """Clips per part: as many whole batches as fit both limits, and at least one."""
     config = trained.model.config
-    patches = {"audio": config.audio_patches, "image": config.image_patches}
     vectors = sum(
-        patches[name] if options.tokens == "patches" else 1 for name in options.modalities
+        config.patches(name) if options.tokens == "patches" else 1 for name in options.modalities
     )
     clip = vectors * config.embed_dim * np.dtype(options.dtype).itemsize
     batch = options.batch_size

@@ -12,7 +12,7 @@ from torch import Tensor
 from avprep.errors import UserError
 from cavmae.data import Batch, ShardLoader, ShardSet
 from cavmae.distributed import World
-from cavmae.evaluation.clips import chosen_frames, clip_loader
+from cavmae.evaluation.clips import Rows, chosen_frames, clip_loader, in_order
 from cavmae.evaluation.options import FeatureOptions
 from cavmae.evaluation.trained import Trained
 from cavmae.frontend import Inputs
@@ -101,16 +101,11 @@ def pooled_features(
         WorkFailed: more than `max_bad_samples` samples are unreadable.
     """
     parts = world.gather_results(lambda: _own_features(trained, shards, options, world, on_batch))
-    pieces = [piece for part, _ in parts for piece in part]
-    index = torch.cat([piece.index for piece in pieces])
-    order = index.argsort()
+    rows = in_order([batch for batches, _ in parts for batch in batches])
     return Features(
-        index[order],
-        {
-            name: torch.cat([piece.vectors[name] for piece in pieces])[order]
-            for name in options.modalities
-        },
-        torch.cat([piece.labels for piece in pieces])[order],
+        rows["index"],
+        {name: rows[name] for name in options.modalities},
+        rows["labels"],
         sum(unreadable for _, unreadable in parts),
     )
 
@@ -121,15 +116,14 @@ def _own_features(
     options: FeatureOptions,
     world: World,
     on_batch: Callable[[int], object],
-) -> tuple[list[Features], int]:
+) -> tuple[list[Rows], int]:
     """Of this rank's clips, by batch; and how many of them were unreadable."""
     loader = feature_loader(trained, shards, options, world)
-    pieces = []
+    parts: list[Rows] = []
     for batch, tokens in token_batches(trained, loader, options.modalities, world.device):
-        vectors = {
-            name: F.normalize(found.float().mean(dim=1), dim=-1).cpu()
-            for name, found in tokens.items()
-        }
-        pieces.append(Features(batch.index.clone(), vectors, batch.labels.clone(), 0))
+        rows = {"index": batch.index.clone(), "labels": batch.labels.clone()}
+        for name, found in tokens.items():
+            rows[name] = F.normalize(found.float().mean(dim=1), dim=-1).cpu()
+        parts.append(rows)
         on_batch(len(batch))
-    return pieces, len(loader.bad_samples)
+    return parts, len(loader.bad_samples)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cavmae.data import ShardSet
 from cavmae.distributed import World
-from cavmae.evaluation.clips import clip_loader
+from cavmae.evaluation.clips import Rows, clip_loader, in_order
 from cavmae.evaluation.features import Features
 from cavmae.evaluation.knn import neighbour_scores
 from cavmae.evaluation.metrics import accuracy
@@ -28,13 +28,6 @@ from cavmae.options import BOTH
 
 RECALL_AT = 10
 _LOSSES = ("loss_mae_audio", "loss_mae_image")
-
-# What is measured of some clips, a row for each:
-#   index: int64 [N], positions in the shard set; labels: float32 [N, classes];
-#   _LOSSES: float32 [N], means of the clips' batch, as far as the objective has them;
-#   pooled_audio, pooled_image: float32 [N, dim] as in training, if it contrasts them;
-#   audio, image: float32 [N, dim], of all patches, l2-normalised, as far as the model has them.
-_Rows = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +62,7 @@ def evaluate_pretraining(
         WorkFailed: more than `max_bad_samples` samples of a rank are unreadable.
     """
     parts = world.gather_results(lambda: _measure(model, frontend, shards, options, world))
-    rows = _in_order([part for batches in parts for part in batches])
+    rows = in_order([part for batches in parts for part in batches])
     weights = options.loss
     losses = {name: rows[name].mean().item() for name in _LOSSES if name in rows}
     facts = {"loss": weights.mae_weight * sum(losses.values()), **losses}
@@ -98,11 +91,18 @@ def evaluate_pretraining(
 
 def _measure(
     model: CAVMAE, frontend: FrontEnd, shards: ShardSet, options: HeldOutOptions, world: World
-) -> list[_Rows]:
-    """This rank's share of the clips, by batch."""
+) -> list[Rows]:
+    """This rank's share of the clips, by batch.
+
+    Returns:
+        index and labels, float32 [N, classes];
+        _LOSSES: float32 [N], means of the clips' batch, as far as the objective has them;
+        pooled_audio, pooled_image: float32 [N, dim] as in training, if it contrasts them;
+        audio, image: float32 [N, dim], of all patches, l2-normalised, as far as the model has them.
+    """
     loader = clip_loader(shards, frontend, options, VALIDATION_FRAMES, world, model.modalities)
     model.eval()
-    parts: list[_Rows] = []
+    parts: list[Rows] = []
     for batch in loader.epoch():
         index, labels = batch.index.clone(), batch.labels.clone()
         with torch.inference_mode():
@@ -118,7 +118,7 @@ def _measure(
                 noise_image=noise_image,
                 predictions=False,
             )
-            rows: _Rows = {"index": index, "labels": labels}
+            rows: Rows = {"index": index, "labels": labels}
             for name in _LOSSES:
                 if (loss := getattr(out, name)) is not None:
                     rows[name] = loss.expand(len(index))
@@ -141,12 +141,6 @@ def _noise_of(model: CAVMAE, options: PretrainOptions, index: Tensor) -> tuple[T
         strict=True,
     )
     return torch.cat(audio), torch.cat(image)
-
-
-def _in_order(parts: list[_Rows]) -> _Rows:
-    """All clips, in the order of the shard set."""
-    order = torch.cat([part["index"] for part in parts]).argsort()
-    return {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
 
 
 def _contrast(audio: Tensor, image: Tensor, options: HeldOutOptions) -> tuple[float, float]:

@@ -59,8 +59,12 @@ class CAVMAE(Encoder):
         self.decoder_modality_a = nn.Parameter(torch.zeros(1, 1, dim))
         self.decoder_modality_v = nn.Parameter(torch.zeros(1, 1, dim))
         trainable = config.trainable_positions
-        self.decoder_pos_embed_a = nn.Parameter(sincos_positions(dim, config.audio_grid), trainable)
-        self.decoder_pos_embed_v = nn.Parameter(sincos_positions(dim, config.image_grid), trainable)
+        self.decoder_pos_embed_a = nn.Parameter(
+            sincos_positions(dim, config.grid("audio")), trainable
+        )
+        self.decoder_pos_embed_v = nn.Parameter(
+            sincos_positions(dim, config.grid("image")), trainable
+        )
         self.decoder_embed = nn.Linear(config.embed_dim, dim)
         self.decoder_blocks = nn.ModuleList(
             Block(dim, config.decoder_heads, config.mlp_ratio) for _ in range(config.decoder_depth)
@@ -241,10 +245,10 @@ def draw_noise(
         float32 [B, La] and [B, Lv], for `CAVMAE.forward`.
     """
     audio = mask_noise(
-        batch, config.audio_grid, options.mask_ratio, options.mask_mode, generator, device
+        batch, config.grid("audio"), options.mask_ratio, options.mask_mode, generator, device
     )
     image = mask_noise(
-        batch, config.image_grid, options.mask_ratio, "unstructured", generator, device
+        batch, config.grid("image"), options.mask_ratio, "unstructured", generator, device
     )
     return audio, image
 

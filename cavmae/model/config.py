@@ -119,31 +119,16 @@ class ModelConfig:
         return dataclasses.replace(self, objective=objective, modality_depth=own)
 
     def grid(self, modality: Modality) -> tuple[int, int]:
-        """Rows and columns of patches."""
-        return self.audio_grid if modality == "audio" else self.image_grid
+        """Rows and columns of patches; of a spectrogram, along frequency and along time."""
+        height, width = self.image_size, self.image_size
+        if modality == "audio":
+            height, width = self.mel_bins, self.audio_frames
+        return height // self.patch_size, width // self.patch_size
 
     def patches(self, modality: Modality) -> int:
         """How many there are."""
-        return self.audio_patches if modality == "audio" else self.image_patches
-
-    @property
-    def audio_grid(self) -> tuple[int, int]:
-        """Patches of a spectrogram: (along frequency, along time)."""
-        return self.mel_bins // self.patch_size, self.audio_frames // self.patch_size
-
-    @property
-    def image_grid(self) -> tuple[int, int]:
-        """Patches of an image: (rows, columns)."""
-        side = self.image_size // self.patch_size
-        return side, side
-
-    @property
-    def audio_patches(self) -> int:
-        return self.audio_grid[0] * self.audio_grid[1]
-
-    @property
-    def image_patches(self) -> int:
-        return self.image_grid[0] * self.image_grid[1]
+        rows, columns = self.grid(modality)
+        return rows * columns
 
     @classmethod
     def preset(cls, name: str, **changes: object) -> ModelConfig:

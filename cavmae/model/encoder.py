@@ -85,8 +85,8 @@ class Encoder(nn.Module, Pretrained):
         self.modality_a = nn.Parameter(torch.zeros(1, 1, dim))
         self.modality_v = nn.Parameter(torch.zeros(1, 1, dim))
         trainable = config.trainable_positions
-        self.pos_embed_a = nn.Parameter(sincos_positions(dim, config.audio_grid), trainable)
-        self.pos_embed_v = nn.Parameter(sincos_positions(dim, config.image_grid), trainable)
+        self.pos_embed_a = nn.Parameter(sincos_positions(dim, config.grid("audio")), trainable)
+        self.pos_embed_v = nn.Parameter(sincos_positions(dim, config.grid("image")), trainable)
         own, shared = config.modality_depth, config.depth - config.modality_depth
         self.blocks_a = self._blocks(own)
         self.blocks_v = self._blocks(own)

@@ -116,17 +116,17 @@ def written_together(world: World, place: str | Path) -> Iterator[None]:
     Raises:
         WorkFailed: it could not be written; on every rank.
     """
-    failure = ""
+    failure: WorkFailed | None = None
     try:
         yield
     except (UserError, WorkFailed) as error:
-        failure = str(error)
+        failure = WorkFailed(str(error))
     except OSError as error:
-        failure = (
+        failure = WorkFailed(
             f"{place}: cannot be written to ({error.strerror or error}). Checkpoints are whole: "
             "make room and run the same command again."
         )
-    world.fail_together(failure)
+    world.raise_together(failure)
 
 
 class Meter:

@@ -78,7 +78,7 @@ def test_visible_patches_are_the_original_and_hidden_ones_the_prediction(
     for found, given_input, grid in zip(
         fill_in(model, audio, image, options, norm_pix_loss).values(),
         (audio.transpose(1, 2)[:, None], image),
-        (CONFIG.audio_grid, CONFIG.image_grid),
+        (CONFIG.grid("audio"), CONFIG.grid("image")),
         strict=True,
     ):
         assert torch.equal(found.original, given_input)

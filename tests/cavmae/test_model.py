@@ -104,7 +104,7 @@ def test_only_visible_patches_are_embedded(model, inputs):
     lengths = []
     model.patch_embed_a.register_forward_hook(lambda _, x, y: lengths.append(y.shape[1]))
     model(*inputs, PretrainOptions(mask_ratio=0.75))
-    assert lengths == [ODD.audio_patches // 4]
+    assert lengths == [ODD.patches("audio") // 4]
 
 
 def test_training_predicts_hidden_patches_only_and_loses_the_same(model, inputs):
@@ -116,7 +116,7 @@ def test_training_predicts_hidden_patches_only_and_loses_the_same(model, inputs)
         for wanted in (False, True)
     ]
     hidden = int(runs[0].mask_image[0].sum())
-    assert rows == [hidden, hidden, ODD.image_patches]
+    assert rows == [hidden, hidden, ODD.patches("image")]
     assert runs[0].pred_image is None
     assert torch.equal(runs[0].loss, runs[1].loss)
 

@@ -122,8 +122,8 @@ def test_twenty_steps_equal_a_plain_loop(tiny, tmp_path, schedule):
             generator = torch.Generator().manual_seed(_mix_seed(3, step))
             inputs = frontend(batch, generator)
             noise = {
-                "a": torch.rand(len(batch), SMALL.audio_patches, generator=generator),
-                "v": torch.rand(len(batch), SMALL.image_patches, generator=generator),
+                "a": torch.rand(len(batch), SMALL.patches("audio"), generator=generator),
+                "v": torch.rand(len(batch), SMALL.patches("image"), generator=generator),
             }
             for name in trained:
                 weights[name].requires_grad_()
