@@ -9,6 +9,8 @@ import soundfile
 from numpy.typing import NDArray
 
 SAMPLE_RATE = 16000
+# Of WAV, with as many bytes for each sample: PCM, float, A-law, μ-law, and one with more words.
+_KINDS = (b"\1\0", b"\3\0", b"\6\0", b"\7\0", b"\xfe\xff")
 
 
 def encode_flac(pcm: NDArray[np.int16], sample_rate: int = SAMPLE_RATE) -> bytes:
@@ -41,8 +43,8 @@ def sound_format(data: bytes) -> tuple[int, int] | None:
     if data.startswith(b"fLaC"):
         packed = int.from_bytes(data[18:21], "big")
         return packed >> 4, (packed >> 1 & 7) + 1
-    form = data.find(b"fmt ", 12, 4096)
-    if not data.startswith(b"RIFF") or form < 0:
+    form = _chunk(data, b"fmt ")
+    if form is None or len(data) < form + 24 or data[form + 8 : form + 10] not in _KINDS:
         return None
     channels = int.from_bytes(data[form + 10 : form + 12], "little")
     return int.from_bytes(data[form + 12 : form + 16], "little"), channels
@@ -52,13 +54,24 @@ def promised_samples(data: bytes) -> int:
     """Samples announced by the head of mono FLAC or WAV bytes; 0 if it does not say."""
     if data.startswith(b"fLaC"):
         return int.from_bytes(data[18:26], "big") & ((1 << 36) - 1)
-    form, content = data.find(b"fmt ", 12, 4096), data.find(b"data", 12, 4096)
-    if form < 0 or content < 0:
+    form, content = _chunk(data, b"fmt "), _chunk(data, b"data")
+    if form is None or content is None:
         return 0
     sample = int.from_bytes(data[form + 20 : form + 22], "little")
     size = int.from_bytes(data[content + 4 : content + 8], "little")
     is_unknown = size == 2**32 - 1 or not sample  # as when it was written to a pipe
     return 0 if is_unknown else size // sample
+
+
+def _chunk(data: bytes, name: bytes) -> int | None:
+    """Where a chunk of a WAV begins; None if the bytes do not reach it or are no WAV."""
+    at = 12
+    while data.startswith(b"RIFF") and at + 8 <= len(data):
+        if data[at : at + 4] == name:
+            return at
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + size + size % 2
+    return None
 
 
 def _encode(pcm: NDArray[np.int16], sample_rate: int, kind: str) -> bytes:

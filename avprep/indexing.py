@@ -65,6 +65,11 @@ def index_tars(
             cannot be used and `bad_samples` is "refuse"; labels that are not in the class CSV; or
             the folder holds another shard set.
     """
+    if not (options.audio or options.frame):
+        raise UserError("--audio and --frame are both empty. Name the suffix of at least one.")
+    for flag, source in (("--labels", options.labels), ("--id", options.id)):
+        if source in ("json", "json:"):
+            raise UserError(f"{flag} {source}: name the key of the JSON, such as json:{flag[2:]}.")
     paths = _tars(tars)
     out = _folder(paths, options.out)
     count = each("tar", on_progress, len(paths))
@@ -76,6 +81,8 @@ def index_tars(
     if problems and options.bad_samples == "refuse":
         raise UserError(*_named(problems))
     samples = [sample for tar in found for sample in tar.samples]
+    if not samples and problems:
+        raise UserError(f"no sample can be used. The first: {problems[0].detail}.")
     if not samples:
         raise UserError(
             f"{paths[0].parent}: no sample has a .{options.audio} and a {options.frame}. Name the "
@@ -96,18 +103,36 @@ def _tars(tars: Sequence[str | Path]) -> list[Path]:
             raise UserError(f"{given}: only tars on a local disk can be indexed. Copy them first.")
     paths: list[Path] = []
     for path in map(Path, expanded(tars)):
-        paths += sorted(path.glob("*.tar")) if path.is_dir() else [path]
+        paths += _in_folder(path) if path.is_dir() else [path]
     if not paths:
         raise UserError("no tar given; name files that end in .tar, or folders with such files.")
     for path in paths:
         if not path.is_file():
-            raise UserError(f"{path}: no such file.")
+            what = "is not an ordinary file" if path.exists() else "no such file"
+            raise UserError(f"{path}: {what}.")
+        if not _is_text(path.name):
+            raise UserError(f"{path}: its name is not UTF-8. Rename it.")
         if path.suffix != ".tar":
             scan_tar(path, IndexOptions())  # says it if it is compressed
             raise UserError(f"{path}: its name does not end in .tar. Rename it.")
     if twice := [name for name, n in Counter(path.name for path in paths).items() if n > 1]:
         raise UserError(f"two tars have the name {twice[0]}. Rename one, or index one folder.")
     return paths
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """Its tars; compressed ones too, which are refused with what helps, and not passed over."""
+    suffixes = tuple(suffix for suffix in storage.ARCHIVE_SUFFIXES if suffix != ".zip")
+    names = sorted(os.listdir(folder))
+    return [folder / name for name in names if name.lower().endswith((*suffixes, ".tar.zst"))]
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _folder(paths: Sequence[Path], out: Path | None) -> Path:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from avprep.audio import SAMPLE_RATE, promised_samples, sound_format
@@ -22,7 +23,7 @@ from avprep.images import jpeg_size
 from avprep.kinds import VIDEO_SUFFIXES
 from avprep.options import IndexOptions
 from avprep.shards.format import TAR_BLOCK, SampleEntry
-from avprep.storage.members import TarMember, compression_of, padded, tar_members
+from avprep.storage.members import FOLDER, TarMember, compression_of, padded, tar_members
 
 _HEAD = 512  # bytes of a sound or picture that say what it is
 # Bytes read at a time: of headers with little between them, and of others.
@@ -129,6 +130,9 @@ def _sample(
             texts[suffix] = os.pread(descriptor, member.size, member.start)
         return texts[suffix]
 
+    for suffix, member in members.items():
+        if member.fault and _is_used(suffix, options):
+            raise _Problem(member.fault.cause, f"its {member.name} {member.fault.detail}")
     audio = members.get(options.audio) if options.audio else None
     if options.audio and (audio is None or not audio.size):
         if any(f".{suffix}" in VIDEO_SUFFIXES for suffix in members):
@@ -142,7 +146,7 @@ def _sample(
     if options.frame and not frames:
         raise _Problem("no-frames", f"has no frame {options.frame} beside it (half a sample)")
     labels = _labels(options.labels, read)
-    video_id = key if options.id == "key" else str(_field(options.id, read))
+    video_id = key if options.id == "key" else _id(options.id, read)
     stored = (members.get("json"), audio, *frames)
     in_order = list(members.values())
     first, last = in_order[0].begin, in_order[-1].start + padded(in_order[-1].size)
@@ -153,7 +157,7 @@ def _sample(
             offset=first,
             size=last - first,
             labels=(),
-            num_samples=_num_samples(path, audio, _head_of(descriptor, audio)) if audio else 0,
+            num_samples=_num_samples(descriptor, path, audio, options) if audio else 0,
             sizes=tuple(member.size if member else 0 for member in stored),
             starts=tuple(member.start - first if member else 0 for member in stored),
         ),
@@ -162,10 +166,22 @@ def _sample(
     )
 
 
+def _is_used(suffix: str, options: IndexOptions) -> bool:
+    texts = (source.partition(":")[0] for source in (options.labels, options.id))
+    return suffix in ("json", options.audio, *texts) or _frame_number(suffix, options.frame) >= 0
+
+
 def _frames(members: Mapping[str, TarMember], pattern: str) -> list[TarMember]:
-    """The frames, by their number."""
+    """The frames, by their number.
+
+    Raises:
+        _Problem: one has no content.
+    """
     numbers = {suffix: _frame_number(suffix, pattern) for suffix in members}
-    return [members[suffix] for _, suffix in sorted((n, s) for s, n in numbers.items() if n >= 0)]
+    frames = [members[suffix] for _, suffix in sorted((n, s) for s, n in numbers.items() if n >= 0)]
+    if empty := next((frame.name for frame in frames if not frame.size), None):
+        raise _Problem("garbage", f"its frame {empty} is empty")
+    return frames
 
 
 @functools.lru_cache(1000)
@@ -192,13 +208,18 @@ def _head_of(descriptor: int, member: TarMember) -> bytes:
     return os.pread(descriptor, min(member.size, _HEAD), member.start)
 
 
-def _num_samples(path: Path, audio: TarMember, head: bytes) -> int:
+def _num_samples(descriptor: int, path: Path, audio: TarMember, options: IndexOptions) -> int:
     """Raises:
-    UserError: it is not what training takes.
+    _Problem, UserError: it is not what training takes, or does not say how long it is.
     """
+    head = _head_of(descriptor, audio)
+    if sound_format(head) is None or not promised_samples(head):  # behind other chunks of a WAV
+        head = os.pread(descriptor, audio.size, audio.start)
     kind = sound_format(head)
     if kind != (SAMPLE_RATE, 1):
         what = "is not FLAC or WAV" if kind is None else "has {} Hz and {} channels".format(*kind)
+        if options.bad_samples == "skip":
+            raise _Problem("garbage", f"its sound {audio.name} {what}")
         raise UserError(
             f"{path}: {audio.name} {what}. Training takes FLAC or WAV with {SAMPLE_RATE} Hz and "
             "one channel: convert the sounds and write the tars again, or make shards of the "
@@ -208,6 +229,16 @@ def _num_samples(path: Path, audio: TarMember, head: bytes) -> int:
     if not samples:
         raise _Problem("garbage", f"its sound {audio.name} does not say how long it is")
     return samples
+
+
+def _id(source: str, read: Callable[[str], bytes]) -> str:
+    """Raises:
+    _Problem: it is not a name.
+    """
+    value = _field(source, read)
+    if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
+        raise _Problem("garbage", f"its {source} is {value!r}, expected a name")
+    return str(value)
 
 
 def _labels(source: str, read: Callable[[str], bytes]) -> tuple[str, ...]:
@@ -220,7 +251,7 @@ def _labels(source: str, read: Callable[[str], bytes]) -> tuple[str, ...]:
         raise _Problem(
             "garbage", f"its {source} is {value!r}, expected names or numbers of classes"
         )
-    return tuple(str(one) for one in values if one != "")
+    return tuple(filter(None, (str(one).strip() for one in values)))
 
 
 def _field(source: str, read: Callable[[str], bytes]) -> Any:
@@ -228,9 +259,13 @@ def _field(source: str, read: Callable[[str], bytes]) -> Any:
     suffix, _, name = source.partition(":")
     try:
         text = read(suffix).decode()
-        return json.loads(text)[name] if name else text.strip()
-    except (ValueError, KeyError, TypeError) as error:
+        value = json.loads(text)[name] if name else text.strip()
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair cannot be written
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise _Problem("garbage", f"its {source} is not UTF-8 ({error.reason})") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _Problem("garbage", f"its {source} cannot be read ({error!r})") from None
+    return value
 
 
 class _Window:
@@ -263,17 +298,20 @@ def _members(path: Path, descriptor: int, end: int) -> Iterator[TarMember]:
         UserError: it is compressed, not a tar, or cut short.
     """
     if compression := compression_of(os.pread(descriptor, 8, 0)):
+        plain = f"{path.name.partition('.')[0]}{'-plain' * (path.suffix == '.tar')}.tar"
         raise UserError(
             f"{path}: is compressed, so that no sample can be read by itself. Unpack it to a plain "
-            f"tar first: {compression.unpacker} < {path.name} > {path.name.partition('.')[0]}.tar"
+            f"tar first: {compression.unpacker} < {quote(path.name)} > {quote(plain)}"
         )
+    if not end:
+        raise UserError(f"{path}: is empty (0 bytes). Copy it again, or leave it out.")
     at = 0
     try:
         for member in tar_members(_Window(descriptor, end).read_at):
             at = member.end
             if at > end:
                 raise EOFError
-            if member.fault is None:
+            if member.fault is not FOLDER:
                 yield member
     except EOFError:
         raise UserError(f"{path}: is cut short: it ends behind byte {at}. Copy it again.") from None

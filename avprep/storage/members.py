@@ -73,7 +73,7 @@ class TarMember(NamedTuple):  # made for every member of millions, for which a d
 
 
 def tar_members(read_at: Callable[[int, int], bytes]) -> Iterator[TarMember]:
-    """The members of a tar, in order, up to its end mark.
+    """The members of a tar, in order; of tars put together, those of all.
 
     Args:
         read_at: gives exactly the bytes that are asked for by position and count, or raises
@@ -85,12 +85,14 @@ def tar_members(read_at: Callable[[int, int], bytes]) -> Iterator[TarMember]:
     """
     at = 0
     while True:
-        begin = at
+        block, begin = read_at(at, BLOCK), at
+        if block == _ZEROS:
+            if (found := _behind_zeros(read_at, at + BLOCK)) is None:
+                return
+            block, begin = found
+        at = begin
         said: dict[bytes, bytes] = {}
         while True:
-            block = read_at(at, BLOCK)
-            if block == _ZEROS:
-                return
             name, kind, size, target = _parsed(block, at)
             at += BLOCK
             if kind not in _RECORDS:
@@ -103,6 +105,7 @@ def tar_members(read_at: Callable[[int, int], bytes]) -> Iterator[TarMember]:
                 said[b"path"] = record.rstrip(b"\0")
             elif kind in _PAX:
                 said |= _pax_keys(record)
+            block = read_at(at, BLOCK)
         has_more = kind == tarfile.GNUTYPE_SPARSE and block[482]
         while has_more:  # blocks that continue the list of holes
             has_more, at = read_at(at, BLOCK)[504], at + BLOCK
@@ -120,6 +123,21 @@ def tar_members(read_at: Callable[[int, int], bytes]) -> Iterator[TarMember]:
             raise ValueError(f"a member of {size} bytes at byte {begin}")
         yield TarMember(name, begin, at, size, fault)
         at += padded(size)
+
+
+def _behind_zeros(read_at: Callable[[int, int], bytes], at: int) -> tuple[bytes, int] | None:
+    """The next block that has more than zeros, and its place; None if they end the tar.
+
+    More may follow an end mark where tars were put together, and where a file has a hole.
+    """
+    while True:
+        try:
+            block = read_at(at, BLOCK)
+        except EOFError:
+            return None
+        if block != _ZEROS:
+            return block, at
+        at += BLOCK
 
 
 def padded(size: int) -> int:

@@ -174,10 +174,14 @@ def _entries(location: str | Path) -> Iterator[tuple[str, int, float | None]]:
             return
         with os.scandir(folder) as entries:
             for entry in entries:
-                with contextlib.suppress(FileNotFoundError):  # renamed or deleted meanwhile
+                try:
                     status = entry.stat()
                     size = status.st_size if entry.is_file() else -1
-                    yield entry.name, size, status.st_mtime
+                except OSError as error:  # renamed or deleted meanwhile; a link to itself
+                    if error.errno not in (errno.ENOENT, errno.ELOOP):
+                        raise
+                    continue
+                yield entry.name, size, status.st_mtime
         return
     try:
         with _store(location) as (filesystem, key):

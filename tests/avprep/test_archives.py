@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from avprep.errors import UserError, WorkFailed
 from avprep.manifest.model import read_manifest
+from avprep.origins.archives import read_tar
 from avprep.storage import archives, list_archive, members
 from tests.avprep.test_manifest_commands import run
 
@@ -97,7 +98,7 @@ def test_members_are_those_that_tarfile_finds(kind, described):
             with contextlib.suppress(ValueError):  # too long for this format
                 archive.addfile(member, io.BytesIO(bytes(member.size)))
     content = memory.getvalue()
-    found = list(members.tar_members(lambda at, count: content[at : at + count]))
+    found = list(members.tar_members(members.Front(io.BytesIO(content)).read_at))
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         expected = [(m.name, m.offset, m.offset_data, m.size, m.isreg()) for m in archive]
     assert expected == [
@@ -306,3 +307,20 @@ def test_no_damage_breaks_the_listing_of_a_tar(data):
         content[data.draw(st.integers(0, 5000))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(UserError):
         archives.list_tar(io.BytesIO(content), ".mp4")
+
+
+def test_members_behind_an_end_mark_are_listed_and_read(tmp_path):
+    parts = []
+    for name in ("a.mp4", "b.mp4"):
+        with tarfile.open(tmp_path / "part.tar", "w") as tar:
+            tar.addfile(tarfile.TarInfo(name))
+        parts.append((tmp_path / "part.tar").read_bytes())
+    (tmp_path / "both.tar").write_bytes(b"".join(parts))
+    listing = list_archive(str(tmp_path / "both.tar"))
+    assert (listing.names, listing.damage) == (["a.mp4", "b.mp4"], "")
+    with (tmp_path / "both.tar").open("rb") as file:
+        assert [member.name for member in read_tar(file, {"b.mp4"})] == ["b.mp4"]
+    (tmp_path / "both.tar").write_bytes(parts[0] + b"junk" * 200)
+    listing = list_archive(str(tmp_path / "both.tar"))
+    assert listing.names == ["a.mp4"]
+    assert listing.damage.startswith("is damaged (no valid header at byte 10240")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import webdataset as wds
 from click.testing import CliRunner
 
@@ -339,3 +340,136 @@ def test_the_command_prints_it_for_people_and_for_programs(tmp_path):
     )
     facts = json.loads(CliRunner().invoke(group, [*command, "--json"]).stdout)
     assert (facts["samples"], facts["left_out"]) == (1, {"no-audio": 1})
+
+
+def test_tars_that_were_put_together_are_read_to_the_end(tmp_path):
+    write_tar(tmp_path / "t.tar", named("a", sample(1)))
+    write_tar(tmp_path / "b.tar", named("b", sample(2)))
+    with (tmp_path / "t.tar").open("ab") as file:
+        file.write((tmp_path / "b.tar").read_bytes())
+    (tmp_path / "b.tar").unlink()
+    avprep.index_tars([tmp_path])
+    assert read_back(tmp_path) == {"a": sample(1), "b": sample(2)}
+
+
+def test_a_hole_in_a_tar_does_not_pass_for_its_end(tmp_path):
+    write_tar(tmp_path / "t.tar", named("a", sample(1)) + named("b", sample(2)))
+    avprep.index_tars([tmp_path])
+    begin = read_index(tmp_path, "t.tar").samples[1].offset
+    with (tmp_path / "t.tar").open("r+b") as file:
+        file.seek(begin)
+        file.write(bytes(4096))
+    with pytest.raises(UserError, match=r"t\.tar: is damaged \(no valid header at byte"):
+        avprep.index_tars([tmp_path])
+
+
+def test_an_empty_file_and_a_compressed_tar_in_a_folder_are_not_passed_over(tmp_path):
+    write_tar(tmp_path / "a.tar", named("a", sample(1)))
+    (tmp_path / "b.tar").touch()
+    with pytest.raises(UserError, match=r"b\.tar: is empty \(0 bytes\)"):
+        avprep.index_tars([tmp_path])
+    (tmp_path / "b.tar").unlink()
+    (tmp_path / "b.tar.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(UserError, match=r"b\.tar\.gz: is compressed"):
+        avprep.index_tars([tmp_path])
+
+
+def test_the_remedy_for_a_compressed_tar_does_not_overwrite_it(tmp_path):
+    (tmp_path / "my t.tar").write_bytes(b"\x1f\x8b")
+    with pytest.raises(UserError, match=r"gunzip < 'my t\.tar' > 'my t-plain\.tar'"):
+        avprep.index_tars([tmp_path])
+
+
+@pytest.mark.parametrize("linked", ["json", "1.jpg", "flac"])
+def test_a_member_that_is_a_link_costs_its_sample_which_is_named(tmp_path, linked):
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        for name, data in named("a", sample(1)) + named("b", sample(2)):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            if name == f"b.{linked}":
+                info.type, info.linkname, info.size = tarfile.LNKTYPE, f"a.{linked}", 0
+            tar.addfile(info, io.BytesIO(data))
+    found = avprep.index_tars([tmp_path], IndexOptions(bad_samples="skip"))
+    (problem,) = found.problems
+    assert problem.cause == "unreadable"
+    assert f"its b.{linked} is a link to 'a.{linked}'" in problem.detail
+    assert read_back(tmp_path) == {"a": sample(1)}
+
+
+ODD_JSON = {
+    "deep": b'{"labels":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "half a surrogate pair": b'{"labels": ["\\ud800"], "video_id": "x"}',
+    "no name": b'{"labels": [], "video_id": null}',
+    "empty name": b'{"labels": [], "video_id": ""}',
+}
+
+
+@pytest.mark.parametrize("text", ODD_JSON.values(), ids=ODD_JSON)
+def test_odd_json_costs_its_sample(tmp_path, text):
+    write_tar(tmp_path / "t.tar", named("a", sample(0)) + named("b", {**sample(1), "json": text}))
+    options = IndexOptions(labels="json:labels", id="json:video_id", bad_samples="skip")
+    (problem,) = avprep.index_tars([tmp_path], options).problems
+    assert problem.video_id == "b"
+    assert problem.cause == "garbage"
+    assert [entry.key for entry in read_index(tmp_path, "t.tar").samples] == ["a"]
+
+
+def test_sound_that_is_not_taken_costs_its_sample_where_samples_may_be_left_out(tmp_path):
+    pcm = np.zeros(8000, np.int16)
+    bad = named("b", {**sample(1), "flac": encode_flac(pcm, 44100)})
+    write_tar(tmp_path / "t.tar", named("a", sample(0)) + bad)
+    skip = IndexOptions(bad_samples="skip")
+    (problem,) = avprep.index_tars([tmp_path], skip).problems
+    assert "its sound b.flac has 44100 Hz and 1 channels" in problem.detail
+    write_tar(tmp_path / "t.tar", bad)
+    with pytest.raises(UserError, match=r"no sample can be used\. The first: .*b\.flac has 44100"):
+        avprep.index_tars([tmp_path], skip)
+
+
+def test_an_empty_frame_costs_its_sample(tmp_path):
+    bad = named("b", {**sample(1), "1.jpg": b""})
+    write_tar(tmp_path / "t.tar", named("a", sample(0)) + bad)
+    with pytest.raises(UserError, match=r"its frame b\.1\.jpg is empty"):
+        avprep.index_tars([tmp_path])
+
+
+@pytest.mark.parametrize("before", [b"", b"bext" + bytes(4) + b"JUNK\x10\0\0\0" + b"fmt data" * 2])
+def test_chunks_of_a_wav_are_found_behind_others(tmp_path, before):
+    wav = encode_wav(np.arange(8000, dtype=np.int16))
+    note = b"LIST" + (5000).to_bytes(4, "little") + bytes(5000)
+    members = {**sample(1), "wav": wav[:12] + before + wav[12:36] + note + wav[36:]}
+    write_tar(tmp_path / "t.tar", named("a", members))
+    assert avprep.index_tars([tmp_path], IndexOptions(audio="wav")).seconds == 0.5
+
+
+def test_a_wav_whose_samples_do_not_take_whole_bytes_is_refused(tmp_path):
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.zeros(8000), 16000, format="WAV", subtype="IMA_ADPCM")
+    write_tar(tmp_path / "t.tar", named("k", {**sample(1), "wav": buffer.getvalue()}))
+    with pytest.raises(UserError, match=r"k\.wav is not FLAC or WAV"):
+        avprep.index_tars([tmp_path], IndexOptions(audio="wav"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (IndexOptions(audio="", frame=""), "--audio and --frame are both empty"),
+        (IndexOptions(labels="json"), "--labels json: name the key"),
+        (IndexOptions(id="json:"), "--id json:: name the key"),
+    ],
+)
+def test_options_that_name_nothing_are_refused(tmp_path, options, message):
+    write_tar(tmp_path / "t.tar", named("a", sample(0)))
+    with pytest.raises(UserError, match=message):
+        avprep.index_tars([tmp_path], options)
+
+
+def test_a_tar_whose_name_is_not_utf_8_is_refused_and_a_link_to_itself_too(tmp_path):
+    write_tar(tmp_path / "t.tar", named("a", sample(0)))
+    (tmp_path / "t.tar").rename(tmp_path / "t\udcff.tar")
+    with pytest.raises(UserError, match=r"its name is not UTF-8. Rename it"):
+        avprep.index_tars([tmp_path])
+    (tmp_path / "t\udcff.tar").unlink()
+    (tmp_path / "t.tar").symlink_to("t.tar")
+    with pytest.raises(UserError, match=r"t\.tar: no such file"):
+        avprep.index_tars([tmp_path])
