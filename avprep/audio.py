@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import soundfile
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 SAMPLE_RATE = 16000
 # Of WAV, with as many bytes for each sample: PCM, float, A-law, μ-law, and one with more words.
 _KINDS = (b"\1\0", b"\3\0", b"\6\0", b"\7\0", b"\xfe\xff")
+
+_WAV_HEAD = struct.Struct("<4sI4s4sIHHIIHH4sI")
 
 
 def encode_flac(pcm: NDArray[np.int16], sample_rate: int = SAMPLE_RATE) -> bytes:
@@ -36,6 +39,19 @@ def decode_audio(data: bytes, sample_rate: int = SAMPLE_RATE) -> NDArray[np.int1
             f"is {rate} Hz with {pcm.shape[1]} channels, expected {sample_rate} Hz mono"
         )
     return pcm[:, 0]
+
+
+def plain_wav(data: bytes | memoryview) -> NDArray[np.int16] | None:
+    """int16 [samples], a view of WAV bytes with the head that `encode_wav` writes; None of others.
+
+    libsndfile takes fifteen times as long to read them.
+    """
+    size, rate = len(data) - _WAV_HEAD.size, SAMPLE_RATE
+    if size < 0 or size % 2:
+        return None
+    parts = (b"RIFF", 36 + size, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", size)
+    is_plain = data[: _WAV_HEAD.size] == _WAV_HEAD.pack(*parts)
+    return np.frombuffer(data, "<i2", offset=_WAV_HEAD.size) if is_plain else None
 
 
 def sound_format(data: bytes) -> tuple[int, int] | None:

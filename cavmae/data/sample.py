@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from avprep.audio import SAMPLE_RATE
+from avprep.audio import SAMPLE_RATE, plain_wav
 from avprep.images import JPEG_END
 from avprep.shards.format import SampleEntry
 
@@ -104,11 +104,16 @@ def _decode_audio(sample: StoredSample, pcm: NDArray[np.int16]) -> int:
         # An old index does not say how many samples there are, and has the JSON read along.
         stored = sample.entry.num_samples or json.loads(bytes(members["json"]))["num_samples"]
         expected = min(stored, len(pcm))
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
-            if file.samplerate != SAMPLE_RATE or file.channels != 1:
-                raise DamagedSample(f"{video_id}: audio is not {SAMPLE_RATE} Hz mono")
-            found = len(file.read(out=pcm[:expected]))
-            has_more = found == stored < file.frames and len(file.read(1)) > 0
+        if (sound := plain_wav(data)) is not None:
+            found = min(len(sound), expected)
+            pcm[:found] = sound[:found]
+            has_more = found == stored < len(sound)
+        else:
+            with soundfile.SoundFile(io.BytesIO(data)) as file:
+                if file.samplerate != SAMPLE_RATE or file.channels != 1:
+                    raise DamagedSample(f"{video_id}: audio is not {SAMPLE_RATE} Hz mono")
+                found = len(file.read(out=pcm[:expected]))
+                has_more = found == stored < file.frames and len(file.read(1)) > 0
     except (soundfile.LibsndfileError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise DamagedSample(f"{video_id}: audio: {error}") from error
     if found < max(expected, 1):  # a damaged FLAC ends early, without an error

@@ -15,6 +15,7 @@ from avprep.clips import Clip
 from avprep.encode.process import ClipDecoder
 from avprep.errors import DecodeError
 from avprep.options import IsolationOptions, SampleOptions
+from tests.media import Movie, make_movie
 
 
 @pytest.fixture
@@ -29,6 +30,16 @@ def test_a_good_clip_comes_back_whole(decoder, demo_clip):
     assert len(sample.frames) == 10
     assert all(jpeg.startswith(b"\xff\xd8") for jpeg in sample.frames)
     assert sample.num_samples == pytest.approx(16000, rel=0.1)
+
+
+def test_a_child_forgets_the_pictures_of_its_clips(decoder, tmp_path):
+    movie = Movie("large.mp4", width=1280, height=720, frames=20, audio_seconds=0.8)
+    clip = Clip("x", video=str(make_movie(tmp_path, movie)))
+    peaks = []
+    for _ in range(12):
+        decoder.decode(clip)
+        peaks.append(decoder.usage.peak_bytes)
+    assert peaks[-1] - peaks[2] < 20e6  # the pictures of one clip as they are decoded take 14 MB
 
 
 def test_a_bad_clip_keeps_its_cause_across_the_pipe(decoder, tmp_path):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from avprep.audio import encode_wav
+from avprep.audio import decode_audio, encode_flac, encode_wav, plain_wav
 from avprep.clips import Clip
 from avprep.encode.sample import encode_clip
 from avprep.errors import DecodeError
@@ -66,6 +67,18 @@ def test_another_sample_rate_is_written_as_what_it_is(clip):
     options = replace(OPTIONS, decode=replace(OPTIONS.decode, sample_rate=22050))
     assert encode_clip(clip, options).audio[:4] == b"fLaC"
     assert cause_of(clip) == "garbage"
+
+
+def test_a_wav_is_plain_where_libsndfile_would_read_the_same():
+    pcm = np.arange(-500, 500, dtype=np.int16)
+    wav = encode_wav(pcm)
+    for sound in (pcm, pcm[:1], pcm[:0]):
+        np.testing.assert_array_equal(plain_wav(memoryview(encode_wav(sound))), sound)
+    np.testing.assert_array_equal(decode_audio(wav), pcm)
+    sizes = [struct.pack("<I", size + 2001) for size in (36, 0)]
+    odd = b"".join((wav[:4], sizes[0], wav[8:40], sizes[1], wav[44:], b"."))  # half a sample more
+    for other in (encode_flac(pcm), encode_wav(pcm, 8000), wav[:-2], wav[:40], wav + bytes(2), odd):
+        assert plain_wav(other) is None
 
 
 def test_shards_depend_on_the_ffmpeg_program_only_where_it_decodes():

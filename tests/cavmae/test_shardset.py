@@ -194,10 +194,14 @@ def test_damaged_bytes_are_an_error_and_never_a_sample(fresh, member, change, wo
         decode_sample(shards.read(6), Wanted(True, (1,)), WHOLE, SIZE)
 
 
+@pytest.mark.parametrize("audio", ["flac", "wav"])
 @pytest.mark.parametrize("longest", [1, WHOLE])
 @pytest.mark.parametrize(("more", "words"), [(1, "ends after"), (-1, "has more than")])
-def test_audio_of_another_length_than_the_index_says_is_an_error(fresh, more, words, longest):
-    stored = ShardSet.open(fresh.folder).read(6)
+def test_audio_of_another_length_than_the_index_says_is_an_error(
+    tmp_path, more, words, longest, audio
+):
+    made = write_tiny_shards(tmp_path / "shards", samples=7, audio=audio)
+    stored = ShardSet.open(made.folder).read(6)
     said = stored.entry.num_samples + more
     stored = replace(stored, entry=replace(stored.entry, num_samples=said))
     with pytest.raises(DamagedSample, match=f"clip.6: audio {words}.* {said} samples"):
