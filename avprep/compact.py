@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import operator
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from avprep.batches import batched, json_texts
 from avprep.clips import Clip
@@ -74,6 +77,31 @@ class CompactClips(Sequence[Clip]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CompactClips.of, (list(self),)  # without the text of other clips
+
+
+def shared(values: array[int] | NDArray[np.int64]) -> NDArray[np.intp]:
+    """The places of int64 values that occur more than once, ascending."""
+    numbers = np.asarray(values)
+    ordered = np.sort(numbers)
+    return np.flatnonzero(np.isin(numbers, ordered[1:][ordered[1:] == ordered[:-1]]))
+
+
+def repeats(
+    clips: CompactClips, hashes: array[int], key: Callable[[Clip], Hashable]
+) -> Iterator[tuple[int, Clip, int]]:
+    """Each clip whose key an earlier one has: its place, itself, and the place of the first one.
+
+    Args:
+        clips: all of them.
+        hashes: of their keys, which are compared only where these are the same.
+        key: what is compared.
+    """
+    places = shared(hashes).tolist()
+    first: dict[Hashable, int] = {}
+    for place, clip in zip(places, clips.at(places), strict=True):
+        earlier = first.setdefault(key(clip), place)
+        if earlier != place:
+            yield place, clip, earlier
 
 
 def _clip_of(values: list[Any]) -> Clip:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
+import itertools
 import os
 import stat
+from array import array
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from avprep import storage
 from avprep.clips import Clip
+from avprep.compact import CompactClips, repeats, shared
 from avprep.failures import printable
 from avprep.labels import LabelSet, labels_of
 from avprep.manifest.model import iter_manifest
@@ -126,50 +133,41 @@ def find_problems(
             only files of equal size are read for that.
     """
     found = ManifestCheck(labels)
-    unlabelled: list[Problem] = []
-    ids: dict[str, int] = {}
-    sources: dict[tuple[str, float | None, float | None], int] = {}
+    ids, segments, unlabelled = array("q"), array("q"), array("I")
+    faults: list[Problem] = []
     files = _Files()
-    remote: dict[str, list[Problem]] = {}  # what is wrong where a URL has no file
-    for place, clip in enumerate(clips):
-        found.clips += 1
-        found.counts.update(set(clip.labels))
 
-        def note(kind: str, detail: str, place: int = place, clip: Clip = clip) -> Problem:
-            return Problem(kind, place, clip.video_id, detail)
+    def looked_at() -> Iterator[Clip]:
+        for place, clip in enumerate(clips):
+            found.counts.update(set(clip.labels))
+            if not clip.labels:
+                unlabelled.append(place)
+            if labels is not None:
+                for label in itertools.filterfalse(labels.knows, clip.labels):
+                    detail = f"{label!r} is not among the {len(labels)} classes"
+                    found.problems.append(Problem("unknown-label", place, clip.video_id, detail))
+            ids.append(hash(clip.video_id))
+            segments.append(hash(_segment_of(clip)))
+            if check_files:
+                faults.extend(files.look_at(place, clip))
+            yield clip
 
-        if labels is not None:
-            found.problems += [
-                note("unknown-label", f"{label!r} is not among the {len(labels)} classes")
-                for label in clip.labels
-                if not labels.knows(label)
-            ]
-        if not clip.labels:
-            unlabelled.append(note("no-label", "has no label, while others have"))
-        if (first := ids.setdefault(clip.video_id, place)) != place:
-            found.problems.append(note("duplicate-id", f"entry {first} has the same video_id"))
-        source = (clip.wav or clip.video, clip.start, clip.end)
-        if (first := sources.setdefault(source, place)) != place:
-            found.problems.append(
-                note("duplicate-source", f"entry {first} has the same source {source[0]}")
-            )
-        if check_files:
-            for path in _files_of(clip):
-                if storage.is_url(path):
-                    missing = note("missing-file", f"{path}: {_FAULTS['missing-file']}")
-                    remote.setdefault(path, []).append(missing)
-                elif fault := files.fault_of(path):
-                    found.problems.append(note(fault, f"{path}: {_FAULTS[fault]}"))
-            files.remember(source[0], place, clip.video_id)
-    there = storage.present(remote)
-    found.problems += [one for url, ones in remote.items() if url not in there for one in ones]
-    found.problems += [
-        Problem("identical-file", place, video_id, f"{path}: the same bytes as {first}")
-        for path, first, place, video_id in files.copies()
-    ]
-    found.unlabelled = len(unlabelled)
-    if len(unlabelled) < found.clips:  # a wholly unlabelled manifest is meant to be
-        found.problems += unlabelled
+    compact = CompactClips.of(looked_at())
+    found.clips, found.unlabelled = len(compact), len(unlabelled)
+    for place, clip, first in repeats(compact, ids, lambda clip: clip.video_id):
+        detail = f"entry {first} has the same video_id"
+        found.problems.append(Problem("duplicate-id", place, clip.video_id, detail))
+    for place, clip, first in repeats(compact, segments, _segment_of):
+        detail = f"entry {first} has the same source {_source_of(clip)}"
+        found.problems.append(Problem("duplicate-source", place, clip.video_id, detail))
+    found.problems += faults
+    if check_files:
+        found.problems += itertools.chain(files.absent(compact), files.copies(compact))
+    if len(unlabelled) < len(compact):  # a wholly unlabelled manifest is meant to be
+        found.problems += (
+            Problem("no-label", place, clip.video_id, "has no label, while others have")
+            for place, clip in zip(unlabelled, compact.at(unlabelled), strict=True)
+        )
     found.problems.sort(key=lambda problem: problem.place)
     return found
 
@@ -250,12 +248,18 @@ def _draw_ranks(axes: Axes, counts: list[tuple[int, str]]) -> None:
               family="monospace", parse_math=False)  # fmt: skip
 
 
+def _source_of(clip: Clip) -> str:
+    return clip.wav or clip.video
+
+
+def _segment_of(clip: Clip) -> tuple[str, float | None, float | None]:
+    return _source_of(clip), clip.start, clip.end
+
+
 def _files_of(clip: Clip) -> Iterator[str]:
+    yield _source_of(clip)
     if clip.wav:
-        yield clip.wav
         yield os.path.join(clip.video_path, "frame_0", f"{clip.video_id}.jpg")
-    else:
-        yield clip.video
 
 
 _FAULTS = {
@@ -267,62 +271,99 @@ _FAULTS = {
 
 
 class _Files:
-    """What the files are that were asked about; each is looked at once."""
+    """The files of clips: which cannot be used, and which are copies of others."""
 
     def __init__(self) -> None:
-        self._names: dict[str, frozenset[str]] = {}
-        self._sizes: dict[str, int] = {}
-        self._clips: dict[str, tuple[int, str]] = {}  # path → place and id of its first clip
+        self._names: dict[str, array[int]] = {}  # folder → see `_listed`
+        self._sources = array("q")  # hashes of the clips' sources
+        self._sizes = array("q")  # of these; 0 for those that are not compared
+        self._remote = array("I")  # the clips that have URLs
+        # Segments of one file mostly stand together.
+        self._fault_and_size = functools.lru_cache(1 << 16)(self._looked_up)
 
-    def fault_of(self, path: str) -> str:
-        """Why a file cannot be used, one of `_FAULTS`; "" if it can."""
-        size = self._sizes.get(path)
-        if size is None:
-            if not self._is_listed(path):
-                return "missing-file"
-            try:
-                status = os.stat(path)
-            except OSError:
-                return "dangling-link" if os.path.islink(path) else "missing-file"
-            if not stat.S_ISREG(status.st_mode):
-                return "no-file"
-            size = self._sizes[path] = status.st_size
-        return "" if size else "empty-file"
+    def look_at(self, place: int, clip: Clip) -> Iterator[Problem]:
+        """What is wrong with the local files of the next clip."""
+        self._sources.append(hash(_source_of(clip)))
+        self._sizes.append(0)
+        for path in _files_of(clip):
+            if storage.is_url(path):
+                self._remote.append(place)
+                continue
+            fault, size = self._fault_and_size(path)
+            if fault:
+                yield Problem(fault, place, clip.video_id, f"{path}: {_FAULTS[fault]}")
+            elif path == _source_of(clip):
+                self._sizes[place] = size
 
-    def remember(self, path: str, place: int, video_id: str) -> None:
-        """Compare a file, if it exists, with the others at the end."""
-        if self._sizes.get(path):
-            self._clips.setdefault(path, (place, video_id))
+    def absent(self, clips: CompactClips) -> Iterator[Problem]:
+        """A problem for each URL that has no file."""
+        there = storage.present(url for _, _, url in self._asked_for(clips))
+        for place, video_id, url in self._asked_for(clips):
+            if url not in there:
+                detail = f"{url}: {_FAULTS['missing-file']}"
+                yield Problem("missing-file", place, video_id, detail)
 
-    def copies(self) -> Iterator[tuple[str, str, int, str]]:
-        """(path, the first file with these bytes, place, video_id) of each copy."""
-        groups = [list(self._clips)]
-        for key in (self._sizes.__getitem__, _sample_of, _digest_of):
-            groups = [same for group in groups for same in _grouped(group, key)]
-        for first, *others in groups:
-            for path in others:
-                yield path, first, *self._clips[path]
+    def copies(self, clips: CompactClips) -> Iterator[Problem]:
+        """A problem for each file with the bytes of an earlier one.
 
-    def _is_listed(self, path: str) -> bool:
+        Of files of one size a part is read, and all of those that are alike in that.
+        """
+        sizes = np.array(self._sizes)
+        again = (place for place, *_ in repeats(clips, self._sources, _source_of))
+        sizes[np.fromiter(again, np.int64)] = 0
+        places = np.flatnonzero(sizes)
+        places = places[shared(sizes[places])]
+        parts = (hash(_part_of(_source_of(clip))) for clip in clips.at(places))
+        places = places[shared(array("q", parts))]
+        first: dict[object, str] = {}
+        for place, clip in zip(places.tolist(), clips.at(places), strict=True):
+            path = _source_of(clip)
+            earlier = first.setdefault(_digest_of(path), path)
+            if earlier != path:
+                detail = f"{path}: the same bytes as {earlier}"
+                yield Problem("identical-file", place, clip.video_id, detail)
+
+    def _asked_for(self, clips: CompactClips) -> Iterator[tuple[int, str, str]]:
+        """The URLs of clips, each with its clip's place and id."""
+        places = np.unique(self._remote).tolist()
+        for place, clip in zip(places, clips.at(places), strict=True):
+            for path in filter(storage.is_url, _files_of(clip)):
+                yield place, clip.video_id, path
+
+    def _looked_up(self, path: str) -> tuple[str, int]:
+        """Why a file cannot be used, one of `_FAULTS`, or ""; and its size."""
+        if not self._may_be_there(path):
+            return "missing-file", 0
+        try:
+            status = os.stat(path)
+        except OSError:
+            return "dangling-link" if os.path.islink(path) else "missing-file", 0
+        if not stat.S_ISREG(status.st_mode):
+            return "no-file", 0
+        return "" if status.st_size else "empty-file", status.st_size
+
+    def _may_be_there(self, path: str) -> bool:
         """Every folder is listed once, so a million missing files cost no million requests."""
         folder, name = os.path.split(path)
         if folder not in self._names:
-            try:
-                self._names[folder] = frozenset(os.listdir(folder or "."))
-            except OSError:
-                self._names[folder] = frozenset()
-        return name in self._names[folder]
+            self._names[folder] = _listed(folder)
+        names, wanted = self._names[folder], hash(name)
+        place = bisect_left(names, wanted)
+        return place < len(names) and names[place] == wanted
 
 
-def _grouped(paths: Iterable[str], key: Callable[[str], object]) -> Iterator[list[str]]:
-    """The files that share a key with another."""
-    groups: dict[object, list[str]] = {}
-    for path in paths:
-        groups.setdefault(key(path), []).append(path)
-    return (group for group in groups.values() if len(group) > 1)
+def _listed(folder: str) -> array[int]:
+    """Hashes of the names in a folder, sorted; millions of names would take much memory."""
+    try:
+        with os.scandir(folder or ".") as entries:
+            names = array("q", (hash(entry.name) for entry in entries))
+    except OSError:
+        return array("q")
+    np.asarray(names).sort()
+    return names
 
 
-def _sample_of(path: str) -> object:
+def _part_of(path: str) -> object:
     """Bytes from the middle of a file, because many heads are alike; if unreadable, its name."""
     try:
         with open(path, "rb") as file:

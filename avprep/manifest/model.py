@@ -8,6 +8,7 @@ that read the published format ignore them. A file's suffix tells its format.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ Writer = Callable[[IO[bytes], Iterable[Mapping[str, Any]]], None]
 
 _REQUIRED = ("video_id", "wav", "video_path", "labels")
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
+_PIECE = 1 << 20  # characters of a document
 _ETERNITY = 1e9  # seconds; no video is as long
 
 
@@ -38,7 +40,7 @@ def read_manifest(path: Path) -> list[Clip]:
 
 
 def iter_manifest(path: Path) -> Iterator[Clip]:
-    """The clips of a manifest one after another; only the published JSON is held in memory.
+    """The clips of a manifest one after another, of which few are in memory.
 
     Raises: as `read_manifest`, when that entry is reached.
     """
@@ -178,10 +180,35 @@ def from_entry(entry: Any, where: str) -> Clip:
 
 
 def _iter_document(path: Path) -> Iterator[tuple[str, Any]]:
-    document = _parsed(path.read_text(encoding="utf-8"), str(path))
+    entries = itertools.chain.from_iterable(_document_in_pieces(path))
+    return ((f"{path}: data[{number}]", entry) for number, entry in enumerate(entries))
+
+
+def _document_in_pieces(path: Path) -> Iterator[list[Any]]:
+    """The entries of a document, which would take six times the memory of its text all at once.
+
+    Text that ends after an entry is a document when `]}` is added. It then gives way to one entry,
+    so that what follows is still read as the rest of `data`.
+    """
+    text, read = "", 0
+    with path.open(encoding="utf-8") as file:
+        while piece := file.read(max(_PIECE, len(text))):  # few tries where no text is a document
+            text += piece
+            end = text.rfind("}") + 1
+            try:
+                begun = json.loads(text[:end] + "]}")
+            except (ValueError, RecursionError):
+                continue
+            if next(reversed(begun)) == "data":
+                yield begun["data"][read:]
+                text, read = '{"data": [0' + text[end:], 1
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = _parsed(path.read_text(encoding="utf-8"), str(path))  # which line it is
     if not isinstance(document, dict) or not isinstance(document.get("data"), list):
         raise UserError(f'{path}: not a manifest; expected {{"data": [ … ]}}.')
-    return ((f"{path}: data[{number}]", entry) for number, entry in enumerate(document["data"]))
+    yield document["data"][read:]
 
 
 def _iter_lines(path: Path) -> Iterator[tuple[str, Any]]:

@@ -11,11 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-
 from avprep import storage
 from avprep.clips import Clip
-from avprep.compact import CompactClips
+from avprep.compact import CompactClips, repeats
 from avprep.failures import ClipFailure
 from avprep.labels import LabelSet
 from avprep.option import flat
@@ -166,27 +164,20 @@ class _Known:
 
 
 def split_duplicates(
-    clips: Sequence[Clip], hashes: array[int]
+    clips: CompactClips, hashes: array[int]
 ) -> tuple[array[int], list[ClipFailure]]:
     """The places of the first clip of each video_id, and a failure for each later one.
 
     Args:
         clips: the manifest.
-        hashes: of their ids; the ids themselves are compared only where these are the same.
+        hashes: of their ids.
     """
-    values = np.frombuffer(hashes, np.int64)
-    ordered = np.sort(values)
-    shared = ordered[1:][ordered[1:] == ordered[:-1]]
-    first: dict[str, int] = {}
     rejected: dict[int, ClipFailure] = {}
-    for place in np.flatnonzero(np.isin(values, shared)).tolist():
-        clip = clips[place]
-        earlier = first.setdefault(clip.video_id, place)
-        if earlier != place:
-            there = f"already stands for {clips[earlier].file}"
-            detail = f"{clip.file}: video_id {clip.video_id!r} {there}"
-            failure = ClipFailure(clip.video_id, clip.file, "plan", "duplicate-id", detail)
-            rejected[place] = failure
+    for place, clip, first in repeats(clips, hashes, lambda clip: clip.video_id):
+        there = f"already stands for {clips[first].file}"
+        detail = f"{clip.file}: video_id {clip.video_id!r} {there}"
+        failure = ClipFailure(clip.video_id, clip.file, "plan", "duplicate-id", detail)
+        rejected[place] = failure
     unique = array("I", (place for place in range(len(clips)) if place not in rejected))
     return unique, list(rejected.values())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,27 @@ def test_a_segment_that_is_none_is_refused_where_it_stands(tmp_path, times, comp
         f'{{"video_id": "a", "wav": "", "video_path": "", "labels": "", "video": "v", {times}}}\n'
     )
     with pytest.raises(UserError, match=f"m.jsonl: line 1: {complaint}"):
+        read_manifest(path)
+
+
+def test_a_large_document_is_read_in_pieces_and_says_where_it_is_damaged(tmp_path):
+    odd = "}], {"
+    clips = [Clip(f"{number}{odd * (number % 7 == 0)}", video="v") for number in range(80_000)]
+    document = {"by": [{}], "data": [*map(to_entry, clips)], "more": [{"data": []}]}
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps(document, indent=1))
+    tracemalloc.start()
+    try:
+        same = [clip == other for clip, other in zip(iter_manifest(path), clips, strict=True)]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert all(same)
+    assert peak < 2 * path.stat().st_size
+    damaged = path.read_text()[:-20]
+    path.write_text(damaged)
+    lines = damaged.count("\n") + 1
+    with pytest.raises(UserError, match=rf"m.json: not JSON \(.*: line {lines} column"):
         read_manifest(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from itertools import groupby
@@ -277,6 +278,19 @@ def test_links_to_nowhere_empty_files_and_copies_are_found(tmp_path):
 def test_a_wholly_unlabelled_manifest_is_no_problem(tmp_path):
     (tmp_path / "a.mp4").write_text("a")
     assert find_problems([Clip("a", (), str(tmp_path / "a.mp4"))], None).problems == []
+
+
+def test_twenty_million_clips_can_be_checked_in_4_gib():
+    names = (f"{number:011d}_{number % 600}.000" for number in range(20_000))
+    clips = (Clip(name, ("/m/a",), f"/data/audioset/videos/{name}.mp4") for name in names)
+    tracemalloc.start()
+    try:
+        found = find_problems(clips, LabelSet(("/m/a",), ("A",)), check_files=False)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.clips == 20_000
+    assert peak / found.clips < 2**32 / 20e6
 
 
 @pytest.mark.parametrize("classes", [1, 60, 527])
