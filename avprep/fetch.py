@@ -183,8 +183,8 @@ def _attempt(
         while chunk := answer.read(_CHUNK):
             if not size and chunk.lstrip().startswith(b"<"):
                 raise WorkFailed(
-                    f"{request.full_url}: sends a web page, not a CSV; a proxy or a login may "
-                    "stand between."
+                    f"{request.full_url}: sent a web page, not a CSV: perhaps that of a proxy "
+                    "or a login."
                 )
             file.write(chunk)
             digest.update(chunk)

@@ -203,7 +203,7 @@ class IndexOptions(Options):
     )
     id: str = option("key", "The clips' names: the samples' keys, or json:KEY.")
     bad_samples: Literal["refuse", "skip"] = option(
-        "refuse", "Half, double and interleaved samples: an error, or left out and listed."
+        "refuse", "Incomplete, repeated and interleaved samples: an error, or left out and listed."
     )
 
 
@@ -359,7 +359,7 @@ class PieceOptions(Options):
         """
         super().__post_init__()
         if self.segment is None and self.stride is not None:
-            raise UserError("--stride is the distance of segments: give --segment, too.")
+            raise UserError("--stride needs --segment.")
         if self.segment is not None and self.segment < self.shortest:
             raise UserError(
                 f"--segment {self.segment:g} is less than --shortest {self.shortest:g}: no clip "

@@ -120,7 +120,7 @@ def select(source: Path, selection: Path, target: ManifestFile) -> None:
     if kept.strangers:
         strangers = counted(len(kept.strangers), "id")
         click.echo(
-            printable(f"{selection}: {strangers} of no clip there: {first_of(kept.strangers)}")
+            printable(f"{selection}: {strangers} not in the manifest: {first_of(kept.strangers)}")
         )
 
 

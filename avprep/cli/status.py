@@ -54,6 +54,6 @@ def described(status: Status, shards: str) -> Iterator[str]:
         yield f"last shard written {when} ({duration(time.time() - status.last_shard)} ago)"
     if not status.finished and not status.at_work and status.seconds_quiet is not None:
         yield (
-            f"nothing was written for {duration(status.seconds_quiet)}: run the same `avprep "
+            f"no file was written for {duration(status.seconds_quiet)}: run the same `avprep "
             "shard` command again unless it is still running; what is finished stays"
         )

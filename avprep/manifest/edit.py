@@ -71,7 +71,7 @@ def merge_manifests(
     if conflicts and options.on_conflict == "refuse":
         kept, dropped = conflicts[0].kept, conflicts[0].dropped
         raise UserError(
-            f"{counted(len(conflicts), 'clip')} with one video_id and two contents; the first is "
+            f"{counted(len(conflicts), 'video_id')} with two different entries; the first is "
             f"{kept.video_id!r}: {kept} and {dropped}. To take the first of each, give "
             "--on-conflict first."
         )

@@ -63,7 +63,7 @@ def described(out: Path, summary: dict[str, Any]) -> Iterator[str]:
     from cavmae.demo import DIRECTIONS
 
     retrieval, knn, few = summary["retrieval"], summary["knn"], summary["few_labels"]
-    yield f"\n{'on clips never seen':34}{'pretrained':>12}{'without':>12}{'chance':>12}"
+    yield f"\n{'on held-out clips':34}{'pretrained':>12}{'without':>12}{'chance':>12}"
     rows = [
         (
             f"retrieval R@10, {name.replace('_to_', ' → ')}",
