@@ -57,7 +57,7 @@ def fetch_labels(
 ) -> Iterator[Fetched]:
     """Download a data set's official CSVs into a folder, and yield each when it is there.
 
-    A file gets its name when all of it has arrived. One that is there is kept.
+    A file gets its name when it is complete. An existing file is kept.
 
     Args:
         data_set: whose.

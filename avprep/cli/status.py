@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
 @click.argument("shards")
 @flags(summary=Summary)
 def status(shards: str, summary: Summary) -> None:
-    """Say how far the build of the shard set SHARDS is.
+    """Show the progress of the build of the shard set SHARDS.
 
     Reads the files of the folder or URL prefix and writes nothing, so it may run while machines
     are building there, and on any machine.

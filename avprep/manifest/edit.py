@@ -50,7 +50,7 @@ class Merged:
 def merge_manifests(
     sources: Sequence[str | Path], out: str | Path, options: MergeOptions = MergeOptions()
 ) -> Merged:
-    """Put several manifests together, each clip once, in the order given.
+    """Join several manifests, each clip once, in the order given.
 
     Manifests without classes may be among them.
 

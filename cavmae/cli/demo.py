@@ -19,7 +19,7 @@ class DemoOptions(Options):
     """What the demo does."""
 
     out: Path = option(Path("runs/demo"), "Folder for everything.")
-    only_list: bool = option(False, "Print the commands and run none.", flag="--list")
+    only_list: bool = option(False, "Print the commands without running them.", flag="--list")
 
 
 @click.command()

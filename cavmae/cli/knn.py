@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
 def knn(options: KnnOptions, printed: OneLine) -> None:
     """Accuracy, mAP and AUC of a nearest-neighbour classifier on a model's features.
 
-    Nothing is trained: a quick look at what a pretrained model has learnt. --classes chooses clips
+    Nothing is trained: a quick look at what a pretrained model has learned. --classes chooses clips
     of both sets, --split those of --shards and --val-split those of --val-shards.
 
     \b
