@@ -199,7 +199,7 @@ def remarks_on_kinds(scan: Scan) -> list[str]:
         ("audio",): "its audio files are the clips; shard them with --missing-video omit",
         ("image",): "its pictures are the clips; shard them with --missing-audio omit",
     }
-    return [f"there are no videos: {words[scan.kinds]}"] if scan.kinds in words else []
+    return [f"there are no videos, so {words[scan.kinds]}"] if scan.kinds in words else []
 
 
 def _scanned_root(

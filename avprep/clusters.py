@@ -45,7 +45,9 @@ def run_on_dask(
     try:
         from distributed import Client, KilledWorker, LocalCluster, as_completed
     except ImportError as error:
-        raise UserError("--backend dask needs dask: pip install 'avprep-cavmae[dask]'") from error
+        raise UserError(
+            "--backend dask needs dask. Run `pip install 'avprep-cavmae[dask]'`."
+        ) from error
     with ExitStack() as stack:
         if address:
             _check_answers(address, "dask scheduler")
@@ -93,7 +95,9 @@ def run_on_ray(
         import ray
         from ray.exceptions import RayError, RayTaskError
     except ImportError as error:
-        raise UserError("--backend ray needs ray: pip install 'avprep-cavmae[ray]'") from error
+        raise UserError(
+            "--backend ray needs ray. Run `pip install 'avprep-cavmae[ray]'`."
+        ) from error
     is_ours = not ray.is_initialized()
     if is_ours:
         _check_answers(address, "ray cluster")

@@ -57,7 +57,7 @@ def fetch_labels(
 ) -> Iterator[Fetched]:
     """Download a data set's official CSVs into a folder, and yield each when it is there.
 
-    A file gets its name when all of it has arrived. One that is there is kept.
+    A file gets its name when it is complete. An existing file is kept.
 
     Args:
         data_set: whose.
@@ -183,8 +183,8 @@ def _attempt(
         while chunk := answer.read(_CHUNK):
             if not size and chunk.lstrip().startswith(b"<"):
                 raise WorkFailed(
-                    f"{request.full_url}: sends a web page, not a CSV; a proxy or a login may "
-                    "stand between."
+                    f"{request.full_url}: sent a web page, not a CSV: perhaps that of a proxy "
+                    "or a login."
                 )
             file.write(chunk)
             digest.update(chunk)

@@ -128,7 +128,7 @@ def names_in(condition: str) -> frozenset[str]:
         ) from error
     names = frozenset(_names(tree, condition))
     if not names:
-        raise UserError(f"--where {condition!r}: names no measure. There are: {_listed()}.")
+        raise UserError(f"--where {condition!r}: names no measure. Known names: {_listed()}.")
     return names
 
 
@@ -141,7 +141,8 @@ def _names(node: ast.AST, condition: str) -> Iterable[str]:
                 near = difflib.get_close_matches(node.id, _COLUMNS, 1)
                 hint = f" Did you mean {near[0]}?" if near else ""
                 raise UserError(
-                    f"--where {condition!r}: there is no {node.id!r}.{hint} There are: {_listed()}."
+                    f"--where {condition!r}: unknown name {node.id!r}.{hint} "
+                    f"Known names: {_listed()}."
                 )
             return [node.id]
         case ast.Constant(value=bool() | int() | float()):

@@ -168,7 +168,7 @@ def _set_aside(found: Sequence[ForeignTar]) -> list[ClipFailure]:
             cause, detail = "", ""
             if entry.video_id in places:
                 cause = "duplicate-id"
-                detail = f"is called {entry.video_id!r} like {places[entry.video_id]}"
+                detail = f"has the id {entry.video_id!r}, as has {places[entry.video_id]}"
             elif first and len(entry.sizes) != len(first.entry.sizes):
                 cause, detail = "no-frames", _counted(sample, first)
             elif first and sample.frame_size != first.frame_size:
@@ -302,6 +302,6 @@ def _link(tar: Path, place: Path) -> None:
     try:
         os.symlink(tar.resolve(), place)
     except FileExistsError:
-        raise UserError(f"{place}: is another file than {tar}. Choose another --out.") from None
+        raise UserError(f"{place}: exists and is not {tar}. Choose another --out.") from None
     except OSError as error:
         raise UserError(f"{place}: cannot be made ({error.strerror}).") from error

@@ -29,7 +29,8 @@ class DecodeOptions(Options):
     frame_size: int = option(224, "Width and height of a frame in pixels.", at_least=16)
     pixels: Literal["square", "stored"] = option(
         "square",
-        "Show oblong pixels as the file says, or as if they were square, as published.",
+        "square: correct the shape of non-square pixels; stored: take them as they are, as "
+        "published.",
     )
     sample_rate: int = 16000  # Hz, mono; what the front end of the models is made for
     channels: Literal["first", "mix"] = option(
@@ -44,11 +45,9 @@ class DecodeOptions(Options):
     decoder: Literal["auto", "pyav", "ffmpeg"] = option(
         "auto", "auto: PyAV, and ffmpeg + OpenCV for files that PyAV cannot read."
     )
-    max_audio: float = option(
-        30.0, "Longest sound of a sample in seconds, from the clip's start.", at_least=1
-    )
+    max_audio: float = option(30.0, "Seconds of sound to keep, from the clip's start.", at_least=1)
     incomplete: Literal["keep", "fail"] = option(
-        "keep", "What to do with a clip whose file holds less than its head promises."
+        "keep", "A clip whose file holds less than its head promises: keep it, or fail."
     )
 
 
@@ -119,7 +118,8 @@ class IsolationOptions(Options):
     memory_limit: float = option(4.0, "GiB that decoding one clip may take.", at_least=0.25)
     scratch_size: ByteSize = option(
         ByteSize(10**9),
-        "Space in TMPDIR for videos from archives and servers; a larger one fails. [default: 1GB]",
+        "Space in TMPDIR for videos from archives and servers; a larger video fails. "
+        "[default: 1GB]",
         above=0,
     )
 
@@ -180,7 +180,9 @@ class BuildOptions(Options):
     part: Part = option(Part(), "Build only the k-th of n parts, as in --part 3/16.")
     retry_failed: bool = option(False, "Build shards with failed clips again.")
     track: tuple[TrackerName, ...] = option(
-        (), "Tracker that also gets clips done, speed and failures by cause; may be repeated."
+        (),
+        "Tracker that also gets clips done, speed and failures by cause; may be given several "
+        "times.",
     )
 
 
@@ -196,14 +198,14 @@ class IndexOptions(Options):
         "{n}.jpg", "Suffix of the frames, {n} for their number; or of the only one; empty if none."
     )
     labels: str = option(
-        "", "Where a sample's classes stand: json:KEY, or a suffix such as cls or txt."
+        "", "Where a sample's classes are: json:KEY, or a suffix such as cls or txt."
     )
     classes: Path | None = option(
         None, "Class CSV of these labels. [default: the sorted names are the classes]"
     )
     id: str = option("key", "The clips' names: the samples' keys, or json:KEY.")
     bad_samples: Literal["refuse", "skip"] = option(
-        "refuse", "Half, double and interleaved samples: an error, or left out and listed."
+        "refuse", "Incomplete, repeated and interleaved samples: an error, or left out and listed."
     )
 
 
@@ -359,7 +361,7 @@ class PieceOptions(Options):
         """
         super().__post_init__()
         if self.segment is None and self.stride is not None:
-            raise UserError("--stride is the distance of segments: give --segment, too.")
+            raise UserError("--stride needs --segment.")
         if self.segment is not None and self.segment < self.shortest:
             raise UserError(
                 f"--segment {self.segment:g} is less than --shortest {self.shortest:g}: no clip "
@@ -428,8 +430,8 @@ class FolderOptions(FileKinds):
     )
     labels: Path | None = option(
         None,
-        "Class CSV: read if it is there, else written from the sorted names. "
-        "[default: M.classes.csv beside M.json]",
+        "Class CSV: read if it exists, otherwise written from the sorted names. [default: "
+        "M.classes.csv beside M.json]",
     )
     split: str = option(
         "",
@@ -458,7 +460,7 @@ class VGGSoundOptions(Options):
     split: str = option("", "Only the rows of this split: train or test. [default: all]")
     labels: Path | None = option(
         None,
-        "Class CSV: read if it is there, else written from the CSV's sorted names. "
+        "Class CSV: read if it exists, otherwise written from the CSV's sorted names. "
         "[default: VGGSound's 309 classes in their published order]",
     )
 
@@ -478,11 +480,11 @@ class CheckOptions(Options):
     """What is checked of a manifest, and what is written about it."""
 
     labels: Path | None = option(
-        None, "Class CSV. [default: M.classes.csv beside M.json, if there]"
+        None, "Class CSV. [default: M.classes.csv beside M.json, if it exists]"
     )
     check_files: bool = option(
         True,
-        "Whether to look at the clips' files: there, not empty, no two the same.",
+        "Check the clips' files: they exist, are not empty, and differ.",
         flag="--files",
         off="--no-files",
     )
@@ -504,7 +506,7 @@ class MergeOptions(Options):
     """How manifests are put together."""
 
     on_conflict: Literal["refuse", "first"] = option(
-        "refuse", "One video_id with two contents: an error, or the first is taken."
+        "refuse", "A video_id with different contents: an error, or take the first."
     )
 
 
@@ -589,7 +591,7 @@ class FetchOptions(Options):
     files: tuple[str, ...] = option(
         (), "Only this file. May be given several times. [default: all]", flag="--file"
     )
-    base_url: str | None = option(None, "Fetch BASE_URL/FILE instead of the authors' addresses.")
+    base_url: str | None = option(None, "Fetch BASE_URL/FILE, from a mirror.")
     digests: tuple[Digest, ...] = option(
         (),
         "Digest that a file must have. May be given several times.",
@@ -612,4 +614,4 @@ class DemoDataOptions(Options):
     train_clips: int = option(64, "Clips per class.", at_least=1)
     test_clips: int = option(12, "Clips per class.", at_least=1, also=(0,))
     seconds: float = option(1.5, "Length of a clip.", at_least=1)
-    seed: int = option(0, "Seed of all that varies.")
+    seed: int = option(0, "Seed of the random choices.")

@@ -278,5 +278,5 @@ def check_trackers(names: Sequence[TrackerName]) -> None:
         if importlib.util.find_spec(name) is None:
             raise UserError(
                 f"--track {name}: {name} is not installed. "
-                f"Type: pip install 'avprep-cavmae[{name}]'"
+                f"Run `pip install 'avprep-cavmae[{name}]'`."
             )

@@ -47,7 +47,7 @@ def weigh_clips(
         shards: a shard set whose dataset.json stores the weights of the classes, too.
 
     Raises:
-        UserError: there is no class CSV, not one clip has a label or one has an unknown one, or
+        UserError: there is no class CSV, no clip has a label or one has an unknown one, or
             the shard set has other classes.
     """
     manifest = Path(manifest)
@@ -60,7 +60,7 @@ def weigh_clips(
     target = manifest.with_name(f"{manifest.stem}_weight.csv") if out is None else Path(out)
     counts = count_classes(iter_manifest(manifest), label_set)
     if not counts.any():
-        raise UserError(f"{manifest}: not one clip has a label, so there are no weights.")
+        raise UserError(f"{manifest}: no clip has a label, so there are no weights.")
     of_classes = weigh_classes(counts)
     clips = write_weights(target, iter_manifest(manifest), label_set, of_classes)
     if shards is not None:

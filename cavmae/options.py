@@ -155,7 +155,7 @@ class LengthOptions(Options):
     """How much of each clip counts."""
 
     target_length: int = option(
-        AUDIO_FRAMES, "fbank rows of a clip that count; padding never does.", at_least=1
+        AUDIO_FRAMES, "fbank rows of each clip to measure; padding is left out.", at_least=1
     )
 
 
@@ -168,7 +168,7 @@ class StatsOptions(SkipOptions, WorkerOptions, ShardOptions, LengthOptions):
 class FormatOptions(Options):
     """What a conversion does besides changing the format."""
 
-    vision_mae: bool = option(False, "SRC is a vision MAE: make initial weights of it.")
+    vision_mae: bool = option(False, "SRC is a vision MAE: make initial weights from it.")
     objective: Literal["cav-mae", "av-mae"] | None = option(
         None,
         "With --vision-mae: what the initial weights are for; cav, audio-mae and image-mae take "
@@ -203,20 +203,20 @@ class PushOptions(Options):
 
     private: bool = option(False, "Make a new repository private.")
     revision: str | None = option(
-        None, "Branch to push to, made if it is not there. [default: main]", metavar="BRANCH"
+        None, "Branch to push to, created if it does not exist. [default: main]", metavar="BRANCH"
     )
     license: str = option(
         "unknown", "Licence of the weights, by the hub's name for it, such as cc-by-4.0."
     )
     evaluations: tuple[Path, ...] = option(
         (),
-        "What `cavmae eval --json` printed about these weights, for the card; may be given several "
-        "times.",
+        "File with the output of `cavmae eval --json` for these weights, for the card; may be "
+        "given several times.",
         flag="--eval",
         metavar="FILE",
     )
     dry_run: Path | None = option(
-        None, "Write what would be pushed to this folder, and push nothing.", metavar="FOLDER"
+        None, "Write the files to this folder and push nothing.", metavar="FOLDER"
     )
 
 

@@ -186,7 +186,7 @@ def _evaluated(path: Path, file: Path) -> Iterator[Evaluation]:
             f"{path}: is not what `cavmae eval --json` prints ({type(error).__name__}: {error})."
         ) from error
     if not measured.exists() or not measured.samefile(file):
-        raise UserError(f"{path}: is about {measured}, not {file}. Evaluate what is pushed.")
+        raise UserError(f"{path}: was measured on {measured}. Evaluate {file}, which is pushed.")
     yield from evaluations
 
 

@@ -102,7 +102,7 @@ def read_recipe(name: str) -> Recipe:
     tables = (*_COMMANDS, _EXPECTED)
     if strangers := sorted(set(document) - set(tables)):
         raise UserError(
-            f"{path}: [{strangers[0]}] is not a table of a recipe; there are "
+            f"{path}: [{strangers[0]}] is not a table of a recipe; the tables are "
             f"{', '.join(f'[{name}]' for name in tables)}."
         )
     expected = _expected(document.pop(_EXPECTED, {}), path)

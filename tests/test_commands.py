@@ -130,7 +130,7 @@ BAD_INPUTS = {
     ),
     "checkpoint of another shape": (
         "cavmae eval --shards {line}/test --checkpoint {tmp}/other.safetensors",
-        "of another shape",
+        "wrong shape",
     ),
     "weights of another model": (
         "cavmae eval --shards {line}/test --checkpoint {tmp}/strange.safetensors",

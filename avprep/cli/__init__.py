@@ -14,8 +14,8 @@ COMMANDS = {
         "avprep.cli.weights:weights", "Sampling weights of a manifest's clips, for balanced epochs."
     ),
     "shard": LazyCommand("avprep.cli.shard:shard", "Pack a manifest into WebDataset shards."),
-    "index": LazyCommand("avprep.cli.index:index", "Make a shard set of other programs' tars."),
-    "status": LazyCommand("avprep.cli.status:status", "Say how far a build is, from its files."),
+    "index": LazyCommand("avprep.cli.index:index", "Make a shard set from tars of other programs."),
+    "status": LazyCommand("avprep.cli.status:status", "Show the progress of a build."),
     "verify": LazyCommand("avprep.cli.verify:verify", "Check every byte of a shard set."),
     "report": LazyCommand("avprep.cli.report:report", "Show a shard set on one HTML page."),
     "measure": LazyCommand("avprep.cli.measure:measure", "Measure the clips of a shard set."),

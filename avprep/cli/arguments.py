@@ -28,7 +28,7 @@ def check_arguments(command: click.Command, ctx: click.Context, arguments: Seque
         if isinstance(param, click.Option):
             if len(values) > 1 and not (param.multiple or param.count):
                 said = " and ".join(_spelled(param, value) for value in values)
-                raise UserError(f"{said}: given {len(values)} times, but only one can count.")
+                raise UserError(f"{said}: given {len(values)} times; give it once.")
         elif not isinstance(values, (list, tuple)):
             values = [values]
         if values:

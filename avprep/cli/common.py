@@ -45,7 +45,10 @@ class ClassCsv(Options):
 
 def incomplete_line(count: int) -> str:
     """What summaries say of samples whose files hold less than they promise."""
-    return f"incomplete: {count} (files that hold less than they promise, such as cut downloads)"
+    return (
+        f"incomplete: {count} (files that hold less than they promise, such as interrupted "
+        "downloads)"
+    )
 
 
 def lacking_line(samples: int, modalities: Mapping[str, int]) -> str:

@@ -19,7 +19,7 @@ from avprep.wording import counted
 def demo_data(out: Path, options: DemoDataOptions, pool: PoolOptions) -> None:
     """Make a video set of 8 classes in OUT: train/CLASS/* and test/CLASS/*.
 
-    Picture and sound together tell the class, and what a clip shows says how it sounds: large
+    Picture and sound together determine the class, and the sound depends on the picture: large
     shapes sound low, light backgrounds hiss. Most files are H.264+AAC mp4, some mkv, webm and avi
     with other codecs. Two files are broken on purpose, to show how such files are reported.
 

@@ -33,7 +33,7 @@ def duplicates(
     """Find clips that are nearly the same, inside the shard sets SHARDS and between them.
 
     Finds re-encoded, rescaled, louder or quieter copies that begin up to a second earlier or
-    later, by the hashes that `avprep shard` and `avprep measure` leave. Writes a table of the
+    later, by the hashes that `avprep shard` and `avprep measure` compute. Writes a table of the
     groups, a page that plays pairs side by side, and for each set a selection without the
     duplicates. Of each group one clip is kept: one of the split test if there is one, and one of
     train only if there is no other; among these, one of the set named last.

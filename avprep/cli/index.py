@@ -21,10 +21,10 @@ from avprep.wording import counted
 def index(tars: tuple[str, ...], options: IndexOptions, summary: Summary) -> None:
     """Make a shard set of TARS that other programs wrote, without copying them.
 
-    TARS are files, or folders with such files, as webdataset or tar write them. What the members of
-    a sample are is said by their suffixes: what follows the first dot of a name. Training takes 16
-    kHz mono FLAC or WAV, and square JPEG pictures of one size. Tars of videos, as video2dataset
-    writes them, are for `avprep manifest folder`.
+    TARS are files, or folders with such files, as webdataset or tar write them. Members of a
+    sample are recognised by their suffixes: what follows the first dot of the name. Training
+    takes 16 kHz mono FLAC or WAV, and square JPEG pictures of one size. Tars of videos, as
+    video2dataset writes them, are for `avprep manifest folder`.
 
     \b
     Example:

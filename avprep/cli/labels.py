@@ -112,7 +112,7 @@ def fetch(
 ) -> None:
     """Download the CSVs of AudioSet or VGGSound into a folder, and print each file's sha256.
 
-    A file gets its name when all of it has arrived. One that is there is kept. The authors publish
+    A file gets its name when it is complete. An existing file is kept. The authors publish
     no digests; note the ones printed here, and give them with --sha256 on other machines.
 
     \b

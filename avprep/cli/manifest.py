@@ -13,7 +13,7 @@ COMMANDS = {
     "vggsound": LazyCommand(f"{_BUILD}:vggsound", "From VGGSound's CSV and videos."),
     "vggsounder": LazyCommand(f"{_BUILD}:vggsounder", "From VGGSounder's CSV and videos."),
     "check": LazyCommand(
-        "avprep.cli.manifest_check:check", "Labels known, files there, no duplicates; class counts."
+        "avprep.cli.manifest_check:check", "Check labels, files and duplicates; count classes."
     ),
     "convert": LazyCommand(f"{_EDIT}:convert", "Between .json, .jsonl, .csv, .parquet; new roots."),
     "merge": LazyCommand(f"{_EDIT}:merge", "Several manifests into one."),

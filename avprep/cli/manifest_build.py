@@ -38,7 +38,7 @@ _LISTED = {
 def audioset(
     options: AudioSetOptions, sources: Sources, output: ManifestOutput, summary: Summary
 ) -> None:
-    """List the clips of an AudioSet segments CSV whose videos are there.
+    """List the clips of an AudioSet segments CSV whose videos exist.
 
     Videos may be named ID, YID, ID_30, ID_000030, ID_30.000, ID_30-40, ID_30000_40000,
     [ID]-[30-40], "Title [ID]" or Title-ID, and similarly, with any video suffix, in any sub-folder.
@@ -58,7 +58,7 @@ def audioset(
 def vggsound(
     options: VGGSoundOptions, sources: Sources, output: ManifestOutput, summary: Summary
 ) -> None:
-    """List the clips of a VGGSound CSV whose videos are there.
+    """List the clips of a VGGSound CSV whose videos exist.
 
     Both releases are read: YTID,start_seconds,label,split and YTID_000030.mp4,label. Videos may
     be named as for `avprep manifest audioset`. Classes have the numbers of the published
@@ -76,11 +76,11 @@ def vggsound(
 def vggsounder(
     options: VGGSounderOptions, sources: Sources, output: ManifestOutput, summary: Summary
 ) -> None:
-    """List the clips of VGGSounder whose videos are there, each with all its labels.
+    """List the clips of VGGSounder whose videos exist, each with all its labels.
 
     The CSV has the columns video_id,label,modality,background_music,static_image,voice_over and
     comes with the Python package vggsounder. Videos may be named as for `avprep manifest audioset`.
-    `cavmae eval --vggsounder` reads the same CSV for where labels are perceived.
+    `cavmae eval --vggsounder` reads the other columns of the same CSV.
 
     \b
     Example:
@@ -104,7 +104,7 @@ def folder(
     Folders named train, test, val and so on are splits instead, and the folders in them classes,
     numbered over all splits, so that manifests made with --split agree. Videos in no class folder
     stay unlabelled, which is enough to pretrain on. With --csv, that file says which videos are
-    taken and what their classes are. A class CSV that is there keeps its numbering.
+    taken and what their classes are. An existing class CSV keeps its numbering.
 
     \b
     Example:

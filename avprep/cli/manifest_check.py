@@ -34,7 +34,7 @@ class Strictness(Options):
 @click.argument("manifest", type=PATH)
 @flags(options=CheckOptions, strictness=Strictness, summary=Summary)
 def check(manifest: Path, options: CheckOptions, strictness: Strictness, summary: Summary) -> None:
-    """Check MANIFEST: labels known, files there and different, no duplicates; count classes.
+    """Check the labels, files and ids of MANIFEST for errors and duplicates; count classes.
 
     \b
     Example:

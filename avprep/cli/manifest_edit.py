@@ -41,7 +41,7 @@ class Folder(Options):
 @click.argument("target", type=PATH)
 @flags(roots=Roots)
 def convert(source: Path, target: Path, roots: Roots) -> None:
-    """Write the manifest SOURCE as TARGET; their suffixes tell the formats.
+    """Write the manifest SOURCE as TARGET; the suffixes determine the formats.
 
     .json is the published format, .jsonl has one entry per line, .csv and .parquet one row per
     entry. The class CSV of SOURCE is copied for TARGET.
@@ -59,7 +59,7 @@ def convert(source: Path, target: Path, roots: Roots) -> None:
 @click.argument("sources", metavar="MANIFEST…", type=PATH, nargs=-1, required=True)
 @flags(target=ManifestFile, options=MergeOptions)
 def merge(sources: tuple[Path, ...], target: ManifestFile, options: MergeOptions) -> None:
-    """Put several manifests together, each clip once, in the order given.
+    """Join several manifests, each clip once, in the order given.
 
     Those that have classes must have the same, in the same order: their class CSVs are compared.
     Manifests without classes may be among them.
@@ -120,7 +120,7 @@ def select(source: Path, selection: Path, target: ManifestFile) -> None:
     if kept.strangers:
         strangers = counted(len(kept.strangers), "id")
         click.echo(
-            printable(f"{selection}: {strangers} of no clip there: {first_of(kept.strangers)}")
+            printable(f"{selection}: {strangers} not in the manifest: {first_of(kept.strangers)}")
         )
 
 

@@ -32,7 +32,7 @@ class Target(Options):
 
     out: str = option(help="Folder or URL prefix of the shard set.")
     dry_run: bool = option(
-        False, "Write nothing: decode 200 of the clips and say what the build will take."
+        False, "Write nothing; decode 200 of the clips and estimate time, disk space and memory."
     )
 
 

@@ -19,7 +19,7 @@ from avprep.wording import counted, duration
 @click.argument("shards")
 @flags(summary=Summary)
 def status(shards: str, summary: Summary) -> None:
-    """Say how far the build of the shard set SHARDS is.
+    """Show the progress of the build of the shard set SHARDS.
 
     Reads the files of the folder or URL prefix and writes nothing, so it may run while machines
     are building there, and on any machine.
@@ -50,6 +50,6 @@ def described(status: avprep.Status, shards: str) -> Iterator[str]:
         yield f"last shard written {when} ({duration(time.time() - status.last_shard)} ago)"
     if not status.finished and not status.at_work and status.seconds_quiet is not None:
         yield (
-            f"nothing was written for {duration(status.seconds_quiet)}: run the same `avprep "
+            f"no file was written for {duration(status.seconds_quiet)}: run the same `avprep "
             "shard` command again unless it is still running; what is finished stays"
         )

@@ -49,8 +49,8 @@ def refuse_damage(findings: avprep.Findings, shards: str, is_discarded: bool) ->
         )
     if findings.strangers:
         raise WorkFailed(
-            f"{first_of(findings.strangers)}: not part of {shards}; move away what readers of "
-            "*.tar must not take for a part of it."
+            f"{first_of(findings.strangers)}: not part of {shards}. Move it away, or "
+            "programs that read *.tar will take it for a part of the set."
         )
 
 

@@ -50,7 +50,7 @@ class Merged:
 def merge_manifests(
     sources: Sequence[str | Path], out: str | Path, options: MergeOptions = MergeOptions()
 ) -> Merged:
-    """Put several manifests together, each clip once, in the order given.
+    """Join several manifests, each clip once, in the order given.
 
     Manifests without classes may be among them.
 
@@ -71,7 +71,7 @@ def merge_manifests(
     if conflicts and options.on_conflict == "refuse":
         kept, dropped = conflicts[0].kept, conflicts[0].dropped
         raise UserError(
-            f"{counted(len(conflicts), 'clip')} with one video_id and two contents; the first is "
+            f"{counted(len(conflicts), 'video_id')} with two different entries; the first is "
             f"{kept.video_id!r}: {kept} and {dropped}. To take the first of each, give "
             "--on-conflict first."
         )

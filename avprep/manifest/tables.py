@@ -145,5 +145,7 @@ def import_pyarrow() -> pyarrow:
     try:
         import pyarrow
     except ImportError as error:
-        raise UserError("Parquet needs pyarrow: `pip install 'avprep-cavmae[parquet]'`.") from error
+        raise UserError(
+            "Parquet needs pyarrow. Run `pip install 'avprep-cavmae[parquet]'`."
+        ) from error
     return pyarrow

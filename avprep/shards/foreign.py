@@ -88,7 +88,7 @@ def scan_tar(path: Path, options: IndexOptions) -> ForeignTar:
 
 def _how_again(same: set[str]) -> str:
     if same:
-        return "a sample of this key is there already"
+        return "another sample has this key"
     return "its sample is interleaved with others: members of a sample must lie together"
 
 

@@ -66,7 +66,7 @@ def status(shards: str) -> Status:
         shards: folder or URL prefix.
 
     Raises:
-        UserError: no build has begun there.
+        UserError: no build has started there.
     """
     times = storage.list_times(shards)
     finished = _finished(shards)
@@ -76,8 +76,8 @@ def status(shards: str) -> Status:
     data = storage.read_if_there(path)
     if data is None:
         raise UserError(
-            f"{path}: missing, so no build has begun there. Give the folder or URL prefix that "
-            "`avprep shard` has as --out."
+            f"{path}: missing, so no build has started here. Give the folder or URL prefix that "
+            "`avprep shard` was given as --out."
         )
     plan = parsed_plan(data, path)
     names = [index_name(shard_name(number)) for number in range(plan["shards"])]

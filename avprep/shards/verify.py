@@ -210,7 +210,7 @@ def _check_tar(
         empty = empty and not any(data)
         position += len(data)
     if index and not empty:
-        yield f"holds something after its last sample, from byte {end}"
+        yield f"has extra bytes after its last sample, from byte {end}"
     if position != shard.bytes:
         yield f"has {position} bytes, dataset.json says {shard.bytes}"
     if digest.hexdigest() != shard.sha256:

@@ -106,8 +106,8 @@ def list_archive(place: str, keep: str = "") -> Listing:
     except NoRanges:
         if is_zip:
             raise UserError(
-                f"{place}: is a zip, whose list is at its end, on a server that gives no ranges of "
-                "bytes. Download it first."
+                f"{place}: is a zip on a server that does not support range requests, and a zip's "
+                "index is at its end. Download it first."
             ) from None
         with open_to_read(place, block_size=0) as file:  # from front to back
             listing = list_tar(file, keep)

@@ -268,7 +268,9 @@ class Front:
             if len(data) < count:
                 raise EOFError(f"is cut short: it ends after {self.position} bytes of its content")
             if self.position > _MOST_UNPACKED and self._unpacks_to_too_much():
-                raise ValueError(f"unpacks to over {_MOST_TIMES} times its size, as no videos do")
+                raise ValueError(
+                    f"unpacks to over {_MOST_TIMES} times its size, which no video does"
+                )
         except Exception as error:
             self._fault = error
             raise

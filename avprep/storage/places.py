@@ -85,7 +85,7 @@ def check_scheme(url: str | Path) -> None:
         extra = _EXTRAS.get(scheme)
         install = f"Run `pip install 'avprep-cavmae[{extra}]'`." if extra else f"{error}."
         raise UserError(
-            f"{url}: {scheme}:// needs a library that is not there. {install}"
+            f"{url}: {scheme}:// needs a library that is not installed. {install}"
         ) from error
     except ValueError as error:
         raise UserError(

@@ -196,7 +196,8 @@ def _head_for(
     if stored is None:
         return True, (f"{assumed_classes(file, labels, where)} {STORE_LABELS}",)
     if odd := other_classes(stored, labels):
-        note = f"{file}: its head is of another label set than {where}'s and starts afresh: {odd}."
+        note = f"{file}: its head was trained with another label set than that of {where}, "
+        note += f"so the head is initialised again: {odd}."
         return False, (note,)
     return True, ()
 

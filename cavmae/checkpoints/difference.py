@@ -25,7 +25,7 @@ class Difference:
 
     def _kinds(self) -> Iterable[tuple[str, Mapping[str, str]]]:
         named = {
-            "of another shape": self.misshapen,
+            "wrong shape": self.misshapen,
             "missing": self.missing,
             "unexpected": self.unexpected,
         }

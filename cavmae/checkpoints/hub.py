@@ -101,7 +101,7 @@ def _in_words(
     if isinstance(error, errors.LocalEntryNotFoundError):
         absent = f"{WEIGHTS} is not in the cache {constants.HF_HUB_CACHE}"
         if cause is None or isinstance(cause, errors.OfflineModeIsEnabled):
-            return UserError, f"{absent}, and the hub may not be asked. Load it once while online."
+            return UserError, f"{absent}, and the hub library is offline. Load it once online."
         return WorkFailed, (
             f"{constants.ENDPOINT} cannot be reached ({_line(cause)}), and {absent}. Check the "
             "network and HF_ENDPOINT, and try again."
@@ -109,7 +109,10 @@ def _in_words(
     if isinstance(error, errors.EntryNotFoundError):
         return UserError, f"holds no {WEIGHTS}{_pickles_in(repo, revision)}."
     if not isinstance(error, errors.HfHubHTTPError):
-        return WorkFailed, f"{_line(error)}."
+        return WorkFailed, (
+            f"{_line(error)}. If {constants.ENDPOINT} cannot be reached, check the network and "
+            "HF_ENDPOINT, and try again."
+        )
     status = error.response.status_code
     said = _line(error.server_message or error.response.reason_phrase)
     answer = f"{constants.ENDPOINT} answers {status}, {said}"

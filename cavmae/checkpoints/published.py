@@ -95,7 +95,7 @@ def _check_tells_its_size(path: Path, model: CAVMAE | CAVMAEClassifier) -> None:
     """A `.pth` tells its size by shapes alone, and those say nothing of heads and objective."""
     if model.config.objective != "cav-mae":
         raise UserError(
-            f"{path}: a .pth cannot hold this model, since nothing in it would tell the objective "
+            f"{path}: a .pth cannot hold this model, since nothing in it would state the objective "
             f"{model.config.objective}. Keep it as .safetensors."
         )
     told = dataclasses.asdict(config_of(state_of(model), path))

@@ -103,7 +103,7 @@ def _resolve(
     """The value of one property, and what to say about it."""
     stored, flag, of_recipe = metadata.get(name), getattr(flags, name), getattr(recipe, name)
     if stored is not None and stored not in choices:
-        raise UserError(f"{file}: stores {name} {stored!r}; there are {', '.join(choices)}.")
+        raise UserError(f"{file}: stores {name} {stored!r}; expected one of {', '.join(choices)}.")
     if flag is not None:
         if name == "criterion" and stored not in (None, flag):
             return flag, (f"{file}: was trained with criterion {stored}; {flag} is used as asked.",)
@@ -229,7 +229,7 @@ def assumed_classes(file: Path, labels: LabelSet, where: str) -> str:
     elif published is not None:
         order = (
             f", which is not the published order of {published.dataset}: a published classifier "
-            "is scored and named wrongly."
+            "would be scored against the wrong classes."
         )
     return (
         f"{file}: stores no label set. Its {len(labels)} classes are taken for those of {where}, "

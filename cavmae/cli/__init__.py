@@ -18,13 +18,19 @@ COMMANDS = {
     "convert": LazyCommand("cavmae.cli.convert:convert", "Published .pth ↔ safetensors."),
     "demo": LazyCommand("cavmae.cli.demo:demo", "The main job on a small made-up video set."),
     "stats": LazyCommand("cavmae.cli.stats:stats", "fbank mean and std of a shard set."),
-    "retrieve": LazyCommand("cavmae.cli.retrieve:retrieve", "Find images by sound, and back."),
+    "retrieve": LazyCommand(
+        "cavmae.cli.retrieve:retrieve", "Retrieve images by sound, and sounds by image."
+    ),
     "inpaint": LazyCommand("cavmae.cli.inpaint:inpaint", "Pictures of what a model fills in."),
     "knn": LazyCommand("cavmae.cli.knn:knn", "A nearest-neighbour probe of a model's features."),
-    "probe": LazyCommand("cavmae.cli.probe:probe", "Linear and nearest-neighbour probes, a table."),
+    "probe": LazyCommand(
+        "cavmae.cli.probe:probe", "Linear and nearest-neighbour probes of several models."
+    ),
     "embed": LazyCommand("cavmae.cli.embed:embed", "Features of every clip, in one file."),
     "predict": LazyCommand("cavmae.cli.predict:predict", "The most probable labels of videos."),
-    "push": LazyCommand("cavmae.cli.push:push", "A model and its card to the Hugging Face hub."),
+    "push": LazyCommand(
+        "cavmae.cli.push:push", "Push a model and its card to the Hugging Face hub."
+    ),
     "export": LazyCommand("cavmae.cli.export:export", "A classifier as one PyTorch program."),
 }
 

@@ -19,7 +19,7 @@ class DemoOptions(Options):
     """What the demo does."""
 
     out: Path = option(Path("runs/demo"), "Folder for everything.")
-    only_list: bool = option(False, "Print the commands and run none.", flag="--list")
+    only_list: bool = option(False, "Print the commands without running them.", flag="--list")
 
 
 @click.command()
@@ -63,7 +63,7 @@ def described(out: Path, summary: dict[str, Any]) -> Iterator[str]:
     from cavmae.demo import DIRECTIONS
 
     retrieval, knn, few = summary["retrieval"], summary["knn"], summary["few_labels"]
-    yield f"\n{'on clips never seen':34}{'pretrained':>12}{'without':>12}{'chance':>12}"
+    yield f"\n{'on held-out clips':34}{'pretrained':>12}{'without':>12}{'chance':>12}"
     rows = [
         (
             f"retrieval R@10, {name.replace('_to_', ' → ')}",

@@ -17,7 +17,7 @@ from cavmae.train.options import FoldsRun
 @click.command(cls=RecipeCommand)
 @flags(options=FoldsRun, printed=OneLine)
 def folds(options: FoldsRun, printed: OneLine) -> None:
-    """Finetune a classifier per fold, on the other folds, and evaluate it on that one.
+    """For each fold, finetune a classifier on the other folds and evaluate it on that one.
 
     The folds are the splits that the clips have in the manifest; --split chooses some of them.
     Prints mean and standard deviation over the folds, of the weights after the last epoch. Run the

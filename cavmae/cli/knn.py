@@ -19,7 +19,7 @@ from cavmae.evaluation.options import KnnOptions
 def knn(options: KnnOptions, printed: OneLine) -> None:
     """Accuracy, mAP and AUC of a nearest-neighbour classifier on a model's features.
 
-    Nothing is trained: a quick look at what a pretrained model has learnt. --classes chooses clips
+    Nothing is trained: a quick look at what a pretrained model has learned. --classes chooses clips
     of both sets, --split those of --shards and --val-split those of --val-shards.
 
     \b

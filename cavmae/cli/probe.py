@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
 def probe(checkpoints: tuple[str, ...], options: ProbeOptions, printed: OneLine) -> None:
     """A linear classifier and nearest neighbours on the features of each CHECKPOINT.
 
-    The models stay as they are. Beside them stands what random weights of the same size reach.
+    For comparison, the table also has random weights of the same size.
 
     \b
     Example:

@@ -16,9 +16,9 @@ from cavmae.options import PushOptions
 def push(checkpoint: str, repository: str, options: PushOptions) -> None:
     """Push CHECKPOINT, a run or a file, to the repository ORG/NAME on the Hugging Face hub.
 
-    A model card goes with it: the run's recipe, data and figures, what the model takes and knows.
-    Who may push is asked of `hf auth login`, or HF_TOKEN. Afterwards every command takes the model
-    as hf://ORG/NAME.
+    Also pushes a model card with the run's recipe, data and figures, and the model's inputs and
+    classes. Log in first with `hf auth login`, or set HF_TOKEN. Afterwards every command takes the
+    model as hf://ORG/NAME.
 
     \b
     Example:

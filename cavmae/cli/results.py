@@ -34,4 +34,7 @@ def covered(coverage: Coverage | None) -> Iterator[str]:
     if coverage is not None:
         there = coverage.listed - len(coverage.absent)
         rest = f"; absent: {first_of(coverage.absent)}" if coverage.absent else ""
-        yield f"{there} of the {coverage.listed} clips that {coverage.file} names are there{rest}"
+        yield (
+            f"{there} of the {coverage.listed} clips that {coverage.file} names are in the shard "
+            f"set{rest}"
+        )

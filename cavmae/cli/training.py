@@ -177,12 +177,12 @@ def describe_outlook(outlook: Outlook) -> Iterator[str]:
         yield f"{counted(outlook.held_out, 'held-out clip')}, evaluated after each epoch"
     if outlook.fitting_rows is not None:
         yield (
-            f"warning: {outlook.padding:.0%} of what the model hears is padding. With "
-            f"--audio-frames {outlook.fitting_rows} (or fit) it has room for these clips, takes "
-            "less time and learns from sound alone"
+            f"warning: {outlook.padding:.0%} of the audio input is padding. "
+            f"--audio-frames {outlook.fitting_rows} (or fit) has room for these clips, trains "
+            "faster, and leaves the padding out"
         )
     elif outlook.padding > _MENTIONED:
-        yield f"{outlook.padding:.0%} of what the model hears is padding"
+        yield f"{outlook.padding:.0%} of the audio input is padding"
     if outlook.epochs_needed is not None:
         yield (
             f"warning: random weights learn little in {counted(outlook.steps, 'step')}. Give "

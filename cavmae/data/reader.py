@@ -184,7 +184,8 @@ def check_cache(options: ReadOptions, location: str, sets: Iterable[Iterable[int
     if options.cache_gb * 1e9 < together:
         raise UserError(
             f"a cache of {options.cache_gb:g} GB cannot hold the {SHUFFLE_WINDOW} shards of "
-            f"{location} that are shuffled together. Allow {together / 1e9:.1f} GB or use none."
+            f"{location} that are shuffled together. Allow at least {together / 1e9:.1f} GB, or "
+            "use no cache."
         )
 
 

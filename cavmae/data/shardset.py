@@ -128,7 +128,9 @@ class ShardSet:
         if splits is not None:
             if strangers := sorted(set(splits) - set(table.splits)):
                 known = ", ".join(sorted(filter(None, table.splits))) or "none"
-                raise UserError(f"{self.location}: no split {strangers[0]!r}; there are: {known}.")
+                raise UserError(
+                    f"{self.location}: no split {strangers[0]!r}; its splits are {known}."
+                )
             chosen &= np.isin(table.split, [table.splits.index(name) for name in splits])
         if file is not None:
             chosen &= self._named_in(file)
@@ -144,7 +146,7 @@ class ShardSet:
         text = f"{file}: names {len(found.positions)} of {counted(len(table), 'clip')}"
         text += f" of {self.location}"
         if found.strangers:
-            text += f"; {counted(len(found.strangers), 'id')} in it of no clip there: "
+            text += f"; {counted(len(found.strangers), 'id')} not in the shard set: "
             text += first_of(found.strangers)
         if is_main_process():
             _log.log(logging.WARNING if found.strangers else logging.INFO, printable(text))
@@ -167,7 +169,7 @@ class ShardSet:
             raise UserError(
                 f"{self.location}: none of its {len(rows)} samples has "
                 f"{' and '.join(words[name] for name in modalities)}. Choose what they have "
-                "(--mode or --modality), or another shard set."
+                "(--mode, --modality or --objective), or another shard set."
             )
         lacking = self.lacking + len(rows) - len(fitting)
         return ShardSet(self.location, self.info, self.options, self.table, fitting, lacking)

@@ -69,8 +69,8 @@ def listed_clips(shards: ShardSet, file: Path) -> tuple[ShardSet, Coverage]:
     if not found.positions:
         raise UserError(
             f"{file}: {shards.location} has none of the {counted(listed, 'clip')} that it names "
-            f"({first_of(found.strangers)}); its own are called {shards.video_id(0)} and the like. "
-            "Give the shard set that the list is of."
+            f"({first_of(found.strangers)}); its ids look like {shards.video_id(0)}. "
+            "Give the shard set that the list was made for."
         )
     coverage = Coverage(file, shards.location, listed, found.strangers)
     return shards.subset(found.positions), coverage
@@ -86,7 +86,7 @@ def chosen_frames(choice: OneResult, stored: int) -> list[int]:
         return list(range(stored))
     number = stored // 2 if choice == "middle" else choice
     if number >= max(stored, 1):
-        raise UserError(f"--frames {number}: there are frames 0 to {stored - 1}.")
+        raise UserError(f"--frames {number}: the samples have frames 0 to {stored - 1}.")
     return [number]
 
 

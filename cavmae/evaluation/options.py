@@ -77,7 +77,7 @@ class ListedClips(Options):
 
     ids: Path | None = option(
         None,
-        "Use the clips of this list only, and say which of them are not there: a CSV with a column "
+        "Use only the clips of this list, and say which of them are missing: a CSV with a column "
         "video_id, or JSON.",
     )
 
@@ -112,10 +112,10 @@ class Measured(StatedUsage, BootstrapOptions, ListedClips, ModelOnShards):
     )
     vggsounder: Path | None = option(
         None,
-        "VGGSounder's CSV: also measure what is heard, seen and both, on the clips that it names.",
+        "VGGSounder's CSV: also evaluate on its clips and labels, by modality.",
     )
     score_kind: ScoreKind = option(
-        "probabilities", "What --scores writes: a clip's mean over its frames of either."
+        "probabilities", "What --scores writes, averaged over a clip's frames."
     )
 
     def __post_init__(self) -> None:
@@ -141,7 +141,7 @@ class CompareOptions(BootstrapOptions):
     """Which clips of two files of scores are compared."""
 
     bootstrap: int = option(1000, "Draws of the clips.", at_least=1)
-    common: bool = option(False, "Compare the clips that both have, where one has more.")
+    common: bool = option(False, "Compare only the clips that are in both files.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +169,7 @@ class Ranked(BootstrapOptions, ListedClips, Featured, ModelOnShards):
 
     audio_frames: int | None = option(
         None,
-        "fbank rows of each clip that are looked at, 10 ms each; positions are interpolated. "
+        "fbank rows used of each clip, 10 ms each; positions are interpolated. "
         "[default: as trained]",
         at_least=16,
     )
@@ -184,7 +184,7 @@ class Ranked(BootstrapOptions, ListedClips, Featured, ModelOnShards):
         0, "Use at most N clips of each class (published: 5); 0 for all clips.", at_least=0
     )
     seed: int = option(0, "Seed of --per-class.")
-    queries: int = option(8, "Queries that the page shows, of each direction.", at_least=1)
+    queries: int = option(8, "Queries shown on the page for each direction.", at_least=1)
 
     def __post_init__(self) -> None:
         """Raises:
@@ -318,10 +318,12 @@ class LinearOptions(Options):
     """How the linear classifier is fitted."""
 
     penalty: float = option(
-        0.001, "Linear probe: weight of half the squared weights beside the mean loss.", at_least=0
+        0.001,
+        "Linear probe: factor of half the sum of squared weights, which is added to the mean loss.",
+        at_least=0,
     )
     steps: int = option(
-        200, "Linear probe: most steps of the fit, each over all clips.", at_least=1
+        200, "Linear probe: largest number of steps of the fit, each over all clips.", at_least=1
     )
 
 
@@ -353,7 +355,7 @@ class PredictOptions(DeviceOptions, StatedUsage, OfCheckpoint):
     """How files are decoded and classified."""
 
     mode: Mode | None = option(
-        None, "Modalities to use. [default: as trained, less what a file does not have]"
+        None, "Modalities to use. [default: as trained, without those that a file lacks]"
     )
     use_frames: OneResult = option(
         "all",
@@ -363,11 +365,13 @@ class PredictOptions(DeviceOptions, StatedUsage, OfCheckpoint):
     )
     similarity: bool = option(
         False,
-        "Also give the similarity of the sound to each frame, from -1 to 1. For this a pretrained "
-        "model is best, which gives no labels.",
+        "Also give the similarity of the sound to each frame, from -1 to 1. Use a pretrained "
+        "model for this, which gives no labels.",
     )
-    start: float | None = option(None, "First second to look at.", at_least=0)
-    end: float | None = option(None, "Second to stop at.", above=0)
+    start: float | None = option(
+        None, "Start of the segment, in seconds. [default: the beginning]", at_least=0
+    )
+    end: float | None = option(None, "End of the segment, in seconds. [default: the end]", above=0)
     workers: int = option(2, "Files decoded at a time.", at_least=1)
     decode: DecodeOptions = field(default_factory=DecodeOptions)  # frame_size: the model's
     limits: IsolationOptions = field(default_factory=IsolationOptions)

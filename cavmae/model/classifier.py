@@ -53,7 +53,7 @@ class CAVMAEClassifier(Encoder):
     def pooled(self, audio: Tensor | None, image: Tensor | None, mode: Mode) -> Tensor:
         """The mean token that the head classifies: float [B, dim]."""
         if mode not in MODES:
-            raise UserError(f"no mode {mode!r}; there are {', '.join(MODES)}.")
+            raise UserError(f"unknown mode {mode!r}; choose from {', '.join(MODES)}.")
         if mode not in self.modes:
             raise UserError(
                 f"mode {mode!r}: this model has weights for {' and '.join(self.modes)} only."

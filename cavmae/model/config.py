@@ -45,7 +45,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
-            raise UserError(f"no objective {self.objective!r}; there are {', '.join(OBJECTIVES)}.")
+            raise UserError(
+                f"unknown objective {self.objective!r}; choose from {', '.join(OBJECTIVES)}."
+            )
         if self.objective == "av-mae" and self.modality_depth:
             raise UserError(
                 f"modality_depth is {self.modality_depth}; av-mae has one encoder for both "
@@ -138,7 +140,7 @@ class ModelConfig:
             UserError: no such name, no such field, or a combination that cannot be.
         """
         if name not in PRESETS:
-            raise UserError(f"no model size {name!r}; there are {', '.join(PRESETS)}.")
+            raise UserError(f"unknown model size {name!r}; choose from {', '.join(PRESETS)}.")
         _check_fields(changes)
         return dataclasses.replace(PRESETS[name], **changes)  # type: ignore[arg-type]
 
@@ -166,7 +168,9 @@ class ModelConfig:
 def _check_fields(values: Mapping[str, object]) -> None:
     known = [field.name for field in dataclasses.fields(ModelConfig)]
     if strangers := sorted(set(values) - set(known)):
-        raise UserError(f"no model size field {strangers[0]!r}; there are {', '.join(known)}.")
+        raise UserError(
+            f"unknown field {strangers[0]!r} of a model's config; known are {', '.join(known)}."
+        )
 
 
 PRESETS = {

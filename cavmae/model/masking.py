@@ -38,7 +38,7 @@ def mask_noise(
         ValueError: no such mode.
     """
     if mode not in MASK_MODES:
-        raise ValueError(f"no mask mode {mode!r}; there are {', '.join(MASK_MODES)}.")
+        raise ValueError(f"unknown mask mode {mode!r}; choose from {', '.join(MASK_MODES)}.")
     rows, columns = grid
     noise = torch.rand(batch, rows, columns, generator=generator, device=device)
     if mode in ("time", "tf"):

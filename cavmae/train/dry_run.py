@@ -204,7 +204,7 @@ def does_not_fit(options: TrainOptions, largest: int | None) -> str:
             "--activation-checkpointing."
         )
     way = way_to_batch(options.batch_size * options.accumulate, largest, 1)
-    return f"{failure}; {largest} does. {way} for steps of as many samples."
+    return f"{failure}; {largest} does. {way} for the same number of samples per step."
 
 
 def _forget_steps(trainer: Trainer) -> None:

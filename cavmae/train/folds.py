@@ -92,7 +92,7 @@ def fold_names(options: FoldsRun) -> list[str]:
     if len(names) < 2:
         has = f"only {names[0]!r}" if names else "none"
         raise UserError(
-            f"{options.shards}: needs splits to be the folds, and has {has}. Make its manifest of "
+            f"{options.shards}: the folds are its splits, but it has {has}. Make its manifest from "
             "a CSV with a column fold or split: `avprep manifest folder DIR --csv CSV`."
         )
     return names

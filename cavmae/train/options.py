@@ -116,10 +116,10 @@ class RecordOptions(Options):
         10.0, "Also save when this many minutes have passed.", above=0
     )
     keep_checkpoints: int = option(
-        2, "Checkpoints to keep: the newest; older ones are deleted.", at_least=1
+        2, "Number of newest checkpoints to keep; older ones are deleted.", at_least=1
     )
     track: tuple[TrackerName, ...] = option(
-        ("tensorboard",), "Tracker that gets the rows of log.csv, too; may be repeated."
+        ("tensorboard",), "Tracker that also gets the rows of log.csv; may be given several times."
     )
     log_steps: int = option(20, "Steps between log rows inside an epoch; 0 for none.", at_least=0)
     profile: int = option(
@@ -164,7 +164,8 @@ class PlaceOptions(Options):
     """What is read and written."""
 
     shards: str | tuple[str, ...] = option(
-        help="Folder or URL of the training shard set. May be repeated for a mixture of sets, with "
+        help="Folder or URL of the training shard set. May be given several times for a "
+        "mixture of sets, with "
         "each one's share of the draws (A=0.7) or without (in proportion to their samples).",
         metavar="PLACE[=SHARE]",
     )
@@ -249,10 +250,12 @@ class ClassifierOptions(Options):
 class TransferOptions(Options):
     """How much of what was pretrained may change."""
 
-    head_lr_ratio: float = option(1.0, "The head's learning rate over the base's.", at_least=0)
+    head_lr_ratio: float = option(
+        1.0, "Learning rate of the head divided by that of the base.", at_least=0
+    )
     freeze_base: bool = option(False, "Train the head alone (linear probe).")
     layer_decay: float = option(
-        1.0, "Learning rate of each block over that of the next.", above=0, at_most=1
+        1.0, "Learning rate of each block divided by that of the next.", above=0, at_most=1
     )
 
 

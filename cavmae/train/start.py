@@ -166,7 +166,7 @@ def starting_config(options: ModelOptions) -> ModelConfig:
         raise UserError(f"--audio-frames {rows}: {file} was trained with {config.audio_frames}.")
     if options.model not in (None, size_name(config)):
         raise UserError(
-            f"--model {options.model}: {file} is {size_name(config) or 'of a size of its own'}. "
+            f"--model {options.model}: {file} is {size_name(config) or 'of another size'}. "
             "Leave --model out, and it is that of --init."
         )
     if asked in (None, config.objective):
@@ -203,7 +203,7 @@ def check_objective(options: Run, config: ModelConfig) -> None:
     if not any(has_loss):
         wanted = "--mae-weight" if config.reconstructs else "--contrast-weight"
         raise UserError(
-            f"--objective {config.objective} has no loss left to learn from: give {wanted} above 0."
+            f"--objective {config.objective} has no loss with a weight: give {wanted} above 0."
         )
 
 
@@ -287,8 +287,8 @@ def load_init(model: Encoder, options: Run, start: Start) -> None:
         start.tell(Note(note, is_warning=True))
     start.tell(
         Note(
-            f"{options.init}: {report.loaded} tensors taken, {len(report.unexpected)} not used, "
-            f"{len(report.missing)} of the model's stay random"
+            f"{options.init}: {report.loaded} tensors loaded, {len(report.unexpected)} not used, "
+            f"{len(report.missing)} tensors of the model stay random"
         )
     )
 

@@ -169,7 +169,7 @@ def test_what_does_not_pass_fails_with_its_reason_and_leaves_nothing(
     [
         ("absent", UserError, "answers 404 Not Found. If the file has moved, give its folder with"),
         ("forbidden", UserError, "answers 403 Forbidden"),
-        ("page", WorkFailed, "sends a web page, not a CSV; a proxy or a login may stand between"),
+        ("page", WorkFailed, "sent a web page, not a CSV: perhaps that of a proxy or a login"),
     ],
 )
 def test_what_no_attempt_can_mend_is_tried_once(behaviour, error, reason, server, tmp_path):

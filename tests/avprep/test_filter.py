@@ -134,10 +134,10 @@ def test_conditions_compare_combine_and_calculate(shards, where, ids):
         ("rms_db > 3; 1", "cannot be read"),
         ("", "cannot be read"),
         ("(" * 500 + "rms_db" + ")" * 500, "cannot be read"),
-        ("1 < 2", "names no measure. There are: rms_db, peak_db,"),
-        ("loud > 3", "there is no 'loud'. There are: rms_db, peak_db, clipped, silent,"),
-        ("rms > 3", "there is no 'rms'. Did you mean rms_db? There are: rms_db,"),
-        ("__class__ == 1", "there is no '__class__'."),
+        ("1 < 2", "names no measure. Known names: rms_db, peak_db,"),
+        ("loud > 3", "unknown name 'loud'. Known names: rms_db, peak_db, clipped, silent,"),
+        ("rms > 3", "unknown name 'rms'. Did you mean rms_db? Known names: rms_db,"),
+        ("__class__ == 1", "unknown name '__class__'."),
     ],
 )
 def test_anything_but_a_condition_is_refused(where, message):
@@ -223,7 +223,7 @@ def test_a_selection_makes_a_manifest_in_the_manifests_order(original, tmp_path,
     said = cli("manifest", "select", manifest, tmp_path / "kept.csv", "--out", tmp_path / "k.json")
     assert said.splitlines() == [
         f"{tmp_path / 'k.json'}: 2 of 5 clips",
-        f"{tmp_path / 'kept.csv'}: 1 id of no clip there: gone",
+        f"{tmp_path / 'kept.csv'}: 1 id not in the manifest: gone",
     ]
     clips = avprep.read_manifest(tmp_path / "k.json")
     assert clips == [c for c in avprep.read_manifest(manifest) if c.video_id in ("b", "d")]

@@ -171,11 +171,11 @@ BAD = {
     ),
     "duplicate": (
         [*named("c", sample(2)), *named("a", sample(3))],
-        r"t\.tar: a\.json: a sample of this key is there already",
+        r"t\.tar: a\.json: another sample has this key",
     ),
     "interleaved": (
         [*named("b", without(sample(1), "2.jpg")), *named("a", only(sample(2), "2.jpg"))],
-        r"t\.tar: a\.2\.jpg: a sample of this key is there already",
+        r"t\.tar: a\.2\.jpg: another sample has this key",
     ),
     "double member": (
         named("b", sample(1)) + named("b", only(sample(1), "flac")),
@@ -224,7 +224,7 @@ def test_interleaved_halves_are_both_named(tmp_path):
 def test_a_name_in_two_tars_is_named(tmp_path):
     for name in ("one.tar", "two.tar"):
         write_tar(tmp_path / name, named("k", sample(1)))
-    with pytest.raises(UserError, match=r"two\.tar: k: is called 'k' like .*one\.tar: k"):
+    with pytest.raises(UserError, match=r"two\.tar: k: has the id 'k', as has .*one\.tar: k"):
         avprep.index_tars([tmp_path])
 
 

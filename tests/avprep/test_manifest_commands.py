@@ -332,7 +332,7 @@ def test_conflicts_and_other_classes_stop_a_merge(manifest, tmp_path):
     other = tmp_path / "in" / "other.json"
     write_manifest(other, [Clip("c0", ("bee",), "videos/0.mp4")])
     out = tmp_path / "in" / "all.json"
-    with pytest.raises(UserError, match=r"1 clip with one video_id and two contents; .*'c0'"):
+    with pytest.raises(UserError, match=r"1 video_id with two different entries; .*'c0'"):
         run("manifest", "merge", manifest, other, "--out", out)
     assert not out.exists()
     said = run("manifest", "merge", manifest, other, "--out", out, "--on-conflict", "first")
@@ -428,7 +428,7 @@ def test_weights_go_beside_the_manifest_in_its_order(manifest):
 
 def test_weights_of_an_unlabelled_manifest_are_refused(manifest):
     write_manifest(manifest, [Clip("a", (), "a.mp4")])
-    with pytest.raises(UserError, match=r"not one clip has a label"):
+    with pytest.raises(UserError, match=r"no clip has a label"):
         run("weights", manifest)
 
 

@@ -91,7 +91,7 @@ def test_a_running_and_an_abandoned_build_are_read_from_beside(manifest, tmp_pat
     assert found.last_shard == pytest.approx(long_ago)
     said = CliRunner().invoke(group, ["status", str(out)]).stdout
     assert f"{out}: not finished, {found.done} of 8 clips done in " in said
-    assert "(3.0 h ago)\nnothing was written for 3.0 h: run the same `avprep shard`" in said
+    assert "(3.0 h ago)\nno file was written for 3.0 h: run the same `avprep shard`" in said
 
 
 def summary(name: str, samples: int, causes: tuple[str, ...] = ()) -> ShardSummary:
@@ -151,7 +151,7 @@ def test_a_damaged_index_is_not_done(manifest, tmp_path):
 
 def test_a_folder_without_a_build_is_named(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(UserError, match=r"plan.json: missing, so no build has begun there"):
+        with pytest.raises(UserError, match=r"plan.json: missing, so no build has started here"):
             avprep.status(str(folder))
 
 

@@ -260,7 +260,7 @@ def test_foreign_shards_are_strangers_and_other_files_are_nobodys_business(fresh
     assert findings.strangers == ("shard-000099.index.json", "shard-000099.tar")
     result = command(fresh)
     assert result.returncode == 1
-    assert "move away" in result.stderr
+    assert "Move it away" in result.stderr
 
 
 def reseal(folder: Path, change) -> str:

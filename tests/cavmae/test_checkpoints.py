@@ -112,7 +112,7 @@ def test_what_is_missing_unexpected_or_misshapen_is_named(tmp_path):
         load_checkpoint(tmp_path / "m.pth")
     assert str(caught.value).splitlines() == [
         f"{tmp_path / 'm.pth'}: does not fit CAVMAE:",
-        "  of another shape: norm.bias [3], the model has [128]",
+        "  wrong shape: norm.bias [3], the model has [128]",
         "  missing: mask_token [1, 1, 64]",
         "  unexpected: surplus [1]",
     ]
@@ -281,7 +281,7 @@ def test_a_classifier_takes_the_encoder_and_keeps_its_head(tmp_path):
 def test_a_checkpoint_of_another_size_says_so_in_one_line(tmp_path):
     save_model(tmp_path / "p.safetensors", CAVMAE(CONFIG))
     other = CAVMAEClassifier(ModelConfig.preset("tiny"), 5)
-    with pytest.raises(UserError, match="of another shape") as caught:
+    with pytest.raises(UserError, match="wrong shape") as caught:
         init_from(other, tmp_path / "p.safetensors")
     assert "\n" not in str(caught.value)
 
@@ -368,7 +368,7 @@ def test_a_vision_mae_that_does_not_fit_is_refused():
         ({"decoder_embed.weight": None}, "it has no decoder_embed.weight"),
         ({"blocks.1.attn.qkv.bias": None}, "\n  missing: blocks.1.attn.qkv.bias"),
         ({"head.weight": torch.zeros(9, 4)}, r"\n  unexpected: head.weight \[9, 4\]"),
-        ({"norm.bias": torch.zeros(2)}, r"\n  of another shape: norm_a.bias \[2\]"),
+        ({"norm.bias": torch.zeros(2)}, r"\n  wrong shape: norm_a.bias \[2\]"),
         ({"pos_embed": torch.zeros(4)}, "odd shapes"),
     ):
         changed = {**whole, **change}

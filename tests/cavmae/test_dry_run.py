@@ -240,7 +240,10 @@ def test_what_would_end_the_run_ends_the_dry_run_and_nothing_is_written(tmp_path
     [
         (None, "start the dry run as one process"),
         (0, "nor does a single sample"),
-        (50, "50 does. Give --batch-size 48 --accumulate 4 for steps of as many samples"),
+        (
+            50,
+            "50 does. Give --batch-size 48 --accumulate 4 for the same number of samples per step",
+        ),
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused_with_what_to_type(largest, said):

@@ -109,5 +109,5 @@ def test_an_interrupted_run_does_what_is_missing(options):
 
 
 def test_a_set_without_folds_is_one_clear_error(options):
-    with pytest.raises(UserError, match=r"has only 'test'\. Make its manifest of a CSV"):
+    with pytest.raises(UserError, match=r"has only 'test'\. Make its manifest from a CSV"):
         cavmae.folds(replace(options, splits=("test",)))

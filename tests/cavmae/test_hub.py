@@ -318,6 +318,12 @@ def test_a_hub_that_does_not_answer_is_no_matter_for_what_is_in_the_cache(hub, p
         pushed.push_to_hub(MODEL, token=TOKEN)
 
 
+def test_a_push_without_a_network_says_what_to_check(pushed, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(WorkFailed, match=r"If http://127\.0\.0\.1:9 cannot be reached, check"):
+        pushed.push_to_hub(MODEL, token=TOKEN)
+
+
 @pytest.fixture(scope="module")
 def finetuned(place):
     """A run of three epochs, of which the first was best, and its validations."""

@@ -252,9 +252,11 @@ def test_named_sizes_can_be_built_and_changed():
             model = CAVMAE(ModelConfig.preset(name, audio_frames=512))
         assert model.config.audio_frames == 512
         assert sum(p.numel() for p in model.parameters()) > millions * 1e6
-    with pytest.raises(UserError, match="no model size 'huge'; there are tiny, small, base, large"):
+    with pytest.raises(
+        UserError, match="unknown model size 'huge'; choose from tiny, small, base, large"
+    ):
         ModelConfig.preset("huge")
-    with pytest.raises(UserError, match="no model size field 'width'"):
+    with pytest.raises(UserError, match="unknown field 'width' of a model's config"):
         ModelConfig.preset("base", width=3)
 
 
@@ -269,7 +271,7 @@ def test_classifier_names_the_input_it_misses(inputs):
     model = CAVMAEClassifier(ODD, 4)
     with pytest.raises(UserError, match="'multimodal' needs images"):
         model(inputs[0], None)
-    with pytest.raises(UserError, match="no mode 'both'"):
+    with pytest.raises(UserError, match="unknown mode 'both'"):
         model(*inputs, "both")
 
 

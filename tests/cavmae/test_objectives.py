@@ -325,7 +325,7 @@ def test_a_classifier_starts_from_it_and_every_command_takes_it_or_says_why_not(
         assert f"pretrained as {objective}, which never compares sounds with images" in retrieved
     if objective != "cav-mae":
         lost = run("convert", runs / objective, tmp_path / "m.pth")
-        assert f"nothing in it would tell the objective {objective}. Keep it as .safetens" in lost
+        assert f"nothing in it would state the objective {objective}. Keep it as .safetens" in lost
     if one:
         other = {"audio": "image", "image": "audio"}[one]
         for modality in ("both", other):
@@ -375,7 +375,7 @@ def test_what_an_objective_can_start_from(shards, starts, tmp_path):
 def test_a_run_without_a_loss_is_refused(shards, starts, tmp_path):
     for objective, weight in (("av-mae", "mae"), ("cav", "contrast")):
         said = run(*words(shards, starts, tmp_path / "run", objective, f"--{weight}-weight", 0))
-        assert f"--objective {objective} has no loss left to learn from: give --{weight}-w" in said
+        assert f"--objective {objective} has no loss with a weight: give --{weight}-w" in said
 
 
 def test_a_fresh_model_of_every_named_size_can_be_had():
@@ -385,5 +385,5 @@ def test_a_fresh_model_of_every_named_size_can_be_had():
         assert model.config.objective == objective
     with pytest.raises(UserError, match="modality_depth is 2; av-mae has one encoder"):
         replace(ODD, objective="av-mae")
-    with pytest.raises(UserError, match="no objective 'mae'; there are cav-mae, av-mae"):
+    with pytest.raises(UserError, match="unknown objective 'mae'; choose from cav-mae, av-mae"):
         replace(ODD, objective="mae")

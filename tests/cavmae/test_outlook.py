@@ -46,7 +46,7 @@ def test_short_clips_in_a_long_model_are_named_with_the_rows_that_fit(shards):
     assert first == "20 clips, 50 steps in all, 2 per epoch"
     # 19 clips of 298 rows and one of 798
     share = 1 - (19 * 298 + 798) / 20 / 1024
-    assert padding.startswith(f"warning: {share:.0%} of what the model hears is padding. With ")
+    assert padding.startswith(f"warning: {share:.0%} of the audio input is padding. ")
     assert "--audio-frames 320 (or fit)" in padding
     assert steps.startswith("warning: random weights learn little in 50 steps. Give --epochs 125 ")
     assert FEWEST_STEPS == 250
@@ -64,7 +64,7 @@ def test_trained_weights_and_a_rate_of_zero_need_no_steps(shards, values):
 
 
 def test_a_model_whose_size_is_given_by_its_weights_gets_no_other_one_suggested(shards):
-    assert lines(shards, init="some.safetensors")[1] == "68% of what the model hears is padding"
+    assert lines(shards, init="some.safetensors")[1] == "68% of the audio input is padding"
 
 
 def test_images_alone_have_no_padding(shards):

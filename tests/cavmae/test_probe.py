@@ -156,7 +156,7 @@ def test_a_split_that_is_not_there_is_refused(folder):
     options = cavmae.ProbeOptions(
         shards=str(folder / "train"), val_shards=str(folder / "test"), label_splits=("few",)
     )
-    with pytest.raises(UserError, match="no split 'few'; there are: test, train"):
+    with pytest.raises(UserError, match="no split 'few'; its splits are test, train"):
         cavmae.probe([folder / "1.safetensors"], options)
 
 

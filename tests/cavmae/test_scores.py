@@ -182,7 +182,10 @@ def test_coverage_comes_before_any_score(folder, tmp_path):
     with pytest.warns(UserWarning, match=r"lacks 1 of the 2 clips that .* names: nowhere"):
         result = evaluated(folder, ids=tmp_path / "ids.csv")
     first, *_ = described(result)
-    assert first == f"1 of the 2 clips that {tmp_path}/ids.csv names are there; absent: nowhere"
+    assert (
+        first
+        == f"1 of the 2 clips that {tmp_path}/ids.csv names are in the shard set; absent: nowhere"
+    )
     write_selection(tmp_path / "other.csv", ["x"])
     with pytest.raises(UserError, match=r"none of the 1 clip that it names \(x\); .* clip\.0"):
         evaluated(folder, ids=tmp_path / "other.csv")

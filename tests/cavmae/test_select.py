@@ -46,7 +46,7 @@ def test_ids_of_no_clip_are_a_warning_that_names_some(tiny, ids, tmp_path, caplo
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage().endswith(
-        "; 7 ids in it of no clip there: gone0, gone1, gone2, gone3, gone4, …"
+        "; 7 ids not in the shard set: gone0, gone1, gone2, gone3, gone4, …"
     )
 
 

@@ -58,4 +58,4 @@ def test_an_unknown_class_or_split_is_told_with_what_there_is(tmp_path):
     assert wrong.returncode == 2
     assert "no class 'Dgo'. Did you mean 'Dog'?" in wrong.stderr
     wrong = run("cavmae", *common, "--split", "valid")
-    assert "no split 'valid'; there are: test, train" in wrong.stderr
+    assert "no split 'valid'; its splits are test, train" in wrong.stderr

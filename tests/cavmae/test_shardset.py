@@ -116,7 +116,7 @@ def test_a_split_can_be_selected_and_selections_combine(tiny):
     ("selection", "words"),
     [
         ({"classes": ["Bell, bog"]}, "no class 'Bell, bog'. Did you mean 'Bell, big'?"),
-        ({"splits": ["dev"]}, "no split 'dev'; there are: test, train."),
+        ({"splits": ["dev"]}, "no split 'dev'; its splits are test, train."),
         ({"classes": ["Ape"], "splits": []}, "holds no sample"),
     ],
 )

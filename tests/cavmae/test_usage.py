@@ -148,7 +148,9 @@ def test_a_criterion_that_contradicts_the_file_is_used_and_said():
 
 
 def test_a_file_that_stores_nonsense_is_refused():
-    with pytest.raises(UserError, match="stores mode 'both'; there are multimodal, audioonly"):
+    with pytest.raises(
+        UserError, match="stores mode 'both'; expected one of multimodal, audioonly"
+    ):
         usage_of(FILE, {"mode": "both"}, 4, StatedUsage())
     with pytest.raises(UserError, match="classifies 5 classes, the label set has 4"):
         labels_of(FILE, labels_metadata(CLASSES), 5, None)
@@ -252,7 +254,7 @@ def test_a_head_is_reused_for_the_same_classes_alone(tmp_path):
     trained, file = constant_classifier(), tmp_path / "m.safetensors"
     for stored, labels, is_taken, said in (
         (labels_metadata(CLASSES), CLASSES, True, ""),
-        (labels_metadata(CLASSES), TURNED, False, "of another label set than here's"),
+        (labels_metadata(CLASSES), TURNED, False, "with another label set than that of here"),
         ({}, CLASSES, True, "stores no label set. Its 4 classes are taken for those of here"),
     ):
         save_model(file, trained, stored)

@@ -240,7 +240,7 @@ def test_a_video_that_grows_without_end_is_given_up(ordinary, files, tmp_path):
         ("tar://a.mp4::nowhere://b/x.tar", "nowhere:// is not a kind of URL that can be read"),
         ("tar://a.mp4", "does not say in which archive"),
         ("tar://a.mp4::zip://x.tar::y.zip", "an archive within an archive"),
-        ("smb://host/a.mp4", "smb:// needs a library that is not there"),
+        ("smb://host/a.mp4", "smb:// needs a library that is not installed"),
     ],
 )
 def test_urls_that_cannot_be_read_are_refused_before_the_first_shard(
