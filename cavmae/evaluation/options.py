@@ -65,10 +65,15 @@ class OnShards(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOnShards(OnShards):
-    """A trained model, and the clips it is given."""
+class OfCheckpoint(Options):
+    """The model that is used."""
 
     checkpoint: str = option(help=_CHECKPOINT, metavar="PATH")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOnShards(OfCheckpoint, OnShards):
+    """A trained model, and the clips it is given."""
 
 
 @dataclass(frozen=True)
@@ -339,13 +344,6 @@ class ProbeOptions(FeatureOptions, LinearOptions, Voted):
         flag="--label-split",
         metavar="NAME",
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfCheckpoint(Options):
-    """The model that is used."""
-
-    checkpoint: str = option(help=_CHECKPOINT, metavar="PATH")
 
 
 @dataclass(frozen=True, kw_only=True)
