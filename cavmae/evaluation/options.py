@@ -52,11 +52,6 @@ class ReadingOptions(DeviceOptions, LoadOptions, ShardOptions, BatchSize):
     """Which clips of a shard set are used, how they are loaded, and where the model runs."""
 
 
-@dataclass(frozen=True)
-class SingleReadingOptions(DeviceOptions, ShardOptions):
-    """The same for clips that are loaded one by one."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class OnShards(Options):
     """The clips that a model is given."""
@@ -237,7 +232,7 @@ class Drawn(HidingOptions, ModelOnShards):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InpaintOptions(SingleReadingOptions, Drawn):
+class InpaintOptions(DeviceOptions, ShardOptions, Drawn):
     """What `inpaint` draws, and how."""
 
 
