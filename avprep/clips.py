@@ -103,26 +103,16 @@ class Scan:
     listings: dict[str, storage.Listing] = field(default_factory=dict)
 
 
-def discover_clips(
-    root: Places,
-    passed_over: list[str] | None = None,
-    on_files: Callable[[int], object] = lambda count: None,
-    kinds: tuple[FileKind, ...] = (),
-) -> list[Clip]:
+def discover_clips(root: Places) -> list[Clip]:
     """Every video under a folder, sorted by path, each with its `video_id`; see `ids_of`.
 
     Args:
         root: folder, archive, or prefix of an object store; or several.
-        passed_over: gets the files that look like clips but are not; see
-            `scan_files`.
-        on_files: called with the number of files found in each folder.
-        kinds: of files that are taken, see `Scan`.
 
     Raises:
         UserError: nothing is there, or it has no video.
     """
-    scan = Scan(kinds, [] if passed_over is None else passed_over)
-    return clips_of(discover_files(expanded(root), scan, on_files))
+    return clips_of(discover_files(expanded(root), Scan()))
 
 
 def clips_of(files: Sequence[VideoFile]) -> list[Clip]:

@@ -40,10 +40,12 @@ def duration(seconds: float) -> str:
 
 
 def size(number: float) -> str:
-    """`340 MB`, `12.3 GB`, `1.2 TB`."""
-    if number < 1e9:
-        return f"{number / 1e6:.{0 if number >= 1e7 else 1}f} MB"
-    return f"{number / 1e9:.1f} GB" if number < 1e12 else f"{number / 1e12:.2f} TB"
+    """`340 MB`, `12.3 GB`, `1.2 TB`: a number of bytes."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if number < 1000 or unit == "TB":
+            break
+        number /= 1000
+    return f"{number:.0f} {unit}" if unit == "B" or number >= 100 else f"{number:.1f} {unit}"
 
 
 def lacking_words(clips: int) -> str:

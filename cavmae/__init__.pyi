@@ -1,3 +1,4 @@
+from . import data
 from .checkpoints import load_checkpoint, save_model
 from .checkpoints.average import Averaged, average
 from .checkpoints.convert import Converted, convert
@@ -26,7 +27,7 @@ from .evaluation.trained import Trained, load_trained
 from .frontend import FrontEnd, FrontEndOptions
 from .frontend.stats import FbankStats, stats
 from .model import CAVMAE, CAVMAEClassifier, ModelConfig
-from .options import ConvertOptions, PretrainOptions, PushOptions, StatsOptions
+from .options import ConvertOptions, PretrainOptions, PushOptions, ShardOptions, StatsOptions
 from .publishing import Pushed, push
 from .train.dry_run import DryRun
 from .train.events import Event, Measured, Normalisation, Note, OnEvent, Steps
@@ -81,12 +82,14 @@ __all__ = [
     "Pushed",
     "RetrieveOptions",
     "RetrieveResult",
+    "ShardOptions",
     "StatsOptions",
     "Steps",
     "Trained",
     "average",
     "compare",
     "convert",
+    "data",
     "embed",
     "evaluate",
     "export",

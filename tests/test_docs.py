@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
+from avprep.errors import UserError
 from tests.avprep.test_archives import pack
 from tests.avprep.test_pieces import make_video
 from tests.conftest import REPOSITORY, run_command
@@ -42,7 +42,12 @@ def test_a_written_page_is_what_its_script_writes(name):
     assert module.PAGE.read_text(encoding="utf-8") == module.render(), f"python docs/{name}.py"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+each_page = pytest.mark.parametrize(
+    "page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY))
+)
+
+
+@each_page
 def test_links_lead_to_files_that_exist(page):
     for target in links(page):
         path = target.partition("#")[0]
@@ -50,34 +55,35 @@ def test_links_lead_to_files_that_exist(page):
             assert (page.parent / path).exists(), f"{page.name} links to {target}"
 
 
-WITH_COMMANDS = [(block, words) for block in BLOCKS for words in commands(block)]
+@each_page
+def test_documented_commands_have_these_words_and_options(page, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)  # recipes are named from there
+    faults = [
+        f"{block}: {' '.join(words)}: {fault}"
+        for block in blocks(page)
+        for words in commands(block)
+        if (fault := fault_in(words, is_complete="…" not in words))
+    ]
+    assert faults == []
 
 
-@pytest.mark.parametrize(
-    ("block", "words"), WITH_COMMANDS, ids=lambda v: None if type(v) is list else str(v)
-)
-def test_documented_commands_have_these_words_and_options(block: Block, words, monkeypatch):
-    check_command(words, monkeypatch, is_complete="…" not in words)
-
-
-INLINE = [
-    (block, words) for page in PAGES for block in inline_commands(page) for words in commands(block)
-]
-
-
-@pytest.mark.parametrize(
-    ("block", "words"), INLINE, ids=lambda v: None if type(v) is list else str(v)
-)
-def test_commands_in_sentences_have_these_words_and_options(block: Block, words, monkeypatch):
-    check_command(words, monkeypatch, is_complete=False)
+@each_page
+def test_commands_in_sentences_have_these_words_and_options(page, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    faults = [
+        f"{block}: {' '.join(words)}: {fault}"
+        for block in inline_commands(page)
+        for words in commands(block)
+        if (fault := fault_in(words, is_complete=False))
+    ]
+    assert faults == []
 
 
 _UNFINISHED = (click.MissingParameter, click.BadOptionUsage)  # an option, or the value of one
 
 
-def check_command(words: list[str], monkeypatch, is_complete: bool) -> None:
-    """Let click read a command; where it is not complete, what is required may be missing."""
-    monkeypatch.chdir(REPOSITORY)  # recipes are named from there
+def fault_in(words: list[str], is_complete: bool) -> str:
+    """What click says against a command; where it is not complete, parts of it may be missing."""
     if words[0] == "avprep":
         from avprep.cli import group
     else:
@@ -86,17 +92,22 @@ def check_command(words: list[str], monkeypatch, is_complete: bool) -> None:
     command: click.Command = group
     context = click.Context(group, info_name=words[0])
     while isinstance(command, click.Group):
-        if not arguments and not is_complete:
-            return
-        assert arguments, "no command"
+        if not arguments:
+            return "no command" if is_complete else ""
         child = command.get_command(context, arguments[0])
-        assert child is not None, f"no command {arguments[0]!r}"
+        if child is None:
+            return f"no command {arguments[0]!r}"
         command, (name, *arguments) = child, arguments
         context = click.Context(command, context, info_name=name)
-    # Where something is left out, an option that is required may be.
-    allowed = (click.exceptions.Exit, *(() if is_complete else _UNFINISHED))
-    with contextlib.suppress(*allowed):
+    try:
         command.make_context(context.info_name, arguments, parent=context.parent)
+    except click.exceptions.Exit:
+        return ""
+    except (click.ClickException, UserError) as error:
+        # Where something is left out, an option that is required may be.
+        is_allowed = isinstance(error, _UNFINISHED) and not is_complete
+        return "" if is_allowed else str(error)
+    return ""
 
 
 RUNNABLE = [block for block in BLOCKS if block.language == "python"]

@@ -5,13 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from typing import TextIO, TypeVar, cast
+from typing import TextIO, cast
 
 from avprep.progress import Progress
-
-Item = TypeVar("Item")
 
 LINE_SECONDS = 30.0
 
@@ -56,40 +53,28 @@ class ProgressBar:
     Args:
         name: of the command.
         unit: what is counted, in the singular; "B" for bytes.
-        total: how many there are; 0 where that is not known yet.
-        initial: how many were done before; None where the first call of `reach` says it.
-        shown: whether this process says anything; of several ranks only one should.
         seconds: time between two lines.
     """
 
-    def __init__(
-        self,
-        name: str,
-        unit: str,
-        total: int = 0,
-        *,
-        initial: int | None = None,
-        shown: bool = True,
-        seconds: float = LINE_SECONDS,
-    ) -> None:
+    def __init__(self, name: str, unit: str, *, seconds: float = LINE_SECONDS) -> None:
         from tqdm import tqdm
 
         self._name, self._unit, self._seconds = name, unit, seconds
-        self._total, self._initial, self._done, self._failed = total, initial, initial or 0, 0
+        self._total, self._done, self._failed = 0, 0, 0
+        self._initial: int | None = None
         self._began = time.monotonic()
         self._over = threading.Event()
         has_terminal = sys.stderr.isatty()
         self._bar = tqdm(
-            total=total,
-            initial=initial or 0,
+            total=0,
             unit=unit,
             unit_scale=unit == "B",
             desc=name,
-            disable=not (shown and has_terminal),
+            disable=not has_terminal,
             smoothing=0.05,
         )
         self._lines = None
-        if shown and not has_terminal:
+        if not has_terminal:
             self._lines = threading.Thread(target=self._write_lines, daemon=True)
 
     def __enter__(self) -> ProgressBar:
@@ -105,27 +90,23 @@ class ProgressBar:
                 self._write_line()
         self._bar.close()
 
-    def update(self, count: int = 1, total: int | None = None) -> None:
-        """This many more are done; the total may become known only now."""
-        if total is not None:
-            self._total = self._bar.total = total
-        self._done += count
-        self._bar.update(count)
-
     def reach(self, done: int, total: int | None = None, failed: int = 0) -> None:
-        """This many are done by now; in the first call, before the work began."""
+        """This many are done by now; in the first call, before the work began.
+
+        Args:
+            done: of all.
+            total: how many there are, once that is known.
+            failed: of those done.
+        """
         if failed != self._failed:
             self._bar.set_postfix(failed=failed, refresh=False)
         self._failed = failed
         if self._initial is None:
             self._initial = self._bar.initial = done
-        self.update(done - self._done, total)
-
-    def counted(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Pass items on, counting them."""
-        for item in items:
-            yield item
-            self.update()
+        if total is not None:
+            self._total = self._bar.total = total
+        self._bar.update(done - self._done)
+        self._done = done
 
     def line(self) -> str:
         """`shard: 1200/20000 clips, 3 failed, 10.25clip/s, 30:34 left`."""

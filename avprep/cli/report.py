@@ -14,7 +14,7 @@ from avprep.cli.progress import Bars
 from avprep.failures import printable
 from avprep.option import Options, option
 from avprep.options import ReportOptions
-from avprep.wording import counted
+from avprep.wording import counted, size
 
 _ALWAYS_TOLD = ("silent", "clipped", "still")
 
@@ -64,12 +64,10 @@ def facts_of(made: avprep.ReportSummary, out: str) -> dict[str, Any]:
 
 def described(made: avprep.ReportSummary, shards: str, out: str, options: ReportOptions) -> str:
     """The summary for a person."""
-    from avprep.pages.shard_report import readable_size
-
     left_out = (
         f", {made.too_large} left out (--max-mb {options.max_mb:g})" if made.too_large else ""
     )
-    page = f"{out}: {readable_size(len(made.page))}, {counted(made.clips, 'clip')}{left_out}"
+    page = f"{out}: {size(len(made.page))}, {counted(made.clips, 'clip')}{left_out}"
     if not made.faults:
         return f"{page}\nnot measured: run `avprep measure {shards}`"
     shares = ", ".join(

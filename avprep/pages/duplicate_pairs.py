@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
-from avprep.pages.gallery import Candidate
+from avprep.pages.gallery import Candidate, cost_on_page
 from avprep.pages.page import render_page
-from avprep.pages.shard_report import CLIP_OVERHEAD, GalleryClip, gallery_clip
+from avprep.pages.shard_report import GalleryClip, gallery_clip
 from avprep.shards.format import read_index
 
 
@@ -63,7 +63,7 @@ def show_pairs(pairs: Sequence[FoundPair], max_mb: float) -> list[ShownPair]:
     for pair in pairs:
         places = pair.kept, pair.other
         entries = [indexes(place.location, place.shard).samples[place.position] for place in places]
-        room -= sum(entry.size * 4 / 3 + CLIP_OVERHEAD for entry in entries)
+        room -= sum(map(cost_on_page, entries))
         if room < 0:
             break
         one, other = (

@@ -11,6 +11,7 @@ from avprep.options import GalleryOptions
 from avprep.shards.format import SampleEntry
 
 UNLABELLED = -1  # the class of clips that have no class
+_OVERHEAD = 20_000  # bytes of a clip's spectrogram, waveform and markup
 
 
 @dataclass(frozen=True, order=True)
@@ -75,27 +76,24 @@ class ClipChooser:
         return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big")
 
 
-def cost_on_page(candidate: Candidate, overhead: int) -> int:
+def cost_on_page(entry: SampleEntry) -> int:
     """Bytes that a clip takes: its sample as base64, and what else is shown of it."""
-    return candidate.entry.size * 4 // 3 + overhead
+    return entry.size * 4 // 3 + _OVERHEAD
 
 
-def within_size(
-    candidates: list[Candidate], limit: float, overhead: int
-) -> tuple[list[Candidate], int]:
+def within_size(candidates: list[Candidate], limit: float) -> tuple[list[Candidate], int]:
     """As many candidates, in order, as fit on a page.
 
     Args:
         candidates: the most important first.
         limit: bytes they may take together.
-        overhead: bytes that each takes in addition to its sample as base64.
 
     Returns:
         those that fit, and the number of the others.
     """
     kept = []
     for candidate in candidates:
-        cost = cost_on_page(candidate, overhead)
+        cost = cost_on_page(candidate.entry)
         if cost <= limit:
             limit -= cost
             kept.append(candidate)

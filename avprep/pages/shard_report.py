@@ -38,9 +38,9 @@ from avprep.shards.format import (
     split_members,
     stored_members,
 )
+from avprep.wording import size
 
 _SCRIPTS = ("clip.js", "report.js")
-CLIP_OVERHEAD = 20_000  # bytes of spectrogram, waveform and markup
 _READS_AT_ONCE = 8
 _WORST_SHARE = 0.5  # of the page's size, for the clips with the worst faults
 _FINEST_BIN = 0.1  # seconds
@@ -92,9 +92,9 @@ def make_report(
     seen = overview.quality
     values_of = {worst.candidate: worst.values for worst in seen.worst} if seen else {}
     for_worst = limit * _WORST_SHARE if options.gallery.most else 0
-    worst, _ = within_size([*values_of], for_worst, CLIP_OVERHEAD)
-    limit -= sum(cost_on_page(candidate, CLIP_OVERHEAD) for candidate in worst)
-    chosen, too_large = within_size(overview.candidates, limit, CLIP_OVERHEAD)
+    worst, _ = within_size([*values_of], for_worst)
+    limit -= sum(cost_on_page(candidate.entry) for candidate in worst)
+    chosen, too_large = within_size(overview.candidates, limit)
     with ThreadPoolExecutor(_READS_AT_ONCE) as threads:
         view = functools.partial(gallery_clip, location)
         clips, worst_clips = list(threads.map(view, chosen)), list(threads.map(view, worst))
@@ -183,7 +183,7 @@ def _values(
     failed = sum(info.failures.values())
     counts = info.class_counts
     filled = [number for number, count in enumerate(counts) if count]
-    size = sum(shard.bytes for shard in info.shards)
+    total = sum(shard.bytes for shard in info.shards)
     return {
         "name": options.title or location.rstrip("/").rsplit("/", 1)[-1],
         "location": location,
@@ -192,8 +192,8 @@ def _values(
         "options": options,
         "failed": failed,
         "failed_share": f"{100 * failed / info.clips:.2g} %" if info.clips else "0 %",
-        "size": readable_size(size),
-        "clip_size": readable_size(size / info.samples) if info.samples else "",
+        "size": size(total),
+        "clip_size": size(total / info.samples) if info.samples else "",
         "hours": readable_duration(info.seconds),
         "class_order": sorted(filled, key=lambda number: (-counts[number], number)),
         "class_counts": [counts[number] for number in filled],
@@ -240,15 +240,6 @@ def _summary(location: str, info: DatasetInfo, overview: Overview) -> dict[str, 
             for (mid, name), count in zip(info.labels, info.class_counts, strict=True)
         ],
     }
-
-
-def readable_size(size: float) -> str:
-    """`1234567` → `1.2 MB`."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
 
 
 def readable_duration(seconds: float) -> str:

@@ -46,7 +46,6 @@ def classify_together(
     shards: ShardSet,
     options: ClassifyOptions,
     world: World,
-    on_batch: Callable[[int], object] = lambda count: None,
 ) -> Classified:
     """Classify all clips, each on one rank; every rank gets the whole result.
 
@@ -54,7 +53,7 @@ def classify_together(
         WorkFailed: more than `max_bad_samples` samples of a rank are unreadable.
     """
     modes = (options.mode,)
-    return classify_in_modes(model, frontend, shards, options, modes, world, on_batch)[options.mode]
+    return classify_in_modes(model, frontend, shards, options, modes, world)[options.mode]
 
 
 def classify_in_modes(

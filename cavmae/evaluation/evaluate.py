@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import warnings
 from collections.abc import Mapping
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import storage
+from avprep.csvfile import csv_bytes
 from avprep.errors import UserError
 from avprep.labels import LabelSet
 from avprep.progress import OnProgress, ignore
@@ -319,12 +318,12 @@ def check_classes(classifier: Classifier, shards: ShardSet) -> tuple[str, ...]:
 
 def write_class_csv(path: Path, result: EvaluateResult) -> None:
     """One line per class: index, mid, name, positives, average precision, AUC (empty: unknown)."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index", "mid", "display_name", "positives", "average_precision", "auc"])
+    rows: list[list[object]] = [
+        ["index", "mid", "display_name", "positives", "average_precision", "auc"]
+    ]
     labels = result.labels
-    rows = zip(labels.mids, labels.names, result.scores.classes, strict=True)
-    for index, (mid, name, one) in enumerate(rows):
+    classes = zip(labels.mids, labels.names, result.scores.classes, strict=True)
+    for index, (mid, name, one) in enumerate(classes):
         known = ["" if math.isnan(value) else value for value in (one.average_precision, one.auc)]
-        writer.writerow([index, mid, name, one.positives, *known])
-    storage.write_atomic(path, text.getvalue().encode())
+        rows.append([index, mid, name, one.positives, *known])
+    storage.write_atomic(path, csv_bytes(rows))

@@ -52,11 +52,6 @@ class ReadingOptions(DeviceOptions, LoadOptions, ShardOptions, BatchSize):
     """Which clips of a shard set are used, how they are loaded, and where the model runs."""
 
 
-@dataclass(frozen=True)
-class SingleReadingOptions(DeviceOptions, ShardOptions):
-    """The same for clips that are loaded one by one."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class OnShards(Options):
     """The clips that a model is given."""
@@ -65,10 +60,15 @@ class OnShards(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOnShards(OnShards):
-    """A trained model, and the clips it is given."""
+class OfCheckpoint(Options):
+    """The model that is used."""
 
     checkpoint: str = option(help=_CHECKPOINT, metavar="PATH")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOnShards(OfCheckpoint, OnShards):
+    """A trained model, and the clips it is given."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class Drawn(HidingOptions, ModelOnShards):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InpaintOptions(SingleReadingOptions, Drawn):
+class InpaintOptions(DeviceOptions, ShardOptions, Drawn):
     """What `inpaint` draws, and how."""
 
 
@@ -341,13 +341,6 @@ class ProbeOptions(FeatureOptions, LinearOptions, Voted):
         flag="--label-split",
         metavar="NAME",
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class OfCheckpoint(Options):
-    """The model that is used."""
-
-    checkpoint: str = option(help=_CHECKPOINT, metavar="PATH")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,25 +12,20 @@ from avprep.errors import UserError
 from avprep.shards.format import DATASET_FILE
 from cavmae.distributed import World
 from cavmae.train.checkpoint import list_checkpoints
-from cavmae.train.events import Note, OnEvent
+from cavmae.train.events import Note
 from cavmae.train.options import PretrainRun, Run
 from cavmae.train.place import CHECKPOINTS, CONFIG_FILE, RunFolder
+from cavmae.train.start import Start, facts_of
 
 # What may differ when a run is resumed, because no result depends on it (but by rounding). Shards
 # are known by what is in them, see `facts_of`, and not by where they are; batches by how many
 # samples of all processes make a step, see `facts_of`.
 _FREE = frozenset(
     (
-        *("out", "resume", "device", "workers", "max_bad_samples", "log_steps", "epochs"),
-        *(
-            "shards",
-            "val_shards",
-            "track",
-            "checkpoint_steps",
-            "checkpoint_minutes",
-            "keep_checkpoints",
-        ),
-        *("retries", "timeout", "cache", "cache_gb", "select", "val_select"),
+        *("out", "resume", "device", "workers", "max_bad_samples", "epochs"),
+        *("shards", "val_shards", "select", "val_select"),
+        *("track", "log_steps", "checkpoint_steps", "checkpoint_minutes", "keep_checkpoints"),
+        *("retries", "timeout", "cache", "cache_gb"),
         *("compile", "activation_checkpointing", "parallel", "profile"),
         *("batch_size", "accumulate", "contrasted_clips"),
     )
@@ -38,17 +33,13 @@ _FREE = frozenset(
 _WATCHING = frozenset(("val_splits", "val_clips"))  # pretraining's validation decides nothing
 
 
-def prepare_folder(
-    folder: RunFolder, options: Run, facts: dict[str, Any], world: World, tell: OnEvent
-) -> None:
+def prepare_folder(folder: RunFolder, options: Run, start: Start) -> None:
     """Make the run directory and write config.json, or check that an old one fits.
 
     Args:
         folder: the run directory.
         options: of the run.
-        facts: what they came to, by the same names, and what is known of the data.
-        world: this process among its peers.
-        tell: who hears where resuming changes what is contrasted.
+        start: what they came to.
 
     Raises:
         UserError: the folder holds another run or a shard set, or cannot be written to.
@@ -58,9 +49,10 @@ def prepare_folder(
         raise UserError(
             f"{folder.place}: is a shard set, not a folder for a run. Choose another --out."
         )
+    world = start.world
     world.gather_results(folder.fetch)
-    described = dict(sorted({**dataclasses.asdict(options), **facts}.items()))
-    config = json.loads(json.dumps(described, default=str))
+    described = {**dataclasses.asdict(options), **facts_of(options, start)}
+    config = json.loads(json.dumps(dict(sorted(described.items())), default=str))
     run_id = uuid.uuid4().hex
     found = folder.path / CONFIG_FILE
     if list_checkpoints(folder.path / CHECKPOINTS):
@@ -79,7 +71,7 @@ def prepare_folder(
         run_id = theirs.get("run_id", run_id)
         before, now = theirs.get("contrasted_clips"), config.get("contrasted_clips")
         if before != now:
-            tell(
+            start.tell(
                 Note(
                     f"each image is now contrasted with {now} clips at a time, before with "
                     f"{before}: contrastive losses and accuracies cannot be compared",

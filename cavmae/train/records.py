@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections import deque
@@ -15,6 +13,7 @@ from typing import Any
 import torch
 
 from avprep import storage
+from avprep.csvfile import csv_bytes
 from avprep.errors import UserError, WorkFailed
 from avprep.options import TrackerName
 from avprep.tracking import TrackedRun, Trackers
@@ -72,11 +71,8 @@ class RunRecords:
             OSError, UserError, WorkFailed: they cannot be written.
         """
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        storage.write_atomic(self.folder / "log.csv", text.getvalue().encode())
+        cells = ([row.get(name) for name in columns] for row in rows)
+        storage.write_atomic(self.folder / "log.csv", csv_bytes([columns, *cells]))
         if final or time.monotonic() - self._drawn > _DRAWING_SECONDS:
             storage.write_atomic(self.folder / "curves.png", draw_curves(rows, TIMINGS))
             self._drawn = time.monotonic()

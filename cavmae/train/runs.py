@@ -16,7 +16,7 @@ from avprep import storage
 from cavmae.checkpoints import save_model
 from cavmae.checkpoints.usage import labels_metadata
 from cavmae.data import LoaderOptions, ShardLoader
-from cavmae.distributed import World, joined_world, memory_for
+from cavmae.distributed import joined_world, memory_for
 from cavmae.evaluation.classify import ClassifyOptions, classify_together
 from cavmae.evaluation.held_out import HeldOutOptions, evaluate_pretraining
 from cavmae.evaluation.metrics import finite, score
@@ -32,7 +32,7 @@ from cavmae.train.outlook import modalities_read, outlook
 from cavmae.train.parallel import collected, whole_weights
 from cavmae.train.place import RunFolder, run_folder
 from cavmae.train.records import written_together
-from cavmae.train.start import Start, contrasted_clips, facts_of, front_end, load_init, start_of
+from cavmae.train.start import Start, contrasted_clips, front_end, load_init, start_of
 from cavmae.train.tasks import FinetuneTask, PretrainTask, Task
 
 
@@ -110,9 +110,8 @@ def pretrain(options: PretrainRun, on_event: OnEvent = ignore) -> PretrainResult
             be written.
         KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint has been written.
     """
-    with joined_run(options) as (world, folder):
-        start = start_of(options, world, on_event)
-        prepare_folder(folder, options, facts_of(options, start), world, start.tell)
+    with begun(options, on_event) as (start, folder):
+        prepare_folder(folder, options, start)
         trainer = pretrainer(options, start, folder)
         seconds = train(trainer, options, start)
         save_weights(trainer, "model")
@@ -138,9 +137,8 @@ def finetune(options: FinetuneRun, on_event: OnEvent = ignore) -> FinetuneResult
             be written.
         KeyboardInterrupt: SIGINT or SIGTERM came; a checkpoint has been written.
     """
-    with joined_run(options) as (world, folder):
-        start = start_of(options, world, on_event)
-        prepare_folder(folder, options, facts_of(options, start), world, start.tell)
+    with begun(options, on_event) as (start, folder):
+        prepare_folder(folder, options, start)
         trainer = finetuner(options, start, folder)
         validate = functools.partial(validate_classifier, trainer, options, start)
         metric = "accuracy" if start.criterion == "ce" else "map"
@@ -165,21 +163,20 @@ def rehearse(options: Run, on_event: OnEvent = ignore) -> DryRun:
         UserError: inputs that do not fit together.
         WorkFailed: the batch does not fit, or the run would end in its first steps.
     """
-    with joined_run(options) as (world, folder):
-        start = start_of(options, world, on_event)
+    with begun(options, on_event) as (start, folder):
         if isinstance(options, PretrainRun):
             return dry_run(pretrainer(options, start, folder))
         return dry_run(finetuner(options, start, folder))
 
 
 @contextmanager
-def joined_run(options: Run) -> Iterator[tuple[World, RunFolder]]:
-    """The ranks that train together, and their folder."""
+def begun(options: Run, on_event: OnEvent) -> Iterator[tuple[Start, RunFolder]]:
+    """What the ranks that train together start from, and their folder; see `start_of`."""
     with (
         joined_world(options.device, options.batch_size) as world,
         run_folder(options.out, options.retries) as folder,
     ):
-        yield world, folder
+        yield start_of(options, world, on_event), folder
 
 
 def pretrainer(options: PretrainRun, start: Start, folder: RunFolder) -> Trainer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tarfile
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
+import cavmae
 from avprep.manifest.sources.folder import folder_manifest
 from avprep.options import DecodeOptions, PoolOptions, SampleOptions, ShardSetOptions
 from avprep.shards.build import build_shard_set
@@ -51,6 +53,12 @@ def card_features(folder: Path) -> dict[str, Any]:
     head = (folder / CARD_FILE).read_text().split("---\n")[1]
     rows = [json.loads(line[4:]) for line in head.splitlines() if line.startswith("  - {")]
     return {row["name"]: row for row in rows}
+
+
+def test_the_card_says_how_cavmae_opens_the_set(original):
+    (line,) = re.findall(r"^cavmae\..+$", (original / CARD_FILE).read_text(), re.MULTILINE)
+    opened = eval(line, {"cavmae": cavmae, "FOLDER": original})
+    assert len(opened) == read_dataset(original).samples
 
 
 def test_the_card_states_every_member_and_every_key_with_its_type(original):

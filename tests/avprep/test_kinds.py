@@ -8,7 +8,7 @@ import json
 import pytest
 
 import avprep
-from avprep.clips import discover_clips
+from avprep.clips import Scan, discover_files
 from avprep.errors import UserError
 from avprep.options import FileKinds, FolderOptions, ManifestOutput
 
@@ -23,7 +23,8 @@ def make(folder, *names):
 
 
 def names_in(folder, kinds=()):
-    return sorted(clip.video.rpartition("/")[2] for clip in discover_clips(folder, kinds=kinds))
+    files = discover_files([str(folder)], Scan(kinds))
+    return sorted(file.video.rpartition("/")[2] for file in files)
 
 
 def test_beside_videos_sound_and_pictures_are_no_clips(tmp_path):
@@ -45,7 +46,7 @@ def test_the_kinds_that_are_asked_for_are_taken_and_no_others(tmp_path):
     (tmp_path / "only").mkdir()
     make(tmp_path / "only", *SOUNDS)
     with pytest.raises(UserError, match=r"has no pictures\. Looked .* \.jpeg \.jpg \.png"):
-        discover_clips(tmp_path / "only", kinds=("image",))
+        names_in(tmp_path / "only", ("image",))
 
 
 def manifest_of(place, out, **options):

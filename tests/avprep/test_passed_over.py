@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from avprep.clips import discover_clips, scan_files
+from avprep.clips import Scan, discover_clips, discover_files, scan_files
 from avprep.errors import UserError
 from avprep.kinds import VIDEO_SUFFIXES
 from avprep.manifest.model import read_manifest
@@ -28,11 +28,18 @@ FILES = [
 ]
 
 
+def passed_over_beside_a(root):
+    """What a scan passes over that finds a.mp4 and no other clip."""
+    scan = Scan()
+    (found,) = discover_files([str(root)], scan)
+    assert found.below.endswith("a.mp4")
+    return scan.passed_over
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_folder_of_the_system_holds_no_clips(folder, tmp_path):
     touch(tmp_path, "ant/a.mp4", f"{folder}/x.mp4", f"ant/{folder}/y.mkv", f"{folder}/notes.txt")
-    passed_over: list[str] = []
-    assert [clip.video_id for clip in discover_clips(tmp_path, passed_over)] == ["a"]
+    passed_over = passed_over_beside_a(tmp_path)
     assert sorted(passed_over) == sorted(
         [str(tmp_path / folder / "x.mp4"), str(tmp_path / "ant" / folder / "y.mkv")]
     )
@@ -41,17 +48,15 @@ def test_a_folder_of_the_system_holds_no_clips(folder, tmp_path):
 @pytest.mark.parametrize("name", FILES)
 def test_an_unfinished_file_is_no_clip(name, tmp_path):
     touch(tmp_path, "a.mp4", name)
-    passed_over: list[str] = []
-    assert [clip.video_id for clip in discover_clips(tmp_path, passed_over)] == ["a"]
+    passed_over = passed_over_beside_a(tmp_path)
     assert passed_over == [str(tmp_path / name)]
 
 
 @pytest.mark.parametrize("control", ["b.mp4.aria2", "b.mp4.st", "b.mp4.lftp-pget-status"])
 def test_a_file_whose_download_is_under_way_is_no_clip(control, tmp_path):
     touch(tmp_path, "a.mp4", "b.mp4", control)
-    passed_over: list[str] = []
-    assert [clip.video_id for clip in discover_clips(tmp_path, passed_over)] == ["a"]
-    assert len(passed_over) == 2
+    passed_over = passed_over_beside_a(tmp_path)
+    assert sorted(passed_over) == [str(tmp_path / "b.mp4"), str(tmp_path / control)]
 
 
 def test_single_streams_beside_their_video_are_no_clips(tmp_path):
@@ -80,9 +85,7 @@ def test_a_link_to_itself_costs_itself_only(tmp_path):
 
 def test_other_files_are_neither_clips_nor_counted(tmp_path):
     touch(tmp_path, "a.mp4", "notes.txt", "a.tmp", ".DS_Store", ".git/config", "a.mp4.json")
-    passed_over: list[str] = []
-    discover_clips(tmp_path, passed_over)
-    assert passed_over == []
+    assert passed_over_beside_a(tmp_path) == []
 
 
 def test_a_hidden_folder_that_is_named_is_scanned(tmp_path):

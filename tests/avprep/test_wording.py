@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from avprep.wording import changes, counted, first_of
+from avprep.wording import changes, counted, first_of, size
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,8 @@ def test_a_few_of_many_names_are_enough_for_a_message():
     assert first_of(range(7)) == "0, 1, 2, 3, 4, …"
     assert first_of("ab", 2) == "a, b"
     assert first_of(()) == ""
+
+
+def test_sizes_have_the_unit_that_one_thinks_in():
+    sizes = [size(n) for n in (0, 999, 1234, 123_456, 7.5e9, 2e16)]
+    assert sizes == ["0 B", "999 B", "1.2 kB", "123 kB", "7.5 GB", "20000 TB"]

@@ -66,12 +66,7 @@ def read_listing(path: Path, labels: LabelSet | None) -> DataSet:
     Raises:
         UserError: it cannot be read, lacks a column, or has no rows.
     """
-    rows = records(path)
-    _, header = next(rows, (1, []))
-    columns = known_columns(f"{path}: line 1", header, {"path": (*PATHS, *IDS, *URLS), **_KNOWN})
-    if not columns.places.keys() & {"label", "labels"}:
-        raise _lacking(path, header, "path and label")
-    return _read_rows(path, rows, columns, labels, header)
+    return _read_rows(path, records(path), (*PATHS, *IDS, *URLS), ("path", "label"), labels)
 
 
 def read_clip_table(path: Path, labels: LabelSet | None, archive: Path | None = None) -> DataSet:
@@ -85,21 +80,33 @@ def read_clip_table(path: Path, labels: LabelSet | None, archive: Path | None = 
     Raises:
         UserError: see `read_listing`.
     """
-    rows = records(path, archive)
-    _, header = next(rows, (1, []))
-    columns = known_columns(f"{path}: line 1", header, {"path": (*PATHS, *URLS, *IDS), **_KNOWN})
-    return _read_rows(path, rows, columns, labels, header)
+    return _read_rows(path, records(path, archive), (*PATHS, *URLS, *IDS), ("path",), labels)
 
 
 def _read_rows(
     path: Path,
     rows: Iterator[Record],
-    columns: Columns,
+    names: tuple[str, ...],
+    needed: tuple[str, ...],
     labels: LabelSet | None,
-    header: list[str],
 ) -> DataSet:
-    if "path" not in columns.places:
-        raise _lacking(path, header, "path")
+    """The rows of a table.
+
+    Args:
+        path: the table.
+        rows: its records; the first has the names of the columns.
+        names: of the column of paths, the best first.
+        needed: columns that must be there; for a `label` there may be `labels`.
+        labels: see `read_listing`.
+    """
+    _, header = next(rows, (1, []))
+    columns = known_columns(f"{path}: line 1", header, {"path": names, **_KNOWN})
+    there = {name.removesuffix("s") for name in columns.places}
+    if not there.issuperset(needed):
+        raise UserError(
+            f"{path}: line 1 must name the columns, at least {' and '.join(needed)}, found "
+            f"{shown(','.join(header) or 'nothing')}."
+        )
     segments, notes = Segments(), CsvNotes()
     for line, cells in rows:
         if not any(cell.strip() for cell in cells):
@@ -186,13 +193,6 @@ def _named_kinds(data_set: DataSet) -> tuple[FileKind, ...]:
         kind for kind, suffixes in SUFFIXES.items() if kind != "video" and suffixes & named
     ]
     return ("video", *others) if others else ()
-
-
-def _lacking(path: Path, header: list[str], names: str) -> UserError:
-    found = ",".join(header) or "nothing"
-    return UserError(
-        f"{path}: line 1 must name the columns, at least {names}, found {shown(found)}."
-    )
 
 
 def _parse_row(
