@@ -24,6 +24,7 @@ Reader = Callable[[Path], Iterator[tuple[str, Any]]]  # place of an entry, for m
 Writer = Callable[[IO[bytes], Iterable[Mapping[str, Any]]], None]
 
 _REQUIRED = ("video_id", "wav", "video_path", "labels")
+_KEYS = frozenset(tables.COLUMNS)
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 _ETERNITY = 1e9  # seconds; no video is as long
 
@@ -144,6 +145,8 @@ def from_entry(entry: Any, where: str) -> Clip:
     """
     if not isinstance(entry, dict):
         raise UserError(f"{where}: expected an object, found {type(entry).__name__}.")
+    if not _KEYS.issuperset(entry) and (fault := tables.time_passed_over(frozenset(entry))):
+        raise UserError(f"{where}: {fault}")
     for key in _REQUIRED:
         if key not in entry:
             raise UserError(f"{where}: has no {key!r}. It needs {', '.join(_REQUIRED)}.")
@@ -178,14 +181,14 @@ def from_entry(entry: Any, where: str) -> Clip:
 
 
 def _iter_document(path: Path) -> Iterator[tuple[str, Any]]:
-    document = _parsed(path.read_text(encoding="utf-8"), str(path))
+    document = _parsed(path.read_text(encoding="utf-8-sig"), str(path))
     if not isinstance(document, dict) or not isinstance(document.get("data"), list):
         raise UserError(f'{path}: not a manifest; expected {{"data": [ … ]}}.')
     return ((f"{path}: data[{number}]", entry) for number, entry in enumerate(document["data"]))
 
 
 def _iter_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 where = f"{path}: line {number}"
