@@ -30,10 +30,13 @@ def decode_audio(data: bytes, sample_rate: int = SAMPLE_RATE) -> NDArray[np.int1
     """int16 [samples] of FLAC or WAV bytes.
 
     Raises:
-        RuntimeError: not audio (soundfile's own error type derives from it).
+        RuntimeError: not audio.
         ValueError: not mono, or of another sample rate.
     """
-    pcm, rate = soundfile.read(io.BytesIO(data), dtype="int16", always_2d=True)
+    try:
+        pcm, rate = soundfile.read(io.BytesIO(data), dtype="int16", always_2d=True)
+    except soundfile.LibsndfileError as error:  # its own text says where in memory the bytes are
+        raise RuntimeError(f"is not FLAC or WAV ({error.error_string})") from error
     if rate != sample_rate or pcm.shape[1] != 1:
         raise ValueError(
             f"is {rate} Hz with {pcm.shape[1]} channels, expected {sample_rate} Hz mono"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 JPEG_END = b"\xff\xd9"  # the last bytes of a whole JPEG image
 
@@ -60,7 +60,10 @@ def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
     Raises:
         OSError: not an image, or damaged.
     """
-    image = Image.open(io.BytesIO(data), formats=["JPEG"])
+    try:
+        image = Image.open(io.BytesIO(data), formats=["JPEG"])
+    except UnidentifiedImageError as error:  # its own text says where in memory the bytes are
+        raise OSError("is not a JPEG image") from error
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # it always copies
 
 

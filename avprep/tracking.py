@@ -231,7 +231,7 @@ class BackgroundTracker:
             while (row := self._rows.get()) is not None:
                 tracker.log(*row)
             tracker.close()
-        except Exception as error:
+        except BaseException as error:  # SystemExit, too: a thread ends of it without a word
             self._problem = f"{type(error).__name__}: {error}".splitlines()[0]
 
 
@@ -275,7 +275,8 @@ def check_trackers(names: Sequence[TrackerName]) -> None:
         UserError: one is not.
     """
     for name in names:
-        if importlib.util.find_spec(name) is None:
+        found = importlib.util.find_spec(name)
+        if found is None or found.origin is None:  # a folder, such as wandb makes for its runs
             raise UserError(
                 f"--track {name}: {name} is not installed. "
                 f"Run `pip install 'avprep-cavmae[{name}]'`."

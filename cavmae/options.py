@@ -5,6 +5,7 @@ Imports nothing heavy: `--help` shows them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -277,7 +278,7 @@ def read_shares(shards: str | Sequence[str]) -> tuple[tuple[str, ...], tuple[flo
 
 def _split_share(text: str) -> tuple[str, float | None]:
     place, mark, share = text.rpartition("=")
-    if not mark or "/" in share:
+    if not mark or "/" in share or os.path.isdir(text):  # such as date=2026
         return text, None
     if share == _NATURAL:
         return place, None

@@ -20,6 +20,7 @@ from cavmae.checkpoints.pretrained import push_pretrained, save_pretrained
 from cavmae.evaluation.options import VALIDATION_FRAMES
 from cavmae.model import CAVMAE, CAVMAEClassifier
 from cavmae.options import AUDIO_MODES, PushOptions, read_shares
+from cavmae.train.folder import parsed_config
 from cavmae.train.options import FinetuneRun, PretrainRun
 from cavmae.train.place import CONFIG_FILE
 from cavmae.train.records import TIMINGS
@@ -138,22 +139,35 @@ def _run_of(place: str) -> tuple[str, dict[str, Any]] | None:
     folder = place
     for _ in range(3):
         folder = folder.rpartition("/")[0]
-        config = storage.read_if_there(storage.join(folder, CONFIG_FILE))
+        place = storage.join(folder, CONFIG_FILE)
+        config = storage.read_if_there(place)
         if config is not None and b'"run_id"' in config:
-            return folder, json.loads(config)
+            return folder, parsed_config(config, place)
     return None
 
 
 def _measured(run: str, place: str) -> dict[str, float]:
-    """What was measured of weights on the validation clips, by name."""
+    """What was measured of weights on the validation clips, by name.
+
+    Raises:
+        UserError: a file that says it is damaged.
+    """
     log = storage.read_if_there(storage.join(run, "log.csv")) or b""
     result = storage.read_if_there(storage.join(run, "result.json")) or b"{}"
-    rows = list(csv.DictReader(log.decode().splitlines()))
-    validations = {
-        f"step-{int(row['step']):08}": _figures(row) for row in rows if row["split"] == "validation"
-    }
-    facts = json.loads(result)
-    average = _figures(facts.get("average", {}))
+    try:
+        rows = [*csv.DictReader(log.decode().splitlines())]
+        validations = {
+            f"step-{int(row['step']):08}": _figures(row)
+            for row in rows
+            if row["split"] == "validation"
+        }
+        facts = json.loads(result)
+        average = _figures(facts.get("average", {}))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
+        raise UserError(
+            f"{run}: its log.csv or result.json is damaged ({error!r}). Put back whole copies, or "
+            "delete the damaged one to push without what it says."
+        ) from error
     folder, _, name = place.rpartition("/")
     if folder != run:  # RUN/checkpoints/step-00000100/model.safetensors
         return validations.get(folder.rpartition("/")[2], {})
@@ -181,7 +195,7 @@ def _evaluated(path: Path, file: Path) -> Iterator[Evaluation]:
             Evaluation(data, str(one["frames"]), _figures({n: one[n] for n in _METRICS}), mode)
             for mode, one in of_modes.items()
         ]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path}: is not what `cavmae eval --json` prints ({type(error).__name__}: {error})."
         ) from error

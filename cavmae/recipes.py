@@ -94,10 +94,10 @@ def read_recipe(name: str) -> Recipe:
     except ModuleNotFoundError:  # Python 3.10
         import tomli as tomllib  # type: ignore[no-redef]
     try:
-        document = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot read the recipe ({error.strerror}).") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, endless nesting
         raise UserError(f"{path}: not TOML ({error}).") from error
     tables = (*_COMMANDS, _EXPECTED)
     if strangers := sorted(set(document) - set(tables)):

@@ -25,6 +25,7 @@ Reader = Callable[[Path], Iterator[tuple[str, Any]]]  # place of an entry, for m
 Writer = Callable[[IO[bytes], Iterable[Mapping[str, Any]]], None]
 
 _REQUIRED = ("video_id", "wav", "video_path", "labels")
+_KEYS = frozenset(tables.COLUMNS)
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 _PIECE = 1 << 20  # characters of a document
 _ETERNITY = 1e9  # seconds; no video is as long
@@ -146,6 +147,8 @@ def from_entry(entry: Any, where: str) -> Clip:
     """
     if not isinstance(entry, dict):
         raise UserError(f"{where}: expected an object, found {type(entry).__name__}.")
+    if not _KEYS.issuperset(entry) and (fault := tables.time_passed_over(frozenset(entry))):
+        raise UserError(f"{where}: {fault}")
     for key in _REQUIRED:
         if key not in entry:
             raise UserError(f"{where}: has no {key!r}. It needs {', '.join(_REQUIRED)}.")
@@ -191,7 +194,7 @@ def _document_in_pieces(path: Path) -> Iterator[list[Any]]:
     so that what follows is still read as the rest of `data`.
     """
     text, read = "", 0
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         while piece := file.read(max(_PIECE, len(text))):  # few tries where no text is a document
             text += piece
             end = text.rfind("}") + 1
@@ -205,14 +208,14 @@ def _document_in_pieces(path: Path) -> Iterator[list[Any]]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        document = _parsed(path.read_text(encoding="utf-8"), str(path))  # which line it is
+        document = _parsed(path.read_text(encoding="utf-8-sig"), str(path))  # which line it is
     if not isinstance(document, dict) or not isinstance(document.get("data"), list):
         raise UserError(f'{path}: not a manifest; expected {{"data": [ … ]}}.')
     yield document["data"][read:]
 
 
 def _iter_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 where = f"{path}: line {number}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
@@ -98,11 +99,32 @@ def iter_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if "video_id" not in names:
             found = ", ".join(names)
             raise UserError(f"{path}: not a manifest: it has no column video_id, only {found}.")
+        if fault := time_passed_over(frozenset(names)):
+            raise UserError(f"{path}: {fault}")
         known = [name for name in COLUMNS if name in names]
         groups = table.iter_batches(_ROWS_AT_ONCE, columns=known)
         for number, row in enumerate(row for group in groups for row in group.to_pylist()):
             where = f"{path}: row {number}"
             yield where, _entry(row, where)
+
+
+@functools.lru_cache(100)
+def time_passed_over(names: frozenset[str]) -> str:
+    """What is wrong with an entry's keys: one says a time, but is not called so; "" for nothing.
+
+    A segment whose times are passed over would become a whole file.
+    """
+    others = sorted(names.difference(COLUMNS))
+    try:
+        times = known_columns("", others, {}).places
+    except UserError as error:
+        return str(error).removeprefix(": ")
+    for role, place in times.items():
+        if role != "duration":
+            return f"{others[place]!r} looks like the {role}. Call it {role}, or leave it out."
+        if "start" in names and "end" not in names:
+            return f"{others[place]!r} stands with a start. Give the end instead, or leave it out."
+    return ""
 
 
 @contextlib.contextmanager

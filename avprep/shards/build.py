@@ -361,7 +361,7 @@ def parsed_plan(data: bytes, path: str) -> dict[str, Any]:
     try:
         plan = json.loads(data)
         return {**{key: plan[key] for key in ("fingerprint", "shards", "clips")}, **plan}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path}: is damaged ({error!r}). Run `avprep verify --discard` on its folder, or "
             "delete that."

@@ -350,7 +350,7 @@ def read_dataset(location: str | Path) -> DatasetInfo:
                 "shard` command that built the set writes it again."
             )
         info = DatasetInfo.from_dict(raw)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{path}: not a dataset.json of this format ({error!r}). Run `avprep shard` again."
         ) from error

@@ -72,7 +72,10 @@ def _in_lines(content: Mapping[str, Any]) -> str:
 
 
 def _parsed(text: str | bytes) -> Any:
-    return json.loads(text, parse_float=_number)
+    try:
+        return json.loads(text, parse_float=_number)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _number(literal: str) -> float:

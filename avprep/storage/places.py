@@ -272,7 +272,7 @@ def read_if_there(path: str | Path) -> bytes | None:
     """The whole file; None where nothing, or no file, is there."""
     try:
         return read_bytes(path)
-    except (FileNotFoundError, IsADirectoryError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
 
 

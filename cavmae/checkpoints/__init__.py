@@ -244,8 +244,19 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by name, without any `module.` prefix, and metadata. Never runs code of the file.
 
     Raises:
-        UserError: not a file of weights.
+        UserError: not a file of weights, or weights that are not numbers.
     """
+    weights, metadata = _stored_weights(file)
+    for name, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(
+                f"{file}: {name} holds values that are not finite, so that all results would be "
+                "NaN. Take an earlier checkpoint."
+            )
+    return weights, metadata
+
+
+def _stored_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if file.suffix == ".safetensors":
         with _opened(file) as reader:
             metadata, names = check_metadata(file, reader.metadata() or {}), reader.keys()

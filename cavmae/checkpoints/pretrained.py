@@ -65,7 +65,7 @@ def save_pretrained(model: CAVMAE | CAVMAEClassifier, folder: str | Path) -> Non
     """
     folder = Path(folder)
     config = folder / _CONFIG
-    if config.exists() and f'"model_type": "{_TYPE}"' not in config.read_text():
+    if config.exists() and f'"model_type": "{_TYPE}"'.encode() not in config.read_bytes():
         raise UserError(f"{config}: is not of a saved model. Choose another folder.")
     storage.make_folder(folder)
     save_model(folder / WEIGHTS, model)

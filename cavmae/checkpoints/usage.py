@@ -164,7 +164,7 @@ def check_metadata(file: Path, metadata: Mapping[str, str]) -> dict[str, str]:
             value = float(metadata.get(what, 1))
             if not math.isfinite(value) or (what == "fbank_std" and value <= 0):
                 raise ValueError(f"{value} cannot be")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: stores {what} that cannot be used ({error}).") from error
     return dict(metadata)
 

@@ -115,7 +115,9 @@ def _decode_audio(sample: StoredSample, pcm: NDArray[np.int16]) -> int:
                 found = len(file.read(out=pcm[:expected]))
                 has_more = found == stored < file.frames and len(file.read(1)) > 0
     except (soundfile.LibsndfileError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise DamagedSample(f"{video_id}: audio: {error}") from error
+        # soundfile's own text says where in memory the bytes are
+        what = getattr(error, "error_string", error)
+        raise DamagedSample(f"{video_id}: audio: {what}") from error
     if found < max(expected, 1):  # a damaged FLAC ends early, without an error
         raise DamagedSample(f"{video_id}: audio ends after {found} of {expected} samples")
     if has_more:

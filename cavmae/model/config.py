@@ -19,6 +19,9 @@ from cavmae.options import (
     modalities_of,
 )
 
+# A file may name sizes that would keep the computer busy without end, or overflow its numbers.
+_LARGEST, _DEEPEST = 1 << 24, 1000
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -59,9 +62,15 @@ class ModelConfig:
                 value = getattr(self, field.name)
                 if not isinstance(value, int) or value < lowest:
                     raise UserError(f"{field.name} is {value!r}, it must be a number ≥ {lowest}.")
+                highest = _DEEPEST if field.name.endswith("depth") else _LARGEST
+                if value > highest:
+                    raise UserError(f"{field.name} is {value}, it must be at most {highest}.")
         ratio = self.mlp_ratio
-        if not isinstance(ratio, (int, float)) or not 0 < ratio * self.embed_dim < float("inf"):
-            raise UserError(f"mlp_ratio is {ratio!r}, it must be positive.")
+        if not isinstance(ratio, (int, float)) or not 0 < ratio * self.embed_dim <= _LARGEST:
+            raise UserError(
+                f"mlp_ratio is {ratio!r}, it must be positive, and at most "
+                f"{_LARGEST / self.embed_dim:g}."
+            )
         for name in ("image_size", "audio_frames", "mel_bins"):
             value = getattr(self, name)
             if value % self.patch_size:
@@ -157,7 +166,7 @@ class ModelConfig:
         """
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"the model's config is not JSON ({error}).") from error
         if not isinstance(values, dict):
             raise UserError("the model's config is not a JSON object.")

@@ -66,7 +66,7 @@ def prepare_folder(folder: RunFolder, options: Run, start: Start) -> None:
                 f"{folder.shown(CONFIG_FILE)}: missing beside checkpoints, which may be those of "
                 "another run. Put it back, or choose another --out."
             )
-        theirs = json.loads(found.read_bytes())
+        theirs = parsed_config(found.read_bytes(), folder.shown(CONFIG_FILE))
         check_resumed(folder.place, theirs, config, free_options(options), world)
         run_id = theirs.get("run_id", run_id)
         before, now = theirs.get("contrasted_clips"), config.get("contrasted_clips")
@@ -88,6 +88,23 @@ def free_options(options: Run) -> frozenset[str]:
     if options.schedule == "cosine":  # its rate depends on how many steps there are to be
         free -= {"epochs"}
     return free | _WATCHING if isinstance(options, PretrainRun) else free
+
+
+def parsed_config(data: bytes, place: str) -> dict[str, Any]:
+    """What a run's config.json says.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        config = json.loads(data)
+        if not isinstance(config, dict):
+            raise ValueError("not an object")
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{place}: is damaged ({error}). Put back a whole copy, or start another run."
+        ) from error
+    return config
 
 
 def write_config(folder: RunFolder, config: dict[str, Any]) -> None:

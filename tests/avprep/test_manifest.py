@@ -97,12 +97,25 @@ def test_label_sets_survive_writing_and_reading(names, tmp_path_factory):
         ({"video_id": "", "wav": "a", "video_path": "", "labels": ""}, "is empty"),
         ({"video_id": "x", "wav": "", "video_path": "", "labels": ""}, "neither"),
         ({"video_id": "x", "wav": "a", "video_path": "", "labels": "", "start": "1"}, "seconds"),
+        ({"start_time": 5}, "'start_time' looks like the start. Call it start, or leave it out"),
+        ({"video_id": "x", "End": 5}, "'End' looks like the end. Call it end"),
+        ({"start": 5, "duration": 10}, "'duration' stands with a start. Give the end instead"),
+        ({"timestamp": 5}, "'timestamp' looks like a time, but it is not clear which"),
     ],
 )
 def test_a_wrong_entry_is_named_with_its_place(entry, complaint):
     with pytest.raises(UserError, match=complaint) as caught:
         from_entry(entry, "m.json: data[3]")
     assert str(caught.value).startswith("m.json: data[3]")
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv"])
+def test_a_byte_order_mark_and_keys_of_other_programs_are_no_matter(tmp_path, suffix):
+    path = tmp_path / f"m{suffix}"
+    write_manifest(path, [Clip("a", video="a.mp4", start=1.0, end=2.0)])
+    text = path.read_text().replace('"start"', '"duration": 60, "fps": 25, "start"')
+    path.write_text("\ufeff" + text)
+    assert read_manifest(path) == [Clip("a", video="a.mp4", start=1.0, end=2.0)]
 
 
 def test_a_wrong_line_of_a_jsonl_is_named(tmp_path):

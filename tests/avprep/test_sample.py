@@ -52,6 +52,20 @@ def test_a_picture_that_lacks_its_end_is_truncated(clip):
     assert cause_of(clip) == "truncated"
 
 
+def test_what_is_wrong_with_a_file_is_said_in_the_same_words_every_time(clip):
+    picture = Path(clip.video_path, "frame_0", "a.jpg")
+    # Whole to those who read the size alone: its table of colours is no table.
+    picture.write_bytes(picture.read_bytes().replace(b"\xff\xdb\x00\x43", b"\xff\xdb\x00\x02"))
+    with pytest.raises(DecodeError) as error:
+        encode_clip(clip, OPTIONS)
+    assert " at 0x" not in error.value.detail
+    Path(clip.wav).write_bytes(b"no sound")
+    with pytest.raises(
+        DecodeError, match=r"a\.wav: is not FLAC or WAV \(Format not recognised\.\)"
+    ):
+        encode_clip(clip, OPTIONS)
+
+
 @pytest.mark.parametrize("name", ["a\0b.wav", "x" * 300 + ".wav"])
 def test_a_name_that_no_file_can_have_is_called_one(clip, name):
     assert cause_of(replace(clip, wav=str(Path(clip.wav).with_name(name)))) == "bad-name"

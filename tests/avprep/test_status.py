@@ -155,6 +155,12 @@ def test_a_folder_without_a_build_is_named(tmp_path):
             avprep.status(str(folder))
 
 
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "m.json").touch()
+    with pytest.raises(UserError, match=r"m\.json/plan\.json: missing, so no build has begun"):
+        avprep.status(str(tmp_path / "m.json"))
+
+
 def test_the_command_prints_it_for_people_and_for_programs(manifest, tmp_path):
     out = tmp_path / "s"
     build(manifest, out)

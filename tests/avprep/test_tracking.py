@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping
 
@@ -65,6 +66,15 @@ def test_a_tracker_that_cannot_begin_is_told_of():
     assert "far: ConnectionError: no route to host" in tracker.failure
 
 
+def test_a_tracker_that_would_end_the_program_is_told_of():
+    def begin() -> Recorder:
+        sys.exit("log in first")
+
+    tracker = BackgroundTracker("strict", begin)
+    tracker.close()
+    assert "strict: SystemExit: log in first" in tracker.failure
+
+
 def test_a_tracker_that_hangs_neither_blocks_nor_is_waited_for_long(monkeypatch):
     monkeypatch.setattr(tracking, "_WAITING_ROWS", 3)
     released = threading.Event()
@@ -107,6 +117,13 @@ def test_a_library_that_is_not_installed_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"mlflow is not installed.* 'avprep-cavmae\[mlflow\]'"):
         check_trackers(["mlflow"])
+
+
+def test_a_folder_of_a_trackers_name_does_not_pass_for_its_library(monkeypatch, tmp_path):
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="wandb is not installed"):
+        check_trackers(["wandb"])
 
 
 def test_a_build_tells_its_speed_and_failures_by_cause(demo_clip, tmp_path):

@@ -374,6 +374,17 @@ def test_a_shard_set_that_names_a_file_outside_of_its_folder_is_refused(fresh, p
         read_dataset(fresh)
 
 
+def test_endless_nesting_is_damage_in_any_file(fresh):
+    for name in ("plan.json", "shard-000000.index.json", "shard-000000.measures.json"):
+        whole = (fresh / name).read_bytes()
+        (fresh / name).write_bytes(b"[" * 100_000)
+        assert blamed(verify(fresh)), name
+        (fresh / name).write_bytes(whole)
+    (fresh / "dataset.json").write_bytes(b"[" * 100_000)
+    with pytest.raises(UserError, match=r"not a dataset\.json of this format"):
+        read_dataset(fresh)
+
+
 def test_discarding_deletes_nothing_outside_of_the_shard_set(fresh, tmp_path):
     victim = tmp_path / "victim.txt"
     victim.write_text("of somebody else")

@@ -257,6 +257,26 @@ def test_files_of_something_else_are_refused(tmp_path, content, complaint):
         load_checkpoint(tmp_path / "m.pth")
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    model = CAVMAE(CONFIG)
+    with torch.no_grad():
+        model.norm_a.weight[3] = float("nan")
+    save_model(tmp_path / "nan.safetensors", model)
+    message = r"nan\.safetensors: norm_a\.weight holds values that are not finite"
+    with pytest.raises(UserError, match=message):
+        load_checkpoint(tmp_path / "nan.safetensors")
+    with pytest.raises(UserError, match=message):
+        init_from(CAVMAE(CONFIG), tmp_path / "nan.safetensors")
+
+
+@pytest.mark.parametrize("name", ["config", "labels", "label_names"])
+def test_endless_nesting_in_metadata_is_refused(tmp_path, name):
+    metadata = {"format": "cavmae", "kind": "pretrain", "labels": '["a"]', name: "[" * 100_000}
+    save_file({"norm.bias": torch.zeros(3)}, tmp_path / "deep.safetensors", metadata)
+    with pytest.raises(UserError, match=r"deep\.safetensors: .*(not JSON|cannot be used)"):
+        load_checkpoint(tmp_path / "deep.safetensors")
+
+
 def test_a_hostile_size_costs_no_memory(tmp_path):
     config = dataclasses.asdict(CONFIG) | {"embed_dim": 4_000_000, "num_heads": 1}
     metadata = {"format": "cavmae", "kind": "pretrain", "config": json.dumps(config)}

@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -418,6 +420,25 @@ def test_figures_are_those_of_the_very_weights(finetuned, tmp_path):
         assert measured == {name: float(row[name]) for name in names}
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", b'{"run_id": '),
+        ("config.json", b'["run_id"]'),
+        ("config.json", b'{"run_id": "\xff"}'),
+        ("log.csv", b"\xff"),
+        ("result.json", b"{"),
+        ("result.json", b"[]"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(finetuned, tmp_path, name, content):
+    shutil.copytree(finetuned[0], tmp_path / "run")
+    (tmp_path / "run" / name).write_bytes(content)
+    result = run("push", tmp_path / "run", "ours/birds", "--dry-run", tmp_path / "d")
+    assert isinstance(result.exception, UserError)
+    assert re.search(rf"{name}.* is damaged", str(result.exception))
+
+
 def test_a_card_has_what_eval_measured_in_every_mode(finetuned, tmp_path, monkeypatch):
     monkeypatch.chdir(finetuned[0].parent)
     evaluated = run("eval", *SHARDS, "--checkpoint", "birds", "--modes", "all", "--json").stdout
@@ -551,9 +572,10 @@ def test_a_model_is_loaded_as_what_it_is(tmp_path):
 
 
 def test_a_model_is_not_saved_over_a_run(tmp_path):
-    (tmp_path / "config.json").write_text('{"run_id": "1"}')
-    with pytest.raises(UserError, match=r"config.json: is not of a saved model"):
-        classifier().save_pretrained(tmp_path)
+    for content in (b'{"run_id": "1"}', b"\xff\xfe"):
+        (tmp_path / "config.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"config.json: is not of a saved model"):
+            classifier().save_pretrained(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 

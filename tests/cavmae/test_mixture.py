@@ -238,6 +238,14 @@ def test_shares_may_be_of_any_sum_and_a_place_may_contain_the_sign():
     assert PretrainRun(shards=["x=1"], out="o").shards == "x=1"  # alone it has no share
 
 
+def test_a_folder_whose_name_ends_like_a_share_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("date=2025", "date=2026"):
+        (tmp_path / name).mkdir()
+    assert read_shares(["date=2025", "date=2026"]) == (("date=2025", "date=2026"), None)
+    assert read_shares(["date=2025=1", "date=2026=3"])[1] == (1.0, 3.0)
+
+
 @pytest.mark.parametrize("given", ['"A"', '["A"]', '["A=0.7", "B=0.3"]'])
 def test_a_recipe_names_one_set_or_several(given, tmp_path):
     recipe = tmp_path / "recipe.toml"

@@ -237,6 +237,12 @@ def test_a_recipe_with_a_mistake_says_where(tmp_path, text, message):
         parse("finetune", tmp_path / "x.toml")
 
 
+def test_a_recipe_that_is_not_text_is_named(tmp_path):
+    (tmp_path / "r.toml").write_bytes(b"[finetune]\nlr = \xff")
+    with pytest.raises(UserError, match=r"r\.toml: not TOML \('utf-8' codec can't decode"):
+        read_recipe(str(tmp_path / "r.toml"))
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

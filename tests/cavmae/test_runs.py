@@ -159,6 +159,10 @@ def test_epochs_may_change_only_where_the_rate_does_not_depend_on_them(place):
 
 def test_checkpoints_of_an_unknown_run_are_never_gone_on_from(place):
     run = finetune(place)
+    for damaged in ("", "[]", "{"):
+        (run / "config.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"config\.json: is damaged .* start another run"):
+            finetune(place)
     (run / "config.json").unlink()
     with pytest.raises(UserError, match="holds a run already"):
         finetune(place, "--resume", "never")
