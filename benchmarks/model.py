@@ -35,9 +35,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from cavmae.model import CAVMAE, ModelConfig, PretrainOptions, draw_noise
 from cavmae.model.blocks import Block
-from cavmae.model.flops import pretraining_flops
 from cavmae.train.optim import build_optimizer
 from cavmae.train.options import OptimOptions
+from cavmae.train.tasks import PretrainTask, forward_flops
 
 SIDES = (
     "published-fp32", "ours-fp32", "ours-fp32-compiled", "ours-bf16", "ours-bf16-compiled",
@@ -141,7 +141,8 @@ class Side:
 
 def step_flops(config: ModelConfig) -> float:
     """FLOPs of one sample's matrix products, forward and backward (twice as many)."""
-    return 3 * pretraining_flops(config, PretrainOptions())
+    task = PretrainTask(PretrainOptions())
+    return 3 * forward_flops(CAVMAE(config), task, torch.device("cpu"))
 
 
 def matmul_ceiling(

@@ -16,7 +16,7 @@ BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
 SMALLEST = {
     "archives": ("--clips", "2", "--rounds", "1"),
     "checkpoints": ("--model", "tiny", "--rounds", "1"),
-    "duplicates": ("--clips", "18", "--copies", "2", "--hashes", "70000"),
+    "duplicates": ("--clips", "6", "--copies", "2", "--hashes", "2000"),
     "extract": ("--parts", "kinds", "--kinds", "H.264 360p", "--clips", "2", "--rounds", "1"),
     "loader": ("--quick",),
     "manifest": ("--clips", "500", "--rounds", "1"),
@@ -24,7 +24,7 @@ SMALLEST = {
         *("--model", "tiny", "--rounds", "1"),
         *("--sides", "published-fp32", "ours-fp32"),
     ),
-    "quality": ("--clips", "20"),
+    "quality": ("--clips", "20", "--rounds", "1"),
     "report": ("--clips", "1000", "--rounds", "1"),
     "retrieval": ("--clips", "30", "--many", "60", "--rounds", "1"),
     "shard": ("--clips", "2", "--rounds", "1"),

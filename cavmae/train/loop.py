@@ -47,7 +47,7 @@ from cavmae.train.parallel import (
 from cavmae.train.place import CHECKPOINTS, RunFolder
 from cavmae.train.records import Meter, RunRecords, written_together
 from cavmae.train.set_losses import SetLosses, shown
-from cavmae.train.tasks import StepLoss, Task, freeze_unused
+from cavmae.train.tasks import StepLoss, Task, forward_flops, freeze_unused
 from cavmae.train.utilisation import autocast, measured_flops, model_precision, profiled
 
 
@@ -100,6 +100,8 @@ class Trainer:
         if transfer.freeze_base:
             freeze_base(model)
         freeze_unused(model, task, world.device)
+        is_gpu = world.device.type == "cuda"
+        self._forward_flops = forward_flops(model, task, world.device) if is_gpu else 0
         self.model = model
         self.task = task
         self.frontend = frontend
@@ -209,12 +211,12 @@ class Trainer:
 
     def _measure_ideal_seconds(self) -> float:
         """Seconds per sample if the GPUs did the model's matrix products at full speed."""
-        if self.world.device.type != "cuda":
+        if not self._forward_flops:
             return 0.0
         passes = 1 if self.transfer.freeze_base else 3  # gradients take twice the forward pass
         best = measured_flops(self.world.device, self.options.precision)
         torch.cuda.reset_peak_memory_stats(self.world.device)
-        return passes * self.task.forward_flops(self.model) / (best * self.world.size)
+        return passes * self._forward_flops / (best * self.world.size)
 
     def _record_start(self, stop: list[int]) -> None:
         """Log how good the weights are that training starts from."""

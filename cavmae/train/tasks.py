@@ -9,10 +9,11 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from cavmae.frontend import Inputs
 from cavmae.model import CAVMAE, CAVMAEClassifier, Mode, PretrainOptions, PretrainOutput
-from cavmae.model.flops import classifier_flops, pretraining_flops
 from cavmae.options import Criterion
 
 Gather = Callable[[Tensor], Tensor]
@@ -56,10 +57,6 @@ class Task(Protocol):
         """
         ...
 
-    def forward_flops(self, model: CAVMAE | CAVMAEClassifier) -> int:
-        """Operations of one sample's forward pass."""
-        ...
-
 
 @dataclass(frozen=True)
 class PretrainTask:
@@ -92,9 +89,6 @@ class PretrainTask:
             out.clip_loss,
         )
 
-    def forward_flops(self, model: CAVMAE | CAVMAEClassifier) -> int:
-        return pretraining_flops(model.config, self.options)
-
 
 @dataclass(frozen=True)
 class FinetuneTask:
@@ -125,10 +119,6 @@ class FinetuneTask:
         correct = (truth >= inputs.targets.amax(1, keepdim=True)).float().mean()
         return StepLoss(loss, {"train_accuracy": correct}, of_clips)
 
-    def forward_flops(self, model: CAVMAE | CAVMAEClassifier) -> int:
-        assert isinstance(model, CAVMAEClassifier)
-        return classifier_flops(model.config, self.mode, model.num_classes)
-
 
 def freeze_unused(model: CAVMAE | CAVMAEClassifier, task: Task, device: torch.device) -> None:
     """Leave untrained the parameters that a task's loss does not depend on.
@@ -141,6 +131,28 @@ def freeze_unused(model: CAVMAE | CAVMAEClassifier, task: Task, device: torch.de
         task: gives the loss.
         device: of the model.
     """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    slopes = torch.autograd.grad(_empty_loss(model, task, device), trained, allow_unused=True)
+    for parameter, slope in zip(trained, slopes, strict=True):
+        parameter.requires_grad_(slope is not None)
+
+
+def forward_flops(model: CAVMAE | CAVMAEClassifier, task: Task, device: torch.device) -> int:
+    """Multiplications and additions of the matrix products in one sample's forward pass.
+
+    Args:
+        model: on the device, neither compiled nor spread over the ranks.
+        task: gives the loss.
+        device: of the model.
+    """
+    # PyTorch counts matrix products; other implementations of attention are not made of them.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        _empty_loss(model, task, device)
+    return counter.get_total_flops()
+
+
+def _empty_loss(model: CAVMAE | CAVMAEClassifier, task: Task, device: torch.device) -> Tensor:
+    """The loss of an empty sample."""
     config = model.config
     classes = model.num_classes if isinstance(model, CAVMAEClassifier) else 0
     empty = Inputs(
@@ -148,8 +160,4 @@ def freeze_unused(model: CAVMAE | CAVMAEClassifier, task: Task, device: torch.de
         torch.zeros(1, 3, config.image_size, config.image_size, device=device),
         torch.zeros(1, classes, device=device),
     )
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    loss = task.loss(model, empty, torch.Generator(device)).loss
-    slopes = torch.autograd.grad(loss, trained, allow_unused=True)
-    for parameter, slope in zip(trained, slopes, strict=True):
-        parameter.requires_grad_(slope is not None)
+    return task.loss(model, empty, torch.Generator(device)).loss
