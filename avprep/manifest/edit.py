@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avprep.clips import Clip
+from avprep.compact import CompactClips
 from avprep.errors import UserError
 from avprep.labels import LabelSet, class_csv_of, labels_of
 from avprep.manifest.groups import held_together, read_groups
@@ -165,7 +166,7 @@ def sample_manifest(source: str | Path, out: str | Path, options: PerClassOption
         UserError: no clip has a label.
     """
     source = Path(source)
-    clips = read_manifest(source)
+    clips = CompactClips.of(iter_manifest(source))
     chosen = sample_per_class(clips, options.per_class, options.seed)
     if not chosen:
         raise UserError(f"{source}: none of its {len(clips)} clips has a label.")
@@ -197,16 +198,15 @@ def select_manifest(source: str | Path, selection: str | Path, out: str | Path) 
         UserError: the manifest or the selection cannot be read, or no clip is named.
     """
     source = Path(source)
-    clips = read_manifest(source)
+    clips = CompactClips.of(iter_manifest(source))
     found = select(selection, (clip.video_id for clip in clips))
     if not found.positions:
         raise UserError(
             f"{selection}: names none of the {counted(len(clips), 'clip')} of {source}, but "
             f"{first_of(map(repr, found.strangers))}. Give the selection made for this data."
         )
-    chosen = [clips[position] for position in found.positions]
-    write_labelled(Path(out), chosen, labels_of(source))
-    return Kept(len(chosen), len(clips), found.strangers)
+    write_labelled(Path(out), clips.at(found.positions), labels_of(source))
+    return Kept(len(found.positions), len(clips), found.strangers)
 
 
 def common_labels(sources: Sequence[Path]) -> LabelSet | None:

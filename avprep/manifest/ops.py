@@ -1,16 +1,18 @@
 """Manifests put together and taken apart, the same way for the same seed.
 
-Pure functions over lists of clips.
+Pure functions over clips.
 """
 
 from __future__ import annotations
 
 import random
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from avprep.clips import Clip
+from avprep.compact import CompactClips
 from avprep.manifest.groups import held_together
 
 
@@ -137,7 +139,7 @@ def _dealt(
     return [part_of[group] for group in range(len(sizes))]
 
 
-def sample_per_class(clips: Sequence[Clip], per_class: int, seed: int) -> list[Clip]:
+def sample_per_class(clips: Iterable[Clip], per_class: int, seed: int) -> CompactClips:
     """A subset with at least `per_class` clips of every class, or all there are, and few more.
 
     Classes are served from the rarest on; a clip counts for all its classes. With one label per
@@ -146,11 +148,12 @@ def sample_per_class(clips: Sequence[Clip], per_class: int, seed: int) -> list[C
     Returns:
         the clips in the order of the manifest.
     """
-    order = list(range(len(clips)))
+    clips = CompactClips.of(clips)
+    order = array("I", range(len(clips)))
     random.Random(seed).shuffle(order)
-    members: dict[str, list[int]] = defaultdict(list)
-    for index in order:
-        for label in set(clips[index].labels):
+    members: dict[str, array[int]] = defaultdict(lambda: array("I"))
+    for index, clip in zip(order, clips.at(order), strict=True):
+        for label in set(clip.labels):
             members[label].append(index)
     chosen: set[int] = set()
     have: Counter[str] = Counter()
@@ -161,4 +164,4 @@ def sample_per_class(clips: Sequence[Clip], per_class: int, seed: int) -> list[C
             if index not in chosen:
                 chosen.add(index)
                 have.update(set(clips[index].labels))
-    return [clips[index] for index in sorted(chosen)]
+    return clips.at(sorted(chosen))

@@ -160,7 +160,7 @@ def test_a_sample_has_exactly_so_many_of_each_class_or_all(clips, per_class, see
     chosen = sample_per_class(clips, per_class, seed)
     everything = counts_of(clips)
     assert counts_of(chosen) == {c: min(n, per_class) for c, n in everything.items()}
-    assert [clip for clip in clips if clip in chosen] == chosen
+    assert [clip for clip in clips if clip in chosen] == list(chosen)
     assert sample_per_class(clips, per_class, seed) == chosen
 
 
