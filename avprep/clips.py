@@ -113,7 +113,7 @@ def discover_clips(
 
     Args:
         root: folder, archive, or prefix of an object store; or several.
-        passed_over: gets the files that look like clips but are not; see
+        passed_over: list to which files are added that look like clips but are not; see
             `scan_files`.
         on_files: called with the number of files found in each folder.
         kinds: of files that are taken, see `Scan`.
