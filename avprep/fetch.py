@@ -107,7 +107,7 @@ def _check_fetched(fetched: Fetched, url: str) -> None:
         if fetched.found:
             raise UserError(f"{error} Delete it to fetch it again.") from error
         fetched.path.unlink()
-        raise WorkFailed(f"{url}: sends no class CSV: {error}") from error
+        raise WorkFailed(f"{url}: sent no class CSV: {error}") from error
 
 
 def fetch_file(

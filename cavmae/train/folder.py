@@ -48,7 +48,7 @@ def prepare_folder(
         options: of the run.
         facts: what they came to, by the same names, and what is known of the data.
         world: this process among its peers.
-        tell: who hears where resuming changes what is contrasted.
+        tell: called with a note if resuming changes what is contrasted.
 
     Raises:
         UserError: the folder holds another run or a shard set, or cannot be written to.
@@ -147,7 +147,7 @@ def way_to_fit(folder: RunFolder, options: Run) -> str:
     saved = "No checkpoint was written yet."
     if checkpoints := list_checkpoints(folder.path / CHECKPOINTS):
         newest = storage.join(folder.shown(CHECKPOINTS), checkpoints[-1].name)
-        saved = f"The last checkpoint, {newest}, is whole."
+        saved = f"The last checkpoint, {newest}, is complete."
     smaller = max(options.batch_size // 2, 1)
     return (
         f"{saved} {way_to_batch(options.batch_size * options.accumulate, smaller, 1)}, "
