@@ -27,10 +27,9 @@ class DemoOptions(Options):
 def demo(options: DemoOptions) -> None:
     """Make videos, extract, shard, pretrain, retrieve, probe, inpaint, finetune, predict.
 
-        Prints and times each command. At the end, and in OUT/summary.json, it compares the pretrained
+    Prints and times each command. At the end, and in OUT/summary.json, it compares the pretrained
     model with random weights, training from scratch, and chance. Takes a few minutes on two cores.
     An interrupted demo resumes when run again.
-
 
     \b
     Example:
