@@ -47,7 +47,7 @@ from cavmae.model import CAVMAEClassifier
 from cavmae.options import AUDIO_MODES, IMAGE_MODES, MODE_WORDS, Mode
 
 UNMATCHED = (
-    "{file}: is a classifier, whose streams were not trained to match each other; similarities "
+    "{file}: is a classifier, and finetuning does not train sounds to match pictures; similarities "
     "mean more from a pretrained model."
 )
 
