@@ -369,7 +369,7 @@ def test_a_vision_mae_that_does_not_fit_is_refused():
         ({"blocks.1.attn.qkv.bias": None}, "\n  missing: blocks.1.attn.qkv.bias"),
         ({"head.weight": torch.zeros(9, 4)}, r"\n  unexpected: head.weight \[9, 4\]"),
         ({"norm.bias": torch.zeros(2)}, r"\n  wrong shape: norm_a.bias \[2\]"),
-        ({"pos_embed": torch.zeros(4)}, "odd shapes"),
+        ({"pos_embed": torch.zeros(4)}, "unexpected shapes"),
     ):
         changed = {**whole, **change}
         weights = {name: value for name, value in changed.items() if value is not None}
