@@ -40,7 +40,7 @@ def run_on_dask(
 
     Raises:
         UserError: dask is not installed, or no cluster with a worker is at the address.
-        WorkFailed: workers died again and again.
+        WorkFailed: workers died repeatedly.
     """
     try:
         from distributed import Client, KilledWorker, LocalCluster, as_completed
@@ -83,7 +83,7 @@ def run_on_dask(
                 yield result
         except KilledWorker as error:
             raise WorkFailed(
-                f"workers of the dask cluster died again and again at the same job. {_ADVICE}"
+                f"workers of the dask cluster died repeatedly at the same job. {_ADVICE}"
             ) from error
 
 

@@ -76,7 +76,7 @@ class Traits:
 
 @dataclass(frozen=True)
 class DemoData:
-    """The videos that are there now."""
+    """The videos that exist now."""
 
     clips: int
     classes: int
@@ -95,7 +95,7 @@ def make_demo_data(
         out: the folder.
         options: how many clips of each class, and how long they are.
         pool: who does the work.
-        on_progress: hears of clips done.
+        on_progress: called with progress: clips done.
 
     Raises:
         UserError: the folder cannot be made.

@@ -83,14 +83,14 @@ def find_duplicates(
 ) -> Duplicates:
     """Find clips that are nearly the same; write a table, a page, and a selection for each set.
 
-    Of each group one clip is kept: rather of the split `test` than of another, rather of any other
-    than of `train`; then of the set named last; then the first.
+    One clip of each group is kept: preferably one of the split `test`, and one of `train` only if
+    there is no other; among these, the first clip of the set named last.
 
     Args:
         shards: folders or URL prefixes of shard sets that were measured.
         out: folder for `duplicates.csv`, `duplicates.html` and `selection-NAME.csv` of each set.
         options: what must be alike, and what the page shows.
-        on_progress: hears of shards whose hashes were read.
+        on_progress: called with progress: shards whose hashes were read.
 
     Raises:
         UserError: a set cannot be read or was not measured, or a file cannot be written.

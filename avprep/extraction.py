@@ -73,20 +73,20 @@ def extract(
 ) -> ExtractReport:
     """Write audio and frames of every video in some places, in the published layout.
 
-    What is there already is kept, so the same call resumes where another was interrupted.
+    Existing files are kept, so the same call resumes after an interruption.
 
     Args:
         videos: folder, archive, or prefix of an object store; or several, which count as one.
         out: gets `audio/ID.wav` and `frames/frame_{0..9}/ID.jpg`.
         sample: what the files hold; the audio is always WAV.
-        limits: what one clip may cost before it is given up.
+        limits: time and memory that one clip may take.
         pool: who does the work.
-        on_progress: hears of files found, then of clips done.
+        on_progress: called with progress: files found, then of clips done.
         kinds: which files are taken.
 
     Raises:
         UserError: no video in `videos`, or `out` holds files of other videos or options.
-        WorkFailed: workers died again and again.
+        WorkFailed: workers died repeatedly.
     """
     scan, roots = Scan(kinds.kinds), expanded(videos)
     clips = clips_of(discover_files(roots, scan, each("file", on_progress)))

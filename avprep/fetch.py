@@ -41,7 +41,7 @@ _CHUNK = 1 << 18
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that is there now."""
+    """A file that exists now."""
 
     path: Path
     size: int  # bytes
@@ -55,7 +55,7 @@ def fetch_labels(
     options: FetchOptions = FetchOptions(),
     on_progress: OnProgress = ignore,
 ) -> Iterator[Fetched]:
-    """Download a data set's official CSVs into a folder, and yield each when it is there.
+    """Download a data set's official CSVs into a folder, and yield each when it is complete.
 
     A file gets its name when it is complete. An existing file is kept.
 
@@ -63,10 +63,10 @@ def fetch_labels(
         data_set: whose.
         out: folder.
         options: the files, where they are, their digests, and how patiently they are fetched.
-        on_progress: hears of bytes, file by file.
+        on_progress: called with progress: bytes, file by file.
 
     Raises:
-        UserError: no such file, or one that is there has another digest.
+        UserError: no such file, or an existing one has another digest.
         WorkFailed: the server cannot be reached, or sends something else.
     """
     sources = SOURCES[data_set]
@@ -107,7 +107,7 @@ def _check_fetched(fetched: Fetched, url: str) -> None:
         if fetched.found:
             raise UserError(f"{error} Delete it to fetch it again.") from error
         fetched.path.unlink()
-        raise WorkFailed(f"{url}: sends no class CSV: {error}") from error
+        raise WorkFailed(f"{url}: sent no class CSV: {error}") from error
 
 
 def fetch_file(

@@ -61,7 +61,7 @@ def filter_clips(shards: str, options: FilterOptions, on_progress: OnProgress = 
     Args:
         shards: folder or URL prefix of a shard set that has been measured.
         options: the condition, and the selection's file.
-        on_progress: hears of shards whose measures were read.
+        on_progress: called with progress: shards whose measures were read.
 
     Raises:
         UserError: the condition cannot be understood or no clip meets it, the set was not measured,

@@ -58,7 +58,7 @@ def index_tars(
     Args:
         tars: local files whose names end in .tar, folders with such files, or patterns of these.
         options: what the members of a sample are.
-        on_progress: hears of tars done.
+        on_progress: called with progress: tars done.
 
     Raises:
         UserError: a tar is compressed, damaged, or holds what training does not take; a sample

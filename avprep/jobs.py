@@ -28,7 +28,7 @@ def run_jobs(
 
     Raises:
         UserError: there is no such cluster.
-        WorkFailed: workers of a cluster died again and again.
+        WorkFailed: workers of a cluster died repeatedly.
         Exception: whatever `work` raised first; the other jobs are stopped.
     """
     if not jobs:

@@ -44,13 +44,13 @@ def measure(
 ) -> Measured:
     """Measure every clip of a shard set and write the numbers beside its indexes.
 
-    Shards and indexes stay as they are; what is measured already is kept, so that an interrupted
-    call can be repeated.
+    Shards and indexes do not change. Existing measures are kept, so an interrupted call can be
+    repeated.
 
     Args:
         shards: folder or URL prefix.
-        pool: who does the work; has no influence on any byte.
-        on_progress: hears of clips done, after every shard.
+        pool: who does the work; does not change any byte.
+        on_progress: called with progress: clips done, after every shard.
 
     Raises:
         UserError: no shard set there, an index or shard is missing or damaged, or the folder

@@ -112,7 +112,7 @@ class ByteSize(int):
 
 @dataclass(frozen=True)
 class IsolationOptions(Options):
-    """What one clip may cost before it is given up."""
+    """Time, memory and space that one clip may take."""
 
     time_limit: float = option(120.0, "Seconds that one clip may take.", above=0)
     memory_limit: float = option(4.0, "GiB that decoding one clip may take.", at_least=0.25)

@@ -43,7 +43,7 @@ def build_shards(
     on_progress: OnProgress = ignore,
     on_begin: Callable[[Beginning], None] = lambda beginning: None,
 ) -> BuildReport:
-    """Pack the clips of a manifest into shards; what is there already is kept.
+    """Pack the clips of a manifest into shards; finished shards are kept.
 
     Several calls on one folder, on one machine or many, share the work.
 
@@ -52,15 +52,15 @@ def build_shards(
         out: a local folder, or a URL prefix of an object store that fsspec can write.
         labels: class CSV; None for the one beside the manifest.
         options: what the shards' bytes depend on.
-        which: the shards to build, and the trackers that hear of it.
-        pool: who does the work; has no influence on any byte.
-        on_progress: hears of clips done, after every shard.
+        which: the shards to build, and the trackers.
+        pool: who does the work; does not change any byte.
+        on_progress: called with progress: clips done, after every shard.
         on_begin: called once, before the first shard is built.
 
     Raises:
         UserError: the manifest or its class CSV cannot be used, `out` holds something else or
             cannot be written to, or a tracker is not installed.
-        WorkFailed: writing failed midway, or workers died again and again.
+        WorkFailed: writing failed, or workers died repeatedly.
     """
     check_trackers(which.track)
     clips = CompactClips.of(iter_manifest(Path(manifest)))
@@ -88,9 +88,9 @@ def forecast(
     pool: PoolOptions = PoolOptions(),
     on_progress: OnProgress = ignore,
 ) -> Forecast:
-    """Say what `build_shards` would take, from decoding a sample of the clips; write nothing.
+    """Estimate what `build_shards` would take by decoding a sample of the clips; write nothing.
 
-    Args: as of `build_shards`; `on_progress` hears of the sample's clips.
+    Args: as of `build_shards`; `on_progress` is called with the sample's clips.
 
     Raises:
         UserError: `build_shards` would refuse the same arguments.

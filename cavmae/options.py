@@ -71,7 +71,9 @@ class Selection(Options):
 class ReadOptions(Options):
     """How shards behind a URL are read. Local shards need none of it."""
 
-    retries: int = option(6, "Retries of a failed request for what is behind a URL.", at_least=0)
+    retries: int = option(
+        6, "Retries of a failed request to a server or an object store.", at_least=0
+    )
     timeout: float = option(30.0, "Seconds such a request may take.", above=0)
     cache: Path | None = option(
         None,

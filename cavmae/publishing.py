@@ -43,7 +43,7 @@ class Pushed:
     """A model on the hub, or in the folder that would be pushed.
 
     Attributes:
-        file: the weights that were taken.
+        file: the weights pushed.
         where: the URL of the commit, or the folder.
     """
 
@@ -52,11 +52,11 @@ class Pushed:
 
 
 def push(source: str | Path, repo: str, options: PushOptions | None = None) -> Pushed:
-    """Push a model to the hub, with a card of what its run was and measured.
+    """Push a model to the hub, with a card of its run and its figures.
 
     Args:
         source: a run (its best weights, else its last) or a checkpoint.
-        repo: `org/name`; made if it is not there.
+        repo: `org/name`; created if it does not exist.
         options: where in the repository, and what the card says.
 
     Raises:

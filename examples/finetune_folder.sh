@@ -1,10 +1,10 @@
 #!/bin/sh
 # Finetune on a folder with one sub-folder per class: split it, shard it,
-# train, evaluate. Type the same line again after an interruption.
+# train, evaluate. Run the same line again after an interruption.
 #
 #   examples/finetune_folder.sh videos/ out/ --init cav-mae-scale++.pth --epochs 10
 #
-# What follows the two folders is handed to `cavmae finetune`. Every fifth clip is for testing.
+# Further arguments are passed to `cavmae finetune`. A fifth of the clips is for testing.
 set -eu
 if [ $# -lt 2 ]; then
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2

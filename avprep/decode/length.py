@@ -48,7 +48,7 @@ def length_of(path: str | Path) -> float:
     except FFmpegError as error:
         raise DecodeError("garbage", f"{path}: {error.strerror}") from error
     if end is None:
-        raise DecodeError("truncated", f"{path}: has not one whole packet")
+        raise DecodeError("truncated", f"{path}: has no complete packet")
     return end - origin
 
 

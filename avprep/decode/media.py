@@ -67,14 +67,14 @@ class Media:
 
     Attributes:
         pcm: int16 [samples], mono at the rate asked for (16 kHz by default). Sample 0 is the
-            first audio sample of the clip: audio that starts late is not padded. Empty where a
+            first audio sample of the clip: audio that starts late is not padded. Empty if the
             clip has no audio and `missing_audio` is "omit".
-        frames: uint8 [frames, size, size, 3], RGB, in time order. None where no frames are asked
-            for, or a clip has no video and `missing_video` is "omit"; one of a picture.
+        frames: uint8 [frames, size, size, 3], RGB, in time order. None if no frames are asked
+            for, or the clip has no video and `missing_video` is "omit"; one frame of a picture.
         frame_times: seconds from the clip's start at which each frame is shown.
         decoder: the engine that read the file, "pyav" or "ffmpeg".
-        extent: how much of what the file promises was there.
-        is_shortened: whether the clip has more sound than `max_audio` let through.
+        extent: how much of the promised length the file has.
+        is_shortened: whether the clip has more sound than `max_audio`.
     """
 
     pcm: NDArray[np.int16]

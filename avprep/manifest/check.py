@@ -57,10 +57,10 @@ class ManifestCheck:
     """What a manifest holds.
 
     Attributes:
-        labels: the label set; None where there is none to check against.
-        clips: number of them.
-        unlabelled: how many have no label.
-        counts: clips of each label that occurs, known or not.
+        labels: the label set; None if there is none to check against.
+        clips: number of clips.
+        unlabelled: number of clips without a label.
+        counts: number of clips of each label, known or not.
         problems: in the order of the manifest.
     """
 
@@ -103,7 +103,7 @@ def check_manifest(
     Args:
         manifest: its file.
         options: what is checked, and which files are written about it.
-        on_progress: hears of clips done.
+        on_progress: called with progress: clips done.
 
     Raises:
         UserError: the manifest or the class CSV cannot be read.

@@ -23,12 +23,12 @@ from avprep.progress import OnProgress, each, ignore
 def write_folder_labels(
     root: str | Path, out: str | Path, on_progress: OnProgress = ignore
 ) -> LabelSet:
-    """Write a class CSV of the classes that a folder's sub-folders are, sorted by name.
+    """Write a class CSV of a folder's sub-folders, sorted by name.
 
     Args:
         root: folder of videos.
         out: class CSV to write.
-        on_progress: hears of files found.
+        on_progress: called with progress: files found.
 
     Raises:
         UserError: no video there, or none in a sub-folder; a name that is not UTF-8; or `out`
@@ -58,7 +58,7 @@ def write_vggsound_labels(
         csv: VGGSound's CSV, which is checked to name no other class.
 
     Returns:
-        The label set, and what was put right in the CSV.
+        The label set, and what was corrected in the CSV.
 
     Raises:
         UserError: the CSV has a bad row, or `out` holds other classes.

@@ -20,14 +20,14 @@ from avprep.wording import counted, first_of
 
 
 def convert_manifest(source: str | Path, target: str | Path, roots: Sequence[NewRoot] = ()) -> int:
-    """Write a manifest under another name; the suffixes of both tell their formats.
+    """Write a manifest under another name; the suffixes determine the formats.
 
     The class CSV is copied along.
 
     Args:
         source: `.json`, `.jsonl`, `.csv` or `.parquet`.
         target: likewise.
-        roots: where the clips' files are now; the first that fits a path is taken.
+        roots: old and new folders; the first that fits a path is used.
 
     Returns:
         The number of clips.
@@ -41,7 +41,7 @@ def convert_manifest(source: str | Path, target: str | Path, roots: Sequence[New
 
 @dataclass(frozen=True)
 class Merged:
-    """What several manifests hold together."""
+    """The result of joining manifests."""
 
     clips: int
     repeated: int  # entries left out because they were there already
@@ -58,11 +58,11 @@ def merge_manifests(
     Args:
         sources: the manifests.
         out: the new one, in the format of its suffix.
-        options: what happens where one video_id has two contents.
+        options: what to do if a video_id has different contents.
 
     Raises:
-        UserError: the classes of two differ, or one video_id has two contents and the options
-            refuse that.
+        UserError: classes differ, or a video_id has different contents and the options refuse
+            that.
     """
     paths = [Path(source) for source in sources]
     labels = common_labels(paths)
@@ -153,7 +153,7 @@ class Chosen:
 
 
 def sample_manifest(source: str | Path, out: str | Path, options: PerClassOptions) -> Chosen:
-    """Choose a number of clips of every class, or all where a class has fewer.
+    """Choose a number of clips per class, or all if a class has fewer.
 
     Clips with several labels count for each of them, so frequent classes may get more.
 

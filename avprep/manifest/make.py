@@ -120,14 +120,14 @@ def make_folder_manifest(
     options: FolderOptions = FolderOptions(),
     on_progress: OnProgress = ignore,
 ) -> ManifestSummary:
-    """Write the manifest of a folder, whose sub-folders or a CSV say what the classes are.
+    """Write the manifest of a folder, with the classes of its sub-folders, a CSV or side files.
 
     Args:
         root: folder, archive, or prefix of an object store; or several, which count as one. Or a
             table of paths or URLs.
         output: what is written.
         options: what the classes are.
-        on_progress: hears of files found.
+        on_progress: called with progress: files found.
 
     Raises:
         UserError: see `match_folder`, `read_listing` and `write_matched`.

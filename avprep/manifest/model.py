@@ -32,7 +32,7 @@ _ETERNITY = 1e9  # seconds; no video is as long
 
 
 def read_manifest(path: Path) -> list[Clip]:
-    """All clips of a manifest.
+    """Read all clips of a manifest.
 
     Raises:
         UserError: no such file, wrong format, or an invalid entry, with its place.
@@ -61,7 +61,7 @@ def iter_manifest(path: Path) -> Iterator[Clip]:
 
 
 def write_manifest(path: Path, clips: Iterable[Clip]) -> int:
-    """Write a manifest, whole or not at all, in the format of the file's suffix.
+    """Write a manifest in the format of the file's suffix, completely or not at all.
 
     Returns:
         The number of clips.

@@ -79,7 +79,7 @@ def make_report(
     Args:
         location: folder or URL prefix.
         options: see `ReportOptions`.
-        on_progress: hears of shards whose index was read.
+        on_progress: called with progress: shards whose index was read.
 
     Raises:
         UserError: no shard set there, or an index is missing or damaged.
@@ -263,7 +263,7 @@ def report(
         shards: folder or URL prefix.
         out: file or URL of the page.
         options: what goes onto the page.
-        on_progress: hears of shards whose index was read.
+        on_progress: called with progress: shards whose index was read.
 
     Raises:
         UserError: no shard set there, an index is missing or damaged, or the page cannot be

@@ -102,25 +102,25 @@ def build_shard_set(
     on_progress: OnProgress = ignore,
     on_found: Callable[[Found], None] = lambda found: None,
 ) -> BuildReport:
-    """Pack a manifest into shards under `out`; what is there already is kept.
+    """Pack a manifest into shards under `out`; finished shards are kept.
 
-    Several calls on the same folder, on one machine or many, share the work: each takes the shards
-    in an order of its own and passes over those that another has finished.
+    Several calls on the same folder, on one machine or many, share the work: each builds the
+    shards in a different order and skips those that another has finished.
 
     Args:
         clips: the manifest.
         labels: its label set; every label of every clip must be in it.
         out: a local folder, or a URL prefix of an object store that fsspec can write.
         options: what the shards' bytes depend on.
-        pool: who does the work; has no influence on any byte.
+        pool: who does the work; does not change any byte.
         which: the shards to build.
-        on_progress: hears of clips done, after every shard.
+        on_progress: called with progress: clips done, after every shard.
         on_found: called once, before the first shard is built.
 
     Raises:
         UserError: no clips, a label that is not in the label set, a video's URL of a kind that
             cannot be read, or `out` holds something else or cannot be written to.
-        WorkFailed: writing failed midway, or workers died again and again.
+        WorkFailed: writing failed, or workers died repeatedly.
     """
     task = planned_task(clips, labels, out, options, which)
     plan, settings, mine = task.plan, task.settings, task.mine

@@ -46,7 +46,7 @@ _DEVIATIONS = 1.96  # either way, for 95 %
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number known from a sample; in 95 of 100 cases the true one is from `low` to `high`."""
+    """An estimate from a sample; `low` to `high` is its 95 % interval."""
 
     value: float
     low: float
@@ -100,15 +100,15 @@ class Forecast:
     """What a build will take.
 
     Attributes:
-        clips: of this part of the manifest.
-        done: of those, in shards that are there already.
-        decoded: clips of the sample.
-        workers: that `seconds` and `memory` are for.
+        clips: number of clips in this part of the manifest.
+        done: those in finished shards.
+        decoded: number of clips decoded.
+        workers: number of workers that `seconds` and `memory` are for.
         cpu_seconds: of all processes together.
         seconds: from beginning to end, without reading archives, downloads and uploads.
-        bytes: that the shards to be built will have.
-        memory: bytes that all processes together may have.
-        failures: clips by cause, with those in the shards that are there.
+        bytes: size of the shards to be built.
+        memory: bytes, of all processes together.
+        failures: failing clips by cause, including those in finished shards.
     """
 
     clips: int
@@ -130,7 +130,7 @@ def forecast_shard_set(
     Args:
         task: the build.
         pool: its workers; up to one per core of this machine decode the sample.
-        on_progress: hears of clips decoded.
+        on_progress: called with progress: clips decoded.
 
     Raises:
         UserError: the build would refuse its folder.

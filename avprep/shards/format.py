@@ -245,7 +245,7 @@ class ShardInfo:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """`dataset.json`: all that a reader must know before it opens a shard."""
+    """`dataset.json`: what a reader needs to know before it opens a shard."""
 
     labels: tuple[tuple[str, str], ...]  # (mid, display name); position = label index
     options: Mapping[str, Any]

@@ -30,20 +30,20 @@ _QUIET_SECONDS = 600.0  # a clip takes minutes at most, and most a part of a sec
 
 @dataclass(frozen=True)
 class Status:
-    """How far a build is.
+    """The progress of a build.
 
     Attributes:
-        finished: every clip is done and dataset.json is there.
+        finished: every clip is done and dataset.json exists.
         clips: in the manifest.
-        done: clips in finished shards; with those that failed.
+        done: clips in finished shards, including failed ones.
         failures: clips by cause.
         shards: in the plan.
-        shards_done: that are whole.
-        rate: clips per second since the last command began to build; None where not known.
-        seconds_left: at this rate; None where not known, or where nobody seems to be at work.
-        last_shard: when the newest shard was finished, in Unix time; None where not known.
-        seconds_quiet: since anything was last written; None where not known.
-        at_work: whether somebody seems to be building.
+        shards_done: finished shards.
+        rate: clips per second since the last command began to build; None if unknown.
+        seconds_left: at this rate; None if unknown, or if no build seems to be running.
+        last_shard: when the newest shard was finished, in Unix time; None if unknown.
+        seconds_quiet: since anything was last written; None if unknown.
+        at_work: whether a build seems to be running.
     """
 
     finished: bool
@@ -60,7 +60,7 @@ class Status:
 
 
 def status(shards: str) -> Status:
-    """Say how far the build of a shard set is, from its files.
+    """Read the progress of a build from the files of its shard set.
 
     Args:
         shards: folder or URL prefix.

@@ -68,7 +68,7 @@ class Findings:
     Attributes:
         checks: each shard, in the order of dataset.json.
         files: problems of the other files, by name.
-        strangers: shards and indexes that dataset.json does not name.
+        strangers: shards and indexes that are not in dataset.json.
     """
 
     checks: tuple[ShardCheck, ...]
@@ -103,7 +103,7 @@ def verify(
         shards: folder or URL prefix.
         options: how thoroughly, and whether damage is discarded.
         pool: who does the work.
-        on_progress: hears of shards done.
+        on_progress: called with progress: shards done.
 
     Raises:
         UserError: no shard set there.
@@ -126,7 +126,7 @@ def verify_shard_set(
         location: folder or URL prefix of the shard set.
         deep: also decode all audio and images.
         pool: who does the work.
-        on_progress: hears of shards done.
+        on_progress: called with progress: shards done.
 
     Raises:
         UserError: no shard set there.

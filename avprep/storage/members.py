@@ -184,7 +184,7 @@ def _pax_keys(record: bytes) -> dict[bytes, bytes]:
         length, _, _ = record.partition(b" ")
         line, record = record[: int(length)], record[int(length) :]
         if not line:
-            raise ValueError("a pax header with a line of no length")
+            raise ValueError("a pax header with an empty line")
         key, _, value = line[len(length) + 1 : -1].partition(b"=")
         keys[key] = value
     return keys

@@ -114,7 +114,7 @@ def check_writable(location: str | Path) -> None:
         known = ", ".join(sorted(_WHOLE_UPLOADS - {"memory"}))
         raise UserError(
             f"{location}: cannot be written to: only local folders and object stores ({known}) "
-            "show a file when it is whole and not before. Give a local folder, and copy it."
+            "show a file only when it is complete. Give a local folder, and copy it."
         )
 
 

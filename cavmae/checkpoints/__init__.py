@@ -69,12 +69,12 @@ def save_model(
     metadata: Mapping[str, str] | None = None,
     weights: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a model's weights as safetensors, whole or not at all; other threads work meanwhile.
+    """Write a model's weights as safetensors, completely or not at all.
 
     Args:
         path: the file, or its URL in an object store.
         model: its config and kind are stored with the weights.
-        metadata: further strings to store, such as the labels; None for the model's own.
+        metadata: more strings to store, such as the labels; None for the model's own.
         weights: tensors to store in place of the model's own.
     """
     described = {
@@ -102,11 +102,12 @@ def load_checkpoint(path: str | Path) -> CAVMAE | CAVMAEClassifier:
 
     Args:
         path: our safetensors, a run directory (its best weights, else its last),
-            `hf://org/name[@revision]`, or a published `.pth`. The size of a published model is
-            read off its shapes, with heads of 64.
+            `hf://org/name[@revision]`, or a published `.pth`. The size of a published model
+            follows from its shapes, with heads of 64.
 
     Raises:
-        UserError: nothing there, not a checkpoint, or tensors missing, unexpected or misshapen.
+        UserError: no such file, not a checkpoint, or tensors that are missing, unexpected or of the
+            wrong shape.
         WorkFailed: the hub does not answer.
     """
     file = weights_file(path)

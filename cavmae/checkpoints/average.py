@@ -28,14 +28,14 @@ class Averaged:
 
 
 def average(sources: Sequence[str | Path], target: str | Path) -> Averaged:
-    """Write the mean of the weights, each counting the same, with the first one's metadata.
+    """Write the unweighted mean of the checkpoints, with the metadata of the first.
 
     Args:
         sources: files, runs, or checkpoint folders of a run.
         target: a .safetensors file.
 
     Raises:
-        UserError: no source at all, or models of another kind, size, input or label set among them.
+        UserError: no source, or models that differ in kind, size, input or label set.
     """
     target = Path(target)
     if not sources:

@@ -39,9 +39,9 @@ class Converted:
     """A converted model.
 
     Attributes:
-        file: that was written.
-        model: that it holds.
-        notes: in words, what was left out or assumed.
+        file: the file written.
+        model: the model in it.
+        notes: what was left out or assumed, in words.
     """
 
     file: Path
@@ -52,7 +52,7 @@ class Converted:
 def convert(
     source: str | Path, target: str | Path, options: ConvertOptions | None = None
 ) -> Converted:
-    """Convert a checkpoint. The endings of the names say the formats.
+    """Convert a checkpoint. The suffixes determine the formats.
 
     Args:
         source: our safetensors, a run, or a published `.pth`.
@@ -60,7 +60,7 @@ def convert(
         options: what changes besides the format, and what is stored with a classifier.
 
     Raises:
-        UserError: a tensor is missing, unexpected or misshapen, or an option does not fit.
+        UserError: a tensor is missing, unexpected or of the wrong shape, or an option does not fit.
     """
     target, options = Path(target), options or ConvertOptions()
     labels = read_label_csv(options.labels) if options.labels is not None else None

@@ -75,11 +75,13 @@ def config_of(weights: Mapping[str, Tensor], file: Path) -> ModelConfig:
             }
     except KeyError as error:
         raise UserError(
-            f"{file}: not a CAV-MAE checkpoint, it has no {error.args[0]}. Its first names are "
+            f"{file}: not a CAV-MAE checkpoint, it has no {error.args[0]}. Its first tensors are "
             f"{', '.join(list(weights)[:3]) or 'none'}."
         ) from None
     except (ValueError, IndexError, ZeroDivisionError):
-        raise UserError(f"{file}: not a CAV-MAE checkpoint, its weights have odd shapes.") from None
+        raise UserError(
+            f"{file}: not a CAV-MAE checkpoint, its tensors have unexpected shapes."
+        ) from None
     try:
         return ModelConfig(**sizes)
     except UserError as error:

@@ -83,7 +83,7 @@ def _config(weights: Mapping[str, Tensor], where: str) -> ModelConfig:
             f"{where}: not a vision MAE with decoder, it has no {error.args[0]}."
         ) from None
     except (ValueError, IndexError):
-        raise UserError(f"{where}: not a vision MAE, its weights have odd shapes.") from None
+        raise UserError(f"{where}: not a vision MAE, its tensors have unexpected shapes.") from None
     except UserError as error:
         raise UserError(f"{where}: its weights have an impossible size: {error}") from error
 

@@ -25,8 +25,8 @@ class Target(Options):
 def average(checkpoints: tuple[str, ...], target: Target) -> None:
     """Write the mean of the weights of several checkpoints of one model.
 
-    The checkpoints of a run stand in RUN/checkpoints; --keep-checkpoints says how many stay.
-    `cavmae finetune --average-epochs` averages while it trains and needs none of them.
+    The checkpoints of a run are in RUN/checkpoints; --keep-checkpoints says how many are kept.
+    `cavmae finetune --average-epochs` averages while it trains and does not need them.
 
     \b
     Example:

@@ -19,9 +19,9 @@ from cavmae.options import ConvertOptions
 def convert(src: str, dst: Path, options: ConvertOptions) -> None:
     """Convert the checkpoint SRC to DST: published .pth to .safetensors, or back.
 
-    The endings of the names say the formats. Every tensor must be there and fit, and nothing
-    else; else an error lists the difference. A .pth stores no mode, criterion or classes: state
-    those of a classifier with --mode, --criterion and --labels, and DST stores them.
+    The suffixes determine the formats. All tensors must be present and have the right shapes;
+    otherwise an error lists the differences. A .pth stores no mode, criterion or classes: for a
+    classifier give --mode, --criterion and --labels, and DST stores them.
 
     \b
     Example:

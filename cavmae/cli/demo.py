@@ -27,10 +27,9 @@ class DemoOptions(Options):
 def demo(options: DemoOptions) -> None:
     """Make videos, extract, shard, pretrain, retrieve, probe, inpaint, finetune, predict.
 
-    Every stage is a command that could be typed; they are shown and timed. What pretraining is
-    worth stands at the end and in OUT/summary.json, beside the same model at its random start,
-    trained from scratch, and chance. Takes a few minutes on two cores. An interrupted demo resumes
-    when run again.
+    Prints and times each command. At the end, and in OUT/summary.json, it compares the pretrained
+    model with random weights, training from scratch, and chance. Takes a few minutes on two cores.
+    An interrupted demo resumes when run again.
 
     \b
     Example:

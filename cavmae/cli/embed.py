@@ -17,7 +17,7 @@ def embed(options: EmbedOptions) -> None:
     """Compute the features of every clip of a shard set.
 
     Nothing is masked. After an interruption the same command resumes where it
-    was; the file appears when it is whole.
+    was; the file appears when it is complete.
 
     \b
     Example:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
 def evaluate(options: EvaluateOptions, printed: OneLine) -> None:
     """Accuracy, mAP, AUC and d′ of a classifier.
 
-    Under torchrun the clips are shared among the processes, each read once. --modes all shows what
-    the classifier does with sound and picture, and with either of them alone.
+    Under torchrun the processes share the clips. --modes all evaluates the classifier with
+    sound and picture, and with either of them alone.
 
     \b
     Example:

@@ -55,7 +55,7 @@ def described(result: cavmae.RetrieveResult) -> Iterator[str]:
     if result.clips_lacking:
         yield lacking_words(result.clips_lacking)
     if not result.is_pretrained:
-        yield "note: this is a classifier, whose streams were not trained to match each other"
+        yield "note: this is a classifier; finetuning does not train sounds to match pictures"
     if (out := result.options.out) is not None:
         yield f"{out}/retrieval.json, {out}/retrieval.html"
 

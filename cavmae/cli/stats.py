@@ -16,8 +16,8 @@ from cavmae.options import StatsOptions
 def stats(shards: str, options: StatsOptions) -> None:
     """Measure the fbank's mean and standard deviation over SHARDS.
 
-    Writes them into SHARDS/dataset.json, from where training takes them. Those of a selection stand
-    for the whole set there: select what is trained on.
+    Writes them into SHARDS/dataset.json, where training finds them. To measure only the clips that
+    are trained on, give --split, --classes or --select.
 
     \b
     Example:

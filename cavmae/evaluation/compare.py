@@ -39,10 +39,10 @@ class CompareResult:
 
     Attributes:
         first, second: the files of scores.
-        figures: by name, accuracy and mAP.
-        clips: that both have.
-        only_first, only_second: that one has and the other lacks, left out.
-        draws: of the clips.
+        figures: accuracy and mAP, by name.
+        clips: number of clips in both files.
+        only_first, only_second: number of clips in only one of the files, left out.
+        draws: number of bootstrap draws.
     """
 
     first: Path
@@ -57,7 +57,7 @@ class CompareResult:
 def compare(first: Path, second: Path, options: CompareOptions = CompareOptions()) -> CompareResult:
     """Compare two files of scores clip by clip.
 
-    Both are drawn from alike, so clips that are hard for both do not blur their difference.
+    The bootstrap is paired: each draw takes the same clips from both.
 
     Args:
         first: a file that `cavmae eval --scores` wrote.

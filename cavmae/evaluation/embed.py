@@ -44,11 +44,11 @@ class EmbedResult:
     """A file of features.
 
     Attributes:
-        file: where it is.
-        clips: in it.
-        clips_unreadable: left out.
-        clips_lacking: left out, because they lack a modality.
-        was_complete: whether it was there already, and nothing was computed.
+        file: its path.
+        clips: number of clips in it.
+        clips_unreadable: number of clips left out because they cannot be read.
+        clips_lacking: number of clips left out because they lack a modality.
+        was_complete: whether the file existed already, and nothing was computed.
     """
 
     file: Path
@@ -100,7 +100,7 @@ def embed(options: EmbedOptions, on_progress: OnProgress = ignore) -> EmbedResul
 
     Args:
         options: which model, on which clips, and what is stored.
-        on_progress: hears of the clips done.
+        on_progress: called with progress: the clips done.
 
     Raises:
         UserError: the file or its parts belong to something else, or the options do not fit.

@@ -57,23 +57,23 @@ class ModeResult:
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """How good a classifier is, and on what that is measured.
+    """The figures of a classifier, and how they were measured.
 
     Attributes:
         modes: the figures of each mode; the first is the one it was trained in, or asked for.
         labels: the classes.
-        clips: that were classified.
-        clips_selected: of the shard set, with those that could not be read.
-        clips_unreadable: left out.
-        clips_lacking: not among those selected, because they lack a modality.
-        clips_in_manifest: that the shard set was made of.
-        clips_never_sharded: of those, the ones that could not be decoded.
-        coverage: which clips of a list are there, where a list was given.
-        confusion: VGGSounder's `mu`, where it was asked for with all modes of a model of both.
+        clips: number of clips classified.
+        clips_selected: number of clips selected from the shard set, including unreadable ones.
+        clips_unreadable: number of clips left out because they cannot be read.
+        clips_lacking: number of clips not selected because they lack a modality.
+        clips_in_manifest: number of clips in the manifest of the shard set.
+        clips_never_sharded: number of those that could not be decoded.
+        coverage: which clips of the list are in the shard set, if a list was given.
+        confusion: VGGSounder's `mu`, if all modes of a model of both modalities were measured.
         criterion, frames, fbank_mean, fbank_std: how clips were classified.
-        stored_frames: frames of a clip in the shard set.
+        stored_frames: number of frames per clip in the shard set.
         checkpoint: the file of weights.
-        shards, fingerprint: where the clips lie, and what tells that they are the same.
+        shards, fingerprint: the shard set, and its fingerprint.
         notes: what had to be assumed, in words.
     """
 
@@ -123,9 +123,9 @@ def evaluate(
 
     Args:
         options: which classifier, on which clips, and how.
-        recipe: what a recipe says of the classifier; what its file stores goes before.
-        on_progress: hears of the clips done.
-        on_note: hears of each assumption, and of missing clips, before the work begins.
+        recipe: what a recipe says about the classifier; what its file stores takes precedence.
+        on_progress: called with progress: the clips done.
+        on_note: called with each assumption, and of missing clips, before the work begins.
 
     Returns:
         The whole result, on every rank.

@@ -38,10 +38,10 @@ class ExportResult:
     """An exported program.
 
     Attributes:
-        file: where it is.
-        inputs: names of what it takes, in order.
-        classes: logits it gives per clip.
-        largest_difference: of its logits from the model's.
+        file: its path.
+        inputs: the names of its inputs, in order.
+        classes: number of logits per clip.
+        largest_difference: between its logits and the model's.
     """
 
     file: Path
@@ -122,13 +122,13 @@ def export(
     options: ExportOptions = ExportOptions(),
     on_note: OnNote = warnings.warn,
 ) -> ExportResult:
-    """Write a classifier as a program, once that is known to give the model's numbers.
+    """Write a classifier as a program, after checking that it gives the model's numbers.
 
     Args:
         checkpoint: a finetuning run or a checkpoint file.
         target: the .pt2 to write.
         options: what the program takes.
-        on_note: hears of each assumption about the classifier.
+        on_note: called with each assumption about the classifier.
 
     Raises:
         UserError: not a classifier, or a name that is not .pt2.

@@ -58,7 +58,7 @@ class InpaintResult:
     Attributes:
         folder: of the PNGs and inpaint.json.
         clips: in the order of the shard set.
-        clips_lacking: of the set, left out because they lack a modality.
+        clips_lacking: number of clips left out because they lack a modality.
         norm_pix_loss: whether the model predicts normalised patches, so that mean and contrast
             of each patch are drawn from the original.
     """
@@ -74,7 +74,7 @@ def inpaint(options: InpaintOptions, on_progress: OnProgress = ignore) -> Inpain
 
     Args:
         options: which model, which clips, and what is hidden.
-        on_progress: hears of the clips drawn.
+        on_progress: called with progress: the clips drawn.
 
     Raises:
         UserError: not a pretrained model, or a clip that is not there.

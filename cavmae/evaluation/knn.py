@@ -24,14 +24,14 @@ MEMORY = 2**30  # bytes that the similarities held at a time may take
 
 @dataclass(frozen=True)
 class KnnResult:
-    """How well neighbours tell the labels.
+    """The figures of a nearest-neighbour classifier.
 
     Attributes:
-        scores: of the votes, as `evaluate` scores probabilities.
-        clips: that were classified.
-        known_clips: whose labels were known.
-        clips_unreadable: left out, of both.
-        clips_lacking: left out of both, because they lack a modality.
+        scores: of the votes, scored like probabilities in `evaluate`.
+        clips: number of clips classified.
+        known_clips: number of clips whose labels were known.
+        clips_unreadable: number of clips of both sets left out because they cannot be read.
+        clips_lacking: number of clips of both sets left out because they lack a modality.
         leave_one_out: whether each clip was classified by all others of the same set.
         checkpoint: the file of weights.
     """
@@ -86,7 +86,7 @@ def knn(options: KnnOptions, on_progress: OnProgress = ignore) -> KnnResult:
 
     Args:
         options: which model, on which clips, and how neighbours vote.
-        on_progress: hears of the clips done, of both sets.
+        on_progress: called with progress: the clips done, of both sets.
 
     Returns:
         The whole result, on every rank.

@@ -47,7 +47,7 @@ from cavmae.model import CAVMAEClassifier
 from cavmae.options import AUDIO_MODES, IMAGE_MODES, MODE_WORDS, Mode
 
 UNMATCHED = (
-    "{file}: is a classifier, whose streams were not trained to match each other; similarities "
+    "{file}: is a classifier, and finetuning does not train sounds to match pictures; similarities "
     "mean more from a pretrained model."
 )
 
@@ -79,13 +79,13 @@ class Similarity:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model makes of a file.
+    """What a model says about a file.
 
     Attributes:
         path: the file.
-        mode: which modalities it has, see `CAVMAEClassifier.forward`.
-        labels: every class, the most probable first; none from a pretrained model.
-        similarity: of each frame, where it was asked for and the file has sound and picture.
+        mode: the modalities used, see `CAVMAEClassifier.forward`.
+        labels: every class, the most probable first; empty for a pretrained model.
+        similarity: of the sound to each frame, if asked for and the file has both.
     """
 
     path: str
@@ -104,9 +104,9 @@ def predict(
     """Classify one media file. For many, open a `Predictor` once.
 
     Args:
-        path: a video file; also one without a video or without an audio stream.
+        path: a video, an audio file or a picture.
         options: which classifier, and how the file is decoded.
-        on_note: hears of each assumption about the classifier.
+        on_note: called with each assumption about the classifier.
 
     Raises:
         DecodeError: the file cannot be decoded, or lacks what the mode needs.

@@ -49,16 +49,16 @@ class Probed:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What the features of several models know.
+    """The probes of several models.
 
     Attributes:
-        rows: each model, and the random start of each size of model behind the last one of it;
-            each once with all labels, and once with those of each split asked for.
-        is_multi_label: whether clips have several labels, so that mAP is what counts.
-        clips: that were classified.
-        known_clips: that features are compared with, labelled or not.
-        clips_unreadable: left out, of both.
-        clips_lacking: left out, of both, because they lack a modality.
+        rows: each model, and random weights after the last model of each size; each once with
+            all labels, and once with those of each split asked for.
+        is_multi_label: whether clips have several labels; then mAP is the figure to compare.
+        clips: number of clips classified.
+        known_clips: number of clips that the probes are fitted to, labelled or not.
+        clips_unreadable: number of clips of both sets left out because they cannot be read.
+        clips_lacking: number of clips of both sets left out because they lack a modality.
     """
 
     rows: tuple[Probed, ...]
@@ -77,13 +77,13 @@ def probe(
     Args:
         checkpoints: runs or checkpoint files.
         options: on which clips, and how.
-        on_progress: hears of the clips done, of both sets and all models.
+        on_progress: called with progress: the clips done, of both sets and all models.
 
     Returns:
         The whole result, on every rank.
 
     Raises:
-        UserError: no checkpoint, a split that is not there, shard sets without labels or with
+        UserError: no checkpoint, an unknown split, shard sets without labels or with
             different ones.
         WorkFailed: too many clips cannot be read.
     """

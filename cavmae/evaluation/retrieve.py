@@ -30,20 +30,20 @@ from cavmae.model import CAVMAE
 
 @dataclass(frozen=True)
 class RetrieveResult:
-    """Both directions, and what they are measured on.
+    """Retrieval in both directions, and how it was measured.
 
     Attributes:
-        audio_to_image: where each clip's own frame stands for its audio.
-        image_to_audio: where its own audio stands for its frame.
-        clips: that were compared.
-        intervals: of the recalls of both, where a bootstrap was asked for.
-        clips_unreadable: left out.
-        clips_lacking: left out, because they lack a modality.
-        coverage: which clips of a list are there, where a list was given.
-        frames: numbers of the frames that stand for a clip.
-        audio_frames: fbank rows of a clip that were looked at.
+        audio_to_image: the rank of each clip's own frame for its audio.
+        image_to_audio: the rank of each clip's own audio for its frame.
+        clips: number of clips compared.
+        intervals: of the recalls in both directions, if a bootstrap was asked for.
+        clips_unreadable: number of clips left out because they cannot be read.
+        clips_lacking: number of clips left out because they lack a modality.
+        coverage: which clips of the list are in the shard set, if a list was given.
+        frames: numbers of the frames used of each clip.
+        audio_frames: fbank rows used of each clip.
         checkpoint: the file of weights.
-        is_pretrained: whether its streams were trained to match each other.
+        is_pretrained: whether the model was trained to match sounds with images.
         options: which clips were compared, and how.
     """
 
@@ -100,8 +100,8 @@ def retrieve(
 
     Args:
         options: which model, on which clips, and what is written.
-        on_progress: hears of the clips done.
-        on_note: hears of clips of the list that are not there, before the work begins.
+        on_progress: called with progress: the clips done.
+        on_note: called with clips of the list that are not there, before the work begins.
 
     Returns:
         The whole result, on every rank.

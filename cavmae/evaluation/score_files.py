@@ -38,8 +38,8 @@ class ClipScores:
     """Scores and labels of clips.
 
     Attributes:
-        kind: what the scores are.
-        video_ids: the clips.
+        kind: "probabilities" or "logits".
+        video_ids: ids of the clips.
         scores: float64 [N, classes].
         labels: bool [N, classes].
         classes: the classes, in order.
@@ -85,7 +85,7 @@ def read_scores(path: Path) -> ClipScores:
     """Read a file that `write_scores` wrote.
 
     Raises:
-        UserError: there is no such file, or it is not a file of scores; or pyarrow is missing.
+        UserError: no such file, not a file of scores, or pyarrow is missing.
     """
     _, read = _format_of(path)
     try:

@@ -78,11 +78,12 @@ def load_trained(checkpoint: str | Path, audio_frames: int | None = None) -> Tra
     """Load a run directory or a checkpoint file.
 
     Args:
-        checkpoint: what is loaded.
-        audio_frames: fbank rows of a clip that the model sees; None for as many as in training.
+        checkpoint: the run or file to load.
+        audio_frames: fbank rows that the model takes; None for as many as in training.
 
     Raises:
-        UserError: nothing there, not a checkpoint, or rows that fill no whole patches.
+        UserError: no such file, not a checkpoint, or rows that are not a multiple of the patch
+            size.
     """
     file = weights_file(checkpoint)
     model = load_checkpoint(file)

@@ -23,9 +23,9 @@ class FbankStats:
     """What was measured.
 
     Attributes:
-        mean: of all values.
-        std: standard deviation of the population.
-        samples: that were measured.
+        mean: mean of all values.
+        std: their standard deviation (of the population).
+        samples: number of samples measured.
     """
 
     mean: float
@@ -36,10 +36,10 @@ class FbankStats:
 def stats(
     location: str | Path, options: StatsOptions | None = None, on_progress: OnProgress = ignore
 ) -> FbankStats:
-    """Measure a shard set's fbank, or that of the selection that stands for the whole set.
+    """Measure the fbank's mean and std over a shard set, or over a selection of its clips.
 
-    Only real frames count: neither padding nor what a model of `target_length` rows would cut.
-    Writes `fbank` into dataset.json, from where training takes it.
+    Padding and rows after `target_length` do not count. Writes `fbank` into dataset.json, where
+    training finds it.
 
     Args:
         location: folder or URL prefix of the set.

@@ -28,7 +28,7 @@ class ModelConfig:
     """Everything that decides a model's parameters and their shapes. Defaults: the published base.
 
     Raises:
-        UserError: sizes that cannot be, with the field's name.
+        UserError: an impossible size, with the field's name.
     """
 
     embed_dim: int = 768

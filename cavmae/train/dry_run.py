@@ -29,23 +29,23 @@ _FINENESS = 16  # the answer is right to one part in this many
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a few steps showed.
+    """What a few steps of a run showed.
 
     Attributes:
         device: its name.
-        processes: that train together.
-        batch_size: of one process.
+        processes: number of processes that train together.
+        batch_size: per process.
         accumulate: batches per step.
         precision: of the arithmetic.
         epochs: of the whole run.
         steps: of the whole run.
-        hours: that these steps take, without validation and checkpoints.
+        hours: for these steps, without validation and checkpoints.
         samples_per_second: of all processes.
-        data_wait: share of the time that was spent waiting for data.
-        memory_gb: most that a process had in use: of its GPU, or its own on a CPU.
+        data_wait: share of the time spent waiting for data.
+        memory_gb: peak memory of a process: of its GPU, or its own on a CPU.
         device_gb: memory of the GPU; None on a CPU.
-        largest_batch: that fits into the GPU; None where that was not tried out.
-        too_large_batch: the smallest that was found not to fit; None if all did.
+        largest_batch: largest batch that fits into the GPU; None if not searched.
+        too_large_batch: smallest batch found not to fit; None if all did.
     """
 
     device: str

@@ -39,7 +39,7 @@ def prepare_folder(folder: RunFolder, options: Run, start: Start) -> None:
     Args:
         folder: the run directory.
         options: of the run.
-        start: what they came to.
+        start: what the options came to: the set, the model and the processes.
 
     Raises:
         UserError: the folder holds another run or a shard set, or cannot be written to.
@@ -156,7 +156,7 @@ def way_to_fit(folder: RunFolder, options: Run) -> str:
     saved = "No checkpoint was written yet."
     if checkpoints := list_checkpoints(folder.path / CHECKPOINTS):
         newest = storage.join(folder.shown(CHECKPOINTS), checkpoints[-1].name)
-        saved = f"The last checkpoint, {newest}, is whole."
+        saved = f"The last checkpoint, {newest}, is complete."
     smaller = max(options.batch_size // 2, 1)
     return (
         f"{saved} {way_to_batch(options.batch_size * options.accumulate, smaller, 1)}, "

@@ -24,10 +24,10 @@ _MEASURES = ("accuracy", "map", "auc")
 
 @dataclass(frozen=True)
 class FoldsResult:
-    """What the runs of all folds came to.
+    """The results of all folds.
 
     Attributes:
-        folder: path or URL, that has a run directory per fold, and folds.json.
+        folder: path or URL with a run directory per fold, and folds.json.
         folds: each fold's run, by the fold's name; its `validation` is the fold's evaluation, by
             the weights of the last epoch.
     """
@@ -52,14 +52,14 @@ class FoldsResult:
 
 
 def folds(options: FoldsRun, on_event: OnEvent = ignore) -> FoldsResult:
-    """Finetune and evaluate once per fold, or resume where that was interrupted.
+    """Finetune and evaluate once per fold, or resume after an interruption.
 
     Folds are the splits of the shard set. Under torchrun all ranks call this together, and all get
     the result.
 
     Args:
         options: of all runs.
-        on_event: hears how each run goes, on the main rank.
+        on_event: called with the runs' events, on the main rank.
 
     Raises:
         UserError: fewer than two folds, or what `finetune` raises.

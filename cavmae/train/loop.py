@@ -94,7 +94,7 @@ class Trainer:
         after_epoch: called on every rank at the end of each epoch; gives the logged validation.
         metadata: stored with every file of weights, see `save_model`.
         transfer: what a classifier's base may learn.
-        tell: who hears of every step and epoch.
+        tell: called with the events of steps and epochs.
         """
         transfer = transfer or TransferOptions()
         if transfer.freeze_base:

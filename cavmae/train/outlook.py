@@ -23,14 +23,14 @@ class Outlook:
     """A run before its first step.
 
     Attributes:
-        clips: read per epoch.
+        clips: number of clips read per epoch.
         steps_per_epoch: of the optimiser.
-        steps: in all epochs.
+        steps: number of steps in all epochs.
         steps_done: by earlier calls.
-        padding: share of the model's fbank rows that no clip fills; 0 where sound plays no part.
-        fitting_rows: the --audio-frames that would fit, where the model has far too many and may
+        padding: share of the model's fbank rows that are padding; 0 if it takes no sound.
+        fitting_rows: the --audio-frames that would fit, if the model has far too many and may
             have fewer.
-        epochs_needed: for FEWEST_STEPS, where random weights are to be trained in fewer.
+        epochs_needed: for FEWEST_STEPS, if random weights are trained in fewer.
         held_out: clips that are evaluated after each epoch.
     """
 

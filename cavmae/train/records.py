@@ -41,7 +41,7 @@ class RunRecords:
         folder: the run directory.
         rows: logged so far; further ones are added to it.
         trackers: that get every row, too.
-        tell: who hears of trackers that fail.
+        tell: called with a note for each tracker that fails.
         """
         self.folder = folder.path
         self.rows = rows

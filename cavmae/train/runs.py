@@ -38,17 +38,17 @@ from cavmae.train.tasks import FinetuneTask, PretrainTask, Task
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """What a run came to; `result.json` in its folder says the same.
+    """The result of a run, which is also in `result.json` in its folder.
 
     Attributes:
         folder: path or URL of the run directory.
-        epochs: trained, over all calls.
-        steps: of the optimizer, over all calls.
-        samples_per_epoch: that all ranks read.
+        epochs: number of epochs trained, over all calls.
+        steps: number of optimizer steps, over all calls.
+        samples_per_epoch: number of samples that all ranks read.
         train: the last epoch's row of the log.
-        validation: its row of the validation; empty where there is none.
-        unreadable: why, by the names of the clips that this call left out.
-        seconds: that this call took.
+        validation: its validation row; empty without validation.
+        unreadable: the clips that this call left out: their names and the reasons.
+        seconds: duration of this call.
     """
 
     folder: str
@@ -78,10 +78,10 @@ Result = TypeVar("Result", bound=PretrainResult)
 
 @dataclass(frozen=True)
 class FinetuneResult(PretrainResult):
-    """What a finetuning run came to.
+    """The result of a finetuning run.
 
     Attributes:
-        metric: that says which weights are the best: "accuracy" or "map".
+        metric: what decides which weights are the best: "accuracy" or "map".
         best: its highest value on the validation clips.
         average: the validation of the weights' average; empty without --average-epochs.
     """
@@ -102,7 +102,7 @@ def pretrain(options: PretrainRun, on_event: OnEvent = ignore) -> PretrainResult
 
     Args:
         options: of the run.
-        on_event: hears how it goes, on the main rank.
+        on_event: called with the run's events, on the main rank.
 
     Raises:
         UserError: inputs that do not fit together.
@@ -129,7 +129,7 @@ def finetune(options: FinetuneRun, on_event: OnEvent = ignore) -> FinetuneResult
 
     Args:
         options: of the run.
-        on_event: hears how it goes, on the main rank.
+        on_event: called with the run's events, on the main rank.
 
     Raises:
         UserError: inputs that do not fit together.
@@ -153,11 +153,11 @@ def finetune(options: FinetuneRun, on_event: OnEvent = ignore) -> FinetuneResult
 
 
 def rehearse(options: Run, on_event: OnEvent = ignore) -> DryRun:
-    """Do a few steps of a run, to know how long it takes and what fits; nothing is written.
+    """Do a few steps of a run to find out how long it takes and what fits; write nothing.
 
     Args:
         options: of the run.
-        on_event: hears what is known before the steps.
+        on_event: called with what is known before the steps.
 
     Raises:
         UserError: inputs that do not fit together.

@@ -63,7 +63,7 @@ def profiled(path: Path, shown: str, steps: int, tell: OnEvent) -> Iterator[Call
         path: of the trace, in Chrome's format.
         shown: the same, for people.
         steps: how many, after the first five; 0 for no trace.
-        tell: who hears where it lies, or why there is none.
+        tell: called with a note on where it is, or why there is none.
     """
     if not steps:
         yield lambda: None

@@ -134,7 +134,7 @@ def test_labelled_and_unlabelled_manifests_merge(turned, with_csv, labelled, unl
 
 def conflict(labelled, tmp_path):
     write_manifest(tmp_path / "x.json", [Clip("a", ("bee",), "other.mp4")])
-    return (labelled, tmp_path / "x.json"), "two contents"
+    return (labelled, tmp_path / "x.json"), "two different entries"
 
 
 def other_classes(labelled, tmp_path):

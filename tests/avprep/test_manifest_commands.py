@@ -462,7 +462,7 @@ def test_fetch_takes_files_from_a_mirror_and_prints_their_digest(server, tmp_pat
     path.unlink()
     server.failures = len(server.requests) + 1
     words = (*words[:-1], f"{server.url}/other/")
-    with pytest.raises(WorkFailed, match=r"sends no class CSV"):
+    with pytest.raises(WorkFailed, match=r"sent no class CSV"):
         run(*words, "--file", "class_labels_indices.csv")
     assert not path.exists()
     words = (*words[:-1], f"{server.url}/good/")

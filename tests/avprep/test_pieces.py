@@ -178,7 +178,7 @@ def test_what_does_not_go_together_is_one_clear_line(tmp_path):
     out = ("--out", tmp_path / "m.json")
     for words, message in (
         ((tmp_path / "t.csv", "--segment", 10), "rows of the table have times already"),
-        ((tmp_path / "v", "--stride", 10), "give --segment, too"),
+        ((tmp_path / "v", "--stride", 10), "--stride needs --segment"),
         ((tmp_path / "v", "--segment", 1), "is less than --shortest 2"),
         ((tmp_path / "v", "--segment", 10, "--extracted", tmp_path), "audio/|takes cut files"),
         ((tmp_path / "v", "--segment", 10, "--shortest", 5), "none of its 1 path"),

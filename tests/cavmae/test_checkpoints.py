@@ -247,8 +247,8 @@ def test_strange_tensors_are_an_error_with_the_files_name(tmp_path, data):
     [
         ([1, 2], "expected tensors by name, found a list"),
         ({"epoch": 3}, "found 'epoch' with a int"),
-        ({}, "has no patch_embed_v.proj.weight. Its first names are none"),
-        ({"conv1.weight": torch.zeros(1)}, "Its first names are conv1.weight"),
+        ({}, "has no patch_embed_v.proj.weight. Its first tensors are none"),
+        ({"conv1.weight": torch.zeros(1)}, "Its first tensors are conv1.weight"),
     ],
 )
 def test_files_of_something_else_are_refused(tmp_path, content, complaint):
@@ -389,7 +389,7 @@ def test_a_vision_mae_that_does_not_fit_is_refused():
         ({"blocks.1.attn.qkv.bias": None}, "\n  missing: blocks.1.attn.qkv.bias"),
         ({"head.weight": torch.zeros(9, 4)}, r"\n  unexpected: head.weight \[9, 4\]"),
         ({"norm.bias": torch.zeros(2)}, r"\n  wrong shape: norm_a.bias \[2\]"),
-        ({"pos_embed": torch.zeros(4)}, "odd shapes"),
+        ({"pos_embed": torch.zeros(4)}, "unexpected shapes"),
     ):
         changed = {**whole, **change}
         weights = {name: value for name, value in changed.items() if value is not None}

@@ -293,7 +293,7 @@ def test_similarities_of_folders_are_rows_and_a_table(checkpoints, odd_files, de
     line = ("--checkpoint", checkpoint, "--similarity", "--similarity-csv", table, "--frames", 4)
     result = command(*line, "--json", odd_files, demo_clip)
     assert result.exit_code == 0, result.exception
-    assert "were not trained to match each other" in result.stderr
+    assert "does not train sounds to match pictures" in result.stderr
     rows = {row["path"]: row for row in map(json.loads, result.stdout.splitlines())}
     assert rows[str(odd_files / "sound.mp4")]["similarity"] == []
     (one,) = rows[str(demo_clip)]["similarity"]

@@ -115,7 +115,7 @@ def test_a_run_that_is_out_of_memory_names_what_resumes_it(place, monkeypatch, e
     assert failed.returncode == 1
     (line,) = (line for line in failed.stderr.splitlines() if line.startswith("Failed: "))
     assert re.match(rf"Failed: out of memory with --batch-size 4 {said}\. The last", line)
-    assert f"The last checkpoint, {checkpoint}, is whole. Give --batch-size 2 --acc" in line
+    assert f"The last checkpoint, {checkpoint}, is complete. Give --batch-size 2 --acc" in line
     assert train(2, 2, "--accumulate", 2).returncode == 0
 
 

@@ -387,7 +387,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_checkpoint_of_the_step(tmp
 def test_a_checkpoint_with_an_empty_file_is_told_from_a_good_one(tmp_path):
     saved = save_checkpoint(tmp_path, 1, CAVMAE(SMALL), {"step": 1}, keep=1)
     (saved / "state.pt").write_bytes(b"")
-    with pytest.raises(UserError, match=r"step-00000001: cannot be resumed from \("):
+    with pytest.raises(UserError, match=r"step-00000001: cannot resume from this checkpoint \("):
         load_state(saved, CAVMAE(SMALL))
 
 

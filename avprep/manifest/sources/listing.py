@@ -258,7 +258,7 @@ def _places_of(name: str, folders: Sequence[str]) -> list[str]:
 def _not_looked_at(videos: Iterable[str]) -> Iterator[str]:
     count = sum(video.startswith(("http://", "https://")) for video in videos)
     if count:
-        yield f"{counted(count, 'clip')} on web servers, which are not asked whether they are there"
+        yield f"{counted(count, 'clip')} on web servers, which are not checked"
 
 
 def _found_by_stem(rows: list[Row], videos: Collection[str]) -> list[Row]:

@@ -198,10 +198,10 @@ class ManifestSummary:
 
     Attributes:
         manifest, labels, report: the files: manifest, its class CSV, and report.
-        clips: of the manifest.
-        classes: of the label set.
-        counts: lines of the report of each status.
-        notes: what a person should know.
+        clips: number of clips in the manifest.
+        classes: number of classes in the label set.
+        counts: number of lines of the report by status.
+        notes: remarks for the user.
     """
 
     manifest: Path
