@@ -203,7 +203,8 @@ class IndexOptions(Options):
     )
     id: str = option("key", "The clips' names: the samples' keys, or json:KEY.")
     bad_samples: Literal["refuse", "skip"] = option(
-        "refuse", "Half, double and interleaved samples: an error, or left out and listed."
+        "refuse",
+        "Half, double, interleaved and unusable samples: an error, or left out and listed.",
     )
 
 
