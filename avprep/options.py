@@ -205,7 +205,8 @@ class IndexOptions(Options):
     )
     id: str = option("key", "The clips' names: the samples' keys, or json:KEY.")
     bad_samples: Literal["refuse", "skip"] = option(
-        "refuse", "Incomplete, repeated and interleaved samples: an error, or left out and listed."
+        "refuse",
+        "Incomplete, repeated, interleaved and unusable samples: an error, or left out and listed.",
     )
 
 

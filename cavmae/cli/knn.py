@@ -9,8 +9,7 @@ import click
 import cavmae
 from avprep.cli.flags import flags
 from avprep.cli.progress import Bars
-from avprep.wording import lacking_words
-from cavmae.cli.results import OneLine
+from cavmae.cli.results import OneLine, left_out
 from cavmae.evaluation.options import KnnOptions
 
 
@@ -54,9 +53,9 @@ def described(result: cavmae.KnnResult, options: KnnOptions) -> str:
     """The result for a person."""
     scores = result.scores
     how = "each by all others" if result.leave_one_out else f"by {result.known_clips} others"
-    lacking = f"\n{lacking_words(result.clips_lacking)}" if result.clips_lacking else ""
+    rest = "".join(f"\n{line}" for line in left_out(result.clips_unreadable, result.clips_lacking))
     return (
         f"accuracy {scores.accuracy:.4f}   mAP {scores.map:.4f}   AUC {scores.auc:.4f}\n"
         f"{result.clips} clips, {how}, {options.neighbours} neighbours, features: "
-        f"{options.modality}, {result.checkpoint}{lacking}"
+        f"{options.modality}, {result.checkpoint}{rest}"
     )

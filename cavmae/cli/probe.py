@@ -10,8 +10,8 @@ import click
 import cavmae
 from avprep.cli.flags import flags
 from avprep.cli.progress import Bars
-from avprep.wording import counted, lacking_words
-from cavmae.cli.results import OneLine
+from avprep.wording import counted
+from cavmae.cli.results import OneLine, left_out
 from cavmae.evaluation.options import ProbeOptions
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
@@ -83,8 +83,7 @@ def described(result: cavmae.ProbeResult, options: ProbeOptions) -> Iterator[str
         f"{result.clips} clips by {result.known_clips} others ({kind}), features: "
         f"{options.modality}"
     )
-    if result.clips_lacking:
-        yield lacking_words(result.clips_lacking)
+    yield from left_out(result.clips_unreadable, result.clips_lacking)
 
 
 def _name(row: Probed) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from avprep.cli.common import Summary
 from avprep.option import option
-from avprep.wording import first_of
+from avprep.wording import counted, first_of, lacking_words
 
 if TYPE_CHECKING:  # imported for real where it is needed, to keep --help quick
     from cavmae.evaluation.clips import Coverage
@@ -27,6 +27,14 @@ class OneLine(Summary):
 
         if is_main_process():
             super().show(finite(facts), words)
+
+
+def left_out(unreadable: int, lacking: int) -> Iterator[str]:
+    """What is said of clips that a result is not about."""
+    if unreadable:
+        yield f"{counted(unreadable, 'clip')} could not be read; `avprep verify` says why"
+    if lacking:
+        yield lacking_words(lacking)
 
 
 def covered(coverage: Coverage | None) -> Iterator[str]:

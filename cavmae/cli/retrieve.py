@@ -10,9 +10,8 @@ import click
 import cavmae
 from avprep.cli.flags import flags
 from avprep.cli.progress import Bars
-from avprep.wording import lacking_words
 from cavmae.cli.options import warn
-from cavmae.cli.results import OneLine, covered
+from cavmae.cli.results import OneLine, covered, left_out
 from cavmae.evaluation.options import RetrieveOptions
 
 
@@ -52,8 +51,7 @@ def described(result: cavmae.RetrieveResult) -> Iterator[str]:
         f"{result.clips} clips, frame {numbers}, {result.audio_frames} rows of the fbank, "
         f"{result.checkpoint}"
     )
-    if result.clips_lacking:
-        yield lacking_words(result.clips_lacking)
+    yield from left_out(result.clips_unreadable, result.clips_lacking)
     if not result.is_pretrained:
         yield "note: this is a classifier; finetuning does not train sounds to match pictures"
     if (out := result.options.out) is not None:

@@ -7,6 +7,7 @@ import click
 import cavmae
 from avprep.cli.flags import flags
 from avprep.cli.progress import Bars
+from cavmae.cli.results import left_out
 from cavmae.options import StatsOptions
 
 
@@ -27,4 +28,4 @@ def stats(shards: str, options: StatsOptions) -> None:
     with Bars("stats") as bars:
         found = cavmae.stats(shards, options, bars)
     measured = f"fbank mean {found.mean:.4f}, std {found.std:.4f} over {found.samples} samples"
-    click.echo(f"{shards}: {measured}")
+    click.echo("\n".join((f"{shards}: {measured}", *left_out(found.unreadable, 0))))

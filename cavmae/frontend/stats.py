@@ -26,11 +26,13 @@ class FbankStats:
         mean: mean of all values.
         std: their standard deviation (of the population).
         samples: number of samples measured.
+        unreadable: number of samples left out because they could not be read.
     """
 
     mean: float
     std: float
     samples: int
+    unreadable: int
 
 
 def stats(
@@ -79,7 +81,8 @@ def stats(
     if not count:
         raise UserError(f"{location}: no clip is as long as one fbank window (25 ms).")
     mean = total / count
-    found = FbankStats(mean, (squares / count - mean**2) ** 0.5, samples)
+    deviation = (squares / count - mean**2) ** 0.5
+    found = FbankStats(mean, deviation, samples, len(loader.bad_samples))
     update_dataset(
         shards.location,
         fbank={

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,10 +17,13 @@ from avprep.shards.format import read_dataset, write_dataset
 from cavmae.checkpoints import load_checkpoint, save_model
 from cavmae.cli.finetune import finetune
 from cavmae.cli.knn import knn
+from cavmae.cli.retrieve import retrieve
+from cavmae.data import ShardSet
 from cavmae.evaluation.knn import vote
 from cavmae.evaluation.metrics import score
 from cavmae.evaluation.options import VoteOptions
 from cavmae.model import CAVMAE
+from tests.cavmae.test_shardset import damage
 from tests.cavmae.tiny_models import TINY
 from tests.cavmae.tiny_shards import write_tiny_shards
 
@@ -166,3 +170,13 @@ def test_a_linear_probe_changes_the_head_alone(sets, tmp_path):
             assert torch.equal(value, start[name]), name
     assert probe["mlp_head.1.bias"].abs().min() > 0  # zero at first
     assert not torch.equal(probe["mlp_head.0.weight"], torch.ones(16))
+
+
+@pytest.mark.parametrize("command", [knn, retrieve])
+def test_clips_that_cannot_be_read_are_counted_in_what_is_printed(sets, tmp_path, command):
+    shutil.copytree(sets / "test", tmp_path / "test")
+    damage(ShardSet.open(tmp_path / "test"), 4, "flac", lambda data: bytes(len(data)))
+    words = ["--shards", tmp_path / "test", "--checkpoint", sets / "pretrained.safetensors"]
+    result = CliRunner().invoke(command, [*map(str, words), "--workers", "0"])
+    assert result.exit_code == 0, result.output
+    assert "\n1 clip could not be read; `avprep verify` says why" in result.output
