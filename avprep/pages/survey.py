@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avprep import storage
+from avprep.errors import UserError
 from avprep.failures import FAILURES_FILE, ClipFailure
 from avprep.options import GalleryOptions
 from avprep.pages.gallery import Candidate, ClipChooser
@@ -70,14 +71,24 @@ def survey_shards(
 
 
 def read_failures(location: str) -> list[ClipFailure] | None:
-    """The rows of failures.csv; None if it is missing."""
-    try:
-        data = storage.read_bytes(storage.join(location, FAILURES_FILE))
-    except FileNotFoundError:
+    """The rows of failures.csv; None if it is missing.
+
+    Raises:
+        UserError: it is not a CSV.
+    """
+    path = storage.join(location, FAILURES_FILE)
+    data = storage.read_if_there(path)
+    if data is None:
         return None
     rows = csv.DictReader(io.StringIO(data.decode("utf-8", "replace"), newline=""))
     names = ("video_id", "path", "stage", "cause", "detail")
-    return [ClipFailure(*(row.get(name) or "" for name in names)) for row in rows]
+    try:
+        return [ClipFailure(*(row.get(name) or "" for name in names)) for row in rows]
+    except csv.Error as error:
+        raise UserError(
+            f"{path}: cannot be read as CSV ({error}). Delete it to make the "
+            "report without the failures, or run `avprep shard` again to write it again."
+        ) from error
 
 
 def some_of_each_cause(failures: Sequence[ClipFailure], most: int) -> list[ClipFailure]:

@@ -372,6 +372,13 @@ def test_an_unlabelled_set_without_failures_has_a_page(shards, tmp_path, browser
     assert browser.console_messages() == []
 
 
+def test_failures_that_are_not_csv_are_an_error_that_names_the_file(shards, tmp_path):
+    copy = shutil.copytree(shards, tmp_path / "train")
+    (copy / "failures.csv").write_text(f"video_id,cause\n{'x' * 200_000},crashed\n")
+    with pytest.raises(UserError, match=r"failures\.csv: cannot be read as CSV \(field"):
+        make_report(str(copy), ReportOptions())
+
+
 def test_a_missing_index_is_an_error_that_names_it(shards, tmp_path):
     copy = shutil.copytree(shards, tmp_path / "train")
     (copy / "shard-000001.index.json").unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Mapping
 
 import pytest
@@ -42,7 +43,7 @@ def test_a_tracker_gets_every_row_in_order_and_is_closed():
     tracker = BackgroundTracker("recorder", lambda: recorder)
     for step in range(100):
         tracker.log(step, {"loss": 1 / (step + 1)})
-    tracker.close()
+    tracker.close(seconds=60)
     assert recorder.rows == [(step, {"loss": 1 / (step + 1)}) for step in range(100)]
     assert recorder.is_closed
     assert tracker.failure == ""
@@ -51,7 +52,7 @@ def test_a_tracker_gets_every_row_in_order_and_is_closed():
 def test_a_tracker_that_raises_is_told_of_in_one_line():
     tracker = BackgroundTracker("raising", Raising)
     tracker.log(1, {"loss": 1.0})
-    tracker.close()
+    tracker.close(seconds=60)
     assert tracker.failure == (
         "raising: ValueError: quota exceeded. It gets no more rows; the command continues."
     )
@@ -62,7 +63,7 @@ def test_a_tracker_that_cannot_begin_is_told_of():
         raise ConnectionError("no route to host")
 
     tracker = BackgroundTracker("far", begin)
-    tracker.close()
+    tracker.close(seconds=60)
     assert "far: ConnectionError: no route to host" in tracker.failure
 
 
@@ -71,7 +72,7 @@ def test_a_tracker_that_would_end_the_program_is_told_of():
         sys.exit("log in first")
 
     tracker = BackgroundTracker("strict", begin)
-    tracker.close()
+    tracker.close(seconds=60)
     assert "strict: SystemExit: log in first" in tracker.failure
 
 
@@ -102,6 +103,21 @@ def test_a_tracker_that_does_not_finish_is_given_up():
     tracker.close(seconds=0.2)
     assert "slow: did not finish within 0.2 s" in tracker.failure
     released.set()
+
+
+def test_several_that_hang_are_waited_for_together(monkeypatch, tmp_path):
+    monkeypatch.setattr(tracking, "_CLOSING_SECONDS", 2.0)
+    released = threading.Event()
+    names = ("wandb", "mlflow", "trackio")
+    for name in names:
+        monkeypatch.setitem(tracking._TRACKERS, name, lambda run: released.wait())
+    trackers = Trackers(names, TrackedRun("1", "run", "cavmae", {}, tmp_path))
+    began = time.monotonic()
+    trackers.close()
+    waited = time.monotonic() - began
+    released.set()
+    assert waited < 2 * 2.0, "waited for one after another"
+    assert [failure.partition(":")[0] for failure in trackers.failures()] == list(names)
 
 
 def test_each_failure_is_told_once(monkeypatch, tmp_path):
