@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import hashlib
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -184,8 +185,8 @@ def check_cache(options: ReadOptions, location: str, sets: Iterable[Iterable[int
     if options.cache_gb * 1e9 < together:
         raise UserError(
             f"a cache of {options.cache_gb:g} GB cannot hold the {SHUFFLE_WINDOW} shards of "
-            f"{location} that are shuffled together. Allow at least {together / 1e9:.1f} GB, or "
-            "use no cache."
+            f"{location} that are shuffled together. Give --cache-gb "
+            f"{math.ceil(together / 1e8) / 10:g} or more, or use no cache."
         )
 
 

@@ -157,7 +157,7 @@ def test_a_folder_without_a_build_is_named(tmp_path):
 
 def test_a_file_in_place_of_a_folder_is_named(tmp_path):
     (tmp_path / "m.json").touch()
-    with pytest.raises(UserError, match=r"m\.json/plan\.json: missing, so no build has begun"):
+    with pytest.raises(UserError, match=r"m\.json/plan\.json: missing, so no build has started"):
         avprep.status(str(tmp_path / "m.json"))
 
 

@@ -109,5 +109,5 @@ def test_samples_of_a_batch_have_masks_of_their_own():
 
 
 def test_an_unknown_mode_is_refused():
-    with pytest.raises(ValueError, match="no mask mode 'columns'"):
+    with pytest.raises(ValueError, match="unknown mask mode 'columns'"):
         mask_noise(1, GRID, 0.5, "columns")
