@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing.util
 import os
 import signal
@@ -392,6 +393,9 @@ def _sample_weights(shards: ShardSet) -> NDArray[np.float64]:
 
 def _settle_worker(number: int) -> None:
     """Workers are as many as the user wants; their libraries must not add threads."""
+    # What the main process is done with is not ours to clean up: an earlier loader would take this
+    # process's pipes for its own.
+    gc.freeze()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     # Ctrl-C reaches the whole process group, Slurm's SIGTERM all processes of a step, and the main

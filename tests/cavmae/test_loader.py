@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -310,6 +311,34 @@ def test_workers_leave_ctrl_c_to_the_main_process(tiny):
         os.kill(worker.pid, signal.SIGINT)
     read += batches
     assert sorted(names(read)) == sorted(tiny.pcm)
+
+
+AFTER_ANOTHER_LOADER = """
+import gc, sys
+from cavmae.data import LoaderOptions, ShardLoader, ShardSet
+
+def epoch():
+    loader = ShardLoader(ShardSet.open(sys.argv[1]), LoaderOptions(8, workers=1))
+    loader.itself = loader  # so that it stays until the collector comes
+    return len(list(loader.epoch()))
+
+gc.disable()
+first = epoch()
+read_many = ShardSet.read_many
+
+def read_after_collecting(*wanted):
+    gc.collect()
+    return read_many(*wanted)
+
+ShardSet.read_many = read_after_collecting
+assert epoch() == first
+"""
+
+
+def test_a_worker_does_not_clean_up_an_earlier_loader_of_the_main_process(tiny):
+    command = [sys.executable, "-c", AFTER_ANOTHER_LOADER, str(tiny.folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stderr == ""
 
 
 def test_wishes_that_cannot_be_granted_are_told_at_once(tiny, tmp_path):
