@@ -41,6 +41,11 @@ def modalities_of(mode: Mode) -> tuple[Modality, ...]:
     return ("audio",) if mode in AUDIO_MODES else ("image",) if mode in IMAGE_MODES else BOTH
 
 
+def frames_given(mode: str, frames: str | int) -> str | int:
+    """The frames that a classifier is given in a mode: the chosen ones, or "none"."""
+    return "none" if mode in AUDIO_MODES else frames
+
+
 def modalities_of_all(modes: Iterable[Mode]) -> tuple[Modality, ...]:
     """What a classifier is given in any of some modes."""
     given = {modality for mode in modes for modality in modalities_of(mode)}

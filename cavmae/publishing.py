@@ -19,7 +19,7 @@ from cavmae.checkpoints.hub import hub_errors, is_hub_url
 from cavmae.checkpoints.pretrained import push_pretrained, save_pretrained
 from cavmae.evaluation.options import VALIDATION_FRAMES
 from cavmae.model import CAVMAE, CAVMAEClassifier
-from cavmae.options import AUDIO_MODES, PushOptions, read_shares
+from cavmae.options import PushOptions, frames_given, read_shares
 from cavmae.train.folder import parsed_config
 from cavmae.train.options import FinetuneRun, PretrainRun
 from cavmae.train.place import CONFIG_FILE
@@ -118,7 +118,7 @@ def _about(
     measured = _measured(run, place)
     if measured and config.get("val_shards"):
         mode = model.metadata.get("mode", "")
-        frames = "none" if mode in AUDIO_MODES else str(VALIDATION_FRAMES)
+        frames = str(frames_given(mode, VALIDATION_FRAMES))
         (data,) = _data_sets(config, "val_shards")
         evaluations.append(Evaluation(data, frames, measured, mode))
     return About(

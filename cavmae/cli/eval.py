@@ -15,7 +15,7 @@ from avprep.wording import lacking_words
 from cavmae.cli.options import RecipeCommand, is_from_recipe, warn
 from cavmae.cli.results import OneLine, covered
 from cavmae.evaluation.options import EvaluateOptions
-from cavmae.options import AUDIO_MODES, MODE_WORDS, StatedUsage
+from cavmae.options import MODE_WORDS, StatedUsage, frames_given
 
 if TYPE_CHECKING:  # imported for real inside the command, to keep --help quick
     from cavmae.evaluation.bootstrap import Interval
@@ -70,7 +70,7 @@ def facts_of(result: cavmae.EvaluateResult) -> dict[str, Any]:
         "classes_without_positives": first.scores.left_out,
         "mode": first.mode,
         "criterion": result.criterion,
-        "frames": result.frames,
+        "frames": frames_given(first.mode, result.frames),
         "fbank_mean": result.fbank_mean,
         "fbank_std": result.fbank_std,
         "checkpoint": str(result.checkpoint),
@@ -83,7 +83,7 @@ def facts_of(result: cavmae.EvaluateResult) -> dict[str, Any]:
 
 
 def _of_mode(one: ModeResult, result: cavmae.EvaluateResult) -> dict[str, Any]:
-    frames = "none" if one.mode in AUDIO_MODES else result.frames
+    frames = frames_given(one.mode, result.frames)
     return {"given": MODE_WORDS[one.mode], "frames": frames, **_measures(one)}
 
 
@@ -125,7 +125,9 @@ def described(result: cavmae.EvaluateResult) -> Iterator[str]:
             f"; {result.clips_never_sharded} of the manifest's {result.clips_in_manifest} "
             "clips could not be decoded and are in no shard"
         )
-    mode = f"Mode {result.mode}, frames {result.frames}, " if len(result.modes) == 1 else ""
+    mode = ""
+    if len(result.modes) == 1:
+        mode = f"Mode {result.mode}, frames {frames_given(result.mode, result.frames)}, "
     how = (
         f"{clips}. {mode}fbank mean {result.fbank_mean:.3f} std {result.fbank_std:.3f}, "
         f"criterion {result.criterion}."
@@ -143,7 +145,7 @@ def mode_table(result: cavmae.EvaluateResult) -> Iterator[str]:
     given = max(map(len, MODE_WORDS.values())) + 2
     yield f"{'mode':18}{'given':{given}}frames"
     for one in result.modes:
-        frames = "none" if one.mode in AUDIO_MODES else frame_words(result)
+        frames = frames_given(one.mode, frame_words(result))
         yield f"{one.mode:18}{MODE_WORDS[one.mode]:{given}}{frames}"
         yield f"  {_figures(one.scores, one.intervals)}"
 

@@ -33,7 +33,7 @@ from cavmae.evaluation.vggsounder import (
     confusion,
     subset_figures,
 )
-from cavmae.options import Criterion, Mode, StatedUsage, modalities_of_all
+from cavmae.options import Criterion, Mode, StatedUsage, frames_given, modalities_of_all
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ def clip_scores(
             "checkpoint": str(result.checkpoint),
             "shards": options.shards,
             "mode": mode,
-            "frames": str(result.frames),
+            "frames": str(frames_given(mode, result.frames)),
             "criterion": result.criterion,
         },
     )

@@ -20,7 +20,7 @@ from avprep.selection import write_selection
 from cavmae.checkpoints import save_model
 from cavmae.checkpoints.usage import labels_metadata
 from cavmae.cli import group
-from cavmae.cli.eval import described
+from cavmae.cli.eval import described, facts_of
 from cavmae.data import Batch
 from cavmae.evaluation.bootstrap import draw, drawn_figures, interval, score_intervals
 from cavmae.evaluation.compare import p_value
@@ -156,6 +156,9 @@ def test_a_model_without_images_has_the_modes_of_sound(folder, tmp_path):
     save_model(tmp_path / "sound.safetensors", model, facts)
     result = evaluated(folder, modes="all", checkpoint=tmp_path / "sound.safetensors")
     assert [one.mode for one in result.modes] == ["audioonly", "missingaudioonly"]
+    path = tmp_path / "scores.npz"
+    alone = evaluated(folder, checkpoint=tmp_path / "sound.safetensors", scores=path)
+    assert facts_of(alone)["frames"] == read_scores(path).about["frames"] == "none"
 
 
 def test_the_command_prints_all_of_it_as_json(folder, tmp_path):
