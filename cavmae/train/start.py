@@ -295,7 +295,8 @@ def load_init(model: Encoder, options: Run, start: Start) -> None:
 
 def front_end(options: Run, start: Start) -> FrontEnd:
     """The front end of a run, on its device."""
-    start.tell(start.fbank)
+    if "audio" in modalities_read(options, start.config):
+        start.tell(start.fbank)
     changes = {}
     if isinstance(options, FinetuneRun):
         changes = {n: getattr(options, n) for n in ("freq_mask", "time_mask", "label_smooth")}

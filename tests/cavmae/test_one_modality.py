@@ -15,7 +15,7 @@ from cavmae.checkpoints import save_model
 from cavmae.checkpoints.usage import labels_metadata
 from cavmae.data import LoaderOptions, ShardLoader, ShardSet
 from cavmae.model import CAVMAE, CAVMAEClassifier
-from cavmae.train.events import Note
+from cavmae.train.events import Normalisation, Note
 from tests.cavmae.test_reader import serving
 from tests.cavmae.tiny_models import TINY
 from tests.cavmae.tiny_shards import CLASSES, SIZE, write_tiny_shards
@@ -78,7 +78,11 @@ def finetune_options(shards, checkpoint, out, mode):
 
 
 def finetune(shards, checkpoint, mode):
-    cavmae.finetune(finetune_options(shards, checkpoint, checkpoint.with_name(mode), mode))
+    """Whether it said how sound is normalised."""
+    events = []
+    options = finetune_options(shards, checkpoint, checkpoint.with_name(mode), mode)
+    cavmae.finetune(options, events.append)
+    return any(isinstance(event, Normalisation) for event in events)
 
 
 @pytest.mark.parametrize(
@@ -102,14 +106,14 @@ def test_one_modality_reads_no_byte_of_the_other(tiny, checkpoint, command, opti
 
 def test_finetuning_on_sound_reads_sound_alone(tiny, checkpoint):
     with serving(tiny.folder) as server:
-        finetune(server.url, checkpoint, "audioonly")
+        assert finetune(server.url, checkpoint, "audioonly"), "says how sound is normalised"
         sent = sum(size for name, size in server.requests if name.endswith(".tar"))
     assert sent == 2 * bytes_of(tiny.folder, AUDIO)  # an epoch and its validation
 
 
 def test_finetuning_on_frames_reads_no_sound(tiny, checkpoint):
     with serving(tiny.folder) as server:
-        finetune(server.url, checkpoint, "videoonly")
+        assert not finetune(server.url, checkpoint, "videoonly"), "speaks of sound"
         sent = sum(size for name, size in server.requests if name.endswith(".tar"))
     assert sent < bytes_of(tiny.folder, FRAMES)
 
