@@ -57,7 +57,7 @@ def out_of_memory(error: BaseException) -> str:
     named = [line for line in lines if any(words in line for words in _MEMORY_WORDS)]
     if not named and not isinstance(error, MemoryError):
         return ""
-    # PyTorch goes on about its allocator; a loading process's error ends with what it was.
+    # PyTorch's text continues with its allocator; a loading process's error ends with its cause.
     return ". ".join([*named, lines[-1]][0].split(". ")[:2]).rstrip(".")
 
 

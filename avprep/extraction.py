@@ -6,7 +6,7 @@
     OUT/extract.json             where the videos are, options and totals
     OUT/failures.csv             clips that failed, and why
 
-A clip's file in audio/ is written last, so one that is there stands for a whole clip.
+A clip's file in audio/ is written last, so its presence means that the clip is complete.
 """
 
 from __future__ import annotations

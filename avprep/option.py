@@ -46,7 +46,7 @@ def option(default: Any = MISSING, help: str = "", **stated: Any) -> Any:
     """A dataclass field that is an option; see the head of this module.
 
     Args:
-        default: its value where none is given; without one the option is required.
+        default: its value if none is given; an option without a default is required.
         help: one or two sentences for `--help`.
         stated: `flag`, `off`, bounds and so on, see `Option`.
     """

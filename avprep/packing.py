@@ -123,7 +123,7 @@ class _TrackedBuild:
             self.failures = tuple(self._trackers.failures())
 
     def begin(self, found: Found, facts: dict[str, object]) -> None:
-        """Open the trackers. Each part of a set is a run of its own, which goes on when resumed."""
+        """Open the trackers. Each part of a set is its own run, which a resumed build continues."""
         part = f"{self._which.part.k}/{self._which.part.n}"
         place = self._out.rstrip("/")
         name = place.rpartition("/")[2]

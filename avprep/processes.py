@@ -137,9 +137,9 @@ def end_group(leader: subprocess.Popen[bytes]) -> None:
 def end_with_parent(parent: int) -> None:
     """End this process when the one that started it is gone, however it went.
 
-    A child whose parent was killed with SIGKILL is told nothing. Linux can kill it then, even while
-    a library holds every thread, and does when the thread that started it ends. Elsewhere, and if
-    the parent was quicker, the child has to look.
+    A child is not notified when its parent is killed with SIGKILL. Linux can kill it then, even
+    while a library holds every thread, and does when the thread that started it ends. Elsewhere,
+    and if the parent was quicker, the child has to look.
 
     Args:
         parent: process id of the one that started this one.

@@ -27,7 +27,7 @@ _CLOSING_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told of the work.
+    """What a tracker knows about the work.
 
     Attributes:
         id: the same when the work is resumed, so that its figures continue one run.
@@ -242,7 +242,7 @@ class Trackers:
     def __init__(self, names: Sequence[TrackerName], run: TrackedRun) -> None:
         """Args:
         names: of the trackers; their libraries are installed, see `check_trackers`.
-        run: what they are told of it.
+        run: what they know about it.
         """
         self._trackers = {
             name: BackgroundTracker(name, functools.partial(_TRACKERS[name], run)) for name in names

@@ -130,7 +130,7 @@ class _Pass:
                 self._survey(surveyed, self._sound)
         if reads_all:
             return
-        # Containers without an index may come out behind the key frame asked for.
+        # Containers without an index may come out after the requested key frame.
         for distance in _SEEK_DISTANCES:
             target = max(begin - distance, self._origin)
             # Before the first picture only the sound leads anywhere.

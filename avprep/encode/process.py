@@ -101,7 +101,7 @@ class ClipDecoder:
         try:
             outcome = self._attempt(clip, request, fill)
         except (_ChildDied, TimeoutError):
-            self.close()  # whatever the child's earlier clips left behind is gone with it
+            self.close()  # what the child's earlier clips left goes with it
             outcome = self._last_attempt(clip, request, fill)
         if isinstance(outcome, Unreadable):
             detail = outcome.detail.replace(path, clip.video) if path else outcome.detail

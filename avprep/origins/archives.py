@@ -29,7 +29,7 @@ class Member:
         size: bytes, as the archive declares them.
         content: these bytes, to be taken before the next member is asked for; taking them raises
             DecodeError where the archive is damaged. Or why there are none: this is not a file.
-        begin: the first of these bytes in the archive, where they lie there as they are.
+        begin: the first of these bytes in the archive, if the archive stores them uncompressed.
     """
 
     name: str
@@ -65,7 +65,7 @@ def read_tar(file: io.BufferedReader, wanted: Collection[str]) -> Iterator[Membe
 
     Raises:
         DecodeError: the archive is cut or damaged, at a place after the members so far. The detail
-            goes on from the archive's name.
+            continues the archive's name.
     """
     with _causes():
         front, left = Front(file), set(wanted)
@@ -129,7 +129,7 @@ def _read_zip_without_index(front: Front, wanted: set[str]) -> Iterator[Member]:
 
 
 def _inflated(front: Front, method: int, packed: int, size: int, checksum: int) -> Iterator[bytes]:
-    """The content of a member, which may lie there as it is."""
+    """The content of a member, which may be stored uncompressed."""
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     count = found = 0
     with _causes():

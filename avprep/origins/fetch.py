@@ -177,7 +177,7 @@ def fetch_videos(
     """Each clip with its video as a local file, or with why there is none.
 
     Local videos come first, in order. Archives follow in the order of their first clips and are
-    read once from front to back, so their clips come in the order in which their members lie there.
+    read once from front to back, so their clips come in the order of their members.
 
     Args:
         clips: to be decoded from `video`, or packed from extracted files.
@@ -330,7 +330,7 @@ def _opened(archive: str) -> Iterator[Any]:
     """An archive, as a buffered reader.
 
     Raises:
-        DecodeError: it cannot be opened; the detail goes on from its name.
+        DecodeError: it cannot be opened; the detail continues its name.
     """
     if storage.is_url(archive):
         with RemoteFile(archive) as remote, io.BufferedReader(remote, _CHUNK) as file:

@@ -60,7 +60,7 @@ class RemoteFile(io.RawIOBase):
 
     Raises:
         DecodeError: missing, unreadable, or unreachable: the network or the server failed at each
-            of several attempts. Reading raises it, too. The detail goes on from the file's name.
+            of several attempts. Reading raises it, too. The detail continues the file's name.
     """
 
     def __init__(self, url: str, first: int | None = None) -> None:

@@ -194,7 +194,7 @@ def _distance(
     one = one[:, max(0, shift) :][:, :steps]
     other = other[:, max(0, -shift) :][:, :steps]
     one_has, other_has = _is_something(one), _is_something(other)
-    # What is behind the end of one of the two is no difference.
+    # Past the end of either of the two there is no difference.
     overlap = _before_end(one_has) & _before_end(other_has)
     one, other = one * overlap[..., None], other * overlap[..., None]
     few = np.count_nonzero(one_has & other_has, axis=1) < kind.least

@@ -95,7 +95,7 @@ def _how_again(same: set[str]) -> str:
 def _grouped(members: Iterator[TarMember]) -> Iterator[tuple[str, list[tuple[str, TarMember]]]]:
     """Runs of members with one key: the key, and each member with its suffix.
 
-    As webdataset does, names are cut at the first dot behind the last slash.
+    As webdataset does, names are cut at the first dot after the last slash.
     """
     key, run = "", list[tuple[str, TarMember]]()
     for member in members:
@@ -213,7 +213,7 @@ def _num_samples(descriptor: int, path: Path, audio: TarMember, options: IndexOp
     _Problem, UserError: it is not what training takes, or does not say how long it is.
     """
     head = _head_of(descriptor, audio)
-    if sound_format(head) is None or not promised_samples(head):  # behind other chunks of a WAV
+    if sound_format(head) is None or not promised_samples(head):  # after other chunks of a WAV
         head = os.pread(descriptor, audio.size, audio.start)
     kind = sound_format(head)
     if kind != (SAMPLE_RATE, 1):
@@ -314,7 +314,7 @@ def _members(path: Path, descriptor: int, end: int) -> Iterator[TarMember]:
             if member.fault is not FOLDER:
                 yield member
     except EOFError:
-        raise UserError(f"{path}: is cut short: it ends behind byte {at}. Copy it again.") from None
+        raise UserError(f"{path}: is cut short: it ends after byte {at}. Copy it again.") from None
     except ValueError as error:
         what = f"is damaged ({error}). Copy it again." if at else f"is not a tar ({error})."
         raise UserError(f"{path}: {what}") from error

@@ -251,12 +251,12 @@ def typical_first(
 
 @dataclass(frozen=True)
 class CutByCount:
-    """Shards of so many clips."""
+    """Shards with a given number of clips."""
 
     samples: int | None = None  # None: 500, or fewer where that makes under 8 shards
 
     def target(self, clips: int) -> int:
-        """The greatest weight of a shard of a set of so many clips."""
+        """The greatest weight of a shard, for a set of this many clips."""
         return self.samples or default_samples_per_shard(clips)
 
     def weight(self, clip: Clip) -> int:
@@ -266,7 +266,7 @@ class CutByCount:
 
 @dataclass(frozen=True)
 class CutByBytes:
-    """Shards of about so many bytes, by what the clips should weigh: nothing is decoded for it."""
+    """Shards of about a given size, estimated from the clips without decoding."""
 
     size: int
     sample: SampleOptions

@@ -184,7 +184,7 @@ def temporary_in(folder: Path) -> Path:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file of this name is one that somebody writes, or left behind."""
+    """Whether a name is that of a file being written, or left unfinished."""
     return bool(_TEMPORARY.fullmatch(name))
 
 

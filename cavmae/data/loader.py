@@ -115,7 +115,7 @@ class ShardLoader:
         self._loader = DataLoader(
             _BatchReader(shards, options),
             batch_size=None,
-            sampler=self._requests,  # filled anew for each epoch
+            sampler=self._requests,  # filled again for each epoch
             num_workers=options.workers,
             pin_memory=options.pin_memory,
             persistent_workers=options.workers > 0,

@@ -183,7 +183,7 @@ def steps(total: int, batch: int, world: int, start: int = 0) -> Iterator[Step]:
 
     Every place is in exactly one step, and every rank gets as many batches. The last step is
     shorter; where it would leave a rank without a sample, the one before takes its samples. A run
-    that goes on with more ranks than the epoch has samples left has one step, see `Step.places`.
+    that continues with more ranks than the epoch has samples left has one step, see `Step.places`.
     """
     size = batch * world
     while start < total:

@@ -107,7 +107,7 @@ def _own_share(
     parts: list[Rows] = []
     with torch.inference_mode():
         for batch in loader.epoch():
-            # Copies, so that the batches with their sounds and pictures are let go.
+            # Copies, so that the batches with their sounds and pictures are freed.
             rows = {"index": batch.index.clone(), "labels": batch.labels.clone()}
             inputs = frontend(batch.to(world.device))
             for mode in modes:

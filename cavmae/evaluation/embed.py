@@ -116,7 +116,7 @@ def embed(options: EmbedOptions, on_progress: OnProgress = ignore) -> EmbedResul
         if out.exists():
             clips = check_same(out, about)
             if world.is_main:
-                drop(parts, about)  # what a kill behind the last step has left
+                drop(parts, about)  # what a kill after the last step left
             return EmbedResult(out, clips, len(shards) - clips, shards.lacking, was_complete=True)
         claim(parts, about, world)
         make_missing_parts(trained.to(world.device), shards, options, parts, world, on_progress)

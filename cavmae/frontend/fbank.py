@@ -29,7 +29,7 @@ def frame_count(samples: Tensor) -> Tensor:
 
 
 def samples_for(frames: int) -> int:
-    """The fewest samples that give so many frames."""
+    """The fewest samples that give this many frames."""
     return WINDOW + (frames - 1) * SHIFT
 
 

@@ -82,7 +82,7 @@ def dry_run(trainer: Trainer, seconds: float = 20.0) -> DryRun:
         speed = measure(trainer, seconds)
     is_searched = world.device.type == "cuda" and world.size == 1
     largest, too_large = search_batch(trainer) if is_searched else (None, None)
-    if speed is None:  # nothing is told the other ranks, which may wait for this one in their step
+    if speed is None:  # the other ranks may wait for this one in their step
         raise WorkFailed(does_not_fit(options, largest))
     memory = max(world.gather(speed.get("gpu_gb", _own_gb())))
     waited = max(world.gather(speed["data_wait"]))

@@ -199,7 +199,7 @@ class Trainer:
         return profiled(self.folder.path / name, self.folder.shown(name), steps, self.tell)
 
     def _close(self) -> None:
-        """Finish what works beside the run. It may be ending with an error; others are told."""
+        """Finish background work. The run may be ending with an error; other ranks learn of it."""
         work: list[Callable[[], None]] = [self._writer.finish]
         if self._records is not None:
             work += [self._records.close, self.folder.push_rest]

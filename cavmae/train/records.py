@@ -155,7 +155,7 @@ class Meter:
             self._waited += time.monotonic() - began
 
     def step(self, samples: int) -> None:
-        """A step with so many samples is done, over all ranks."""
+        """Record a step with this many samples, over all ranks."""
         now = time.monotonic()
         self._steps.append((now - self._last, samples, self._waited))
         self._last, self._waited = now, 0.0

@@ -35,7 +35,7 @@ class Start:
 
     Attributes:
         world: this process among its peers.
-        tell: who is told how the run goes; on other ranks than the main one, nobody.
+        tell: called with the run's events; on ranks other than the main one it does nothing.
         shards: that are trained on.
         validation: clips that the model is measured on.
         config: of the model.

@@ -100,7 +100,7 @@ class _RowParser:
 
 
 def _parted(fields: list[str], text: str) -> tuple[str, float, list[str]]:
-    """Id and start, from two fields or from a file's name, and the fields behind them."""
+    """Id and start, from two fields or from a file's name, and the fields after them."""
     if _NUMBER.fullmatch(fields[1]):
         return fields[0], checked_seconds(fields[1], "start"), fields[2:]
     if segment := segment_of(fields[0]):
