@@ -108,7 +108,7 @@ def _is_time(text: str) -> bool:
 
 
 def _tidied(stem: str) -> str:
-    """A name with the signs of a plain keyboard, without what programs append it."""
+    """A name with the signs of a plain keyboard, without what programs append to it."""
     name = stem if stem.isascii() else unicodedata.normalize("NFKC", stem)
     name = name.translate(_SIGNS)
     while match := _PUT_BEHIND.fullmatch(name):
