@@ -391,7 +391,6 @@ def _resized(rgb: NDArray[Any], pixel_aspect: float, options: DecodeOptions) -> 
 
 
 def _open(path: str | Path) -> cv2.VideoCapture:
-    cv2.setNumThreads(1)  # as many workers as cores share the machine already
     # OpenCV has an ffmpeg of its own, which takes its orders from here alone.
     os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = "|".join(map(";".join, INPUT_OPTIONS.items()))
     return cv2.VideoCapture(f"file:{path}", cv2.CAP_FFMPEG)

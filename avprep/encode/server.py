@@ -14,6 +14,8 @@ from contextlib import nullcontext
 # Before numpy is imported: its library would start a thread per core, and never uses them here.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import cv2
+
 from avprep.decode.length import length_of
 from avprep.decode.partly import Ask, partly_there
 from avprep.encode.sample import encode_clip
@@ -43,6 +45,7 @@ def main() -> None:
         write_message(answers, pack_wish(begin, count))
         read_message(requests.read)
 
+    cv2.setNumThreads(1)  # as many workers as cores share the machine already
     gc.freeze()  # what is imported stays, and need not be looked at again and again
     try:
         while True:
