@@ -111,7 +111,7 @@ def test_what_a_figure_stands_on_is_printed_with_it(tmp_path):
     out = evaluate(folder, tmp_path / "model.safetensors", *flags)
     assert "6 of 7 clips (1 unreadable)" in out
     assert "2 of the manifest's 15 clips could not be decoded" in out
-    assert "Mode audioonly, frames 1, fbank mean 1.000 std 4.000" in out
+    assert "Mode audioonly, frames none, fbank mean 1.000 std 4.000" in out
     assert "2 of 4 classes have no clip and are left out" in out
     assert "nan" not in out
 
