@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
+from cavmae.frontend import Inputs
 from cavmae.model import CAVMAE, MODES, CAVMAEClassifier, ModelConfig, PretrainOptions
+from cavmae.options import OBJECTIVES
 from cavmae.train.tasks import FinetuneTask, PretrainTask, forward_flops
 
 CPU = torch.device("cpu")
@@ -51,6 +55,45 @@ def test_pretraining_counts_visible_patches_in_the_encoder_and_hidden_ones_in_th
     )
     found = forward_flops(CAVMAE(CONFIG), PretrainTask(PretrainOptions()), CPU)
     assert found == pytest.approx(expected, rel=1e-4)  # the contrast of one clip with itself
+
+
+def assert_gradients_take_twice_the_forward_pass(model, task):
+    config = model.config
+    inputs = Inputs(
+        torch.randn(1, config.audio_frames, config.mel_bins),
+        torch.randn(1, 3, config.image_size, config.image_size),
+        torch.rand(1, CLASSES),
+    )
+    with sdpa_kernel(SDPBackend.MATH):  # made of matrix products that can be counted
+        loss = task.loss(model, inputs, torch.Generator()).loss
+        with FlopCounterMode(display=False) as backward:
+            loss.backward()
+    forward = forward_flops(model, task, CPU)
+    assert 0.93 * 2 * forward < backward.get_total_flops() <= 2 * forward  # inputs need none
+
+
+@pytest.mark.parametrize(
+    ("objective", "options"),
+    [
+        *((objective, PretrainOptions()) for objective in OBJECTIVES),
+        ("cav-mae", PretrainOptions(mask_ratio=0.5, bidirectional=True)),
+        ("cav-mae", PretrainOptions(mae_weight=0)),
+        ("cav-mae", PretrainOptions(contrast_weight=0)),
+    ],
+)
+def test_gradients_of_pretraining_take_twice_the_forward_pass(objective, options):
+    model = CAVMAE(CONFIG.with_objective(objective))
+    assert_gradients_take_twice_the_forward_pass(model, PretrainTask(options))
+
+
+@pytest.mark.parametrize(
+    ("objective", "mode"),
+    [("cav-mae", mode) for mode in MODES]
+    + [("av-mae", "multimodal"), ("audio-mae", "audioonly"), ("image-mae", "videoonly")],
+)
+def test_gradients_of_classifying_take_twice_the_forward_pass(objective, mode):
+    model = CAVMAEClassifier(CONFIG.with_objective(objective), CLASSES)
+    assert_gradients_take_twice_the_forward_pass(model, FinetuneTask(mode, "bce"))
 
 
 def test_counting_leaves_the_model_and_the_random_numbers_alone():
