@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 SAMPLE_RATE = 16000
 # Of WAV, with as many bytes for each sample: PCM, float, A-law, μ-law, and one with more words.
 _KINDS = (b"\1\0", b"\3\0", b"\6\0", b"\7\0", b"\xfe\xff")
-
 _WAV_HEAD = struct.Struct("<4sI4s4sIHHIIHH4sI")
 
 
@@ -83,7 +82,7 @@ def promised_samples(data: bytes) -> int:
 
 
 def _chunk(data: bytes, name: bytes) -> int | None:
-    """Where a chunk of a WAV begins; None if the bytes do not reach it or are no WAV."""
+    """Where a chunk of a WAV begins; None if the bytes do not reach it or are not a WAV."""
     at = 12
     while data.startswith(b"RIFF") and at + 8 <= len(data):
         if data[at : at + 4] == name:

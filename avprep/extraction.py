@@ -81,7 +81,7 @@ def extract(
         sample: what the files hold; the audio is always WAV.
         limits: time and memory that one clip may take.
         pool: who does the work.
-        on_progress: called with progress: files found, then of clips done.
+        on_progress: called with progress: files found, then clips done.
         kinds: which files are taken.
 
     Raises:

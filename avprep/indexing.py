@@ -12,7 +12,7 @@ from pathlib import Path
 
 from avprep import storage
 from avprep.audio import SAMPLE_RATE
-from avprep.clips import expanded
+from avprep.clips import expanded, is_writable
 from avprep.errors import UserError
 from avprep.failures import FAILURES_FILE, ClipFailure, failures_csv
 from avprep.labels import LabelSet, label_set_from_names, read_label_csv
@@ -110,7 +110,7 @@ def _tars(tars: Sequence[str | Path]) -> list[Path]:
         if not path.is_file():
             what = "is not an ordinary file" if path.exists() else "no such file"
             raise UserError(f"{path}: {what}.")
-        if not _is_text(path.name):
+        if not is_writable(path.name):
             raise UserError(f"{path}: its name is not UTF-8. Rename it.")
         if path.suffix != ".tar":
             scan_tar(path, IndexOptions())  # says it if it is compressed
@@ -125,14 +125,6 @@ def _in_folder(folder: Path) -> list[Path]:
     suffixes = tuple(suffix for suffix in storage.ARCHIVE_SUFFIXES if suffix != ".zip")
     names = sorted(os.listdir(folder))
     return [folder / name for name in names if name.lower().endswith((*suffixes, ".tar.zst"))]
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _folder(paths: Sequence[Path], out: Path | None) -> Path:

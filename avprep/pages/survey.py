@@ -86,8 +86,8 @@ def read_failures(location: str) -> list[ClipFailure] | None:
         return [ClipFailure(*(row.get(name) or "" for name in names)) for row in rows]
     except csv.Error as error:
         raise UserError(
-            f"{path}: cannot be read as CSV ({error}). Delete it to make the "
-            "report without the failures, or run `avprep shard` again to write it again."
+            f"{path}: cannot be read as CSV ({error}). Delete it to make the report without the "
+            "failures, or run `avprep shard` again to write it again."
         ) from error
 
 

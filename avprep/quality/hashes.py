@@ -126,12 +126,12 @@ def _shrunk(frames: NDArray[np.uint8]) -> NDArray[np.int64]:
     first = np.minimum(edges[:-1], side - 1)
     sizes = np.maximum(np.diff(edges), 1)
     totals = np.zeros((len(frames), _GRID, _GRID), np.int64)
-    # OpenCV adds up one channel five times as fast as three together.
     for frame, total in zip(frames, totals, strict=True):
-        for channel, weight in zip(cv2.split(frame), _GREY, strict=True):
-            sums = cv2.integral(channel)  # above and to the left of every point
-            sums = sums[first + sizes] - sums[first]
-            total += (sums[:, first + sizes] - sums[:, first]) * weight
+        # What lies above and to the left of every point: sums over areas at a tenth of numpy's
+        # cost. One frame at a time needs little memory.
+        sums = cv2.integral(frame)
+        sums = sums[first + sizes] - sums[first]
+        total[:] = (sums[:, first + sizes] - sums[:, first]) @ _GREY
     return totals * _FINE // (sizes[:, None] * sizes * _GREY.sum())
 
 

@@ -125,7 +125,7 @@ def evaluate(
         options: which classifier, on which clips, and how.
         recipe: what a recipe says about the classifier; what its file stores takes precedence.
         on_progress: called with progress: the clips done.
-        on_note: called with each assumption, and of missing clips, before the work begins.
+        on_note: called with each assumption, and with missing clips, before the work begins.
 
     Returns:
         The whole result, on every rank.

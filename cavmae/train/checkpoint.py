@@ -128,7 +128,6 @@ def load_state(checkpoint: Path, model: CAVMAE | CAVMAEClassifier) -> dict[str, 
         if out_of_memory(error):  # which is no reason to delete it
             raise
         raise UserError(
-            f"{checkpoint}: cannot resume from this checkpoint ({reason_of(error)}). Delete "
-            f"it to resume from "
-            "the previous one, or start again in another --out."
+            f"{checkpoint}: cannot resume from this checkpoint ({reason_of(error)}). Delete it to "
+            "resume from the previous one, or start again in another --out."
         ) from error
